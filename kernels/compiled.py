@@ -1,0 +1,65 @@
+"""How Numba compiles what is in this package: the options, in one place.
+
+``nogil``: the service's event loop runs while a kernel does. ``error_model="numpy"``: a division
+by zero gives inf or NaN, as the semantics want, and no branch. ``_nrt=False``: without Numba's
+run time a kernel cannot allocate, and counting references to arrays does not cost each row
+100 ns. No ``fastmath``: it would break NaN and infinities; what may be reordered, ``simd`` writes
+in that order. ``cache``: a warm start takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.extending import register_jitable
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
+# For use in kernels: always inlined, since a call passes each array as seven words.
+INLINED = {"forceinline": True, **_OPTIONS}
+
+
+def _stamp() -> bytes:
+    """A hash of all of this package's sources."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+_STAMP = _stamp()
+
+
+def _cached(dispatcher: Any) -> Any:
+    """``dispatcher``, with a cache that is void once any source of the package changes.
+
+    Numba's own stamp covers the kernel's file alone, not what is inlined from others.
+    """
+    dispatcher.enable_caching()
+    dispatcher._cache._cache_file._source_stamp = _STAMP
+    return dispatcher
+
+
+def inlined(function: Function) -> Function:
+    """For use in kernels; see ``INLINED``."""
+    return register_jitable(**INLINED)(function)  # type: ignore[no-any-return]
+
+
+def called(function: Function) -> Function:
+    """For use in kernels where it is rarely reached: compiled once, and called."""
+    return register_jitable(**_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def kernel(function: Function) -> Function:
+    """For use from Python, on one thread."""
+    return _cached(njit(**_OPTIONS)(function))  # type: ignore[no-any-return]
+
+
+def parallel_kernel(function: Function) -> Function:
+    """For use from Python, on many threads; see ``launch`` for who may call it when."""
+    return _cached(njit(parallel=True, **_OPTIONS)(function))  # type: ignore[no-any-return]

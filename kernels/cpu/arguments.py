@@ -1,0 +1,88 @@
+"""What kernels are told: plain tuples, which Numba takes apart for free."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from kernels.compiled import inlined
+
+
+class View(NamedTuple):
+    """Logits or class probabilities, as positions of classes.
+
+    ``data`` is one-dimensional and contiguous; position p = outer * inner_size + inner has class
+    c at ``outer * outer_stride + inner * inner_stride + c * class_stride``. Either the classes
+    or the inner positions are neighbours in memory (a stride of 1).
+    """
+
+    data: Any
+    positions: int
+    classes: int
+    inner_size: int
+    outer_stride: int
+    inner_stride: int
+    class_stride: int
+
+
+class Labels(NamedTuple):
+    """Class indices of any integer width: the array of that width, and empty ones.
+
+    ``mask`` undoes the sign extension of unsigned labels (-1 for signed ones).
+    """
+
+    int8s: Any
+    int16s: Any
+    int32s: Any
+    int64s: Any
+    mask: int
+    ignore_index: int
+
+
+class Options(NamedTuple):
+    """What the arithmetic depends on, besides the tensors.
+
+    ``scale`` turns logits into exponents of 2, and ``to_nats`` a loss in base 2 into the loss;
+    ``unit`` is what the logits are multiplied by in the first place. ``keep`` is 1 - label
+    smoothing, ``spread`` label smoothing / classes. ``weight`` is float64, one a class, or empty.
+    ``lane_weight`` is the same in the type that the logits are computed in, ones where no weights
+    were given, and empty where nothing sums over classes; ``mass`` is its sum.
+    """
+
+    scale: float
+    to_nats: float
+    unit: float
+    keep: float
+    spread: float
+    weight: Any
+    lane_weight: Any
+    mass: float
+
+
+class Results(NamedTuple):
+    """Where the answers go: ``per_element`` may be empty; ``blocks`` holds a (loss, weight) a
+    block of ``kernels.reduce``; ``bad[worker]`` the first position with an impossible label.
+    """
+
+    per_element: Any
+    blocks: Any
+    bad: Any
+
+
+class Scratch(NamedTuple):
+    """Each worker's own memory: a tile's labels, ``tile``'s rows, and a few registers of the
+    type that the logits are computed in.
+    """
+
+    labels: Any
+    tiles: Any
+    lanes: Any
+
+
+@inlined
+def place(view: Any, position: int) -> int:
+    """Where class 0 of ``position`` lies in ``view.data``."""
+    if view.inner_size == 1:
+        return position * view.outer_stride  # type: ignore[no-any-return]
+    outer = position // view.inner_size
+    inner = position - outer * view.inner_size
+    return outer * view.outer_stride + inner * view.inner_stride  # type: ignore[no-any-return]

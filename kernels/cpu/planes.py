@@ -1,0 +1,212 @@
+"""Positions whose neighbours are contiguous and whose classes are strided (NCHW).
+
+Registers of neighbouring positions walk down the classes together. The arithmetic is that of
+``rows``: integer shifts, guessed from the first classes; a group whose guess was poor walks down
+again with its exact maxima.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from numba import types
+from numba.extending import overload
+
+from kernels.compiled import INLINED, inlined
+from kernels.cpu.rows import LARGEST_SHIFT
+from kernels.simd import (
+    constant,
+    exp2,
+    fma,
+    load,
+    load_first,
+    maximum,
+    minimum,
+    narrow,
+    nearest,
+    prefetch,
+    store,
+    where_equal,
+    widen_high,
+    widen_low,
+    width,
+)
+
+# Registers that walk together: their four exponentials hide each other's latency.
+ABREAST = 4
+GUESS = 4
+# Classes summed in float32 before the sum moves on in float64, for its accuracy.
+CLASS_BLOCK = 32
+
+
+def accumulate(values: Any, at: int, lanes: Any) -> None:
+    """Adds ``lanes`` to the float64 ``values`` from ``at`` on."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(accumulate, jit_options=INLINED)
+def _accumulate(values: Any, at: Any, lanes: Any) -> Any:
+    if lanes.scalar == types.float64:
+
+        def accumulate_float64(values: Any, at: Any, lanes: Any) -> None:
+            store(values, at, load(values, at) + lanes)
+
+        return accumulate_float64
+
+    def accumulate_float32(values: Any, at: Any, lanes: Any) -> None:
+        store(values, at, load(values, at) + widen_low(lanes))
+        store(values, at + 8, load(values, at + 8) + widen_high(lanes))
+
+    return accumulate_float32
+
+
+def keep(values: Any, at: int, lanes: Any) -> None:
+    """Stores ``lanes`` to the float64 ``values`` from ``at`` on."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(keep, jit_options=INLINED)
+def _keep(values: Any, at: Any, lanes: Any) -> Any:
+    if lanes.scalar == types.float64:
+
+        def keep_float64(values: Any, at: Any, lanes: Any) -> None:
+            store(values, at, lanes)
+
+        return keep_float64
+
+    def keep_float32(values: Any, at: Any, lanes: Any) -> None:
+        store(values, at, widen_low(lanes))
+        store(values, at + 8, widen_high(lanes))
+
+    return keep_float32
+
+
+@inlined
+def held_shift(x: Any, largest: Any, scale: float) -> Any:
+    """The negated integer shift in each lane; see ``rows.shift_for``."""
+    held = minimum(constant(x, LARGEST_SHIFT), largest * constant(x, scale))
+    return nearest(constant(x, 0.0) - maximum(held, constant(x, -LARGEST_SHIFT)))
+
+
+@inlined
+def sum_abreast(logits: Any, first: int, guess: int, scale: float, totals: Any, minus: Any) -> None:
+    """Adds sum(2**(x * scale + minus)) to ``totals`` and the negated shifts to ``minus`` (both
+    float64) for ABREAST registers of positions from ``first`` on; ``guess`` classes set them.
+    """
+    x, stride, classes = logits.data, logits.class_stride, logits.classes
+    w = width(x)
+    m0 = constant(x, -math.inf)
+    m1, m2, m3 = m0, m0, m0
+    for c in range(guess):
+        at = first + c * stride
+        m0 = maximum(load(x, at), m0)
+        m1 = maximum(load(x, at + w), m1)
+        m2 = maximum(load(x, at + 2 * w), m2)
+        m3 = maximum(load(x, at + 3 * w), m3)
+    m0, m1 = held_shift(x, m0, scale), held_shift(x, m1, scale)
+    m2, m3 = held_shift(x, m2, scale), held_shift(x, m3, scale)
+    keep(minus, 0, m0)
+    keep(minus, w, m1)
+    keep(minus, 2 * w, m2)
+    keep(minus, 3 * w, m3)
+    scales, zero = constant(x, scale), constant(x, 0.0)
+    for start in range(0, classes, CLASS_BLOCK):
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for c in range(start, min(start + CLASS_BLOCK, classes)):
+            at = first + c * stride
+            prefetch(x, at + 4 * w)
+            prefetch(x, at + 5 * w)
+            prefetch(x, at + 6 * w)
+            prefetch(x, at + 7 * w)
+            s0 = s0 + exp2(fma(load(x, at), scales, m0))
+            s1 = s1 + exp2(fma(load(x, at + w), scales, m1))
+            s2 = s2 + exp2(fma(load(x, at + 2 * w), scales, m2))
+            s3 = s3 + exp2(fma(load(x, at + 3 * w), scales, m3))
+        accumulate(totals, 0, s0)
+        accumulate(totals, w, s1)
+        accumulate(totals, 2 * w, s2)
+        accumulate(totals, 3 * w, s3)
+
+
+@inlined
+def sum_few(
+    logits: Any, first: int, count: int, guess: int, scale: float, totals: Any, minus: Any
+) -> None:
+    """``sum_abreast`` for ``count`` positions of a single register."""
+    x, stride, classes = logits.data, logits.class_stride, logits.classes
+    zero, largest = constant(x, 0.0), constant(x, -math.inf)
+    for c in range(guess):
+        largest = maximum(load_first(x, first + c * stride, count, zero), largest)
+    shift = held_shift(x, largest, scale)
+    keep(minus, 0, shift)
+    for start in range(0, classes, CLASS_BLOCK):
+        part = zero
+        for c in range(start, min(start + CLASS_BLOCK, classes)):
+            values = load_first(x, first + c * stride, count, zero)
+            part = part + exp2(fma(values, constant(x, scale), shift))
+        accumulate(totals, 0, part)
+
+
+def narrowed(values: Any, like: Any) -> Any:
+    """The first float64 ``values`` as the lanes that the array ``like`` is computed in."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(narrowed, jit_options=INLINED)
+def _narrowed(values: Any, like: Any) -> Any:
+    if like.dtype == types.float64:
+
+        def narrowed_float64(values: Any, like: Any) -> Any:
+            return load(values, 0)
+
+        return narrowed_float64
+
+    def narrowed_float32(values: Any, like: Any) -> Any:
+        return narrow(load(values, 0), load(values, 8))
+
+    return narrowed_float32
+
+
+@inlined
+def weigh_few(
+    logits: Any, first: int, count: int, minus: Any, options: Any, smooths: Any
+) -> None:
+    """Adds sum(weight * (x * scale + minus)) to ``smooths``; see ``rows.sum_weighted``."""
+    x, stride, classes = logits.data, logits.class_stride, logits.classes
+    scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)
+    for start in range(0, classes, CLASS_BLOCK):
+        part = zero
+        for c in range(start, min(start + CLASS_BLOCK, classes)):
+            t = fma(load_first(x, first + c * stride, count, zero), scales, shift)
+            part = fma(constant(x, options.lane_weight[c]), t, part)
+        accumulate(smooths, 0, part)
+
+
+@inlined
+def soften_few(
+    logits: Any,
+    first: int,
+    soft: Any,
+    soft_first: int,
+    count: int,
+    minus: Any,
+    options: Any,
+    masses: Any,
+    smooths: Any,
+) -> None:
+    """Adds the two sums of ``rows.sum_soft`` to ``masses`` and ``smooths``."""
+    x, stride, classes = logits.data, logits.class_stride, logits.classes
+    scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)
+    keeps, spreads = constant(x, options.keep), constant(x, options.spread)
+    for start in range(0, classes, CLASS_BLOCK):
+        mass, part = zero, zero
+        for c in range(start, min(start + CLASS_BLOCK, classes)):
+            t = fma(load_first(x, first + c * stride, count, zero), scales, shift)
+            at = soft_first + c * soft.class_stride
+            p = fma(load_first(soft.data, at, count, zero), keeps, spreads)
+            q = p * constant(x, options.lane_weight[c])
+            mass = mass + q
+            part = part + where_equal(p, zero, zero, q * t)
+        accumulate(masses, 0, mass)
+        accumulate(smooths, 0, part)

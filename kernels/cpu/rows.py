@@ -1,0 +1,154 @@
+"""One position whose classes are contiguous: the sums that a loss is made of, in one read.
+
+With t = x * scale - shift, sum(2**t) needs no exact maximum: any ``shift`` that keeps t in range
+gives the same log-sum-exp, and float32 has the range. So the shift is guessed from the row's
+first values, and only a block whose sum grows past ``BLOCK_LIMIT`` is done again with its own
+maximum. The shift is an integer, which makes undoing it, and rescaling by it, exact.
+
+What cannot be represented so (NaN, infinities, shifts beyond ``LARGEST_SHIFT``) is left to
+``careful``: the total is NaN then.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from kernels.compiled import inlined
+
+from kernels.simd import (
+    constant,
+    exp2,
+    fma,
+    load,
+    load_first,
+    max_across,
+    maximum,
+    prefetch,
+    sum_across,
+    where_equal,
+    width,
+)
+
+# Elements summed in float32 lanes before the sum moves on in float64: a flat float32 sum of
+# 262144 values was off by 5.6e-6. A block that is done again is still in L1.
+BLOCK = 4096
+# A segment guesses afresh, so that threads that share a long row compute what one would.
+SEGMENT = 65536
+# t up to 18 costs at most 6.6e-7 in float32: half an ulp of t, times ln 2.
+BLOCK_LIMIT = 2.0**18
+GUESS = 64
+LARGEST_SHIFT = 2.0**22
+# Elements ahead: 0.55 of a plain read's speed without, 0.88 with (float32, 32000 classes).
+PREFETCH = 256
+
+
+@inlined
+def shift_for(x: Any, first: int, count: int, scale: float) -> float:
+    """The integer nearest to scale * max(x), held to +-LARGEST_SHIFT; NaNs are passed over."""
+    lowest = constant(x, -math.inf)
+    largest = lowest
+    for i in range(0, count, width(x)):
+        largest = maximum(load_first(x, first + i, count - i, lowest), largest)
+    shift = math.floor(max_across(largest) * scale + 0.5)
+    return min(max(shift, -LARGEST_SHIFT), LARGEST_SHIFT)
+
+
+@inlined
+def sum_powers(x: Any, first: int, count: int, scale: float, shift: float) -> float:
+    """sum(2**(x * scale - shift)) over ``count`` elements."""
+    step = width(x)
+    scales, shifts = constant(x, scale), constant(x, -shift)
+    even, odd = constant(x, 0.0), constant(x, 0.0)
+    whole = count // (2 * step) * (2 * step)
+    for i in range(0, whole, 2 * step):
+        prefetch(x, first + i + PREFETCH)
+        prefetch(x, first + i + PREFETCH + step)
+        even = even + exp2(fma(load(x, first + i), scales, shifts))
+        odd = odd + exp2(fma(load(x, first + i + step), scales, shifts))
+    lowest = constant(x, -math.inf)
+    for i in range(whole, count, step):
+        t = fma(load_first(x, first + i, count - i, lowest), scales, shifts)
+        even = even + exp2(t)
+    return float(sum_across(even + odd))
+
+
+@inlined
+def sum_segment(x: Any, first: int, count: int, scale: float) -> tuple[float, float]:
+    """``(total, shift)`` with sum(2**(x * scale)) = total * 2**shift, over one segment."""
+    shift = shift_for(x, first, min(count, GUESS), scale)
+    total = 0.0
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
+        part = sum_powers(x, first + start, size, scale, shift)
+        if not part < BLOCK_LIMIT:
+            exact = shift_for(x, first + start, size, scale)
+            total *= 2.0 ** (shift - exact)
+            shift = exact
+            part = sum_powers(x, first + start, size, scale, shift)
+        total += part
+    return total, shift
+
+
+@inlined
+def merge(
+    total: float, shift: float, other_total: float, other_shift: float
+) -> tuple[float, float]:
+    """The sum of two ``(total, shift)``: exact but for the one addition."""
+    if other_shift > shift:
+        return total * 2.0 ** (shift - other_shift) + other_total, other_shift
+    return total + other_total * 2.0 ** (other_shift - shift), shift
+
+
+@inlined
+def sum_row(x: Any, first: int, classes: int, scale: float) -> tuple[float, float]:
+    """``(total, shift)`` of a whole row; a NaN total asks for ``careful_sum``."""
+    total, shift = sum_segment(x, first, min(classes, SEGMENT), scale)
+    for start in range(SEGMENT, classes, SEGMENT):
+        other, other_shift = sum_segment(x, first + start, min(SEGMENT, classes - start), scale)
+        total, shift = merge(total, shift, other, other_shift)
+    if abs(shift) == LARGEST_SHIFT:
+        total = math.nan
+    return total, shift
+
+
+@inlined
+def sum_weighted(x: Any, first: int, classes: int, shift: float, options: Any) -> float:
+    """sum(weight * (x * scale - shift)), as label smoothing needs it; the row is in cache."""
+    total = 0.0
+    scales, shifts = constant(x, options.scale), constant(x, -shift)
+    weight, zero = options.lane_weight, constant(x, 0.0)
+    for start in range(0, classes, BLOCK):
+        part = zero
+        stop = min(start + BLOCK, classes)
+        for i in range(start, stop, width(x)):
+            t = fma(load_first(x, first + i, stop - i, zero), scales, shifts)
+            part = fma(load_first(weight, i, stop - i, zero), t, part)
+        total += sum_across(part)
+    return total
+
+
+@inlined
+def sum_soft(
+    x: Any, first: int, classes: int, shift: float, soft: Any, soft_first: int, options: Any
+) -> tuple[float, float]:
+    """``(sum(q), sum(q * (x * scale - shift)))`` with q = weight * (keep * probability + spread).
+
+    A class whose smoothed probability is 0 counts as 0 even at -inf; PyTorch gives NaN there.
+    """
+    mass, total = 0.0, 0.0
+    scales, shifts = constant(x, options.scale), constant(x, -shift)
+    keeps, spreads = constant(x, options.keep), constant(x, options.spread)
+    weight, zero = options.lane_weight, constant(x, 0.0)
+    for start in range(0, classes, BLOCK):
+        mass_part, part = zero, zero
+        stop = min(start + BLOCK, classes)
+        for i in range(start, stop, width(x)):
+            t = fma(load_first(x, first + i, stop - i, zero), scales, shifts)
+            p = fma(load_first(soft, soft_first + i, stop - i, zero), keeps, spreads)
+            q = p * load_first(weight, i, stop - i, zero)
+            mass_part = mass_part + q
+            part = part + where_equal(p, zero, zero, q * t)
+        mass += sum_across(mass_part)
+        total += sum_across(part)
+    return mass, total

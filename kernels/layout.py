@@ -1,0 +1,132 @@
+"""How an array of logits lies in memory, as positions of classes that a kernel can walk.
+
+A kernel wants one contiguous run of memory, and either the classes or the positions after the
+class axis to be neighbours in it. Where an array is not like that (a step in a slice, a
+transposition of the outer axes), chunks of it are copied into order, never the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class Strided(NamedTuple):
+    """An array of shape (outer_size, classes, inner_size), by its strides in elements."""
+
+    data: Array
+    outer_size: int
+    classes: int
+    inner_size: int
+    outer_stride: int
+    class_stride: int
+    inner_stride: int
+
+
+class _Memory:
+    """``size`` elements from ``array``'s first on, for NumPy to see as one dimension."""
+
+    def __init__(self, array: Array, size: int) -> None:
+        self.array = array
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (size,),
+            "typestr": array.dtype.str,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
+def readable(array: Array, size: int | None = None) -> Array:
+    """``array``'s memory, ``size`` elements of it, as kernels are compiled to take it.
+
+    That is one-dimensional, contiguous and writable: to Numba a read-only array is another type,
+    and would be compiled for again. Kernels never write to what they are given to read.
+    """
+    if size is None and array.flags.writeable:
+        return array
+    return np.asarray(_Memory(array, array.size if size is None else size))
+
+
+def _merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int] | None:
+    """(size, stride) of some axes taken as one, or None where no one stride walks them."""
+    size, stride = 1, 1
+    for length, step in reversed(list(zip(shape, strides, strict=True))):
+        if length == 1:
+            continue
+        if size == 1:
+            stride = step
+        elif step != size * stride:
+            return None
+        size *= length
+    return size, stride
+
+
+def strided(array: Array, axis: int) -> Strided | None:
+    """``array`` as the kernels walk it, without a copy; None where they cannot.
+
+    ``array`` is not empty, aligned and of a dtype of ``DType.load``.
+    """
+    if not array.flags.aligned:
+        return None
+    steps = tuple(step // array.itemsize for step in array.strides)
+    if any(step < 0 for step in steps) or any(step % array.itemsize for step in array.strides):
+        return None
+    outer = _merged(array.shape[:axis], steps[:axis])
+    inner = _merged(array.shape[axis + 1 :], steps[axis + 1 :])
+    if outer is None or inner is None:
+        return None
+    classes, class_stride = array.shape[axis], steps[axis]
+    if inner[0] == 1 and outer[1] == 1:
+        outer, inner = (1, 0), outer
+    if classes == 1 or (inner[0] == 1 and class_stride == 1):
+        class_stride = 1
+    elif inner[1] != 1 and class_stride != 1:
+        return None
+    last = sum((length - 1) * step for length, step in zip(array.shape, steps, strict=True))
+    return Strided(
+        readable(array, last + 1), outer[0],
+        classes,
+        inner[0],
+        outer[1],
+        class_stride,
+        inner[1],
+    )
+
+
+def chunks(array: Array, axis: int, rows: int) -> Iterator[Array]:
+    """``array`` in pieces of shape (``rows``, classes), in order of position; the last is shorter.
+
+    Each piece is the same memory, written anew.
+    """
+    moved = np.moveaxis(array, axis, -1)
+    piece = np.empty((rows, moved.shape[-1]), array.dtype)
+    filled = 0
+    for part in _blocks(moved, piece.size):
+        done = 0
+        flat = part.reshape(-1, moved.shape[-1])
+        while done < len(flat):
+            count = min(rows - filled, len(flat) - done)
+            piece[filled : filled + count] = flat[done : done + count]
+            filled, done = filled + count, done + count
+            if filled == rows:
+                yield piece
+                filled = 0
+    if filled:
+        yield piece[:filled]
+
+
+def _blocks(moved: Array, limit: int) -> Iterator[Array]:
+    """Sub-arrays of ``moved`` that hold at most ``limit`` elements, or are one row of classes."""
+    if moved.ndim == 1 or moved.size <= limit:
+        yield moved
+        return
+    step = max(1, limit // (moved.size // len(moved)))
+    for start in range(0, len(moved), step):
+        if step > 1:
+            yield moved[start : start + step]
+        else:
+            yield from _blocks(moved[start], limit)

@@ -1,0 +1,41 @@
+"""Ordered float64 reductions: a stream, a set of shards and one big array give the same bits.
+
+Values are added within blocks of ``BLOCK`` positions, counted from position 0, from left to
+right; then the blocks' sums, from left to right. That order is a property of the data alone, so
+the result does not depend on threads, on chunks (which end at a block's end) or on the format.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from kernels.compiled import inlined, kernel
+
+# Positions. Large enough that adding up the blocks of a million rows takes 1 % of reading them.
+BLOCK = 32
+Float64s = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@inlined
+def sum_blocks(losses: Any, weights: Any, count: int, sums: Any, first: int) -> None:
+    """Writes the (loss, weight) sums of each block of ``count`` values to ``sums[first:]``."""
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
+        block_losses, block_weights = losses[start : start + size], weights[start : start + size]
+        loss, weight = 0.0, 0.0
+        for i in range(size):
+            loss += block_losses[i]
+            weight += block_weights[i]
+        sums[first + start // BLOCK, 0] = loss
+        sums[first + start // BLOCK, 1] = weight
+
+
+@kernel
+def add_blocks(sums: Float64s) -> tuple[float, float]:
+    """The blocks' (loss, weight) sums, added from first to last."""
+    loss, weight = 0.0, 0.0
+    for i in range(sums.shape[0]):
+        loss += sums[i, 0]
+        weight += sums[i, 1]
+    return loss, weight

@@ -1,0 +1,227 @@
+"""Loads and stores of ``Lanes``, whole and in part, and the prefetch.
+
+An array's dtype says what its bits are: float32 and float64 are themselves, uint16 holds a
+bfloat16's bits and int16 a float16's (``kernels.dtypes``, ``DType.load``). All but float64 are
+computed in float32. Under NUMBA_BOUNDSCHECK=1 both ends of every access are checked, as Numba
+checks a scalar's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from kernels.compiled import inlined
+from kernels.simd.lanes import FLOAT32X16, FLOAT64X8, Lanes, int32s, repeat, splat
+
+
+def _compute_lanes(array: Any) -> Lanes:
+    return FLOAT64X8 if array.dtype == types.float64 else FLOAT32X16
+
+
+def width(array: Any) -> int:
+    """The number of elements of ``array`` that one ``Lanes`` holds."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(width)
+def _width(array: Any) -> Any:
+    count = _compute_lanes(array).count
+
+    def count_of(array: Any) -> int:
+        return count
+
+    return count_of
+
+
+def constant(array: Any, value: float) -> Any:
+    """``value`` in every lane of what ``array`` is computed in."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(constant)
+def _constant(array: Any, value: Any) -> Any:
+    scalar = _compute_lanes(array).scalar
+
+    def splat_value(array: Any, value: Any) -> Any:
+        return splat(scalar(value))
+
+    return splat_value
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+def _widen(builder: Any, dtype: Any, value: Any, to: Any) -> Any:
+    if dtype == types.uint16:
+        words = ir.VectorType(ir.IntType(32), value.type.count)
+        bits = builder.shl(builder.zext(value, words), ir.Constant(words, [16] * words.count))
+        return builder.bitcast(bits, to)
+    if dtype == types.int16:
+        halves = ir.VectorType(ir.HalfType(), value.type.count)
+        return builder.fpext(builder.bitcast(value, halves), to)
+    return value
+
+
+def _first(builder: Any, count: Any, lanes: Lanes) -> Any:
+    """A mask of the first ``count`` lanes."""
+    limit = repeat(builder, builder.trunc(count, ir.IntType(32)), lanes.count)
+    return builder.icmp_signed("<", int32s(range(lanes.count)), limit)
+
+
+@intrinsic
+def _load(typing: Any, array: Any, index: Any) -> Any:
+    lanes = _compute_lanes(array)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        memory = ir.VectorType(context.get_data_type(array.dtype), lanes.count)
+        address = _address(context, builder, array, args[0], args[1])
+        pointer = builder.bitcast(address, memory.as_pointer())
+        value = builder.load(pointer, align=array.dtype.bitwidth // 8)
+        return _widen(builder, array.dtype, value, context.get_value_type(lanes))
+
+    return lanes(array, types.intp), codegen
+
+
+@intrinsic
+def _load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> Any:
+    lanes = _compute_lanes(array)
+    bits = array.dtype.bitwidth
+    letter = "f" if isinstance(array.dtype, types.Float) else "i"
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        memory = ir.VectorType(context.get_data_type(array.dtype), lanes.count)
+        address = _address(context, builder, array, args[0], args[1])
+        pointer = builder.bitcast(address, memory.as_pointer())
+        mask = _first(builder, args[2], lanes)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(memory, [pointer.type, ir.IntType(32), mask.type, memory]),
+            f"llvm.masked.load.v{lanes.count}{letter}{bits}.p0",
+        )
+        align = ir.Constant(ir.IntType(32), bits // 8)
+        nothing = ir.Constant(memory, None)
+        value = builder.call(function, [pointer, align, mask, nothing])
+        wide = _widen(builder, array.dtype, value, context.get_value_type(lanes))
+        return builder.select(mask, wide, args[3])
+
+    return lanes(array, types.intp, types.intp, lanes), codegen
+
+
+@intrinsic
+def _store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, array, args[0], args[1])
+        pointer = builder.bitcast(address, args[2].type.as_pointer())
+        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def _store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) -> Any:
+    bits = array.dtype.bitwidth
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, array, args[0], args[1])
+        pointer = builder.bitcast(address, args[3].type.as_pointer())
+        mask = _first(builder, args[2], value)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(
+                ir.VoidType(), [args[3].type, pointer.type, ir.IntType(32), mask.type]
+            ),
+            f"llvm.masked.store.v{value.count}f{bits}.p0",
+        )
+        align = ir.Constant(ir.IntType(32), bits // 8)
+        builder.call(function, [args[3], pointer, align, mask])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), codegen
+
+
+@intrinsic
+def _element(typing: Any, array: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(_address(context, builder, array, args[0], args[1]))
+        one = builder.bitcast(value, ir.VectorType(value.type, 1))
+        to = ir.VectorType(context.get_value_type(_compute_lanes(array).scalar), 1)
+        wide = _widen(builder, array.dtype, one, to)
+        scalar = builder.extract_element(wide, ir.Constant(ir.IntType(32), 0))
+        return context.cast(builder, scalar, _compute_lanes(array).scalar, types.float64)
+
+    return types.float64(array, types.intp), codegen
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of ``array[index]``, which may lie beyond the array's end."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, array, args[0], args[1])
+        word = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [address.type, word, word, word]),
+            "llvm.prefetch.p0",
+        )
+        read, keep, data = ir.Constant(word, 0), ir.Constant(word, 3), ir.Constant(word, 1)
+        builder.call(function, [address, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
+if config.BOUNDSCHECK:
+
+    @inlined
+    def _check(array: Any, index: int, count: int) -> None:
+        if count > 0 and not (index >= 0 and index + count <= array.size):
+            raise IndexError("lanes are out of bounds")
+
+else:
+
+    @inlined
+    def _check(array: Any, index: int, count: int) -> None:
+        pass
+
+
+@inlined
+def element(array: Any, index: int) -> float:
+    """One element as a float64, exactly."""
+    _check(array, index, 1)
+    return _element(array, index)  # type: ignore[no-any-return]
+
+
+@inlined
+def load(array: Any, index: int) -> Any:
+    """``width(array)`` elements from ``index`` on."""
+    _check(array, index, width(array))
+    return _load(array, index)
+
+
+@inlined
+def load_first(array: Any, index: int, count: int, fill: Any) -> Any:
+    """The ``count`` elements from ``index`` on, then ``fill``; no memory beyond them is read."""
+    _check(array, index, min(count, width(array)))
+    return _load_first(array, index, count, fill)
+
+
+@inlined
+def store(array: Any, index: int, value: Any) -> None:
+    """Writes all lanes to ``array`` (of the lanes' own scalar) from ``index`` on."""
+    _check(array, index, width(array))
+    _store(array, index, value)
+
+
+@inlined
+def store_first(array: Any, index: int, count: int, value: Any) -> None:
+    """Writes the first ``count`` lanes from ``index`` on, and nothing beyond them."""
+    _check(array, index, min(count, width(array)))
+    _store_first(array, index, count, value)
