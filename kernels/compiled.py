@@ -61,5 +61,5 @@ def kernel(function: Function) -> Function:
 
 
 def parallel_kernel(function: Function) -> Function:
-    """For use from Python, on many threads; see ``launch`` for who may call it when."""
+    """For use from Python, on many threads; see ``threads`` for who may call it when."""
     return _cached(njit(parallel=True, **_OPTIONS)(function))  # type: ignore[no-any-return]

@@ -45,7 +45,8 @@ class Options(NamedTuple):
     ``unit`` is what the logits are multiplied by in the first place. ``keep`` is 1 - label
     smoothing, ``spread`` label smoothing / classes. ``weight`` is float64, one a class, or empty.
     ``lane_weight`` is the same in the type that the logits are computed in, ones where no weights
-    were given, and empty where nothing sums over classes; ``mass`` is its sum.
+    were given, and empty where nothing sums over classes; ``mass`` is its sum. ``probs``: softmax
+    is wanted, not its logarithm.
     """
 
     scale: float
@@ -56,11 +57,14 @@ class Options(NamedTuple):
     weight: Any
     lane_weight: Any
     mass: float
+    probs: bool
 
 
 class Results(NamedTuple):
-    """Where the answers go: ``per_element`` may be empty; ``blocks`` holds a (loss, weight) a
-    block of ``kernels.reduce``; ``bad[worker]`` the first position with an impossible label.
+    """Where the answers go; what is not wanted is empty.
+
+    ``blocks`` holds a (loss, weight) for each block of ``kernels.reduce``, ``bad[worker]`` the
+    first position with an impossible label.
     """
 
     per_element: Any

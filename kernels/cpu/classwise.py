@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import prange
-
-from kernels.compiled import inlined, kernel, parallel_kernel
+from kernels.compiled import called, inlined, kernel
 from kernels.cpu.arguments import place
 from kernels.cpu.careful import careful_sum
 from kernels.cpu.planes import narrowed
@@ -72,7 +70,7 @@ def _write_planes(
         store_first(y, out_first + c * out.class_stride, count, value)
 
 
-@inlined
+@called
 def _write_carefully(logits: Any, out: Any, position: int, unit: float, probs: bool) -> None:
     first, out_first = place(logits, position), place(out, position)
     total, largest = careful_sum(logits.data, first, logits.class_stride, logits.classes, unit)
@@ -84,18 +82,24 @@ def _write_carefully(logits: Any, out: Any, position: int, unit: float, probs: b
 
 
 @kernel
-def classwise_worker(
+def classwise_kernel(
     worker: int,
     workers: int,
     tile: int,
     logits: Any,
     soft: Any,
-    out: Any,
-    probs: bool,
+    labels: Any,
     options: Any,
+    results: Any,
+    per_class: Any,
     scratches: Any,
 ) -> None:
-    """Fills ``out``, a ``View`` alike ``logits``, with softmax if ``probs``, else log-softmax."""
+    """Fills ``per_class`` with softmax where ``options.probs``, else log-softmax.
+
+    It is a ``View`` that lies in memory as ``logits`` do; ``soft``, ``labels`` and ``results``
+    are empty.
+    """
+    probs = options.probs
     tiles = (logits.positions + tile - 1) // tile
     label, scratch = scratches.labels[worker], scratches.tiles[worker]
     lanes = scratches.lanes[worker]
@@ -107,31 +111,15 @@ def classwise_worker(
         take_logarithms(scratch, count, options.scale, logits.data)
         if logits.class_stride == 1:
             for i in range(count):
-                _write_row(logits, out, lo + i, scratch, i, options, probs)
+                _write_row(logits, per_class, lo + i, scratch, i, options, probs)
         else:
             done = 0
             while done < count:
                 rest = logits.inner_size - (lo + done) % logits.inner_size
                 size = min(width(logits.data), count - done, rest)
                 part = scratch[:, done:]
-                _write_planes(logits, out, lo + done, size, part, options, probs)
+                _write_planes(logits, per_class, lo + done, size, part, options, probs)
                 done += size
         for i in range(count):
             if scratch[CAREFUL, i] != 0.0:
-                _write_carefully(logits, out, lo + i, options.unit, probs)
-
-
-@parallel_kernel
-def classwise_parallel(
-    workers: int,
-    tile: int,
-    logits: Any,
-    soft: Any,
-    out: Any,
-    probs: bool,
-    options: Any,
-    scratches: Any,
-) -> None:
-    """``classwise_worker`` on ``workers`` threads at once."""
-    for worker in prange(workers):
-        classwise_worker(worker, workers, tile, logits, soft, out, probs, options, scratches)
+                _write_carefully(logits, per_class, lo + i, options.unit, probs)

@@ -1,14 +1,8 @@
-"""Kernel calls: threads, their scratch, and the one rule of when they may run.
-
-One parallel kernel runs at a time in a process: two at once abort it on Numba's ``workqueue``
-threading layer. Small work runs on the caller's thread, without the lock.
-"""
+"""From a checked problem to kernel calls: pieces, tiles, threads and their scratch."""
 
 from __future__ import annotations
 
 import math
-import threading
-from typing import Any
 
 import numba
 import numpy as np
@@ -16,12 +10,14 @@ import numpy as np
 from kernels import layout, reduce
 from kernels.cpu import tile
 from kernels.cpu.arguments import Results, Scratch, View
-from kernels.cpu.classwise import classwise_parallel, classwise_worker
-from kernels.cpu.loss import loss_parallel, loss_worker, nll_parallel, nll_worker
+from kernels.cpu.classwise import classwise_kernel
+from kernels.cpu.loss import cross_entropy_kernel, nll_kernel
+from kernels.cpu.threads import run
 from kernels.cpu.views import (
     chunk_rows,
     labels_of,
-    nothing_like,
+    no_labels,
+    no_view,
     options_of,
     pieces,
     plain_options,
@@ -35,11 +31,10 @@ from kernels.problem import Array, Problem
 SERIAL = 32768
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
-_ONE_AT_A_TIME = threading.Lock()
 
 
 def _tile_size(view: View, multiple: int) -> int:
-    """Positions a tile, in multiples of ``multiple`` that divides ``tile.LARGEST``."""
+    """Positions a tile, a multiple of ``multiple``, which divides ``tile.LARGEST``."""
     rows = TILE // view.classes // multiple * multiple
     return min(max(rows, multiple), tile.LARGEST)
 
@@ -59,48 +54,40 @@ def _scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
     )
 
 
-def _run(serial: Any, parallel: Any, workers: int, *arguments: Any) -> None:
-    if workers == 1:
-        serial(0, 1, *arguments)
-    else:
-        with _ONE_AT_A_TIME:
-            parallel(workers, *arguments)
-
-
 def run_loss(problem: Problem, per_element: Array) -> tuple[Array, int | None]:
     """Computes the loss: ``(block sums, first position with an impossible label or None)``.
 
     Fills ``per_element``, one-dimensional and of the problem's positions, or empty.
     """
-    options = options_of(problem)
+    options, dtype = options_of(problem), problem.dtype
+    kernel = nll_kernel if problem.normalised else cross_entropy_kernel
     blocks = np.empty((-(-problem.positions // reduce.BLOCK), 2))
     for first, logits, soft in pieces(problem):
         size = _tile_size(logits, reduce.BLOCK)
         workers = _workers(logits, size)
-        bad = np.full(workers, logits.positions)
         results = Results(
-            per_element[first : first + logits.positions], blocks[first // reduce.BLOCK :], bad
+            per_element[first : first + logits.positions],
+            blocks[first // reduce.BLOCK :],
+            np.full(workers, logits.positions),
         )
         labels = labels_of(problem, first, logits.positions)
-        scratch = _scratch(workers, size, problem.dtype)
-        tail = (labels, options, results, scratch)
-        if problem.normalised:
-            _run(nll_worker, nll_parallel, workers, size, logits, *tail)
-        else:
-            _run(loss_worker, loss_parallel, workers, size, logits, soft, *tail)
-        if bad.min() < logits.positions:
-            return blocks, first + int(bad.min())
+        scratch = _scratch(workers, size, dtype)
+        nothing = no_view(dtype.result)
+        run(kernel, workers, size, logits, soft, labels, options, results, nothing, scratch)
+        if results.bad.min() < logits.positions:
+            return blocks, first + int(results.bad.min())
     return blocks, None
 
 
 def _fill(logits: View, out: View, probs: bool, dtype: DType) -> None:
     size = _tile_size(logits, 1)
     workers = _workers(logits, size)
-    options, scratch = plain_options(dtype), _scratch(workers, size, dtype)
-    soft = nothing_like(logits.data)
-    _run(
-        classwise_worker, classwise_parallel, workers, size, logits, soft, out, probs, options, scratch
-    )
+    nothing = np.empty(0, dtype.result)
+    results = Results(nothing, np.empty((0, 2)), np.empty(0, np.int64))
+    options = plain_options(dtype)._replace(probs=probs)
+    scratch, soft = _scratch(workers, size, dtype), no_view(dtype.load)
+    labels = no_labels()
+    run(classwise_kernel, workers, size, logits, soft, labels, options, results, out, scratch)
 
 
 def run_classwise(logits: Array, axis: int, dtype: DType, probs: bool) -> Array:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import prange
-
-from kernels.compiled import inlined, kernel, parallel_kernel
+from kernels.compiled import inlined, kernel
 from kernels.cpu.arguments import place
 from kernels.cpu.sums import sum_tile
 from kernels.cpu.tile import (
@@ -48,7 +46,7 @@ def _give_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
 
 
 @kernel
-def loss_worker(
+def cross_entropy_kernel(
     worker: int,
     workers: int,
     tile: int,
@@ -57,6 +55,7 @@ def loss_worker(
     labels: Any,
     options: Any,
     results: Any,
+    per_class: Any,
     scratches: Any,
 ) -> None:
     """The losses of share ``worker``, of ``workers`` contiguous shares of all tiles.
@@ -84,17 +83,19 @@ def loss_worker(
 
 
 @kernel
-def nll_worker(
+def nll_kernel(
     worker: int,
     workers: int,
     tile: int,
     log_probs: Any,
+    soft: Any,
     labels: Any,
     options: Any,
     results: Any,
+    per_class: Any,
     scratches: Any,
 ) -> None:
-    """``loss_worker`` for logits that are log-probabilities already: only the labels' are read."""
+    """``cross_entropy_kernel`` for logits that are log-probabilities already: only the labels' are read."""
     x, stride = log_probs.data, log_probs.class_stride
     tiles = (log_probs.positions + tile - 1) // tile
     label, scratch = scratches.labels[worker], scratches.tiles[worker]
@@ -107,34 +108,3 @@ def nll_worker(
             scratch[LOG_PROB, i] = element(x, at)
         weigh_tile(scratch, label, count, options)
         _give_losses(results, scratch, lo, count)
-
-
-@parallel_kernel
-def loss_parallel(
-    workers: int,
-    tile: int,
-    logits: Any,
-    soft: Any,
-    labels: Any,
-    options: Any,
-    results: Any,
-    scratches: Any,
-) -> None:
-    """``loss_worker`` on ``workers`` threads at once."""
-    for worker in prange(workers):
-        loss_worker(worker, workers, tile, logits, soft, labels, options, results, scratches)
-
-
-@parallel_kernel
-def nll_parallel(
-    workers: int,
-    tile: int,
-    log_probs: Any,
-    labels: Any,
-    options: Any,
-    results: Any,
-    scratches: Any,
-) -> None:
-    """``nll_worker`` on ``workers`` threads at once."""
-    for worker in prange(workers):
-        nll_worker(worker, workers, tile, log_probs, labels, options, results, scratches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from kernels.problem import Array, Problem
 # Elements that a copied chunk of an awkward layout holds: enough work for all threads.
 CHUNK = 1 << 20
 LOG2E = math.log2(math.e)
-_WIDTHS = {1: 0, 2: 1, 4: 2, 8: 3}
 
 
 def view_of(array: Array, axis: int) -> View | None:
@@ -41,9 +41,9 @@ def row_view(rows: Array) -> View:
     return View(rows.reshape(-1), positions, classes, 1, classes, 0, 1)
 
 
-def nothing_like(logits: Array) -> View:
-    """A view of no class probabilities at all."""
-    return row_view(np.empty((0, 1), logits.dtype))
+def no_view(dtype: np.dtype[Any]) -> View:
+    """A view of nothing, typed as one of ``dtype``."""
+    return row_view(np.empty((0, 1), dtype))
 
 
 def chunk_rows(classes: int) -> int:
@@ -55,7 +55,7 @@ def pieces(problem: Problem) -> Iterator[tuple[int, View, View]]:
     """``(first position, logits, soft)`` for each kernel call that the problem takes."""
     if problem.positions == 0:
         return
-    logits, soft = view_of(problem.logits, problem.axis), nothing_like(problem.logits)
+    logits, soft = view_of(problem.logits, problem.axis), no_view(problem.dtype.load)
     if problem.soft is not None and logits is not None:
         walked = view_of(problem.soft, problem.axis)
         alike = walked is not None and (walked.class_stride == 1) == (logits.class_stride == 1)
@@ -74,7 +74,8 @@ def plain_options(dtype: DType) -> Options:
     """The arithmetic's constants where there is nothing but logits of ``dtype``."""
     compute = dtype.result.type
     scale = float(compute(LOG2E))
-    return Options(scale, 1.0 / scale, 1.0, 1.0, 0.0, np.empty(0), np.empty(0, compute), 0.0)
+    nothing = np.empty(0, compute)
+    return Options(scale, 1.0 / scale, 1.0, 1.0, 0.0, np.empty(0), nothing, 0.0, False)
 
 
 def options_of(problem: Problem) -> Options:
@@ -95,13 +96,17 @@ def options_of(problem: Problem) -> Options:
 
 def labels_of(problem: Problem, first: int, count: int) -> Labels:
     """The kernels' labels for ``count`` positions from ``first`` on."""
-    arrays = [np.empty(0, f"<i{size}") for size in (1, 2, 4, 8)]
-    ignore = problem.ignore_index
     if problem.labels is None:
-        return Labels(*arrays, -1, ignore)
+        return no_labels()
     part = problem.labels[first : first + count]
-    size, unsigned = part.itemsize, part.dtype.kind == "u"
-    arrays[_WIDTHS[size]] = layout.readable(part.view(f"<i{size}"))
+    size, unsigned, ignore = part.itemsize, part.dtype.kind == "u", problem.ignore_index
     if unsigned and size == 8 and ignore < 0:
         ignore = 2**63 - 1  # what looks negative is a large label, and no class has this one
-    return Labels(*arrays, 2 ** (8 * size) - 1 if unsigned and size < 8 else -1, ignore)
+    labels = no_labels()._replace(
+        mask=2 ** (8 * size) - 1 if unsigned and size < 8 else -1, ignore_index=ignore
+    )
+    return labels._replace(**{f"int{8 * size}s": layout.readable(part.view(f"<i{size}"))})
+
+
+def no_labels() -> Labels:
+    return Labels(*(np.empty(0, f"<i{size}") for size in (1, 2, 4, 8)), -1, -1)
