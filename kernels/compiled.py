@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from numba import njit
+from numba import config, njit
 from numba.extending import register_jitable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -24,9 +24,9 @@ INLINED = {"forceinline": True, **_OPTIONS}
 
 
 def _stamp() -> bytes:
-    """A hash of all of this package's sources."""
+    """A hash of all of this package's sources, and of what else changes the code they make."""
     folder = Path(__file__).parent
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"bounds checked: {config.BOUNDSCHECK}".encode())
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.digest()

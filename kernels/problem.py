@@ -7,6 +7,8 @@ range of class indices is proved later, by the kernel as it reads them (``tile.p
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +27,9 @@ class Problem:
     """Checked logits and labels, with the options of a loss.
 
     ``logits`` and ``soft`` are views of ``DType.load``; ``labels`` is one-dimensional, or None
-    where ``soft`` holds class probabilities. ``weight`` is float64 or None. ``normalised``: the
-    logits are log-probabilities.
+    where ``soft`` holds class probabilities, or there are no labels at all. ``weight`` is float64
+    or None, and so is ``sample_weight``, which is one-dimensional. ``normalised``: the logits are
+    log-probabilities.
     """
 
     logits: Array
@@ -40,6 +43,10 @@ class Problem:
     reduction: str
     empty: str
     normalised: bool
+    temperature: float = 1.0
+    softcap: float | None = None
+    z_loss: float = 0.0
+    sample_weight: Array | None = None
 
     @property
     def classes(self) -> int:
@@ -77,7 +84,7 @@ def floats(name: str, value: Any, bits: str | None = None) -> tuple[Array, dtype
             raise InvalidInput(
                 f"{name} hold {array.dtype}, which cannot be the bits of {bits}", field=name
             )
-        return array.view(wanted.load), wanted
+        return _aligned(array.view(wanted.load)), wanted
     if dtype not in dtypes.FLOATS:
         listed = ", ".join(entry.name for entry in dtypes.FLOATS)
         raise InvalidInput(
@@ -85,7 +92,22 @@ def floats(name: str, value: Any, bits: str | None = None) -> tuple[Array, dtype
             + (f"; say {name}_dtype for bits" if array.dtype == "<u2" else ""),
             field=name,
         )
-    return array.view(dtype.load), dtype
+    return _aligned(array.view(dtype.load)), dtype
+
+
+def _aligned(array: Array) -> Array:
+    """``array``, copied in its own order where its elements lie across their natural addresses."""
+    return array if array.flags.aligned else array.copy(order="K")
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidInput(f"{name} must be an integer, not {value!r:.50}", field=name) from None
+    if not -(2**63) <= number < 2**63:
+        raise InvalidInput(f"{name} must fit in 64 bits, not {number!s:.50}", field=name)
+    return number
 
 
 def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> int:
@@ -97,6 +119,7 @@ def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> 
         )
     if class_axis is None:
         return min(1, rank - 1)
+    class_axis = _integer("class_axis", class_axis)
     if not -rank <= class_axis < rank:
         raise InvalidInput(
             f"class_axis is {class_axis}, but {name} of shape {shape} have the axes "
@@ -144,41 +167,80 @@ def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
     dtype = dtypes.of(soft)
     assert dtype is not None
     if dtype.result == logits.result:
-        return soft.view(dtype.load)
+        return _aligned(soft.view(dtype.load))
     return widened(soft).astype(logits.result)
 
 
-def _weight(value: Any, classes: int) -> Array | None:
+def _weights(name: str, value: Any, shape: tuple[int, ...], each: str) -> Array | None:
+    """``value`` as float64 of ``shape``, all finite; ``each`` says what one element is for."""
     if value is None:
         return None
     array = np.asarray(value)
-    dtype = dtypes.of(array)
-    if dtype is None:
-        raise InvalidInput(f"weight must be floating-point, not {array.dtype}", field="weight")
-    if array.shape != (classes,):
+    if dtypes.of(array) is None:
+        raise InvalidInput(f"{name} must be floating-point, not {array.dtype}", field=name)
+    if array.shape != shape:
         raise InvalidInput(
-            f"weight has shape {array.shape}; it must have one element for each of the "
-            f"{classes} classes",
-            field="weight",
+            f"{name} has shape {array.shape}; it must have one element for each {each}, "
+            f"so shape {shape}",
+            field=name,
         )
-    array = widened(array).astype(np.float64)
-    wrong = np.flatnonzero(~np.isfinite(array))
-    if wrong.size:
-        at = int(wrong[0])
+    array = np.ascontiguousarray(widened(array), np.float64)
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):
+        at = tuple(int(i) for i in wrong[0])
         raise InvalidInput(
-            f"weight[{at}] is {array[at]}; weights must be finite", field="weight", position=(at,)
+            f"{name}[{', '.join(map(str, at))}] is {array[at]}; weights must be finite",
+            field=name,
+            position=at,
         )
     return array
 
 
-def _smoothing(value: Any) -> float:
-    smoothing = float(value)
-    if not 0.0 <= smoothing <= 1.0:
-        raise InvalidInput(
-            f"label_smoothing must be between 0.0 and 1.0, not {smoothing}",
-            field="label_smoothing",
-        )
-    return smoothing
+# What an option's value must be, in words and as a test; each test is false for NaN.
+_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "label_smoothing": ("between 0.0 and 1.0", lambda value: 0.0 <= value <= 1.0),
+    "temperature": ("positive and finite", lambda value: 1e-30 <= value <= 1e30),
+    "softcap": ("positive and finite", lambda value: 1e-30 <= value <= 1e30),
+    "z_loss": ("zero, or positive and finite", lambda value: 0.0 <= value < math.inf),
+}
+
+
+def _number(name: str, value: Any) -> float:
+    words, is_right = _NUMBERS[name]
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{name} must be a number, not {value!r:.50}", field=name) from None
+    if not is_right(number):
+        raise InvalidInput(f"{name} must be {words}, not {number}", field=name)
+    return number
+
+
+def unlabelled(
+    logits: Any,
+    *,
+    class_axis: int | None = None,
+    logits_dtype: str | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> Problem:
+    """The problem of logits alone, as log-softmax poses it, or ``InvalidInput``."""
+    array, dtype = floats("logits", logits, logits_dtype)
+    return Problem(
+        array,
+        dtype,
+        class_axis_of(array.shape, class_axis, "logits"),
+        labels=None,
+        soft=None,
+        weight=None,
+        ignore_index=-100,
+        label_smoothing=0.0,
+        reduction="none",
+        empty="nan",
+        normalised=False,
+        temperature=_number("temperature", temperature),
+        softcap=None if softcap is None else _number("softcap", softcap),
+    )
 
 
 def check(
@@ -192,6 +254,10 @@ def check(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    sample_weight: Any = None,
     empty: str = "nan",
 ) -> Problem:
     """The problem that the arguments pose, or ``InvalidInput`` that says why they pose none."""
@@ -209,25 +275,27 @@ def check(
             f"indices, of shape {expected}",
             field="labels",
         )
+    ignore_index = _integer("ignore_index", ignore_index)
     if soft is not None and ignore_index >= 0:
         raise InvalidInput(
             f"ignore_index is {ignore_index}, but class probabilities have no index to ignore",
             field="ignore_index",
         )
-    if not -(2**63) <= ignore_index < 2**63:
-        raise InvalidInput(
-            f"ignore_index must fit in 64 bits, not {ignore_index:.3e}", field="ignore_index"
-        )
+    samples = _weights("sample_weight", sample_weight, expected, "label")
     return Problem(
         array,
         dtype,
         axis,
         None if indices is None else np.require(indices, requirements=["C", "A"]).reshape(-1),
         None if soft is None else _computed_like(soft, dtype),
-        _weight(weight, classes),
+        _weights("weight", weight, (classes,), "class"),
         ignore_index,
-        _smoothing(label_smoothing),
+        _number("label_smoothing", label_smoothing),
         named("reduction", reduction, REDUCTIONS),
         named("empty", empty, EMPTY),
         normalised,
+        _number("temperature", temperature),
+        None if softcap is None else _number("softcap", softcap),
+        _number("z_loss", z_loss),
+        None if samples is None else samples.reshape(-1),
     )

@@ -27,49 +27,68 @@ class View(NamedTuple):
 class Labels(NamedTuple):
     """Class indices of any integer width: the array of that width, and empty ones.
 
-    ``mask`` undoes the sign extension of unsigned labels (-1 for signed ones).
+    ``mask`` undoes the sign extension of unsigned labels (-1 for signed ones). ``ignores`` is false
+    where no label of that type can equal ``ignore_index``. ``sample_weight`` is float64, one a
+    position, or empty.
     """
 
     int8s: Any
     int16s: Any
     int32s: Any
     int64s: Any
+    count: int
     mask: int
+    ignores: bool
     ignore_index: int
+    sample_weight: Any
 
 
 class Options(NamedTuple):
     """What the arithmetic depends on, besides the tensors.
 
     ``scale`` turns logits into exponents of 2, and ``to_nats`` a loss in base 2 into the loss;
-    ``unit`` is what the logits are multiplied by in the first place. ``keep`` is 1 - label
+    ``unit`` is what the logits are multiplied by in the first place, 1 / temperature, after ``cap``
+    has capped them softly (None: not at all). ``keep`` is 1 - label
     smoothing, ``spread`` label smoothing / classes. ``weight`` is float64, one a class, or empty.
     ``lane_weight`` is the same in the type that the logits are computed in, ones where no weights
     were given, and empty where nothing sums over classes; ``mass`` is its sum. ``probs``: softmax
-    is wanted, not its logarithm.
+    is wanted, not its logarithm. ``upstream`` is the gradient that arrives at each loss. Whether
+    ``outputs`` beside the loss are wanted, and those of ignored positions.
     """
 
     scale: float
     to_nats: float
     unit: float
+    cap: Any
     keep: float
     spread: float
+    z_loss: float
     weight: Any
     lane_weight: Any
     mass: float
     probs: bool
+    upstream: float
+    outputs: bool
+    ignored_too: bool
 
 
 class Results(NamedTuple):
-    """Where the answers go; what is not wanted is empty.
+    """Where the answers go, one a position; what is not wanted is empty.
 
     ``blocks`` holds a (loss, weight) for each block of ``kernels.reduce``, ``bad[worker]`` the
-    first position with an impossible label.
+    first position with an impossible label; ``losses`` and ``weights`` are float64 and not
+    reduced, for an accumulator.
     """
 
-    per_element: Any
     blocks: Any
     bad: Any
+    losses: Any
+    weights: Any
+    per_element: Any
+    log_sum_exp: Any
+    entropy: Any
+    rank: Any
+    prediction: Any
 
 
 class Scratch(NamedTuple):

@@ -9,22 +9,65 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kernels.compiled import called, inlined
+from numba import types
+from numba.extending import overload
 
+from kernels.compiled import INLINED, called, inlined
 from kernels.cpu.arguments import place
-from kernels.cpu.tile import CAREFUL, MASS, MINUS, SMOOTH, TOTAL, VALUE
+from kernels.cpu.tile import CAREFUL, MASS, MINUS, PEAK, SMOOTH, TOTAL, VALUE
 from kernels.simd import element
 
 
+def exact(x: Any, index: int, cap: Any) -> float:
+    """One logit in float64; see ``logit``."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(exact, jit_options=INLINED)
+def _exact(x: Any, index: Any, cap: Any) -> Any:
+    if cap == types.none:
+
+        def uncapped(x: Any, index: Any, cap: Any) -> Any:
+            return element(x, index)
+
+        return uncapped
+
+    def softly(x: Any, index: Any, cap: Any) -> Any:
+        return cap * math.tanh(element(x, index) / cap)
+
+    return softly
+
+
+def exact_slope(value: float, cap: Any) -> float:
+    """The derivative of a logit of that value by its element; see ``logit.slope``."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(exact_slope, jit_options=INLINED)
+def _exact_slope(value: Any, cap: Any) -> Any:
+    if cap == types.none:
+
+        def uncapped(value: Any, cap: Any) -> Any:
+            return 1.0
+
+        return uncapped
+
+    def softly(value: Any, cap: Any) -> Any:
+        return 1.0 - (value / cap) * (value / cap)
+
+    return softly
+
+
 @inlined
-def careful_sum(x: Any, first: int, stride: int, classes: int, unit: float) -> tuple[float, float]:
+def careful_sum(view: Any, position: int, options: Any) -> tuple[float, float]:
     """``(total, largest)`` with sum(exp(unit * x)) = total * exp(unit * largest), in float64.
 
     ``total`` is NaN where PyTorch's log-softmax is: any NaN or +inf, or all -inf.
     """
+    x, first, stride, cap = view.data, place(view, position), view.class_stride, options.cap
     largest = -math.inf
-    for c in range(classes):
-        value = element(x, first + c * stride)
+    for c in range(view.classes):
+        value = exact(x, first + c * stride, cap)
         if not value <= largest:  # a NaN gets in, and stays in
             largest = value
             if math.isnan(value):
@@ -32,8 +75,8 @@ def careful_sum(x: Any, first: int, stride: int, classes: int, unit: float) -> t
     if math.isnan(largest) or math.isinf(largest):
         return math.nan, largest
     total = 0.0
-    for c in range(classes):
-        total += math.exp(unit * (element(x, first + c * stride) - largest))
+    for c in range(view.classes):
+        total += math.exp(options.unit * (exact(x, first + c * stride, cap) - largest))
     return total, largest
 
 
@@ -53,7 +96,7 @@ def careful_smooth(
         q = options.lane_weight[c] * p
         mass += q
         if p != 0.0:
-            gap = element(logits.data, first + c * logits.class_stride) - largest
+            gap = exact(logits.data, first + c * logits.class_stride, options.cap) - largest
             total += q * (options.unit * gap)
     return mass, total
 
@@ -65,10 +108,10 @@ def careful_position(
     """Fills in all that ``scratch`` holds of one position."""
     first, stride, unit = place(logits, position), logits.class_stride, options.unit
     to_base2 = 1.0 / options.to_nats
-    total, largest = careful_sum(logits.data, first, stride, logits.classes, unit)
-    scratch[TOTAL, at], scratch[CAREFUL, at] = total, 1.0
+    total, largest = careful_sum(logits, position, options)
+    scratch[TOTAL, at], scratch[CAREFUL, at], scratch[PEAK, at] = total, 1.0, largest
     if label >= 0:
-        gap = element(logits.data, first + label * stride) - largest
+        gap = exact(logits.data, first + label * stride, options.cap) - largest
         scratch[MINUS, at], scratch[VALUE, at] = to_base2 * (unit * gap), 0.0
     if options.lane_weight.size:
         soft_first = place(soft, position)

@@ -1,7 +1,7 @@
 """The loss kernels: cross-entropy, and NLL of given log-probabilities.
 
-Per tile: the labels, proved; the sums over classes; the logarithms; the losses; their block
-sums. They write into what they are given, allocate nothing and raise nothing.
+Per tile: the labels, proved; by steps that stay in cache the sums over classes, the logarithms and
+what else is wanted; the losses; their block sums. They write into what they are given, allocate nothing and raise nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any
 
 from kernels.compiled import inlined, kernel
 from kernels.cpu.arguments import place
-from kernels.cpu.sums import sum_tile
+from kernels.cpu.outputs import output_step
+from kernels.cpu.sums import step_size, sum_step
 from kernels.cpu.tile import (
     LOG_PROB,
     LOSS,
     WEIGHT,
     prove_labels,
     read_labels,
-    soft_tile,
     take_logarithms,
     weigh_tile,
 )
@@ -31,18 +31,23 @@ def _take_labels(
 ) -> None:
     """The tile's labels, proved; the first impossible one goes to ``bad[worker]``."""
     read_labels(labels, lo, count, label)
-    wrong = prove_labels(label, count, classes, labels.ignore_index)
+    wrong = prove_labels(label, count, classes, labels)
     if wrong < count and lo + wrong < bad[worker]:
         bad[worker] = lo + wrong
 
 
 @inlined
 def _give_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
-    sum_blocks(scratch[LOSS], scratch[WEIGHT], count, results.blocks, lo // BLOCK)
+    losses, weights = scratch[LOSS], scratch[WEIGHT]
+    sum_blocks(losses, weights, count, results.blocks, lo // BLOCK)
     if results.per_element.size:
-        losses, out = scratch[LOSS], results.per_element[lo : lo + count]
+        out = results.per_element[lo : lo + count]
         for i in range(count):
             out[i] = losses[i]
+    if results.losses.size:
+        for i in range(count):
+            results.losses[lo + i] = losses[i]
+            results.weights[lo + i] = weights[i]
 
 
 @kernel
@@ -55,30 +60,41 @@ def cross_entropy_kernel(
     labels: Any,
     options: Any,
     results: Any,
-    per_class: Any,
+    log_probs: Any,
+    gradient: Any,
     scratches: Any,
 ) -> None:
     """The losses of share ``worker``, of ``workers`` contiguous shares of all tiles.
 
     ``soft`` is a ``View`` of class probabilities, with empty data where ``labels`` (class
-    indices) count. See ``arguments`` for the rest.
+    indices) count; with neither, only outputs that need no label are. ``log_probs`` and
+    ``gradient`` are ``View``s that lie in memory like ``logits``, or empty.
     """
     tiles = (logits.positions + tile - 1) // tile
     label, scratch = scratches.labels[worker], scratches.tiles[worker]
-    lanes = scratches.lanes[worker]
+    lanes, softly = scratches.lanes[worker], soft.data.size > 0
     for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
         lo = t * tile
         count = min(tile, logits.positions - lo)
-        if soft.data.size:
+        if softly or not labels.count:
             label[:count] = -1
         else:
             _take_labels(labels, lo, count, logits.classes, label, results.bad, worker)
-        sum_tile(logits, soft, options, lo, count, label, lanes, scratch)
-        take_logarithms(scratch, count, options.scale, logits.data)
-        if soft.data.size:
-            soft_tile(scratch, count, options)
-        else:
-            weigh_tile(scratch, label, count, options)
+        done = 0
+        while done < count:
+            size = step_size(logits, lo + done, count - done)
+            sum_step(
+                logits, soft, options, lo + done, size, label, lanes, scratch, done,
+                softly or options.ignored_too,
+            )
+            take_logarithms(scratch, done, size, options.scale, logits.data)
+            if options.outputs:
+                output_step(
+                    logits, soft, labels, options, results, log_probs, gradient,
+                    lo + done, size, label, scratch, done,
+                )
+            done += size
+        weigh_tile(scratch, label, softly, labels, lo, count, options)
         _give_losses(results, scratch, lo, count)
 
 
@@ -87,24 +103,28 @@ def nll_kernel(
     worker: int,
     workers: int,
     tile: int,
-    log_probs: Any,
+    logits: Any,
     soft: Any,
     labels: Any,
     options: Any,
     results: Any,
-    per_class: Any,
+    log_probs: Any,
+    gradient: Any,
     scratches: Any,
 ) -> None:
-    """``cross_entropy_kernel`` for logits that are log-probabilities already: only the labels' are read."""
-    x, stride = log_probs.data, log_probs.class_stride
-    tiles = (log_probs.positions + tile - 1) // tile
+    """``cross_entropy_kernel`` for ``logits`` that are log-probabilities already.
+
+    Only those of the labels are read, and only losses given.
+    """
+    x, stride = logits.data, logits.class_stride
+    tiles = (logits.positions + tile - 1) // tile
     label, scratch = scratches.labels[worker], scratches.tiles[worker]
     for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
         lo = t * tile
-        count = min(tile, log_probs.positions - lo)
-        _take_labels(labels, lo, count, log_probs.classes, label, results.bad, worker)
+        count = min(tile, logits.positions - lo)
+        _take_labels(labels, lo, count, logits.classes, label, results.bad, worker)
         for i in range(count):
-            at = place(log_probs, lo + i) + max(label[i], 0) * stride
+            at = place(logits, lo + i) + max(label[i], 0) * stride
             scratch[LOG_PROB, i] = element(x, at)
-        weigh_tile(scratch, label, count, options)
+        weigh_tile(scratch, label, False, labels, lo, count, options)
         _give_losses(results, scratch, lo, count)

@@ -14,6 +14,7 @@ from numba import types
 from numba.extending import overload
 
 from kernels.compiled import INLINED, inlined
+from kernels.cpu.logit import read, read_first
 from kernels.cpu.rows import LARGEST_SHIFT
 from kernels.simd import (
     constant,
@@ -90,20 +91,22 @@ def held_shift(x: Any, largest: Any, scale: float) -> Any:
 
 
 @inlined
-def sum_abreast(logits: Any, first: int, guess: int, scale: float, totals: Any, minus: Any) -> None:
+def sum_abreast(
+    logits: Any, first: int, guess: int, options: Any, totals: Any, minus: Any
+) -> None:
     """Adds sum(2**(x * scale + minus)) to ``totals`` and the negated shifts to ``minus`` (both
     float64) for ABREAST registers of positions from ``first`` on; ``guess`` classes set them.
     """
     x, stride, classes = logits.data, logits.class_stride, logits.classes
-    w = width(x)
+    w, scale, cap = width(x), options.scale, options.cap
     m0 = constant(x, -math.inf)
     m1, m2, m3 = m0, m0, m0
     for c in range(guess):
         at = first + c * stride
-        m0 = maximum(load(x, at), m0)
-        m1 = maximum(load(x, at + w), m1)
-        m2 = maximum(load(x, at + 2 * w), m2)
-        m3 = maximum(load(x, at + 3 * w), m3)
+        m0 = maximum(read(x, at, cap), m0)
+        m1 = maximum(read(x, at + w, cap), m1)
+        m2 = maximum(read(x, at + 2 * w, cap), m2)
+        m3 = maximum(read(x, at + 3 * w, cap), m3)
     m0, m1 = held_shift(x, m0, scale), held_shift(x, m1, scale)
     m2, m3 = held_shift(x, m2, scale), held_shift(x, m3, scale)
     keep(minus, 0, m0)
@@ -119,10 +122,10 @@ def sum_abreast(logits: Any, first: int, guess: int, scale: float, totals: Any, 
             prefetch(x, at + 5 * w)
             prefetch(x, at + 6 * w)
             prefetch(x, at + 7 * w)
-            s0 = s0 + exp2(fma(load(x, at), scales, m0))
-            s1 = s1 + exp2(fma(load(x, at + w), scales, m1))
-            s2 = s2 + exp2(fma(load(x, at + 2 * w), scales, m2))
-            s3 = s3 + exp2(fma(load(x, at + 3 * w), scales, m3))
+            s0 = s0 + exp2(fma(read(x, at, cap), scales, m0))
+            s1 = s1 + exp2(fma(read(x, at + w, cap), scales, m1))
+            s2 = s2 + exp2(fma(read(x, at + 2 * w, cap), scales, m2))
+            s3 = s3 + exp2(fma(read(x, at + 3 * w, cap), scales, m3))
         accumulate(totals, 0, s0)
         accumulate(totals, w, s1)
         accumulate(totals, 2 * w, s2)
@@ -131,19 +134,20 @@ def sum_abreast(logits: Any, first: int, guess: int, scale: float, totals: Any, 
 
 @inlined
 def sum_few(
-    logits: Any, first: int, count: int, guess: int, scale: float, totals: Any, minus: Any
+    logits: Any, first: int, count: int, guess: int, options: Any, totals: Any, minus: Any
 ) -> None:
     """``sum_abreast`` for ``count`` positions of a single register."""
     x, stride, classes = logits.data, logits.class_stride, logits.classes
-    zero, largest = constant(x, 0.0), constant(x, -math.inf)
+    zero, largest, scale = constant(x, 0.0), constant(x, -math.inf), options.scale
     for c in range(guess):
-        largest = maximum(load_first(x, first + c * stride, count, zero), largest)
+        at = first + c * stride
+        largest = maximum(read_first(x, at, count, zero, options.cap), largest)
     shift = held_shift(x, largest, scale)
     keep(minus, 0, shift)
     for start in range(0, classes, CLASS_BLOCK):
         part = zero
         for c in range(start, min(start + CLASS_BLOCK, classes)):
-            values = load_first(x, first + c * stride, count, zero)
+            values = read_first(x, first + c * stride, count, zero, options.cap)
             part = part + exp2(fma(values, constant(x, scale), shift))
         accumulate(totals, 0, part)
 
@@ -178,7 +182,8 @@ def weigh_few(
     for start in range(0, classes, CLASS_BLOCK):
         part = zero
         for c in range(start, min(start + CLASS_BLOCK, classes)):
-            t = fma(load_first(x, first + c * stride, count, zero), scales, shift)
+            values = read_first(x, first + c * stride, count, zero, options.cap)
+            t = fma(values, scales, shift)
             part = fma(constant(x, options.lane_weight[c]), t, part)
         accumulate(smooths, 0, part)
 
@@ -202,7 +207,8 @@ def soften_few(
     for start in range(0, classes, CLASS_BLOCK):
         mass, part = zero, zero
         for c in range(start, min(start + CLASS_BLOCK, classes)):
-            t = fma(load_first(x, first + c * stride, count, zero), scales, shift)
+            values = read_first(x, first + c * stride, count, zero, options.cap)
+            t = fma(values, scales, shift)
             at = soft_first + c * soft.class_stride
             p = fma(load_first(soft.data, at, count, zero), keeps, spreads)
             q = p * constant(x, options.lane_weight[c])

@@ -16,11 +16,11 @@ from typing import Any
 
 from kernels.compiled import inlined
 
+from kernels.cpu.logit import read, read_first
 from kernels.simd import (
     constant,
     exp2,
     fma,
-    load,
     load_first,
     max_across,
     maximum,
@@ -44,48 +44,48 @@ PREFETCH = 256
 
 
 @inlined
-def shift_for(x: Any, first: int, count: int, scale: float) -> float:
+def shift_for(x: Any, first: int, count: int, options: Any) -> float:
     """The integer nearest to scale * max(x), held to +-LARGEST_SHIFT; NaNs are passed over."""
     lowest = constant(x, -math.inf)
     largest = lowest
     for i in range(0, count, width(x)):
-        largest = maximum(load_first(x, first + i, count - i, lowest), largest)
-    shift = math.floor(max_across(largest) * scale + 0.5)
+        largest = maximum(read_first(x, first + i, count - i, lowest, options.cap), largest)
+    shift = math.floor(max_across(largest) * options.scale + 0.5)
     return min(max(shift, -LARGEST_SHIFT), LARGEST_SHIFT)
 
 
 @inlined
-def sum_powers(x: Any, first: int, count: int, scale: float, shift: float) -> float:
+def sum_powers(x: Any, first: int, count: int, options: Any, shift: float) -> float:
     """sum(2**(x * scale - shift)) over ``count`` elements."""
-    step = width(x)
-    scales, shifts = constant(x, scale), constant(x, -shift)
+    step, cap = width(x), options.cap
+    scales, shifts = constant(x, options.scale), constant(x, -shift)
     even, odd = constant(x, 0.0), constant(x, 0.0)
     whole = count // (2 * step) * (2 * step)
     for i in range(0, whole, 2 * step):
         prefetch(x, first + i + PREFETCH)
         prefetch(x, first + i + PREFETCH + step)
-        even = even + exp2(fma(load(x, first + i), scales, shifts))
-        odd = odd + exp2(fma(load(x, first + i + step), scales, shifts))
+        even = even + exp2(fma(read(x, first + i, cap), scales, shifts))
+        odd = odd + exp2(fma(read(x, first + i + step, cap), scales, shifts))
     lowest = constant(x, -math.inf)
     for i in range(whole, count, step):
-        t = fma(load_first(x, first + i, count - i, lowest), scales, shifts)
+        t = fma(read_first(x, first + i, count - i, lowest, cap), scales, shifts)
         even = even + exp2(t)
     return float(sum_across(even + odd))
 
 
 @inlined
-def sum_segment(x: Any, first: int, count: int, scale: float) -> tuple[float, float]:
+def sum_segment(x: Any, first: int, count: int, options: Any) -> tuple[float, float]:
     """``(total, shift)`` with sum(2**(x * scale)) = total * 2**shift, over one segment."""
-    shift = shift_for(x, first, min(count, GUESS), scale)
+    shift = shift_for(x, first, min(count, GUESS), options)
     total = 0.0
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)
-        part = sum_powers(x, first + start, size, scale, shift)
+        part = sum_powers(x, first + start, size, options, shift)
         if not part < BLOCK_LIMIT:
-            exact = shift_for(x, first + start, size, scale)
+            exact = shift_for(x, first + start, size, options)
             total *= 2.0 ** (shift - exact)
             shift = exact
-            part = sum_powers(x, first + start, size, scale, shift)
+            part = sum_powers(x, first + start, size, options, shift)
         total += part
     return total, shift
 
@@ -101,11 +101,12 @@ def merge(
 
 
 @inlined
-def sum_row(x: Any, first: int, classes: int, scale: float) -> tuple[float, float]:
+def sum_row(x: Any, first: int, classes: int, options: Any) -> tuple[float, float]:
     """``(total, shift)`` of a whole row; a NaN total asks for ``careful_sum``."""
-    total, shift = sum_segment(x, first, min(classes, SEGMENT), scale)
+    total, shift = sum_segment(x, first, min(classes, SEGMENT), options)
     for start in range(SEGMENT, classes, SEGMENT):
-        other, other_shift = sum_segment(x, first + start, min(SEGMENT, classes - start), scale)
+        size = min(SEGMENT, classes - start)
+        other, other_shift = sum_segment(x, first + start, size, options)
         total, shift = merge(total, shift, other, other_shift)
     if abs(shift) == LARGEST_SHIFT:
         total = math.nan
@@ -122,7 +123,7 @@ def sum_weighted(x: Any, first: int, classes: int, shift: float, options: Any) -
         part = zero
         stop = min(start + BLOCK, classes)
         for i in range(start, stop, width(x)):
-            t = fma(load_first(x, first + i, stop - i, zero), scales, shifts)
+            t = fma(read_first(x, first + i, stop - i, zero, options.cap), scales, shifts)
             part = fma(load_first(weight, i, stop - i, zero), t, part)
         total += sum_across(part)
     return total
@@ -144,7 +145,7 @@ def sum_soft(
         mass_part, part = zero, zero
         stop = min(start + BLOCK, classes)
         for i in range(start, stop, width(x)):
-            t = fma(load_first(x, first + i, stop - i, zero), scales, shifts)
+            t = fma(read_first(x, first + i, stop - i, zero, options.cap), scales, shifts)
             p = fma(load_first(soft, soft_first + i, stop - i, zero), keeps, spreads)
             q = p * load_first(weight, i, stop - i, zero)
             mass_part = mass_part + q

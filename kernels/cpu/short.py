@@ -15,6 +15,7 @@ from numba.extending import overload
 
 from kernels.compiled import INLINED, inlined
 from kernels.cpu.arguments import place
+from kernels.cpu.logit import capped, read, read_first
 from kernels.cpu.planes import held_shift, keep
 from kernels.cpu.rows import LARGEST_SHIFT
 from kernels.cpu.tile import MINUS, TOTAL, VALUE
@@ -24,7 +25,6 @@ from kernels.simd import (
     exp2,
     fma,
     load,
-    load_first,
     maximum,
     pair_sums,
     splat,
@@ -39,18 +39,20 @@ LIMIT = 2.0**12
 
 
 @inlined
-def _row(x: Any, first: int, classes: int, scales: Any, minus: Any) -> Any:
+def _row(x: Any, first: int, classes: int, options: Any, minus: Any) -> Any:
     """sum(2**(x * scale + minus)), still spread over the lanes."""
-    step, lowest = width(x), constant(x, -math.inf)
+    step, cap, lowest = width(x), options.cap, constant(x, -math.inf)
+    scales, shift = constant(x, options.scale), splat(minus)
     whole = (classes - 1) // step * step
-    part = exp2(fma(load_first(x, first + whole, classes - whole, lowest), scales, splat(minus)))
+    rest = read_first(x, first + whole, classes - whole, lowest, cap)
+    part = exp2(fma(rest, scales, shift))
     for i in range(0, whole, step):
-        part = part + exp2(fma(load(x, first + i), scales, splat(minus)))
+        part = part + exp2(fma(read(x, first + i, cap), scales, shift))
     return part
 
 
 @inlined
-def _four(logits: Any, first_position: int, last: int, scales: Any, minus: Any, at: int) -> Any:
+def _four(logits: Any, first_position: int, last: int, options: Any, minus: Any, at: int) -> Any:
     """The sums of four rows, folded together; rows past ``last`` repeat it."""
     x, classes = logits.data, logits.classes
     a = place(logits, min(first_position, last))
@@ -58,36 +60,36 @@ def _four(logits: Any, first_position: int, last: int, scales: Any, minus: Any, 
     c = place(logits, min(first_position + 2, last))
     d = place(logits, min(first_position + 3, last))
     low = pair_sums(
-        _row(x, a, classes, scales, minus[at]), _row(x, b, classes, scales, minus[at + 1]), 1
+        _row(x, a, classes, options, minus[at]), _row(x, b, classes, options, minus[at + 1]), 1
     )
     high = pair_sums(
-        _row(x, c, classes, scales, minus[at + 2]), _row(x, d, classes, scales, minus[at + 3]), 1
+        _row(x, c, classes, options, minus[at + 2]), _row(x, d, classes, options, minus[at + 3]), 1
     )
     return pair_sums(low, high, 2)
 
 
-def _abreast(logits: Any, position: int, last: int, scales: Any, minus: Any) -> Any:
+def _abreast(logits: Any, position: int, last: int, options: Any, minus: Any) -> Any:
     """The sums of as many rows as a register of them has lanes, a row a lane."""
     raise NotImplementedError("for compiled code only")
 
 
 @overload(_abreast, jit_options=INLINED)
-def _abreast_overload(logits: Any, position: Any, last: Any, scales: Any, minus: Any) -> Any:
-    if scales.scalar == types.float64:
+def _abreast_overload(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:
+    if minus.dtype == types.float64:
 
-        def eight(logits: Any, position: Any, last: Any, scales: Any, minus: Any) -> Any:
-            low = _four(logits, position, last, scales, minus, 0)
-            high = _four(logits, position + 4, last, scales, minus, 4)
+        def eight(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:
+            low = _four(logits, position, last, options, minus, 0)
+            high = _four(logits, position + 4, last, options, minus, 4)
             return pair_sums(low, high, 4)
 
         return eight
 
-    def sixteen(logits: Any, position: Any, last: Any, scales: Any, minus: Any) -> Any:
-        a = _four(logits, position, last, scales, minus, 0)
-        b = _four(logits, position + 4, last, scales, minus, 4)
+    def sixteen(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:
+        a = _four(logits, position, last, options, minus, 0)
+        b = _four(logits, position + 4, last, options, minus, 4)
         low = pair_sums(a, b, 4)
-        c = _four(logits, position + 8, last, scales, minus, 8)
-        d = _four(logits, position + 12, last, scales, minus, 12)
+        c = _four(logits, position + 8, last, options, minus, 8)
+        d = _four(logits, position + 12, last, options, minus, 12)
         return pair_sums(low, pair_sums(c, d, 4), 8)
 
     return sixteen
@@ -95,22 +97,30 @@ def _abreast_overload(logits: Any, position: Any, last: Any, scales: Any, minus:
 
 @inlined
 def sum_short_rows(
-    logits: Any, scale: float, lo: int, count: int, label: Any, lanes: Any, scratch: Any
+    logits: Any,
+    options: Any,
+    lo: int,
+    count: int,
+    label: Any,
+    lanes: Any,
+    scratch: Any,
+    column: int,
 ) -> bool:
     """TOTAL, MINUS and VALUE of ``count`` rows from ``lo`` on; whether all may be relied upon."""
-    x, last = logits.data, lo + count - 1
+    x, last, cap = logits.data, lo + count - 1, options.cap
     heads, values, minus = lanes[0], lanes[1], lanes[2]
-    totals, shifts, picked = scratch[TOTAL], scratch[MINUS], scratch[VALUE]
+    totals, shifts, picked = scratch[TOTAL, column:], scratch[MINUS, column:], scratch[VALUE, column:]
     for start in range(0, count, width(x)):
         for r in range(width(x)):
             at = min(start + r, count - 1)
             first = place(logits, lo + at)
             heads[r] = element(x, first)
             values[r] = element(x, first + max(label[at], 0))
-        value = load(values, 0)
-        shift = held_shift(x, maximum(load(heads, 0), value), scale)
+        value = capped(x, load(values, 0), cap)
+        largest = maximum(capped(x, load(heads, 0), cap), value)
+        shift = held_shift(x, largest, options.scale)
         store(minus, 0, shift)
-        keep(totals, start, _abreast(logits, lo + start, last, constant(x, scale), minus))
+        keep(totals, start, _abreast(logits, lo + start, last, options, minus))
         keep(shifts, start, shift)
         keep(picked, start, value)
     good = True

@@ -1,4 +1,4 @@
-"""The sums over classes of a tile's positions, by the way that fits their layout."""
+"""The sums over classes of neighbouring positions, by the way that fits their layout."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ from kernels.compiled import called, inlined
 from kernels.cpu import planes, rows, short
 from kernels.cpu.arguments import place
 from kernels.cpu.careful import careful_position
+from kernels.cpu.logit import logit_at
 from kernels.cpu.planes import ABREAST, soften_few, sum_abreast, sum_few, weigh_few
 from kernels.cpu.rows import LARGEST_SHIFT, sum_row, sum_soft, sum_weighted
 from kernels.cpu.short import sum_short_rows
-from kernels.cpu.tile import CAREFUL, MASS, MINUS, SLACK, SMOOTH, TOTAL, VALUE
-from kernels.simd import element, width
+from kernels.cpu.tile import CAREFUL, MASS, MINUS, PUSH, SLACK, SMOOTH, SPARE, TOTAL, VALUE
+from kernels.simd import width
 
 SHORT, SHORT_LIMIT = short.LARGEST, short.LIMIT
 GUESS, BLOCK_LIMIT = planes.GUESS, rows.BLOCK_LIMIT
 
 
-@called
-def _sum_exactly(
-    logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int
-) -> None:
-    """All that ``scratch`` holds of one position with contiguous classes."""
-    x, classes = logits.data, logits.classes
-    first = place(logits, position)
-    total, shift = sum_row(x, first, classes, options.scale)
-    if math.isnan(total):
-        careful_position(logits, soft, position, y, options, scratch, at)
-        return
-    scratch[TOTAL, at], scratch[MINUS, at] = total, -shift
-    scratch[VALUE, at] = element(x, first + max(y, 0))
-    if options.lane_weight.size:
-        _smooth_row(logits, soft, options, position, scratch, at)
+@inlined
+def step_size(logits: Any, position: int, rest: int) -> int:
+    """How many of the ``rest`` positions from ``position`` on to take in one step.
+
+    What is done with a step's logits after their sums finds them in cache: a step is a few short
+    rows, one long one, or a few registers of plane positions.
+    """
+    if logits.class_stride != 1:
+        run = logits.inner_size - position % logits.inner_size
+        return min(ABREAST * width(logits.data), rest, run)
+    return rest if logits.classes <= SHORT else 1
 
 
 @inlined
@@ -50,39 +47,56 @@ def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: An
         scratch[MASS, at] = options.mass
 
 
-@inlined
-def _rows_tile(
-    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any, scratch: Any
+@called
+def _sum_exactly(
+    logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int
 ) -> None:
-    """The sums of ``count`` positions from ``lo`` on, each a contiguous row of classes."""
-    if logits.classes > SHORT:
-        for r in range(count):
-            if label[r] >= 0 or soft.data.size:
-                _sum_exactly(logits, soft, options, lo + r, label[r], scratch, r)
+    """All that ``scratch`` holds of one position with contiguous classes."""
+    x, first = logits.data, place(logits, position)
+    total, shift = sum_row(x, first, logits.classes, options)
+    if math.isnan(total):
+        careful_position(logits, soft, position, y, options, scratch, at)
         return
-    good = sum_short_rows(logits, options.scale, lo, count, label, lanes, scratch)
-    if not good or options.lane_weight.size:
-        for r in range(count):
-            if scratch[TOTAL, r] < SHORT_LIMIT and abs(scratch[MINUS, r]) < LARGEST_SHIFT:
-                if options.lane_weight.size:
-                    _smooth_row(logits, soft, options, lo + r, scratch, r)
-            elif label[r] >= 0 or soft.data.size:
-                _sum_exactly(logits, soft, options, lo + r, label[r], scratch, r)
+    scratch[TOTAL, at], scratch[MINUS, at] = total, -shift
+    scratch[VALUE, at] = logit_at(x, first + max(y, 0), options.cap)
+    if options.lane_weight.size:
+        _smooth_row(logits, soft, options, position, scratch, at)
+
+
+@inlined
+def _sum_rows(
+    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
+    scratch: Any, at: int, ignored_too: bool,
+) -> None:
+    if logits.classes > SHORT:
+        for r in range(at, at + count):
+            if label[r] >= 0 or ignored_too:
+                _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
+        return
+    good = sum_short_rows(logits, options, lo, count, label[at:], lanes, scratch, at)
+    if good and not options.lane_weight.size:
+        return
+    for r in range(at, at + count):
+        if scratch[TOTAL, r] < SHORT_LIMIT and abs(scratch[MINUS, r]) < LARGEST_SHIFT:
+            if options.lane_weight.size:
+                _smooth_row(logits, soft, options, lo + r - at, scratch, r)
+        elif label[r] >= 0 or ignored_too:
+            _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
 
 
 @inlined
 def _sum_group(
-    logits: Any, first: int, scale: float, count: int, guess: int, totals: Any, minus: Any
+    logits: Any, first: int, options: Any, count: int, guess: int, totals: Any, minus: Any
 ) -> bool:
     """Sums ``count`` plane positions; whether their guesses were good enough."""
     totals[: count + SLACK] = 0.0
     step = width(logits.data)
     if count == ABREAST * step:
-        sum_abreast(logits, first, guess, scale, totals, minus)
+        sum_abreast(logits, first, guess, options, totals, minus)
     else:
         for i in range(0, count, step):
             few = min(count - i, step)
-            sum_few(logits, first + i, few, guess, scale, totals[i:], minus[i:])
+            sum_few(logits, first + i, few, guess, options, totals[i:], minus[i:])
     good = True
     for i in range(count):
         good &= totals[i] < BLOCK_LIMIT
@@ -91,63 +105,68 @@ def _sum_group(
 
 @inlined
 def _smooth_group(
-    logits: Any, first: int, soft: Any, soft_first: int, options: Any, count: int, scratch: Any
+    logits: Any, first: int, soft: Any, soft_first: int, options: Any, count: int,
+    scratch: Any, at: int,
 ) -> None:
-    """MASS and SMOOTH of ``count`` plane positions, from ``scratch``'s first column on."""
+    """MASS and SMOOTH of ``count`` plane positions."""
     step = width(logits.data)
-    scratch[MASS, : count + SLACK] = 0.0
-    scratch[SMOOTH, : count + SLACK] = 0.0
+    minus, masses, smooths = scratch[MINUS, at:], scratch[MASS, at:], scratch[SMOOTH, at:]
+    masses[: count + SLACK] = 0.0
+    smooths[: count + SLACK] = 0.0
     for i in range(0, count, step):
-        few, minus, smooths = min(count - i, step), scratch[MINUS, i:], scratch[SMOOTH, i:]
+        few = min(count - i, step)
         if soft.data.size:
-            masses = scratch[MASS, i:]
             soften_few(
-                logits, first + i, soft, soft_first + i, few, minus, options, masses, smooths
+                logits, first + i, soft, soft_first + i, few, minus[i:], options,
+                masses[i:], smooths[i:],
             )
         else:
-            weigh_few(logits, first + i, few, minus, options, smooths)
-            scratch[MASS, i : i + few] = options.mass
+            weigh_few(logits, first + i, few, minus[i:], options, smooths[i:])
+            masses[i : i + few] = options.mass
 
 
 @inlined
-def _planes_tile(
-    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, scratch: Any
+def _sum_planes(
+    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any,
+    scratch: Any, at: int, ignored_too: bool,
 ) -> None:
-    """The sums of ``count`` positions from ``lo`` on, whose neighbours are contiguous."""
-    x, stride, group = logits.data, logits.class_stride, ABREAST * width(logits.data)
-    done = 0
-    while done < count:
-        first = place(logits, lo + done)
-        size = min(group, count - done, logits.inner_size - (lo + done) % logits.inner_size)
-        totals, minus, values = scratch[TOTAL, done:], scratch[MINUS, done:], scratch[VALUE, done:]
-        if not _sum_group(
-            logits, first, options.scale, size, min(GUESS, logits.classes), totals, minus
-        ):
-            _sum_group(logits, first, options.scale, size, logits.classes, totals, minus)
-        if options.lane_weight.size:
-            _smooth_group(
-                logits, first, soft, place(soft, lo + done), options, size, scratch[:, done:]
-            )
-        good, labels = True, label[done:]
-        for i in range(size):
-            values[i] = element(x, first + i + max(labels[i], 0) * stride)
-            good &= (totals[i] == totals[i]) & (abs(minus[i]) < LARGEST_SHIFT)
-        if not good:
-            for i in range(size):
-                if math.isnan(totals[i]) or abs(minus[i]) == LARGEST_SHIFT:
-                    careful_position(
-                        logits, soft, lo + done + i, labels[i], options, scratch, done + i
-                    )
-        done += size
+    x, stride, first = logits.data, logits.class_stride, place(logits, lo)
+    totals, minus, values = scratch[TOTAL, at:], scratch[MINUS, at:], scratch[VALUE, at:]
+    if not _sum_group(logits, first, options, count, min(GUESS, logits.classes), totals, minus):
+        # Only the poor ones are replaced: a position's bits must not depend on its neighbours.
+        exact_totals, exact_minus = scratch[SPARE], scratch[PUSH]
+        _sum_group(logits, first, options, count, logits.classes, exact_totals, exact_minus)
+        for i in range(count):
+            if not totals[i] < BLOCK_LIMIT:
+                totals[i], minus[i] = exact_totals[i], exact_minus[i]
+    if options.lane_weight.size:
+        _smooth_group(logits, first, soft, place(soft, lo), options, count, scratch, at)
+    good, labels = True, label[at:]
+    for i in range(count):
+        values[i] = logit_at(x, first + i + max(labels[i], 0) * stride, options.cap)
+        good &= (totals[i] == totals[i]) & (abs(minus[i]) < LARGEST_SHIFT)
+    if good:
+        return
+    for i in range(count):
+        wanted = labels[i] >= 0 or ignored_too
+        if wanted and (math.isnan(totals[i]) or abs(minus[i]) == LARGEST_SHIFT):
+            careful_position(logits, soft, lo + i, labels[i], options, scratch, at + i)
 
 
 @inlined
-def sum_tile(
-    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any, scratch: Any
+def sum_step(
+    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
+    scratch: Any, at: int, ignored_too: bool,
 ) -> None:
-    """Fills in the sums of ``count`` positions from ``lo`` on: TOTAL to SMOOTH, and CAREFUL."""
-    scratch[CAREFUL, :count] = 0.0
+    """Fills in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
+
+    That is TOTAL to SMOOTH, and CAREFUL. Positions whose label is ignored may be left out unless
+    ``ignored_too``.
+    """
+    scratch[CAREFUL, at : at + count] = 0.0
     if logits.class_stride == 1:
-        _rows_tile(logits, soft, options, lo, count, label, lanes, scratch)
+        _sum_rows(
+            logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too
+        )
     else:
-        _planes_tile(logits, soft, options, lo, count, label, scratch)
+        _sum_planes(logits, soft, options, lo, count, label, scratch, at, ignored_too)

@@ -49,12 +49,17 @@ def _in_parallel(
     labels: Any,
     options: Any,
     results: Any,
-    per_class: Any,
+    log_probs: Any,
+    gradient: Any,
     scratches: Any,
 ) -> None:
     for worker in prange(workers):
-        arguments = (tile, logits, soft, labels, options, results, per_class, scratches)
-        _call(address, worker, workers, arguments)
+        _call(
+            address,
+            worker,
+            workers,
+            (tile, logits, soft, labels, options, results, log_probs, gradient, scratches),
+        )
 
 
 def _address(kernel: Any, arguments: tuple[Any, ...]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,20 @@ import numpy as np
 from kernels import layout
 from kernels.cpu import tile
 from kernels.cpu.arguments import Labels, Options, View
-from kernels.dtypes import DType
 from kernels.problem import Array, Problem
 
 # Elements that a copied chunk of an awkward layout holds: enough work for all threads.
 CHUNK = 1 << 20
+# Plane kernels count classes in float32 lanes, exactly below this.
+MOST_PLANES = 2**24
 LOG2E = math.log2(math.e)
+PER_CLASS = ("log_probs", "gradient")
 
 
 def view_of(array: Array, axis: int) -> View | None:
     """The kernels' view of ``array`` where it lies, or None where it must be copied."""
     walked = layout.strided(array, axis)
-    if walked is None:
+    if walked is None or (walked.class_stride != 1 and walked.classes >= MOST_PLANES):
         return None
     return View(
         walked.data,
@@ -46,67 +48,131 @@ def no_view(dtype: np.dtype[Any]) -> View:
     return row_view(np.empty((0, 1), dtype))
 
 
-def chunk_rows(classes: int) -> int:
-    """Positions a chunk, whole tiles of them."""
-    return max(1, CHUNK // classes // tile.LARGEST) * tile.LARGEST
+class PerClass:
+    """The outputs with a value per class: their arrays, and their views for a piece of logits.
+
+    They lie in memory as the logits do, or, where those must be copied, with the classes last.
+    """
+
+    def __init__(self, problem: Problem, wanted: tuple[str, ...]) -> None:
+        self._names = [name for name in PER_CLASS if name in wanted]
+        self._dtype = problem.dtype.result
+        self._axis = problem.axis
+        alike = np.empty_like(problem.logits, dtype=self._dtype)
+        self._rows = not self._names or not _alike(
+            view_of(problem.logits, problem.axis), view_of(alike, problem.axis)
+        )
+        self._shape = np.moveaxis(problem.logits, problem.axis, -1).shape
+        if self._rows:
+            shape = (problem.positions, problem.classes)
+            self._arrays = {name: np.empty(shape, self._dtype) for name in self._names}
+        else:
+            self._arrays = {name: np.empty_like(alike) for name in self._names}
+
+    @property
+    def as_logits(self) -> bool:
+        """Whether the logits may be read where they lie."""
+        return not self._names or not self._rows
+
+    def views(self, first: int, logits: View) -> list[View]:
+        """A view for each of ``PER_CLASS``, for the ``logits`` from position ``first`` on."""
+        return [
+            no_view(self._dtype) if array is None else self._view(array, first, logits)
+            for array in map(self._arrays.get, PER_CLASS)
+        ]
+
+    def _view(self, array: Array, first: int, logits: View) -> View:
+        if self._rows:
+            return row_view(array[first : first + logits.positions])
+        view = view_of(array, self._axis)
+        assert view is not None
+        return view
+
+    def arrays(self) -> Mapping[str, Array]:
+        """The outputs, each of the logits' shape."""
+        if not self._rows:
+            return self._arrays
+        return {
+            name: np.moveaxis(array.reshape(self._shape), -1, self._axis)
+            for name, array in self._arrays.items()
+        }
 
 
-def pieces(problem: Problem) -> Iterator[tuple[int, View, View]]:
-    """``(first position, logits, soft)`` for each kernel call that the problem takes."""
-    if problem.positions == 0:
+def _alike(logits: View | None, other: View | None) -> bool:
+    """Whether one walk fits both: the same positions, and the same neighbours."""
+    return (
+        logits is not None
+        and other is not None
+        and logits.inner_size == other.inner_size
+        and (logits.class_stride == 1) == (other.class_stride == 1)
+    )
+
+
+def pieces(problem: Problem, as_logits: bool) -> Iterator[tuple[int, View, View]]:
+    """``(first position, logits, soft)`` for each kernel call that the problem takes.
+
+    Unless ``as_logits``, chunks of the logits are copied, with the classes last.
+    """
+    if problem.logits.size == 0:
         return
     logits, soft = view_of(problem.logits, problem.axis), no_view(problem.dtype.load)
-    if problem.soft is not None and logits is not None:
+    if problem.soft is not None:
         walked = view_of(problem.soft, problem.axis)
-        alike = walked is not None and (walked.class_stride == 1) == (logits.class_stride == 1)
-        logits, soft = (logits, walked) if alike and walked is not None else (None, soft)
-    if logits is not None:
+        as_logits &= _alike(logits, walked)
+        soft = soft if walked is None else walked
+    if logits is not None and as_logits:
         yield 0, logits, soft
         return
-    first, rows = 0, chunk_rows(problem.classes)
+    first, classes = 0, problem.classes
+    rows = max(1, CHUNK // classes // tile.LARGEST) * tile.LARGEST
     softs = None if problem.soft is None else layout.chunks(problem.soft, problem.axis, rows)
     for piece in layout.chunks(problem.logits, problem.axis, rows):
         yield first, row_view(piece), soft if softs is None else row_view(next(softs))
         first += len(piece)
 
 
-def plain_options(dtype: DType) -> Options:
-    """The arithmetic's constants where there is nothing but logits of ``dtype``."""
-    compute = dtype.result.type
-    scale = float(compute(LOG2E))
-    nothing = np.empty(0, compute)
-    return Options(scale, 1.0 / scale, 1.0, 1.0, 0.0, np.empty(0), nothing, 0.0, False)
-
-
-def options_of(problem: Problem) -> Options:
+def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Options:
     """The arithmetic's constants for ``problem``; see ``Options``."""
-    options, classes = plain_options(problem.dtype), problem.classes
-    if problem.weight is not None:
-        options = options._replace(weight=problem.weight)
-    if problem.soft is not None or problem.label_smoothing > 0.0:
-        each = np.ones(classes) if problem.weight is None else problem.weight
-        options = options._replace(
-            keep=1.0 - problem.label_smoothing,
-            spread=problem.label_smoothing / classes,
-            lane_weight=each.astype(problem.dtype.result),
-            mass=float(each.sum()),
-        )
-    return options._replace(to_nats=1.0) if problem.normalised else options
+    compute, classes = problem.dtype.result.type, problem.classes
+    unit = 1.0 / problem.temperature
+    scale = float(compute(LOG2E * unit))
+    sums = problem.soft is not None or problem.label_smoothing > 0.0
+    each = np.ones(classes if sums else 0) if problem.weight is None else problem.weight
+    return Options(
+        scale=scale,
+        to_nats=1.0 if problem.normalised else unit / scale,
+        unit=unit,
+        cap=problem.softcap,
+        keep=1.0 - problem.label_smoothing,
+        spread=problem.label_smoothing / max(classes, 1),
+        z_loss=problem.z_loss,
+        weight=np.empty(0) if problem.weight is None else problem.weight,
+        lane_weight=(each if sums else each[:0]).astype(problem.dtype.result),
+        mass=float(each.sum()),
+        probs="probs" in wanted,
+        upstream=upstream,
+        outputs=bool(set(wanted) - {"loss", "per_element"}),
+        ignored_too=bool(set(wanted) & {"log_sum_exp", "entropy", "prediction", "log_probs"}),
+    )
 
 
 def labels_of(problem: Problem, first: int, count: int) -> Labels:
     """The kernels' labels for ``count`` positions from ``first`` on."""
+    empty = {f"int{bits}s": np.empty(0, f"<i{bits // 8}") for bits in (8, 16, 32, 64)}
+    weights = problem.sample_weight
+    part = np.empty(0) if weights is None else weights[first : first + count]
     if problem.labels is None:
-        return no_labels()
-    part = problem.labels[first : first + count]
-    size, unsigned, ignore = part.itemsize, part.dtype.kind == "u", problem.ignore_index
-    if unsigned and size == 8 and ignore < 0:
-        ignore = 2**63 - 1  # what looks negative is a large label, and no class has this one
-    labels = no_labels()._replace(
-        mask=2 ** (8 * size) - 1 if unsigned and size < 8 else -1, ignore_index=ignore
+        return Labels(
+            **empty, count=0, mask=-1, ignores=False, ignore_index=-1, sample_weight=part
+        )
+    labels, ignore = problem.labels[first : first + count], problem.ignore_index
+    size, kind = labels.itemsize, np.iinfo(labels.dtype)
+    empty[f"int{8 * size}s"] = layout.readable(labels.view(f"<i{size}"))
+    return Labels(
+        **empty,
+        count=count,
+        mask=2 ** (8 * size) - 1 if kind.min == 0 and size < 8 else -1,
+        ignores=kind.min <= ignore <= kind.max,
+        ignore_index=ignore,
+        sample_weight=part,
     )
-    return labels._replace(**{f"int{8 * size}s": layout.readable(part.view(f"<i{size}"))})
-
-
-def no_labels() -> Labels:
-    return Labels(*(np.empty(0, f"<i{size}") for size in (1, 2, 4, 8)), -1, -1)

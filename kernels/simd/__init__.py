@@ -1,6 +1,6 @@
 """Registers of numbers for Numba kernels: lanes, memory, elementary functions."""
 
-from kernels.simd.elementary import exp2, log2, nearest
+from kernels.simd.elementary import exp2, log2, nearest, tanh
 from kernels.simd.lanes import (
     fma,
     max_across,
@@ -15,13 +15,24 @@ from kernels.simd.lanes import (
     widen_high,
     widen_low,
 )
-from kernels.simd.memory import constant, element, load, load_first, prefetch, store, store_first, width
+from kernels.simd.memory import (
+    constant,
+    element,
+    keep_first,
+    load,
+    load_first,
+    prefetch,
+    store,
+    store_first,
+    width,
+)
 
 __all__ = [
     "constant",
     "element",
     "exp2",
     "fma",
+    "keep_first",
     "load",
     "load_first",
     "log2",
@@ -36,6 +47,7 @@ __all__ = [
     "store",
     "store_first",
     "sum_across",
+    "tanh",
     "where_equal",
     "where_greater",
     "widen_high",

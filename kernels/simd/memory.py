@@ -147,6 +147,16 @@ def _store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) ->
 
 
 @intrinsic
+def keep_first(typing: Any, value: Any, count: Any, fill: Any) -> Any:
+    """The first ``count`` lanes of ``value``, then those of ``fill``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(_first(builder, args[1], value), args[0], args[2])
+
+    return value(value, types.intp, value), codegen
+
+
+@intrinsic
 def _element(typing: Any, array: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = builder.load(_address(context, builder, array, args[0], args[1]))

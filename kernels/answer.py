@@ -1,0 +1,127 @@
+"""From a problem to its answer: what is wanted, the reduction, and labels that are impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kernels.cpu.launch import ImpossibleLabel, compute
+from kernels.cpu.views import PER_CLASS
+from kernels.errors import InvalidInput
+from kernels.problem import Array, Problem
+from kernels.reduce import add_blocks
+
+# In the shape of the labels, but for the reduced loss and the last two, in that of the logits:
+# the loss as reduced; of each position the unreduced loss, the log-sum-exp of its logits, the
+# entropy of its softmax (nats), the label's rank (0: no class comes before it; -1: ignored, or a
+# NaN among the logits), the class of the largest logit (the first of equals, or of NaNs); the
+# log-softmax; the gradient of the loss, or of its sum for reduction "none", by the logits.
+OUTPUTS = (
+    "loss",
+    "per_element",
+    "log_sum_exp",
+    "entropy",
+    "rank",
+    "prediction",
+    "log_probs",
+    "gradient",
+)
+_NLL_OUTPUTS = OUTPUTS[:2]
+
+
+def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
+    """The loss, or a dict of ``outputs`` where they are named. Raises ``InvalidInput``."""
+    wanted = _wanted(problem, outputs)
+    try:
+        upstream = _upstream(problem) if "gradient" in wanted else 1.0
+        blocks, arrays = compute(problem, wanted, upstream)
+    except ImpossibleLabel as error:
+        raise impossible_label(problem, error.position) from None
+    answers = {
+        name: array if name in PER_CLASS else array.reshape(problem.shape)
+        for name, array in arrays.items()
+        if name in wanted
+    }
+    if "loss" in wanted:
+        one = problem.reduction == "none"
+        answers["loss"] = answers["per_element"] if one else reduced(problem, blocks)
+    return answers["loss"] if outputs is None else {name: answers[name] for name in outputs}
+
+
+def _wanted(problem: Problem, outputs: Sequence[str] | None) -> tuple[str, ...]:
+    known = _NLL_OUTPUTS if problem.normalised else OUTPUTS
+    wanted = ("loss",) if outputs is None else tuple(outputs)
+    for name in wanted:
+        if name not in known:
+            raise InvalidInput(
+                f"outputs has {name!r:.50}, which is none of {', '.join(known)}", field="outputs"
+            )
+    if "rank" in wanted and problem.soft is not None:
+        raise InvalidInput(
+            "rank is that of a class index, and the labels are class probabilities",
+            field="outputs",
+        )
+    return (*wanted, "per_element") if problem.reduction == "none" else wanted
+
+
+def _upstream(problem: Problem) -> float:
+    """The derivative of the reduced loss by each position's loss, before any kernel runs."""
+    if problem.reduction != "mean":
+        return 1.0
+    weights = np.ones(problem.positions)
+    if problem.labels is not None:
+        kept = problem.labels != problem.ignore_index
+        wrong = np.flatnonzero(
+            kept & ((problem.labels < 0) | (problem.labels >= problem.classes))
+        )
+        if wrong.size:
+            raise ImpossibleLabel(int(wrong[0]))
+        weights = kept.astype(np.float64)
+        if problem.weight is not None:
+            weights[kept] = problem.weight[problem.labels[kept].astype(np.intp)]
+    if problem.sample_weight is not None:
+        weights = weights * problem.sample_weight
+    denominator = float(weights.sum())
+    if denominator == 0.0:
+        return 0.0 if problem.empty == "zero" else np.nan
+    return 1.0 / denominator
+
+
+def impossible_label(problem: Problem, position: int) -> InvalidInput:
+    """What to say of the label at ``position``, counted in C order."""
+    assert problem.labels is not None
+    index = tuple(int(i) for i in np.unravel_index(position, problem.shape))
+    where = f"labels[{', '.join(map(str, index))}]" if index else "labels"
+    return InvalidInput(
+        f"{where} is {problem.labels[position]}; with {problem.classes} classes it must be from "
+        f"0 to {problem.classes - 1}, or ignore_index ({problem.ignore_index})",
+        field="labels",
+        position=index,
+    )
+
+
+def reduced(problem: Problem, blocks: Array) -> Array:
+    """The sum or mean of the losses from their block sums, of the results' type."""
+    total, weight = add_blocks(blocks)
+    if problem.reduction == "sum":
+        return np.asarray(total, problem.dtype.result)
+    cancelled = total != 0.0 and problem.label_smoothing == 0.0
+    return mean(total, weight, problem.empty, cancelled).astype(problem.dtype.result)
+
+
+def mean(total: float, weight: float, empty: str, cancelled: bool = False) -> Array:
+    """``total / weight``, or what ``empty`` says where nothing was weighed.
+
+    Weights that ``cancelled`` are not nothing: their mean is infinite, as in PyTorch.
+    """
+    if weight != 0.0 or cancelled:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.float64(total) / weight)
+    if empty == "error":
+        raise InvalidInput(
+            "the mean is over nothing: there are no labels, or all are ignored or weigh 0",
+            field="labels",
+        )
+    return np.asarray(0.0 if empty == "zero" else np.nan)

@@ -1,0 +1,161 @@
+"""What is wanted beside the loss, for one position whose classes are contiguous.
+
+The row was just summed, so it is read again from cache; each answer is one short loop over it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from kernels.compiled import called, inlined
+from kernels.cpu.arguments import place
+from kernels.cpu.logit import read_first, slope
+from kernels.cpu.rows import BLOCK
+from kernels.cpu.tile import LOG2, MINUS, PULL, PUSH, TOTAL, VALUE
+from kernels.simd import (
+    constant,
+    exp2,
+    fma,
+    load_first,
+    max_across,
+    maximum,
+    minimum,
+    store_first,
+    sum_across,
+    where_equal,
+    where_greater,
+    width,
+)
+
+
+@inlined
+def log_prob_of(like: Any, t: Any, total: Any, log2_total: Any, options: Any) -> Any:
+    """Log-probabilities, or probabilities if ``options.probs``, of the exponents ``t``.
+
+    A class whose power alone is the whole sum has exactly 0, or 1.
+    """
+    zero, one, power = constant(like, 0.0), constant(like, 1.0), exp2(t)
+    if options.probs:
+        # exp2 stops at its smallest normal number, 2**-126 or 2**-1022.
+        power = where_greater(t, constant(like, -126.0), power, zero)
+        return where_equal(power, total, one, power / total)
+    to_nats = constant(like, options.to_nats)
+    return where_equal(power, total, zero, minimum(zero, t - log2_total)) * to_nats
+
+
+@called
+def write_log_probs(
+    logits: Any, out: Any, position: int, scratch: Any, at: int, options: Any
+) -> None:
+    """Writes the position's classes to ``out``, a ``View`` that lies in memory like ``logits``."""
+    x, y, classes = logits.data, out.data, logits.classes
+    first, out_first = place(logits, position), place(out, position)
+    scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at])
+    total, log2_total = constant(x, scratch[TOTAL, at]), constant(x, scratch[LOG2, at])
+    zero = constant(x, 0.0)
+    for i in range(0, classes, width(x)):
+        t = fma(read_first(x, first + i, classes - i, zero, options.cap), scales, minus)
+        value = log_prob_of(x, t, total, log2_total, options)
+        store_first(y, out_first + i, classes - i, value)
+
+
+@called
+def write_gradient(
+    logits: Any, soft: Any, out: Any, position: int, y: int, scratch: Any, at: int, options: Any
+) -> None:
+    """The gradient of the reduced loss by the position's logits; see ``tile.weigh_gradient``."""
+    x, z, classes = logits.data, out.data, logits.classes
+    first, out_first, soft_first = (
+        place(logits, position),
+        place(out, position),
+        place(soft, position),
+    )
+    scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at])
+    push = constant(x, scratch[PUSH, at] / scratch[TOTAL, at])
+    pull = constant(x, scratch[PULL, at])
+    keep, spread = constant(x, options.keep), constant(x, options.spread)
+    zero = constant(x, 0.0)
+    for i in range(0, classes, width(x)):
+        rest = classes - i
+        value = read_first(x, first + i, rest, zero, options.cap)
+        t = fma(value, scales, minus)
+        power = where_greater(t, constant(x, -126.0), exp2(t), zero)
+        share = zero
+        if options.lane_weight.size:
+            share = spread
+            if soft.data.size:
+                share = fma(load_first(soft.data, soft_first + i, rest, zero), keep, spread)
+            share = share * load_first(options.lane_weight, i, rest, zero)
+        gradient = fma(power, push, zero - pull * share)
+        store_first(z, out_first + i, rest, slope(x, value, options.cap, gradient))
+    if y >= 0:
+        weight = options.weight[y] if options.weight.size else 1.0
+        own = constant(x, scratch[PULL, at] * options.keep * weight)
+        own = slope(x, constant(x, scratch[VALUE, at]), options.cap, own)
+        z[out_first + y] -= max_across(own)
+
+
+@called
+def entropy(logits: Any, position: int, scratch: Any, at: int, options: Any) -> float:
+    """-sum(p * log(p)) over the classes, in nats; a class of probability 0 adds 0.
+
+    The shift moves to the integer nearest to the log-sum-exp: exponents of likely classes are
+    small then, and so is what rounding them costs.
+    """
+    x, first, classes, expected = logits.data, place(logits, position), logits.classes, 0.0
+    move = math.floor(scratch[LOG2, at] + 0.5)
+    scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at] - move)
+    zero, lowest = constant(x, 0.0), constant(x, -math.inf)
+    for start in range(0, classes, BLOCK):
+        part = zero
+        stop = min(start + BLOCK, classes)
+        for i in range(start, stop, width(x)):
+            t = fma(read_first(x, first + i, stop - i, lowest, options.cap), scales, minus)
+            part = part + where_greater(t, constant(x, -126.0), exp2(t) * t, zero)
+        expected += sum_across(part)
+    mean = expected / (scratch[TOTAL, at] * 2.0 ** -float(move))
+    return max(0.0, (scratch[LOG2, at] - move - mean) * options.to_nats)
+
+
+@called
+def rank(logits: Any, position: int, y: int, scratch: Any, at: int, options: Any) -> int:
+    """How many classes come before the label: larger logits, and equal ones of lower index."""
+    x, first, classes, cap = logits.data, place(logits, position), logits.classes, options.cap
+    own, one, zero = constant(x, scratch[VALUE, at]), constant(x, 1.0), constant(x, 0.0)
+    nothing = constant(x, math.nan)
+    before = 0.0
+    for start in range(0, classes, BLOCK):
+        part = zero
+        stop = min(start + BLOCK, classes)
+        for i in range(start, stop, width(x)):
+            value = read_first(x, first + i, stop - i, nothing, cap)
+            part = part + where_greater(value, own, one, zero)
+        for i in range(start, min(stop, y), width(x)):
+            value = read_first(x, first + i, min(stop, y) - i, nothing, cap)
+            part = part + where_equal(value, own, one, zero)
+        before += sum_across(part)
+    return int(before)
+
+
+@called
+def prediction(logits: Any, position: int, options: Any) -> int:
+    """The class of the largest logit, the first of equals."""
+    x, first, classes, cap = logits.data, place(logits, position), logits.classes, options.cap
+    lowest, best, found = constant(x, -math.inf), -math.inf, 0
+    for start in range(0, classes, BLOCK):
+        stop, largest = min(start + BLOCK, classes), lowest
+        for i in range(start, stop, width(x)):
+            largest = maximum(read_first(x, first + i, stop - i, lowest, cap), largest)
+        if max_across(largest) > best:
+            best, found = max_across(largest), start
+    peak, one, zero = constant(x, best), constant(x, 1.0), constant(x, 0.0)
+    nothing = constant(x, math.nan)
+    for i in range(found, classes, width(x)):
+        value = read_first(x, first + i, classes - i, nothing, cap)
+        if sum_across(where_equal(value, peak, one, zero)) > 0.0:
+            for c in range(i, min(i + width(x), classes)):
+                value = read_first(x, first + c, 1, nothing, cap)
+                if sum_across(where_equal(value, peak, one, zero)) > 0.0:
+                    return c
+    return 0

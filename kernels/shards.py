@@ -1,0 +1,62 @@
+"""Logits whose classes are spread over machines: what each gives, and what the parts make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kernels.cpu.launch import compute
+from kernels.errors import InvalidInput
+from kernels.problem import Array, unlabelled
+
+
+def class_shard(
+    logits: Any,
+    labels: Any,
+    first_class: int,
+    *,
+    class_axis: int | None = None,
+    logits_dtype: str | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> tuple[Array, Array]:
+    """``(log_sum_exp, label_logit)`` of the classes from ``first_class`` on, that ``logits`` hold.
+
+    Both have the shape of ``labels``, which are indices among all classes; ``label_logit`` is
+    -inf where the label's class is in another shard. Raises ``InvalidInput``.
+    """
+    problem = unlabelled(
+        logits,
+        class_axis=class_axis,
+        logits_dtype=logits_dtype,
+        temperature=temperature,
+        softcap=softcap,
+    )
+    indices = np.asarray(labels)
+    if indices.shape != problem.shape or indices.dtype.kind not in "iu":
+        raise InvalidInput(
+            f"labels must be integers of shape {problem.shape}, not {indices.dtype} of "
+            f"{indices.shape}",
+            field="labels",
+        )
+    arrays = compute(problem, ("log_sum_exp", "log_probs"))[1]
+    log_sum_exp = arrays["log_sum_exp"].reshape(problem.shape)
+    here = (indices >= first_class) & (indices - first_class < problem.classes)
+    own = np.where(here, indices - first_class, 0).astype(np.intp)
+    picked = np.take_along_axis(
+        arrays["log_probs"], np.expand_dims(own, problem.axis), problem.axis
+    ).squeeze(problem.axis)
+    return log_sum_exp, np.where(here, picked + log_sum_exp, -np.inf).astype(log_sum_exp.dtype)
+
+
+def merge_class_shards(shards: Sequence[tuple[Array, Array]]) -> Array:
+    """Each position's cross-entropy, float64, from what ``class_shard`` gave for all classes.
+
+    log(sum(exp(s))) over the shards' log-sum-exps s, less the label's logit, which is in one
+    shard; +inf where it is in none.
+    """
+    sums = np.stack([np.asarray(part, np.float64) for part, _ in shards])
+    label_logit = np.max([np.asarray(logit, np.float64) for _, logit in shards], axis=0)
+    return np.asarray(np.logaddexp.reduce(sums, axis=0) - label_logit)
