@@ -1,0 +1,45 @@
+# lossd: docker build -t lossd . && docker run --rm -p 8000:8000 lossd
+#
+# The root file system may be read-only, the user is not root, and only the cache is written:
+#   docker run --rm --read-only --cap-drop ALL -v lossd-cache:/var/cache/lossd -p 8000:8000 lossd
+
+ARG PYTHON=3.13
+
+FROM python:${PYTHON}-slim AS build
+WORKDIR /build
+RUN python -m venv /opt/tools && python -m venv --without-pip /opt/lossd
+COPY requirements/run.txt requirements/build.txt requirements/
+RUN /opt/tools/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
+        -r requirements/build.txt && \
+    /opt/tools/bin/pip --python /opt/lossd/bin/python install --no-cache-dir --require-hashes \
+        --only-binary :all: -r requirements/run.txt
+COPY pyproject.toml README.md ./
+COPY kernels kernels
+COPY service service
+RUN /opt/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir wheels . && \
+    /opt/tools/bin/pip --python /opt/lossd/bin/python install --no-cache-dir --no-deps wheels/*.whl
+# The libraries' own tests: a fifth of the environment, and nothing imports them.
+RUN find /opt/lossd/lib -type d -name tests -prune -exec rm -rf {} +
+
+FROM python:${PYTHON}-slim
+# libgomp1: without it Numba falls back, without a word, to a threading layer that aborts the
+# process where two kernels are launched at once.
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends libgomp1 && \
+    rm -rf /var/lib/apt/lists/* && \
+    useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin lossd && \
+    install --directory --owner lossd --group lossd /var/cache/lossd
+COPY --from=build /opt/lossd /opt/lossd
+# Compiled kernels are for one kind of CPU, so they are not built in: a volume keeps them.
+ENV PATH=/opt/lossd/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CACHE_DIR=/var/cache/lossd \
+    LOSSD_HOST=0.0.0.0
+VOLUME /var/cache/lossd
+# By number, so that an orchestrator can see that it is not root.
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=180s \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('LOSSD_PORT', '8000') + '/readyz', timeout=4)"]
+ENTRYPOINT ["lossd"]
+CMD ["serve"]

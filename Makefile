@@ -1,0 +1,65 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv, pinned and hashed.
+.DEFAULT_GOAL := help
+.PHONY: help serve demo test check lock clean python
+
+SUITS := -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'
+# PYTHON=/path/to/python3 chooses another one.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p $(SUITS) 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/run.stamp
+DEV := $(VENV)/dev.stamp
+
+# Wheels only: with a source archive, pip would run code to build it, and want a compiler.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+LOCKED := $(INSTALL) --require-hashes --only-binary :all:
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+serve: $(RUN) ## start the service on 127.0.0.1:8000 (ARGS="--port 9000" for options)
+	@$(BIN)/lossd serve $(ARGS)
+
+demo: $(RUN) ## start the service, send it three examples, print the losses, stop it
+	@$(BIN)/python -m benchmarks.demo
+
+test: $(DEV) ## run every test (ARGS="-k npz" for pytest's options)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(DEV) ## lint, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict
+
+UV := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes --no-annotate --no-emit-index-url \
+	--custom-compile-command "make lock" $(ARGS)
+
+lock: $(RUN) ## resolve requirements/*.txt anew (ARGS=--upgrade for the newest)
+	@$(INSTALL) uv==0.13.9
+	@$(UV) --output-file requirements/run.txt
+	@$(UV) --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(subst pyproject.toml,--group build,$(UV)) --constraint requirements/dev.txt \
+		--output-file requirements/build.txt
+
+clean: ## remove .venv and every cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find kernels service benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+
+python:
+	@[ -n "$(PYTHON)" ] && $(PYTHON) $(SUITS) 2>/dev/null || { \
+		echo "lossd needs Python 3.11 or newer, with venv (on Debian: apt install python3-venv);" \
+		"to name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+
+$(RUN): requirements/run.txt requirements/build.txt pyproject.toml | python
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(LOCKED) -r requirements/run.txt -r requirements/build.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(RUN) requirements/dev.txt
+	@echo "adding the tools for tests to $(VENV)"
+	@$(LOCKED) -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""What measures and shows: the demonstration, the time to start."""

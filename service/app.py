@@ -1,0 +1,81 @@
+"""Composition only: settings, lanes, routes and errors make the application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service import VERSION, errors, openapi, routes, settings
+from service.exchange import Service
+from service.lane import Lane
+from service.warm import warm_up
+
+# uvicorn's exit status for a failed start, on which its supervisor stops instead of trying again.
+START_FAILED = 3
+
+# Below uvicorn's own logger, so that these lines have its format, level and place.
+_log = logging.getLogger("uvicorn.lossd")
+
+
+def create_app(
+    given: settings.Settings | None = None,
+    *,
+    warm: Callable[[], None] = warm_up,
+    fail: Callable[[int], None] = os._exit,
+) -> FastAPI:
+    """The ASGI application; without ``given`` its settings come from the environment.
+
+    ``warm`` runs in the compute lane once the server has started, and no other work is taken until
+    it returns; where it raises, ``fail`` is called with the process's exit status. Raises
+    ``SettingsError`` where the environment holds a setting that cannot be used.
+    """
+    chosen = given or settings.load()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for name in settings.unknown_variables():
+            _log.warning("%s is set, but there is no such setting", name)
+        service = Service(
+            settings=chosen,
+            compute=Lane("lossd-compute", chosen.lane_queue),
+            transcode=Lane("lossd-transcode", chosen.lane_queue),
+        )
+        app.state.service = service
+        warming = asyncio.create_task(_warm(service, warm, fail))
+        yield
+        warming.cancel()
+        service.transcode.close()
+        service.compute.close()
+
+    app = FastAPI(
+        title="lossd",
+        version=VERSION,
+        description=openapi.DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for router in routes.ROUTERS:
+        app.include_router(router)
+    errors.install(app)
+    openapi.install(app)
+    return app
+
+
+async def _warm(service: Service, warm: Callable[[], None], fail: Callable[[int], None]) -> None:
+    started = time.perf_counter()
+    try:
+        await service.compute.run(warm)
+    except Exception:
+        _log.critical("the kernels could not be made ready: stopping", exc_info=True)
+        fail(START_FAILED)
+    else:
+        service.ready = True
+        _log.info("ready after %.1f s", time.perf_counter() - started)

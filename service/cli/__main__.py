@@ -1,0 +1,5 @@
+"""``python -m service.cli``: the command, where the distribution is not installed."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,56 @@
+"""Tensors from local files, by the same strict codecs as HTTP bodies, but of any size."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.codecs import DecodeError, Limits, Message, npy
+from service.codecs.npz import CODEC as NPZ
+from service.codecs.safetensors_format import CODEC as SAFETENSORS
+
+TENSORS = ("logits", "labels", "weight")
+
+_CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
+
+# Who names a local file may fill the memory with it.
+_LIMITS = Limits(decoded_bytes=sys.maxsize)
+
+
+def read(paths: Sequence[Path]) -> Message:
+    """The tensors of one .npz or .safetensors file, or of two .npy files: logits, then labels.
+
+    They are views of the mapped files wherever the format allows, so that a file may be larger than
+    the memory. Raises ``DecodeError``, or ``OSError`` where a file cannot be read.
+    """
+    suffixes = [path.suffix.lower() for path in paths]
+    if suffixes == [".npy", ".npy"]:
+        names = TENSORS[:2]
+        return Message(
+            {
+                name: npy.decode(_mapped(path), _LIMITS, where=str(path))
+                for name, path in zip(names, paths, strict=True)
+            },
+            {},
+        )
+    if len(paths) == 1 and suffixes[0] in _CODECS:
+        message = _CODECS[suffixes[0]].decode(_mapped(paths[0]), frozenset(TENSORS), _LIMITS)
+        for name in TENSORS[:2]:
+            if name not in message.tensors:
+                raise DecodeError(
+                    f"holds no {name}, only: {', '.join(message.tensors) or 'nothing'}", where=name
+                )
+        return message
+    raise DecodeError(
+        "give one .npz or .safetensors file that holds logits and labels, or two .npy files:"
+        " the logits, then the labels"
+    )
+
+
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        # An empty file cannot be mapped.
+        empty = not file.seek(0, 2)
+        return memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

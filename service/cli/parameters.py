@@ -1,0 +1,59 @@
+"""Options made from the fields of a model, which names, describes and defaults them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+# JSON Schema's types as Typer writes its own.
+_KINDS = {"integer": "<int>", "number": "<float>", "boolean": "<bool>"}
+
+
+def option(name: str) -> str:
+    """The option that gives the field ``name``."""
+    return "--" + name.replace("_", "-")
+
+
+def add(
+    command: Callable[..., None],
+    model: type[BaseModel],
+    names: Iterable[str],
+    note: Callable[[str], str] = lambda name: "",
+) -> None:
+    """Have Typer, which reads signatures, offer the fields ``names`` where ``command`` has ``**``.
+
+    They are taken as text, ``None`` where not given: the model says whether a text can be used.
+    ``note(name)`` is added to a field's description.
+    """
+    properties = model.model_json_schema()["properties"]
+    signature = inspect.signature(command, eval_str=True)
+    own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
+    made = [_parameter(name, properties[name], note(name)) for name in names]
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*own, *made]
+    )
+
+
+def _parameter(name: str, schema: dict[str, Any], note: str) -> inspect.Parameter:
+    kinds = [schema, *schema.get("anyOf", [])]
+    kind = next(kind["type"] for kind in kinds if "type" in kind)
+    default = schema["default"]
+    text = schema["description"]
+    if "enum" in schema:
+        text += f" One of {', '.join(schema['enum'])}."
+    if default is not None:
+        text += f" (default: {default})"
+    metavar = _KINDS.get(kind, "<str>")
+    made = typer.Option(
+        option(name), metavar=metavar, help=f"{text} {note}".strip(), show_default=False
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[str | None, made],
+    )

@@ -1,0 +1,133 @@
+"""``lossd score``: the loss, perplexity, accuracy and worst elements of logits in a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from kernels import InvalidInput
+from service.cli import fail, parameters
+from service.cli.files import read
+from service.cli.tally import Score, score
+from service.codecs import DecodeError
+from service.errors import InvalidOption
+from service.options import CrossEntropyOptions, combine
+
+# Seconds: what takes no longer needs no bar.
+_PATIENCE = 1.0
+
+
+def command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="One .npz or .safetensors file with `logits`, `labels` and maybe `weight`;"
+            " or two .npy files: the logits, then the labels.",
+        ),
+    ],
+    worst: Annotated[
+        int, typer.Option(min=0, metavar="<int>", help="How many of the worst elements to list.")
+    ] = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One line of JSON on stdout, for machines.")
+    ] = False,
+    **given: str | None,
+) -> None:
+    """Print the loss of the logits in a file, and where it is worst.
+
+    The loss is the mean that the service answers with for the same tensors and options; options
+    of a .safetensors file's metadata count as well.
+    """
+    query = {name: value for name, value in given.items() if value is not None}
+    try:
+        message = read(files)
+        chosen = combine(CrossEntropyOptions, query, message.options, typed=False)
+        with _progress() as advance:
+            result = score(message.tensors, chosen, worst, advance)
+    except (DecodeError, InvalidInput, InvalidOption) as error:
+        raise fail(error.message) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise fail(f"{where}{error.strerror or error}") from None
+    except MemoryError:
+        raise fail("the tensors are larger than the memory") from None
+    if as_json:
+        typer.echo(json.dumps(_speakable(asdict(result)), allow_nan=False))
+    else:
+        _show(result)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float], object]]:
+    """A bar on stderr, if that is a terminal and it takes longer than ``_PATIENCE``."""
+    console = Console(stderr=True)
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task("scoring", total=1.0)
+    started = threading.Event()
+
+    def start() -> None:
+        started.set()
+        progress.start()
+
+    timer = threading.Timer(_PATIENCE, start)
+    timer.start()
+    try:
+        yield lambda share: progress.advance(task, share)
+    finally:
+        timer.cancel()
+        timer.join()
+        if started.is_set():
+            progress.stop()
+
+
+def _show(result: Score) -> None:
+    console = Console()
+    summary = Table.grid(padding=(0, 2))
+    counted = result.elements - result.ignored
+    for name, value in (
+        ("loss", f"{result.loss:.6g}"),
+        ("perplexity", f"{result.perplexity:.6g}"),
+        ("accuracy", f"{result.accuracy:.2%}"),
+        ("elements", f"{counted:,}" + (f" and {result.ignored:,} ignored" * bool(result.ignored))),
+    ):
+        summary.add_row(name, value)
+    console.print(summary, highlight=False)
+    if not result.worst:
+        return
+    table = Table("element", title="the worst", title_justify="left")
+    for name in ("label", "predicted", "loss"):
+        table.add_column(name, justify="right")
+    for element in result.worst:
+        table.add_row(
+            ", ".join(map(str, element.position)),
+            str(element.label),
+            str(element.predicted),
+            f"{element.loss:.6g}",
+        )
+    console.print(table, highlight=False)
+
+
+def _speakable(value: Any) -> Any:
+    """``value`` with what JSON has no number for as the service's texts for it."""
+    if isinstance(value, dict):
+        return {name: _speakable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_speakable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value
+
+
+parameters.add(command, CrossEntropyOptions, ("class_axis", "ignore_index", "label_smoothing"))

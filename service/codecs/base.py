@@ -1,0 +1,151 @@
+"""What a codec is: the one interface that every body format has, and the errors it may raise."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from kernels import dtypes
+from kernels.dtypes import DType
+
+# NumPy holds 64 dimensions; half of it leaves the kernels room for axes of their own.
+MAX_RANK = 32
+
+# An extent or an offset as a format's text spells it: nothing that takes long to convert.
+NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
+
+_ADDRESSABLE = 2**63 - 1
+_SHOWN = 60
+
+
+class DecodeError(Exception):
+    """The body is not what its media type says (HTTP 400).
+
+    ``message`` says what was wrong and what would be right; ``where`` is the place in the body
+    (``"logits[3]"``, ``"header"``, ``"byte 812"``), or ``None`` where it is the body as a whole.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+
+
+class TooLarge(DecodeError):
+    """The tensors would take more than ``Limits.decoded_bytes`` once decoded (HTTP 413)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A decoded body.
+
+    ``tensors`` holds arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier): views
+    of the body wherever the format allows, of any strides and alignment, possibly read-only.
+    ``options`` is everything that is not a tensor, unvalidated: JSON values, or the strings of a
+    binary format's metadata.
+    """
+
+    tensors: dict[str, np.ndarray[Any, Any]]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one body may grow to.
+
+    ``decoded_bytes`` is the most bytes that all tensors of one message may hold once decoded.
+    """
+
+    decoded_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One body format.
+
+    ``media_types``: those it answers to; the first is the one it answers with.
+    ``decode(body, names, limits)``: ``names`` are the names that are tensors; whatever the bytes,
+    it raises ``DecodeError`` and nothing else.
+    ``encode(arrays)``: named arrays to a body.
+    ``first_tensor_at(prefix)``: from the first bytes of a body, the offset of its first tensor's
+    data, so that the receive buffer can be placed to have it 64-byte aligned; ``None`` if those
+    bytes do not say, or the format has no such place.
+    """
+
+    name: str
+    media_types: tuple[str, ...]
+    decode: Callable[[memoryview, frozenset[str], Limits], Message]
+    encode: Callable[[Mapping[str, np.ndarray[Any, Any]]], bytes]
+    first_tensor_at: Callable[[bytes], int | None]
+
+
+def shown(text: str) -> str:
+    """``text`` from a client, quoted for an error message: ASCII, and of bounded length.
+
+    Escaping everything else keeps lone surrogates, which UTF-8 cannot hold, out of the answer.
+    """
+    return ascii(text) if len(text) <= _SHOWN else ascii(text[:_SHOWN]) + "..."
+
+
+def check_name(name: str, names: frozenset[str]) -> None:
+    """Raise ``DecodeError`` unless ``name`` is one of the tensors that may be sent."""
+    if name not in names:
+        raise DecodeError(
+            f"unknown tensor {shown(name)}: the tensors here are {', '.join(sorted(names))}",
+            where=shown(name),
+        )
+
+
+def tensor_view(
+    data: memoryview,
+    row: DType,
+    shape: Sequence[int],
+    limits: Limits,
+    *,
+    where: str,
+    order: Literal["C", "F"] = "C",
+) -> np.ndarray[Any, Any]:
+    """All of ``data`` as an array of ``shape`` and of ``row``'s dtype, without a copy.
+
+    ``shape`` holds non-negative integers of any size. Raises ``DecodeError`` if ``data`` is not
+    exactly as long as ``shape`` says, ``TooLarge`` if the shape is out of proportion.
+    """
+    if len(shape) > MAX_RANK:
+        raise DecodeError(
+            f"{where}: {len(shape)} dimensions, but at most {MAX_RANK} are read", where=where
+        )
+    # Python integers: NumPy's product wraps, (2**32, 2**32) to zero.
+    needed = math.prod(shape) * row.size
+    if needed != len(data):
+        size = f"{needed:,}" if needed <= _ADDRESSABLE else "more than 2**63"
+        raise DecodeError(
+            f"{where}: shape {list(shape)} of {row.name} takes {size} bytes, "
+            f"but {len(data):,} are there",
+            where=where,
+        )
+    # An empty tensor may claim any other extent for no bytes at all, and results are sized by it.
+    if math.prod(extent or 1 for extent in shape) * row.size > limits.decoded_bytes:
+        raise TooLarge(
+            f"{where}: shape {list(shape)} of {row.name} is larger than the limit of "
+            f"{limits.decoded_bytes:,} bytes",
+            where=where,
+        )
+    return np.ndarray(tuple(shape), row.numpy, buffer=data, order=order)
+
+
+def row_of(name: str, array: np.ndarray[Any, Any]) -> DType:
+    """``array``'s row of the dtype table; ``TypeError`` (a bug of ours) if it has none."""
+    row = dtypes.of(array)
+    if row is None:
+        raise TypeError(f"{name}: arrays of {array.dtype} are not sent")
+    return row
+
+
+def flat_bytes(array: np.ndarray[Any, Any]) -> memoryview:
+    """``array``'s elements in C order as bytes; a copy only if they do not lie so already."""
+    return np.asarray(array, order="C").reshape(-1).view(np.uint8).data

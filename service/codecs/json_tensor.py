@@ -1,0 +1,151 @@
+"""A tensor's JSON text to an array: which dtype, how much memory, and what an error says.
+
+The scanner (``json_scan``) reports in numbers; here they get their names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from kernels import dtypes
+from kernels.dtypes import DType
+from service.codecs import json_scan
+from service.codecs.base import MAX_RANK, DecodeError, TooLarge, shown
+from service.codecs.json_long import SCRATCH
+
+_Array: TypeAlias = np.ndarray[Any, Any]
+_TOKEN = re.compile(rb'"[^"]{0,60}+"?+|[^\s,\]]{1,60}+|.?', re.DOTALL)
+_NO_INTEGER = re.compile(rb"[.eENI]")
+_COUNTED = 1 << 17  # bytes looked at together: they stay in cache, and are worth NumPy's call
+
+
+class Kind(NamedTuple):
+    """What a tensor's elements become: the dtype's row, and what the scanner is told."""
+
+    row: DType
+    target: json_scan.Target
+
+
+def _float(row: DType, kind: int, fraction: int, bias: int) -> Kind:
+    # Halfway between the largest number and the next power of two; infinity for float64.
+    limit = (2 - 2.0 ** -(fraction + 1)) * 2.0**bias
+    return Kind(row, json_scan.Target(kind, fraction, bias, limit))
+
+
+FLOATS = {
+    kind.row.name: kind
+    for kind in (
+        _float(dtypes.FLOAT32, json_scan.FLOAT32, 23, 127),
+        _float(dtypes.FLOAT64, json_scan.FLOAT64, 52, 1023),
+        _float(dtypes.FLOAT16, json_scan.NARROW, 10, 15),
+        _float(dtypes.BFLOAT16, json_scan.NARROW, 7, 127),
+    )
+}
+DEFAULT = FLOATS[dtypes.FLOAT32.name]
+WIDEST = FLOATS[dtypes.FLOAT64.name]
+INTEGER = Kind(dtypes.INTEGERS[0], json_scan.Target(json_scan.INT64, 0, 0, math.inf))
+_NO_OUTPUTS = json_scan.Outputs(
+    *(
+        np.empty(0, row.load)
+        for row in (dtypes.FLOAT32, dtypes.FLOAT64, dtypes.BFLOAT16, dtypes.INTEGERS[0])
+    )
+)
+
+_PROBLEMS = {
+    json_scan.STRAY: "{token} follows, where a comma or a closing bracket belongs",
+    json_scan.NO_ELEMENT: "{token} is neither a JSON number nor NaN, Infinity or -Infinity",
+    json_scan.OVERFLOW: "{token} is more than {dtype} holds; send Infinity, or another dtype",
+    json_scan.BIG_INTEGER: "{token} is more than int64 holds",
+    json_scan.RAGGED: "row has {length} elements, expected {expected} like {like}",
+    json_scan.NO_ROW: "{token} where a row is expected, like {like}",
+    json_scan.ROW: "a row where a number is expected",
+    json_scan.DEEP: f"more than {MAX_RANK} brackets deep",
+}
+
+_MISFITS = (json_scan.NOT_INTEGER, json_scan.BIG_INTEGER, json_scan.OVERFLOW)
+
+
+class Reading(NamedTuple):
+    """What the scanner said of a tensor: see ``json_scan.read_tensor``."""
+
+    kind: Kind
+    start: int
+    status: int
+    at: int
+    length: int
+    number: int
+    place: json_scan.Place
+    elements: _Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.place.shape[: self.length].tolist())
+
+
+def first_fit(body: memoryview, at: int, name: str, kinds: Iterable[Kind], room: int) -> Reading:
+    """The tensor at ``at`` as the first of ``kinds`` that every element fits; else ``checked``."""
+    readings: list[Reading] = []
+    for kind in kinds:
+        readings.append(read(body, at, kind, room))
+        if readings[-1].status not in _MISFITS:
+            break
+    first, last = readings[0], readings[-1]
+    # Integers do not become floats for being too large.
+    if first.status == json_scan.BIG_INTEGER and last.status == json_scan.DONE:
+        last = last if _NO_INTEGER.search(body, at, last.at) else first
+    return checked(body, name, last)
+
+
+def read(body: memoryview, start: int, kind: Kind, room: int, end: int | None = None) -> Reading:
+    """Read the tensor at ``start`` into at most ``room`` bytes; it ends at ``end``, where known."""
+    text = np.frombuffer(body, np.uint8)
+    text.flags.writeable = False  # the one type that the scanner is compiled for
+    # A comma between any two elements: text that is no tensor's costs addresses, not memory.
+    most = sum(
+        np.count_nonzero(text[at : min(at + _COUNTED, end or text.size)] == ord(","))
+        for at in range(start, end or text.size, _COUNTED)
+    )
+    elements = np.empty(min(most + 1, max(room, 0) // kind.row.size), kind.row.numpy)
+    target = kind.target
+    outputs = list(_NO_OUTPUTS)
+    outputs[target.kind] = elements.view(outputs[target.kind].dtype)
+    place = json_scan.Place(np.zeros(MAX_RANK, np.int64), np.zeros(MAX_RANK, np.int64))
+    scratch = np.empty(SCRATCH, np.uint64)
+    status, at, length, number = json_scan.read_tensor(
+        text, start, target, json_scan.Outputs(*outputs), place, scratch
+    )
+    # The commas were those of other tensors if most of the room is left: give it back.
+    kept = elements[:number] if 2 * number >= elements.size else elements[:number].copy()
+    return Reading(kind, start, status, at, length, number, place, kept)
+
+
+def checked(body: memoryview, name: str, reading: Reading) -> Reading:
+    """``reading``, or the ``DecodeError`` that says what is wrong with the tensor."""
+    if reading.status == json_scan.DONE:
+        return reading
+    if reading.status == json_scan.FULL:
+        room = reading.number * reading.kind.row.size
+        raise TooLarge(
+            f"{name}: takes more than the {room:,} bytes that the limit leaves to it", where=name
+        )
+    index = reading.place.index[: reading.length].tolist()
+    where = name + "".join(f"[{i}]" for i in index)
+    problem = _PROBLEMS[reading.status].format(
+        token=token_at(body, reading.at),
+        dtype=reading.kind.row.name,
+        length=reading.number,
+        expected=reading.place.shape[reading.length % MAX_RANK],
+        like=name + "[0]" * len(index),
+    )
+    raise DecodeError(f"{where}: {problem}", where=where)
+
+
+def token_at(body: memoryview, at: int) -> str:
+    """What is at ``at``, to be shown in an error."""
+    token = _TOKEN.match(body, at)
+    return shown(token.group().decode("latin-1")) if token and at < len(body) else "the body's end"

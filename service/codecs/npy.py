@@ -1,0 +1,145 @@
+"""The .npy format: a magic string, a version, a header that is a Python dict literal, the elements.
+
+The format: numpy/lib/format.py (versions 1.0, 2.0 and 3.0). The header is read by a grammar of our
+own: nothing is evaluated, and nothing is allocated on its word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kernels import dtypes
+from kernels.dtypes import DType
+from service.codecs.base import NATURAL, DecodeError, Limits, shown, tensor_view
+
+# Version 1.0 cannot say more. NumPy writes headers of about 128 bytes.
+HEADER_LIMIT = 1 << 16
+
+# NumPy pads the header so that the data starts at a multiple of this.
+ALIGNMENT = 64
+
+_MAGIC = b"\x93NUMPY"
+_LENGTH_AT = len(_MAGIC) + 2
+# Magic, version and the longer of the two length fields.
+PREFIX = _LENGTH_AT + 4
+_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
+
+# Possessive quantifiers: no header makes the matching backtrack.
+_ITEM = re.compile(
+    r"""\ *+ (?P<quote>['"]) (?P<key>[a-z_]++) (?P=quote) \ *+ : \ *+
+    (?: (?P<mark>['"]) (?P<text>[^'"\\\n]*+) (?P=mark)
+      | (?P<bool>True|False)
+      | \( (?P<shape>[0-9,\ ]*+) \)
+      | (?P<compound>[\[(])
+    ) \ *+ (?P<end>,?+) \ *+""",
+    re.VERBOSE,
+)
+_VALUE = {"descr": "text", "fortran_order": "bool", "shape": "shape"}
+
+
+def decode(body: memoryview, limits: Limits, *, where: str) -> np.ndarray[Any, Any]:
+    """The array of a whole .npy file, as a view of ``body``.
+
+    ``where`` names the file in errors. Fortran order gives a Fortran-ordered view. Raises
+    ``DecodeError`` on anything else than exactly one array of a dtype of ours.
+    """
+    start = data_start(bytes(body[:PREFIX]))
+    if start is None or start > len(body):
+        raise DecodeError(
+            f"{where} must start with the magic string, version (1.0, 2.0 or 3.0) and header of a "
+            f".npy file, the header being at most {HEADER_LIMIT:,} bytes long",
+            where=where,
+        )
+    length_bytes = _LENGTH_BYTES[body[6], body[7]]
+    header = _items(bytes(body[_LENGTH_AT + length_bytes : start]), where)
+    return tensor_view(
+        body[start:],
+        _row(header["descr"], where),
+        _shape(header["shape"], where),
+        limits,
+        where=where,
+        order="F" if header["fortran_order"] == "True" else "C",
+    )
+
+
+def data_start(prefix: bytes) -> int | None:
+    """Where the elements start, which ``PREFIX`` bytes say; ``None`` if these bytes do not."""
+    if len(prefix) < _LENGTH_AT or not prefix.startswith(_MAGIC):
+        return None
+    length_bytes = _LENGTH_BYTES.get((prefix[6], prefix[7]), 0)
+    header_at = _LENGTH_AT + length_bytes
+    if not length_bytes or len(prefix) < header_at:
+        return None
+    length = int.from_bytes(prefix[_LENGTH_AT:header_at], "little")
+    return header_at + length if length <= HEADER_LIMIT else None
+
+
+def _items(raw: bytes, where: str) -> dict[str, str]:
+    """The header's values as text, by key: the three keys, each once, with a value of its kind."""
+    found: dict[str, str] = {}
+    # A byte above 127 becomes a character that the grammar has no place for.
+    text = raw.decode("latin-1").rstrip(" \n").lstrip(" ")
+    at, more = 1, True
+    while more and text.startswith("{") and (match := _ITEM.match(text, at)):
+        key = match["key"]
+        if key in found or key not in _VALUE:
+            break
+        if key == "descr" and match["compound"]:
+            raise DecodeError(
+                f"{where}: structured dtypes are not read: {_supported()}", where=where
+            )
+        value = match[_VALUE[key]]
+        if value is None:
+            break
+        found[key] = value
+        at, more = match.end(), bool(match["end"])
+    if found.keys() != _VALUE.keys() or text[at:] != "}":
+        raise DecodeError(
+            f"{where}: the header must be a dict of exactly descr (a string), fortran_order (True "
+            "or False) and shape (a tuple of integers), as numpy.save writes it",
+            where=where,
+        )
+    return found
+
+
+def _row(descr: str, where: str) -> DType:
+    row = dtypes.BY_NPY.get(descr)
+    if row is not None:
+        return row
+    if "<" + descr[1:] in dtypes.BY_NPY and descr.startswith(">"):
+        advice = "big-endian arrays are not read: save array.astype(array.dtype.newbyteorder('<'))"
+    elif descr.endswith("O"):
+        advice = "arrays of objects are pickles, which are never read: convert it to numbers"
+    else:
+        advice = _supported()
+    raise DecodeError(f"{where}: dtype {shown(descr)}: {advice}", where=where)
+
+
+def _supported() -> str:
+    return f"the dtypes are {', '.join(dtypes.BY_NAME)}"
+
+
+def _shape(inside: str, where: str) -> list[int]:
+    """The extents of a tuple's inside, "2, 3" or "2," or ""; "2" alone is no tuple."""
+    extents = [extent.strip(" ") for extent in inside.split(",")]
+    if not extents[-1]:
+        extents.pop()
+    if not all(map(NATURAL.fullmatch, extents)) or (extents and "," not in inside):
+        raise DecodeError(
+            f"{where}: shape ({shown(inside)[1:-1]}) is not a tuple of integers from 0 to "
+            "10**19 - 1",
+            where=where,
+        )
+    return [int(extent) for extent in extents]
+
+
+def header(row: DType, shape: Sequence[int]) -> bytes:
+    """All that comes before the elements of a C-ordered array, a multiple of 64 bytes long."""
+    text = f"{{'descr': {row.npy[0]!r}, 'fortran_order': False, 'shape': {tuple(shape)!r}, }}"
+    padding = -(_LENGTH_AT + 2 + len(text) + 1) % ALIGNMENT
+    text += " " * padding + "\n"
+    return _MAGIC + b"\x01\x00" + len(text).to_bytes(2, "little") + text.encode()

@@ -1,0 +1,218 @@
+"""The safetensors format: a length, a JSON header, and the tensors' bytes back to back.
+
+The format: https://github.com/huggingface/safetensors#format. The reader is stricter than the
+official one, which accepts duplicate names and headers of 100 MB, and copies what it reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from kernels import dtypes
+from kernels.dtypes import DType
+from service.codecs.base import (
+    NATURAL,
+    Codec,
+    DecodeError,
+    Limits,
+    Message,
+    check_name,
+    flat_bytes,
+    row_of,
+    shown,
+    tensor_view,
+)
+
+# A message holds a handful of tensors, at about 100 bytes of header each; the rest is for metadata.
+HEADER_LIMIT = 1 << 20
+
+# Of brackets and commas; a tensor's entry has about ten. Bounds how deep the JSON parser recurses
+# and how much it allocates, which is 20 times the text where every few bytes are an object.
+PUNCTUATION_LIMIT = 4096
+
+# The official writer pads the header to 8; a multiple of that is as valid, and a whole cache line.
+ALIGNMENT = 64
+
+_METADATA = "__metadata__"
+_ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
+_LENGTH_BYTES = 8
+
+
+def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
+    """The tensors as views of ``body``, and the entries of ``__metadata__`` as options."""
+    start = _data_start(bytes(body[:_LENGTH_BYTES]))
+    if start is None or start > len(body):
+        raise DecodeError(
+            "the body must start with the header's length, 8 little-endian bytes that say from 2 "
+            f"to {HEADER_LIMIT:,}, and that many bytes of header; it is {len(body):,} bytes long",
+            where="byte 0",
+        )
+    header = _header(body[_LENGTH_BYTES:start])
+    options = _options(header.pop(_METADATA, {}))
+    entries = [(*_entry(name, entry, names), name) for name, entry in header.items()]
+
+    data = body[start:]
+    tensors = {}
+    expected = 0
+    for begin, end, row, shape, name in sorted(entries, key=lambda entry: entry[:2]):
+        if begin != expected or not begin <= end <= len(data):
+            raise DecodeError(
+                f"{name}: data_offsets [{begin}, {end}] do not fit: tensors must follow each "
+                f"other without a hole or an overlap, and this one must start at {expected} and "
+                f"end within the {len(data):,} bytes after the header",
+                where=name,
+            )
+        tensors[name] = tensor_view(data[begin:end], row, shape, limits, where=name)
+        expected = end
+    if expected != len(data):
+        raise DecodeError(
+            f"{len(data) - expected:,} bytes after the last tensor belong to none",
+            where=f"byte {start + expected}",
+        )
+    return Message({name: tensors[name] for name in header}, options)
+
+
+def _data_start(prefix: bytes) -> int | None:
+    """Where the data starts according to the body's first bytes; ``None`` if that is impossible."""
+    length = int.from_bytes(prefix[:_LENGTH_BYTES], "little")
+    if len(prefix) < _LENGTH_BYTES or not len("{}") <= length <= HEADER_LIMIT:
+        return None
+    return _LENGTH_BYTES + length
+
+
+def _header(raw: memoryview) -> dict[str, Any]:
+    text = bytes(raw)
+    if not text.startswith(b"{"):
+        raise DecodeError("the header must be a JSON object, from its first byte", where="byte 8")
+    if sum(map(text.count, (b"[", b"{", b","))) > PUNCTUATION_LIMIT:
+        raise DecodeError(
+            f"the header has more than {PUNCTUATION_LIMIT:,} brackets and commas", where="header"
+        )
+    try:
+        return _parse(text.decode())
+    except UnicodeDecodeError as error:
+        raise DecodeError(
+            "the header must be UTF-8", where=f"byte {_LENGTH_BYTES + error.start}"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise DecodeError(
+            f"the header is not JSON: {error.msg} (character {error.pos} of the header)",
+            where="header",
+        ) from None
+    except RecursionError:
+        raise DecodeError("the header is nested too deeply", where="header") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise DecodeError(f"the header has {shown(key)} twice", where="header")
+        found[key] = value
+    return found
+
+
+def _natural(text: str) -> int:
+    if not NATURAL.fullmatch(text):
+        _not_natural(text)
+    return int(text)
+
+
+def _not_natural(text: str) -> NoReturn:
+    raise DecodeError(
+        f"the header holds the number {shown(text)}: shapes and offsets are integers from 0 to "
+        "10**19 - 1",
+        where="header",
+    )
+
+
+def _parse(text: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(
+        text,
+        object_pairs_hook=_unique,
+        parse_int=_natural,
+        parse_float=_not_natural,
+        parse_constant=_not_natural,
+    )
+    return parsed
+
+
+def _options(metadata: Any) -> dict[str, str]:
+    """``__metadata__``, which must map strings to strings that UTF-8 can hold."""
+    try:
+        for text in (*metadata.keys(), *metadata.values()):
+            text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise DecodeError(
+            f"{_METADATA} must be an object whose values are strings, without lone surrogates",
+            where=_METADATA,
+        ) from None
+    return dict(metadata)
+
+
+def _entry(name: str, entry: Any, names: frozenset[str]) -> tuple[int, int, DType, tuple[int, ...]]:
+    """(begin, end, dtype, shape) of one tensor's entry in the header."""
+    check_name(name, names)
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
+        raise DecodeError(
+            f"{name}: a tensor's entry is an object of exactly dtype, shape and data_offsets",
+            where=name,
+        )
+    dtype = entry["dtype"]
+    row = dtypes.BY_SAFETENSORS.get(dtype) if isinstance(dtype, str) else None
+    if row is None:
+        given = shown(dtype) if isinstance(dtype, str) else f"of type {type(dtype).__name__}"
+        raise DecodeError(
+            f"{name}: dtype {given} is not one of {', '.join(dtypes.BY_SAFETENSORS)}", where=name
+        )
+    begin, end = _naturals(entry["data_offsets"], f"{name}: data_offsets", name, 2)
+    return begin, end, row, _naturals(entry["shape"], f"{name}: shape", name, None)
+
+
+def _naturals(values: Any, what: str, where: str, count: int | None) -> tuple[int, ...]:
+    """``values``, a list of ``count`` (or any number of) integers; bools are none."""
+    if (
+        not isinstance(values, list)
+        or len(values) != (len(values) if count is None else count)
+        or not all(type(value) is int for value in values)
+    ):
+        number = "" if count is None else f"{count} "
+        raise DecodeError(f"{what} must be a list of {number}non-negative integers", where=where)
+    return tuple(values)
+
+
+def encode(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """``arrays`` as a safetensors body whose data starts 64-byte aligned.
+
+    The widest elements come first, as from the official writer, so every tensor is aligned to its
+    element size.
+    """
+    rows = {name: row_of(name, array) for name, array in arrays.items()}
+    ordered = sorted(arrays, key=lambda name: -rows[name].size)
+    header = {}
+    begin = 0
+    for name in ordered:
+        end = begin + arrays[name].size * rows[name].size
+        header[name] = {
+            "dtype": rows[name].safetensors,
+            "shape": list(arrays[name].shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(_LENGTH_BYTES + len(text)) % ALIGNMENT)
+    length = len(text).to_bytes(_LENGTH_BYTES, "little")
+    return b"".join([length, text, *(flat_bytes(arrays[name]) for name in ordered)])
+
+
+CODEC = Codec(
+    name="safetensors",
+    media_types=("application/x-safetensors", "application/vnd.safetensors"),
+    decode=decode,
+    encode=encode,
+    first_tensor_at=_data_start,
+)

@@ -1,0 +1,209 @@
+"""The one table from error class to status, title and advice, and the one shape they are sent in.
+
+The shape is RFC 9457's problem details, plus ``error`` (the same text as ``detail``, which clients
+of the Open Inference Protocol read) and ``field``, ``where`` and ``position`` where they are known.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from kernels import InvalidInput
+from service.codecs import DecodeError, TooLarge
+from service.codecs.base import shown
+
+MEDIA_TYPE = "application/problem+json"
+_TYPE = "urn:lossd:problem:"
+_LONGEST = 600  # characters of a detail: a sentence of ours, and at most some 200 of the client's
+
+
+class RequestError(Exception):
+    """What is wrong with a request besides its body: ``message`` says what would be right.
+
+    ``field`` is the option, tensor or header at fault, where one is.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidOption(RequestError):
+    """An option or output that is unknown, given twice, or of the wrong type."""
+
+
+class MissingTensor(RequestError):
+    """A tensor that the route needs is not there, or one that it has no use for is."""
+
+
+class UnsupportedMediaType(RequestError):
+    """A Content-Type or Content-Encoding that is not read."""
+
+
+class NotAcceptable(RequestError):
+    """An Accept header that no format of ours meets, or that the answer is too large for."""
+
+
+class UnknownPath(RequestError):
+    """No route has this path."""
+
+
+class WrongMethod(RequestError):
+    """The path is there, but not for this method."""
+
+
+class Overloaded(RequestError):
+    """More work waits than the settings allow."""
+
+
+class NotReady(RequestError):
+    """The kernels are not compiled yet."""
+
+
+class Disconnected(Exception):
+    """The client is gone: nobody reads an answer, so nothing is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of error: ``retry_after`` is in seconds."""
+
+    status: int
+    name: str
+    title: str
+    advice: str
+    retry_after: int | None = None
+
+
+TABLE: dict[type[Exception], Row] = {
+    DecodeError: Row(
+        400,
+        "malformed-body",
+        "The body is not what its media type says",
+        "Send exactly what the format's description at /docs shows.",
+    ),
+    UnknownPath: Row(404, "unknown-path", "No such path", "See /docs for the paths there are."),
+    WrongMethod: Row(
+        405, "wrong-method", "Wrong method for this path", "Use a method of the Allow header."
+    ),
+    NotAcceptable: Row(
+        406,
+        "not-acceptable",
+        "The answer cannot be given in that format",
+        "Leave Accept out, or name a binary format.",
+    ),
+    TooLarge: Row(
+        413,
+        "too-large",
+        "The request is too large",
+        "Send fewer rows at a time, or have the limit raised where the server is started.",
+    ),
+    UnsupportedMediaType: Row(
+        415,
+        "unsupported-media-type",
+        "The body's media type is not read",
+        "Set Content-Type to the format that the body is in, and leave Content-Encoding out.",
+    ),
+    InvalidInput: Row(
+        422,
+        "invalid-input",
+        "These tensors and options do not make a loss",
+        "See /docs for the shapes and types that belong together.",
+    ),
+    InvalidOption: Row(
+        422,
+        "invalid-option",
+        "An option cannot be used",
+        "See /docs for the options of this route.",
+    ),
+    MissingTensor: Row(
+        422,
+        "wrong-tensors",
+        "The request does not hold the tensors that this route needs",
+        "See /docs for the tensors of this route.",
+    ),
+    Exception: Row(
+        500,
+        "internal-error",
+        "The server failed",
+        "This is a fault of the server: please report it with the request that caused it.",
+    ),
+    MemoryError: Row(
+        503, "out-of-memory", "No memory for this request", "Send it again later, or smaller.", 5
+    ),
+    NotReady: Row(503, "not-ready", "The server is starting", "Wait until /readyz answers 200.", 1),
+    Overloaded: Row(
+        503, "overloaded", "The server is busy", "Send the request again after Retry-After.", 1
+    ),
+}
+
+
+def row_for(error: Exception) -> Row:
+    """The table's row for the nearest class that ``error`` is of."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+def problem(error: Exception) -> Response:
+    """The answer to a request that ended in ``error``."""
+    row = row_for(error)
+    # Only errors of our own classes speak for themselves: others may name paths and internals.
+    detail = str(getattr(error, "message", row.title))
+    if len(detail) > _LONGEST:
+        detail = detail[: _LONGEST - 3] + "..."
+    body: dict[str, Any] = {
+        "type": _TYPE + row.name,
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+        "error": detail,
+        "advice": row.advice,
+    }
+    for name in ("field", "where", "position"):
+        value = getattr(error, name, None)
+        if value is not None:
+            body[name] = value[:200] if isinstance(value, str) else [int(index) for index in value]
+    headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after)}
+    return Response(json.dumps(body), row.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Have ``app`` answer every error of the table, and those of its router, in the one shape.
+
+    An exception of no known class is raised again once it is answered: the server logs it with its
+    traceback.
+    """
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return problem(error)
+
+    async def answer_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = problem(_of_router(request, error))
+        response.headers.update(error.headers or {})
+        return response
+
+    async def stay_silent(request: Request, error: Exception) -> Response:
+        return Response(status_code=HTTPStatus.BAD_REQUEST)
+
+    for kind in TABLE:
+        app.add_exception_handler(kind, answer)
+    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(Disconnected, stay_silent)
+
+
+def _of_router(request: Request, error: HTTPException) -> Exception:
+    path = shown(request.scope["path"])
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return UnknownPath(f"there is nothing at {path}: /docs lists the paths there are")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        method = shown(request.method)
+        return WrongMethod(f"{path} does not answer {method}, but {allowed}", field="method")
+    return error

@@ -1,0 +1,101 @@
+"""Requests to copy from the documentation; a test sends each, and compares what is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# PyTorch's numbers for these are 1.6094 2.1326 0.9373 1.6094, with a mean of 1.5722.
+_LOGITS = [[0, 0, 0, 0, 0], [0, 0, 1, 1, 0], [1, 3, 2, 3, 0], [0, 0, 0, 0, 0]]
+_LABELS = [1, 4, 3, 2]
+_WORKED: dict[str, Any] = {"logits": _LOGITS, "labels": _LABELS}
+_PER_ELEMENT = [1.609438, 2.132575, 0.937270, 1.609438]
+_LOG_PROBS = [
+    [-1.609438, -1.609438, -1.609438, -1.609438, -1.609438],
+    [-2.132575, -2.132575, -1.132575, -1.132575, -2.132575],
+    [-2.937270, -0.937270, -1.937270, -0.937270, -3.937270],
+    [-1.609438, -1.609438, -1.609438, -1.609438, -1.609438],
+]
+_PROBS = [
+    [0.2, 0.2, 0.2, 0.2, 0.2],
+    [0.118532, 0.118532, 0.322202, 0.322202, 0.118532],
+    [0.053010, 0.391696, 0.144097, 0.391696, 0.019501],
+    [0.2, 0.2, 0.2, 0.2, 0.2],
+]
+_ONE_HOT = [[0, 1, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [0, 0, 1, 0, 0]]
+_LOSS = {"loss": 1.572180, "per_element": _PER_ELEMENT}
+
+# By path: name -> (summary, request, the answer's members).
+EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
+    "/v1/cross_entropy": {
+        "worked": ("Four rows of five classes", _WORKED, _LOSS),
+        "masked": (
+            "A masked logit, an ignored label, smoothing, and only the sum",
+            {
+                "logits": [[2.0, "-Infinity", 1.0], [0.5, 0.5, 0.5]],
+                "labels": [0, -100],
+                "reduction": "sum",
+                "outputs": ["loss"],
+            },
+            {"loss": 0.313262},
+        ),
+        "probabilities": (
+            "Class probabilities as labels, and label smoothing",
+            {"logits": [[1.0, 2.0]], "labels": [[0.25, 0.75]], "label_smoothing": 0.1},
+            {"loss": 0.588262, "per_element": [0.588262]},
+        ),
+        "channels-last": (
+            "One image of 1 x 2 pixels and three classes, the classes last",
+            {
+                "logits": [[[[1, 0, 0], [0, 2, 0]]]],
+                "labels": [[[0, 1]]],
+                "class_axis": -1,
+            },
+            {"loss": 0.395495, "per_element": [[[0.551445, 0.239545]]]},
+        ),
+    },
+    "/v1/nll_loss": {
+        "worked": (
+            "The log-softmax of the worked example",
+            {"log_probs": _LOG_PROBS, "labels": _LABELS},
+            _LOSS,
+        ),
+        "weighted": (
+            "Weighted classes",
+            {
+                "log_probs": [[-0.5, -1.0], [-2.0, -0.25]],
+                "labels": [0, 1],
+                "weight": [1.0, 3.0],
+            },
+            {"loss": 0.3125, "per_element": [0.5, 0.75]},
+        ),
+    },
+    "/v1/log_softmax": {
+        "worked": ("Four rows of five classes", {"logits": _LOGITS}, {"log_probs": _LOG_PROBS})
+    },
+    "/v1/softmax": {
+        "worked": ("Four rows of five classes", {"logits": _LOGITS}, {"probs": _PROBS}),
+        "by column": (
+            "The classes along axis 0",
+            {"logits": [[0, 1], [0, 1]], "class_axis": 0},
+            {"probs": [[0.5, 0.5], [0.5, 0.5]]},
+        ),
+    },
+    "/v1/explain": {
+        "worked": (
+            "Four rows of five classes",
+            _WORKED,
+            {
+                "softmax": _PROBS,
+                "log_softmax": _LOG_PROBS,
+                "one_hot": _ONE_HOT,
+                "per_element": _PER_ELEMENT,
+                "routes": {
+                    "formula": 1.572180,
+                    "nll_loss": 1.572180,
+                    "cross_entropy": 1.572180,
+                    "largest_difference": 0.0,
+                },
+            },
+        )
+    },
+}

@@ -1,0 +1,228 @@
+"""The OpenAPI description, built from the tables that the service itself runs on.
+
+No route declares a body to FastAPI, which would read it as JSON before the codecs see it: so the
+description of the bodies is written here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from kernels import dtypes
+from service import errors
+from service.codecs import CODECS
+from service.examples import EXAMPLES
+from service.exchange import Operation
+
+DESCRIPTION = """
+A loss server: logits and labels in, the cross-entropy loss and its per-element values out, with
+PyTorch's meaning. Every route takes and answers JSON (`application/json`), safetensors
+(`application/x-safetensors`) and `.npz` as `numpy.savez` writes it (`application/x-npz`).
+
+The options may stand in the query string; in the body beside the tensors (JSON); or in
+`__metadata__` (safetensors). The answer has the format of the request, unless `Accept` asks for
+another. Not-a-number and infinities are `NaN`, `Infinity` and `-Infinity` in JSON: bare or as
+strings on input, always strings on output.
+
+Every error is an RFC 9457 problem (`application/problem+json`).
+"""
+
+_JSON = "application/json"
+_REF = "#/components/schemas/"
+
+TENSORS = {
+    "logits": "Unnormalised scores: `(C)`, `(N, C)` or `(N, C, d1, ..., dK)`, C classes along"
+    " `class_axis`. float32, float64, float16 or bfloat16.",
+    "log_probs": "Log-probabilities, shaped and typed as logits are.",
+    "labels": "Class indices of any integer type, in the logits' shape without the class axis:"
+    " each from 0 to C - 1, or `ignore_index`. `/v1/cross_entropy` also takes class"
+    " probabilities, floating and in exactly the logits' shape.",
+    "weight": "One weight per class, `(C)`, finite: scales each element's loss by the weight of its"
+    " label. By default all are 1.",
+}
+# What is only needed where numbers do not say their type.
+_DTYPE = {
+    "type": "string",
+    "enum": [row.name for row in dtypes.FLOATS],
+    "default": dtypes.FLOAT32.name,
+    "description": "The type that the numbers of all tensors but class indices are read as.",
+}
+OUTPUTS = {
+    "loss": "The loss as `reduction` says: one number, or with `none` the per-element losses.",
+    "per_element": "The unreduced loss, in the labels' shape; 0 where the label is ignored.",
+    "log_probs": "The log-softmax, in the logits' shape.",
+    "probs": "The softmax, in the logits' shape.",
+    "softmax": "The softmax, in the logits' shape.",
+    "log_softmax": "The log-softmax, in the logits' shape.",
+    "one_hot": "1 where the label is, else 0, in the logits' shape; all 0 where it is ignored.",
+    "routes": "The loss by each route, and the largest difference between two of them.",
+}
+
+_SCHEMAS: dict[str, Any] = {
+    "Number": {
+        "description": "A number; those that JSON cannot write are strings.",
+        "anyOf": [
+            {"type": "number"},
+            {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]},
+        ],
+    },
+    "Tensor": {
+        "description": "Nested lists of numbers, every list of one depth equally long.",
+        "anyOf": [
+            {"$ref": _REF + "Number"},
+            {"type": "array", "items": {"$ref": _REF + "Tensor"}},
+        ],
+    },
+    "Problem": {
+        "description": "RFC 9457 problem details.",
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "error", "advice"],
+        "properties": {
+            "type": {"type": "string", "description": "`urn:lossd:problem:` and the kind's name."},
+            "title": {"type": "string", "description": "The kind of problem in words."},
+            "status": {"type": "integer", "description": "The HTTP status."},
+            "detail": {"type": "string", "description": "What was wrong, and what would be right."},
+            "error": {"type": "string", "description": "The same text as `detail`."},
+            "advice": {"type": "string", "description": "What to do about this kind of problem."},
+            "field": {"type": "string", "description": "The tensor, option or header at fault."},
+            "where": {"type": "string", "description": "The place in the body."},
+            "position": {
+                "type": "array",
+                "items": {"type": "integer"},
+                "description": "The index of the first offending element of `field`.",
+            },
+        },
+    },
+}
+
+
+def describe(operation: Operation) -> dict[str, Any]:
+    """The OpenAPI operation object of ``operation``: what FastAPI cannot know."""
+    return {
+        "parameters": _parameters(operation),
+        "requestBody": {"required": True, "content": _request_content(operation)},
+        "responses": {"200": _success(operation), **_failures()},
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Have ``app`` describe itself with the shared schemas, made once."""
+
+    def description() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            app.openapi_schema.setdefault("components", {}).setdefault("schemas", {}).update(
+                _SCHEMAS
+            )
+            ready = app.openapi_schema["paths"]["/readyz"]["get"]
+            ready["responses"]["503"] = _failures()["503"]
+        return app.openapi_schema
+
+    app.openapi = description  # type: ignore[method-assign]
+
+
+def _properties(operation: Operation) -> dict[str, Any]:
+    properties: dict[str, Any] = operation.options.model_json_schema()["properties"]
+    return properties
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema["description"],
+            "schema": schema,
+            # A list is written with commas.
+            "style": "form",
+            "explode": False,
+        }
+        for name, schema in _properties(operation).items()
+    ]
+
+
+def _request_content(operation: Operation) -> dict[str, Any]:
+    tensors = (*operation.needs, *operation.takes)
+    fields = {name: _tensor(TENSORS[name]) for name in tensors} | _properties(operation)
+    fields["dtype"] = _DTYPE
+    examples = {
+        name: {"summary": summary, "value": request}
+        for name, (summary, request, _) in EXAMPLES[operation.path].items()
+    }
+    content: dict[str, Any] = {
+        _JSON: {
+            "schema": {
+                "type": "object",
+                "required": list(operation.needs),
+                "properties": fields,
+                "additionalProperties": False,
+            },
+            "examples": examples,
+        }
+    }
+    optional = f"; optional: {', '.join(operation.takes)}" if operation.takes else ""
+    names = f"Tensors: {', '.join(operation.needs)}{optional}. "
+    return content | _binary(names + "Options stand in the query string (or in `__metadata__`).")
+
+
+def _success(operation: Operation) -> dict[str, Any]:
+    examples = EXAMPLES[operation.path]
+    names = list(dict.fromkeys(name for _, _, reply in examples.values() for name in reply))
+    members: dict[str, Any] = {name: _tensor(OUTPUTS[name]) for name in names}
+    if "routes" in members:
+        routes = examples["worked"][2]["routes"]
+        members["routes"] = {
+            "type": "object",
+            "description": OUTPUTS["routes"],
+            "properties": {name: {"$ref": _REF + "Number"} for name in routes},
+        }
+    content: dict[str, Any] = {
+        _JSON: {
+            "schema": {"type": "object", "properties": members},
+            "examples": {
+                name: {"summary": summary, "value": reply}
+                for name, (summary, _, reply) in examples.items()
+            },
+        }
+    }
+    return {
+        "description": "The outputs asked for, in the format that Accept asks for.",
+        "content": content | _binary(f"Tensors: {', '.join(names)}."),
+    }
+
+
+def _failures() -> dict[str, Any]:
+    kinds: dict[int, list[str]] = {}
+    for row in errors.TABLE.values():
+        kinds.setdefault(row.status, []).append(f"`{row.name}`: {row.title}. {row.advice}")
+    schema = {"$ref": _REF + "Problem"}
+    return {
+        str(status): {
+            "description": "\n\n".join(texts),
+            "content": {errors.MEDIA_TYPE: {"schema": schema}},
+        }
+        for status, texts in sorted(kinds.items())
+    }
+
+
+def _tensor(description: str) -> dict[str, Any]:
+    return {"description": description, "allOf": [{"$ref": _REF + "Tensor"}]}
+
+
+def _binary(description: str) -> dict[str, Any]:
+    schema = {"type": "string", "format": "binary", "description": description}
+    return {
+        media_type: {"schema": schema}
+        for codec in CODECS
+        for media_type in codec.media_types
+        if media_type != _JSON
+    }

@@ -1,0 +1,167 @@
+"""The options of every route: their types, defaults and meaning, and how a request gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kernels import OUTPUTS
+from service.codecs.base import shown
+from service.errors import InvalidOption
+
+# Writers of safetensors note their framework under this name: {"format": "pt"}.
+_NOT_OPTIONS = frozenset({"format"})
+_MOST_FIELDS = 64
+
+_Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+
+def _split(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _known(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in OUTPUTS:
+            raise ValueError(f"unknown output {shown(name)}: the outputs are {', '.join(OUTPUTS)}")
+    return list(dict.fromkeys(names))
+
+
+class Options(BaseModel):
+    """What every route takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    class_axis: _Integer | None = Field(
+        None,
+        description="Axis of the logits that holds the classes; negative counts from the end."
+        " By default 1, or 0 for logits of one dimension; -1 for channels-last data.",
+    )
+
+
+class LabelOptions(Options):
+    """What every route takes that has labels."""
+
+    ignore_index: _Integer = Field(
+        -100,
+        description="Label that marks an element as ignored: it contributes neither to the sum nor"
+        " to the count. Any integer; without effect on class-probability labels.",
+    )
+
+
+class NllLossOptions(LabelOptions):
+    """Options of ``/v1/nll_loss``."""
+
+    reduction: Literal["none", "mean", "sum"] = Field(
+        "mean",
+        description="What `loss` is: the mean over the elements that count (weighted by the weights"
+        " of their labels), their sum, or with `none` every element's own.",
+    )
+    empty: Literal["nan", "zero", "error"] = Field(
+        "nan",
+        description="What the mean over no elements is: NaN as in PyTorch, zero, or an error.",
+    )
+    outputs: Annotated[
+        list[str],
+        BeforeValidator(_split),
+        Field(min_length=1, max_length=64),
+        AfterValidator(_known),
+    ] = Field(
+        ["loss", "per_element"],
+        description="What to return: `loss`, reduced as `reduction` says; `per_element`, the"
+        " unreduced loss in the labels' shape. A list, or one text with commas.",
+        json_schema_extra={"items": {"type": "string", "enum": list(OUTPUTS)}},
+    )
+
+
+class CrossEntropyOptions(NllLossOptions):
+    """Options of ``/v1/cross_entropy``."""
+
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of every label that is spread evenly over all classes, from 0 to 1.",
+    )
+
+
+class ExplainOptions(LabelOptions):
+    """Options of ``/v1/explain``: those that all three routes to the loss have."""
+
+    reduction: Literal["mean", "sum"] = Field(
+        "mean", description="What the loss of each route is: the weighted mean, or the sum."
+    )
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def from_query(model: type[Options], query: bytes) -> dict[str, str]:
+    """The options of a query string; raises ``InvalidOption`` for unknown or repeated ones."""
+    try:
+        pairs = parse_qsl(
+            query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS
+        )
+    except ValueError:
+        raise InvalidOption(f"more than {_MOST_FIELDS} options in the query string") from None
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name in given:
+            raise InvalidOption(
+                f"option {shown(name)} is given twice in the query string", field=name
+            )
+        given[name] = value
+    _check_names(model, given)
+    return given
+
+
+def combine(
+    model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], *, typed: bool
+) -> AnyOptions:
+    """The options that a request gives in its ``query`` and its ``body``.
+
+    ``typed`` says that the body's values are JSON's, which have types; otherwise they are texts,
+    as those of a query always are. Raises ``InvalidOption`` for an option that is unknown, given in
+    both places, or of the wrong type.
+    """
+    if not typed:
+        body = {name: value for name, value in body.items() if name not in _NOT_OPTIONS}
+    _check_names(model, body)
+    for name in body:
+        if name in query:
+            raise InvalidOption(
+                f"option {shown(name)} is given both in the query string and in the body",
+                field=name,
+            )
+    try:
+        if not typed:
+            return model.model_validate_strings({**query, **body})
+        from_texts = model.model_validate_strings(query).model_dump(exclude_unset=True)
+        return model.model_validate({**body, **from_texts}, strict=True)
+    except ValidationError as error:
+        raise _as_invalid_option(error) from None
+
+
+def _check_names(model: type[Options], names: Iterable[str]) -> None:
+    # Before any validation, whose errors would list every one of a million unknown names.
+    for name in names:
+        if name not in model.model_fields:
+            known = ", ".join(model.model_fields)
+            raise InvalidOption(
+                f"unknown option {shown(name)}: the options here are {known}", field=name
+            )
+
+
+def _as_invalid_option(error: ValidationError) -> InvalidOption:
+    problem = error.errors(include_url=False)[0]
+    name = str(problem["loc"][0])
+    if problem["type"] == "value_error":
+        return InvalidOption(str(problem["ctx"]["error"]), field=name)
+    value = problem["input"]
+    text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+    if isinstance(value, str | float):
+        text += f", not {shown(value) if isinstance(value, str) else value}"
+    return InvalidOption(f"{name}: {text}", field=name)

@@ -1,0 +1,61 @@
+"""The pages that describe the service, from files of our own: they work without the internet."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from fastapi import APIRouter, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+router = APIRouter(include_in_schema=False)
+
+# A table, not a directory: no path of a client's reaches the file system.
+_ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+
+
+@router.get("/")
+async def index(request: Request) -> JSONResponse:
+    """What this is, and where to read on."""
+    app = request.app
+    return JSONResponse(
+        {
+            "name": app.title,
+            "version": app.version,
+            "docs": "/docs",
+            "openapi": app.openapi_url,
+            "ready": "/readyz",
+        }
+    )
+
+
+@router.get("/docs")
+async def docs(request: Request) -> HTMLResponse:
+    """Swagger UI over the OpenAPI description."""
+    return get_swagger_ui_html(
+        openapi_url=request.app.openapi_url,
+        title=request.app.title,
+        swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css",
+        swagger_favicon_url="/docs/favicon.png",
+    )
+
+
+def _add(name: str, media_type: str) -> None:
+    @router.get(f"/docs/{name}")
+    async def asset() -> Response:
+        return Response(_read(name), media_type=media_type)
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (files("fastapi_offline") / "static" / name).read_bytes()
+
+
+for _name, _media_type in _ASSETS.items():
+    _add(_name, _media_type)

@@ -1,0 +1,43 @@
+"""The route that shows what a loss is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service import explain
+from service.codecs import Codec
+from service.exchange import Arrays, Operation
+from service.options import ExplainOptions
+
+_ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
+
+
+def _compute(tensors: Arrays, options: ExplainOptions) -> Arrays:
+    given: dict[str, Any] = {**tensors, **options.model_dump()}
+    return explain.chain(**given)
+
+
+def _encode(codec: Codec, outputs: Arrays) -> bytes:
+    """``outputs`` with those of the three routes under ``routes``: nested, or with a dot."""
+    arrays = {name: array for name, array in outputs.items() if name not in _ROUTES}
+    routes = {name: outputs[name] for name in _ROUTES}
+    if codec.name == "json":
+        return codec.encode(arrays)[:-1] + b',"routes":' + codec.encode(routes) + b"}"
+    return codec.encode(arrays | {f"routes.{name}": array for name, array in routes.items()})
+
+
+OPERATION = Operation(
+    path="/v1/explain",
+    summary="The chain that a loss is made of",
+    description="For small inputs: softmax, log-softmax, one-hot labels, per-element loss, and the "
+    "loss by three routes that must agree, with their largest difference: the formula "
+    "`-sum(w * one_hot * log_softmax) / n`, `nll_loss(log_softmax(logits), labels)` and "
+    "`cross_entropy(logits, labels)`. In the binary formats the routes are named "
+    "`routes.formula` and so on.",
+    needs=("logits", "labels"),
+    takes=("weight",),
+    options=ExplainOptions,
+    compute=_compute,
+    limit=lambda settings: settings.explain_max_elements,
+    encode=_encode,
+)

@@ -1,0 +1,73 @@
+"""The four routes that are one kernel call each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kernels
+from service.exchange import Arrays, Operation
+from service.options import CrossEntropyOptions, NllLossOptions, Options
+
+
+def _answered(function: Callable[..., Any], tensors: Arrays, options: Options) -> Arrays:
+    outputs: Arrays = function(**tensors, **options.model_dump())
+    return outputs
+
+
+def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions) -> Arrays:
+    return _answered(kernels.cross_entropy, tensors, options)
+
+
+def _nll_loss(tensors: Arrays, options: NllLossOptions) -> Arrays:
+    return _answered(kernels.nll_loss, tensors, options)
+
+
+def _log_softmax(tensors: Arrays, options: Options) -> Arrays:
+    return {"log_probs": kernels.log_softmax(tensors["logits"], class_axis=options.class_axis)}
+
+
+def _softmax(tensors: Arrays, options: Options) -> Arrays:
+    return {"probs": kernels.softmax(tensors["logits"], class_axis=options.class_axis)}
+
+
+OPERATIONS = (
+    Operation(
+        path="/v1/cross_entropy",
+        summary="Cross-entropy of logits and labels",
+        description="PyTorch's `cross_entropy`: minus the log-softmax of the logits at each label, "
+        "or, for class-probability labels, minus its mean under them.",
+        needs=("logits", "labels"),
+        takes=("weight",),
+        options=CrossEntropyOptions,
+        compute=_cross_entropy,
+    ),
+    Operation(
+        path="/v1/nll_loss",
+        summary="Negative log-likelihood of log-probabilities and labels",
+        description="PyTorch's `nll_loss`: minus the log-probability at each label.",
+        needs=("log_probs", "labels"),
+        takes=("weight",),
+        options=NllLossOptions,
+        compute=_nll_loss,
+    ),
+    Operation(
+        path="/v1/log_softmax",
+        summary="Log-softmax of logits",
+        description="The logits minus the logarithm of the sum of their exponentials, along the "
+        "class axis.",
+        needs=("logits",),
+        takes=(),
+        options=Options,
+        compute=_log_softmax,
+    ),
+    Operation(
+        path="/v1/softmax",
+        summary="Softmax of logits",
+        description="The exponentials of the logits, scaled to sum to 1 along the class axis.",
+        needs=("logits",),
+        takes=(),
+        options=Options,
+        compute=_softmax,
+    ),
+)

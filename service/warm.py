@@ -1,0 +1,25 @@
+"""What must be compiled, and shown to be right, before the first request is taken."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.warm import compile_common
+from service.codecs import CODECS, Limits
+from service.exchange import TENSORS
+
+_LIMITS = Limits(decoded_bytes=2**20)
+
+
+def warm_up() -> None:
+    """Compile the kernels and the codecs; raises where either does not give what it must."""
+    compile_common()
+    tensors = {
+        "logits": np.array([[0.5, -np.inf], [1e-9, 3.0]], np.float32),
+        "labels": np.array([0, 1]),
+    }
+    for codec in CODECS:
+        message = codec.decode(memoryview(codec.encode(tensors)), TENSORS, _LIMITS)
+        for name, array in tensors.items():
+            if not np.array_equal(message.tensors[name], array):
+                raise RuntimeError(f"{codec.name} does not return the {name} that it was given")

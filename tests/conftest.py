@@ -1,0 +1,33 @@
+"""What every test may ask for: a dtype, a layout; and one Hypothesis profile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import hypothesis
+import pytest
+
+from kernels import dtypes
+from tests import zoo
+
+# A compilation may fall into any example, so no deadline; CI must not fail on what it did not run
+# yesterday, so there the examples are always the same.
+hypothesis.settings.register_profile(
+    "lossd", deadline=None, derandomize="CI" in os.environ, print_blob=True, database=None
+)
+hypothesis.settings.load_profile("lossd")
+
+
+@pytest.fixture(params=dtypes.FLOATS, ids=lambda dtype: dtype.name)
+def dtype(request: pytest.FixtureRequest) -> dtypes.DType:
+    """Each type that logits may have."""
+    row: dtypes.DType = request.param
+    return row
+
+
+@pytest.fixture(params=list(zoo.LAYOUTS.values()), ids=list(zoo.LAYOUTS))
+def layout(request: pytest.FixtureRequest) -> Callable[[zoo.Array], zoo.Array]:
+    """Each way that an array may lie in memory: a function that makes it lie so."""
+    make: Callable[[zoo.Array], zoo.Array] = request.param
+    return make

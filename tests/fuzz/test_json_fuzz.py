@@ -1,0 +1,185 @@
+"""JSON bodies changed at random: a message or a DecodeError, and exactly when the oracle says so.
+
+The oracle is the standard library's parser and Python's own arithmetic: it knows nothing of how
+the codec reads. LOSSD_FUZZ_EXAMPLES is the number of bodies.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.codecs import json_text
+from service.codecs.base import MAX_RANK, DecodeError, Limits, Message
+
+EXAMPLES = int(os.environ.get("LOSSD_FUZZ_EXAMPLES", "20000"))
+NAMES = frozenset({"logits", "labels", "weight"})
+LIMITS = Limits(decoded_bytes=1 << 20)
+LARGEST = {"float32": 3.4028235677973366e38, "float64": math.inf, "float16": 65520.0}
+
+CORPUS = (
+    b'{"logits":[[0,0,1],[1.5,-2.25,1e-3]],"labels":[2,0],"reduction":"sum"}',
+    b'{"dtype":"float64","logits":[[[0.1,-0.2],[3e10,4E-10]],[[5,6],[7,8]]],"labels":[[0,1],[1,0]]}',
+    b'{"logits":[[-Infinity,"NaN"],["Infinity",NaN]],"labels":[[1,0],[0.5,0.5]],"weight":[1,0.25]}',
+    b' { "dtype" : "float64",\n"labels" : 1 ,"logits" :[ 0.1234567890123456789 , 179e306]}\n',
+    b'{"logits":[[],[]],"labels":[],"x":{"a":[null,true,1e5,"\\u00e9\xc3\xa9"]},"dtype":"float16"}',
+    b'{"weight":[9007199254740993.0000000000000000001,0.1e1,-0],"labels":[-9223372036854775808]}',
+    b'{"ignore_index":-100,"label_smoothing":0.1,"outputs":["loss"],"logits":['
+    + b"1,2," * 40
+    + b"3]}",
+)
+TOKENS = (
+    *rb"""[ ] { } , : " \ - + . e E 0 1 00 1e5 1e-400 1e39 1e999 70000 NaN "NaN" -Infinity
+    "-Infinity" Infinity null true "a" [] [[ ]] ],[ 0.5 -0.0 "dtype":"float64", "labels":[0],
+    """.split(),
+    *(b" ", b"\n", b"\t", b"\x00", b"\xff", b"\xc3\xa9", b"9" * 19, b"9" * 25, b"[" * MAX_RANK),
+)
+WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def mutated(rng: random.Random) -> bytes:
+    body = bytearray(rng.choice(CORPUS))
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
+        at = rng.randrange(len(body) + 1)
+        to = min(len(body), at + rng.choice((0, 1, 1, 2, 5, 30)))
+        match rng.randrange(5):
+            case 0:
+                body[at:to] = b""
+            case 1:
+                body[at:to] = rng.choice(TOKENS)
+            case 2:
+                body[at:at] = rng.choice(TOKENS)
+            case 3:
+                body[at:at] = body[at:to] * rng.randrange(1, 4)
+            case _:
+                body[at : at + 1] = bytes([rng.randrange(256)])
+    return bytes(body)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("twice")
+    return dict(pairs)
+
+
+def finite(text: str) -> float:
+    if math.isinf(float(text)):
+        raise ValueError("infinite")
+    return float(text)
+
+
+def flat(value: Any, depth: int, elements: list[Any]) -> tuple[int, ...]:
+    """The shape of a nested list, whose elements are added to ``elements``."""
+    if not isinstance(value, list):
+        value = WORDS.get(value, value) if isinstance(value, str) else value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError("no number")
+        elements.append(value)
+        return ()
+    if depth == MAX_RANK:
+        raise ValueError("deep")
+    shapes = [flat(item, depth + 1, elements) for item in value]
+    if len(set(shapes)) > 1:
+        raise ValueError("ragged")
+    return (len(value), *(shapes[0] if shapes else ()))
+
+
+def as_floats(elements: list[Any], dtype: str) -> np.ndarray[Any, Any]:
+    for element in elements:
+        if math.isfinite(element) and abs(float(element)) >= LARGEST[dtype]:
+            raise ValueError("too large")
+    return np.array([float(element) for element in elements]).astype(dtype)
+
+
+def oracle(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``body`` means: tensors and options; ValueError if it means nothing."""
+    try:
+        options = json.loads(body.decode(), object_pairs_hook=unique, parse_float=finite)
+    except OverflowError:
+        raise ValueError("too large") from None
+    if not isinstance(options, dict):
+        raise ValueError("no object")
+    raw = {name: options.pop(name) for name in list(options) if name in NAMES}
+    dtype = options.pop("dtype", "float32")
+    if not isinstance(dtype, str) or dtype not in LARGEST:
+        raise ValueError("no dtype")
+    tensors: dict[str, Any] = {}
+    flattened: dict[str, list[Any]] = {name: [] for name in raw}
+    shapes = {name: flat(value, 0, flattened[name]) for name, value in raw.items()}
+    for name, elements in flattened.items():
+        integers = name == "labels" and all(isinstance(element, int) for element in elements)
+        if integers and any(not -(2**63) <= element < 2**63 for element in elements):
+            raise ValueError("too large")
+        if integers and shapes["labels"] != shapes.get("logits"):
+            array = np.array(elements, np.int64)
+        else:
+            array = as_floats(elements, dtype)
+        tensors[name] = array.reshape(shapes[name])
+    if any(isinstance(value, int) and not -(2**63) <= value < 2**64 for value in numbers(options)):
+        raise ValueError("too large")
+    return tensors, options
+
+
+def numbers(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [n for item in value for n in numbers(item)] if isinstance(value, list) else [value]
+
+
+def outcome(body: bytes) -> Message | str:
+    try:
+        return json_text.decode(memoryview(body), NAMES, LIMITS)
+    except DecodeError as error:
+        return error.message
+
+
+def agrees(body: bytes) -> bool:
+    """Whether ``body`` is accepted, proved to be right."""
+    try:
+        expected = oracle(body)
+    except (ValueError, OverflowError):
+        expected = None
+    message = outcome(body)
+    assert isinstance(message, str) == (expected is None), body
+    if isinstance(message, str) or expected is None:
+        assert isinstance(message, str)
+        assert message.isascii()
+        assert 0 < len(message) < 2000
+        return False
+    tensors, options = expected
+    assert repr(message.options) == repr(options), body
+    assert message.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        read = message.tensors[name]
+        assert (read.dtype, read.shape) == (tensor.dtype, tensor.shape), body
+        assert np.array_equal(read, tensor, equal_nan=True), body
+    return True
+
+
+@pytest.mark.parametrize("body", CORPUS, ids=range(len(CORPUS)))
+def test_the_corpus_and_every_part_of_it(body: bytes) -> None:
+    assert agrees(body)
+    for at in range(len(body)):
+        agrees(body[:at])
+        agrees(body[at:])
+        agrees(body[:at] + body[at + 1 :])
+
+
+def test_changed_bodies() -> None:
+    rng = random.Random(20_000)
+    accepted = sum(agrees(mutated(rng)) for _ in range(EXAMPLES))
+    # Both sides must be seen, or the changes are too small or too large to show anything.
+    assert 0.05 * EXAMPLES < accepted < 0.6 * EXAMPLES
+
+
+def test_random_bytes() -> None:
+    rng = random.Random(256)
+    for _ in range(EXAMPLES // 10):
+        agrees(b"".join(rng.choices(TOKENS, k=rng.randrange(12))))
+        agrees(b'{"logits":[' + b"".join(rng.choices(TOKENS, k=rng.randrange(12))) + b"]}")

@@ -1,0 +1,157 @@
+"""``lossd score``: what it prints, for people and for machines, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+from safetensors.numpy import save_file
+from typer.testing import CliRunner, Result
+
+from service.cli import app, score
+
+WORKED = {
+    "logits": np.array(
+        [[0, 0, 0, 0, 0], [0, 0, 1, 1, 0], [1, 3, 2, 3, 0], [0, 0, 0, 0, 0]], np.float32
+    ),
+    "labels": np.array([1, 4, 3, 2]),
+}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["score", *map(str, arguments)])
+
+
+def machine(*arguments: object) -> Any:
+    result = run("--json", *arguments)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def refusal(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.fixture
+def worked(tmp_path: Path) -> Path:
+    """The worked example as a file."""
+    path = tmp_path / "worked.npz"
+    np.savez(path, logits=WORKED["logits"], labels=WORKED["labels"])
+    return path
+
+
+def test_the_worked_example(worked: Path) -> None:
+    answer = machine(worked, "--worst", 1)
+    assert answer == {
+        "loss": pytest.approx(1.572180, abs=1e-6),
+        "perplexity": pytest.approx(4.817139, abs=1e-5),
+        "accuracy": 0.0,
+        "elements": 4,
+        "ignored": 0,
+        "worst": [
+            {"position": [1], "label": 4, "predicted": 2, "loss": pytest.approx(2.132575, abs=1e-6)}
+        ],
+    }
+
+
+def test_a_person_reads_the_same(worked: Path) -> None:
+    result = run(worked, "--ignore-index", 2)
+    assert result.exit_code == 0
+    words = result.stdout.split()
+    for name, value in (("loss", "1.55976"), ("accuracy", "0.00%"), ("elements", "3")):
+        assert words[words.index(name) + 1] == value
+    assert "3 and 1 ignored" in result.stdout
+    assert "2.13258" in words
+
+
+def test_no_worst_no_table(worked: Path) -> None:
+    assert "worst" not in run(worked, "--worst", 0).stdout
+
+
+def test_every_format_gives_the_same_bytes(worked: Path, tmp_path: Path) -> None:
+    save_file(WORKED, tmp_path / "worked.safetensors")
+    np.save(tmp_path / "x.npy", WORKED["logits"])
+    np.save(tmp_path / "y.npy", WORKED["labels"])
+    answers = [
+        run("--json", *files).stdout
+        for files in (
+            [worked],
+            [tmp_path / "worked.safetensors"],
+            [tmp_path / "x.npy", tmp_path / "y.npy"],
+        )
+    ]
+    assert answers[0] == answers[1] == answers[2] != ""
+
+
+def test_options_of_the_metadata_count(worked: Path, tmp_path: Path) -> None:
+    path = tmp_path / "worked.safetensors"
+    save_file(WORKED, path, {"ignore_index": "2", "format": "np"})
+    assert machine(path) == machine(worked, "--ignore-index", 2)
+    assert "ignore_index" in refusal(path, "--ignore-index", 3)
+
+
+def test_what_json_has_no_number_for_is_a_text(tmp_path: Path) -> None:
+    logits = np.array([[0, np.nan], [0, -np.inf]])
+    np.savez(tmp_path / "a.npz", logits=logits, labels=np.array([1, 1]))
+    answer = machine(tmp_path / "a.npz")
+    assert [answer["loss"], answer["perplexity"]] == ["NaN", "NaN"]
+    assert [element["loss"] for element in answer["worst"]] == ["NaN", "Infinity"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{worked}", "--class-axis", "2"], "class_axis"),
+        (["{worked}", "--label-smoothing", "2"], "label_smoothing"),
+        (["{worked}", "--label-smoothing", "much"], "'much'"),
+        (["{worked}", "--class-axis", "0"], "labels"),
+        (["nowhere.npz"], "nowhere.npz: No such file"),
+        (["logits.npy"], "two .npy files"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_told_in_a_line(arguments: list[str], message: str, worked: Path) -> None:
+    assert message in refusal(*(argument.format(worked=worked) for argument in arguments))
+
+
+def test_a_label_out_of_range_is_told_with_its_position(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", logits=WORKED["logits"], labels=np.array([1, 4, 5, 2]))
+    assert "labels[2] is 5" in refusal(tmp_path / "a.npz")
+
+
+def test_too_little_memory_is_told(worked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(score, "score", fail)
+    assert "memory" in refusal(worked)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["a.npz", "--worst", "-1"], ["a.npz", "--nope"]], ids=str
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage" in result.stderr
+
+
+def test_the_bar_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[float] = []
+    monkeypatch.setattr(Progress, "start", lambda progress: started.append(1))
+    with score._progress() as advance:
+        advance(1.0)
+    assert started == []
+    monkeypatch.setattr(score, "_PATIENCE", 0.0)
+    with score._progress():
+        while not started:
+            time.sleep(0.001)

@@ -1,0 +1,124 @@
+"""The score of arrays: NumPy, spelled out, says what it must be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from kernels import InvalidInput, cross_entropy, dtypes
+from service.cli import tally
+from service.options import CrossEntropyOptions
+from tests import oracle, zoo
+
+DEFAULTS = CrossEntropyOptions()
+
+
+def batch(shape: tuple[int, ...] = (40, 7), axis: int = 1) -> dict[str, zoo.Array]:
+    random = np.random.default_rng(3)
+    logits = random.normal(0, 3, shape)
+    labels = random.integers(0, shape[axis], np.moveaxis(logits, axis, -1).shape[:-1])
+    return {"logits": logits.astype(np.float32), "labels": labels}
+
+
+def test_the_loss_is_the_kernels() -> None:
+    tensors, weight = batch(), np.arange(7, dtype=np.float32)
+    options = CrossEntropyOptions(label_smoothing=0.25, ignore_index=2)
+    loss = cross_entropy(
+        tensors["logits"], tensors["labels"], weight=weight, label_smoothing=0.25, ignore_index=2
+    )
+    found = tally.score({**tensors, "weight": weight}, options, 0)
+    assert np.float32(found.loss) == loss
+    assert found.perplexity == pytest.approx(math.exp(loss), rel=1e-6)
+
+
+@pytest.mark.parametrize("piece", [1, 100, 10**9])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((40, 7), 1), ((7, 40), 0), ((3, 5, 4, 2), 1), ((3, 4, 5), -1)], ids=str
+)
+def test_the_accuracy_is_numpys(
+    shape: tuple[int, ...],
+    axis: int,
+    piece: int,
+    dtype: dtypes.DType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tally, "_PIECE", piece)
+    tensors = batch(shape, axis)
+    tensors["logits"] = zoo.cast(tensors["logits"], dtype)
+    right = oracle.widen(tensors["logits"]).argmax(axis) == tensors["labels"]
+    found = tally.score(tensors, CrossEntropyOptions(class_axis=axis), 0)
+    assert found.accuracy == pytest.approx(right.mean(), rel=1e-12)
+    assert (found.elements, found.ignored) == (right.size, 0)
+
+
+def test_what_is_ignored_counts_nowhere() -> None:
+    tensors = batch()
+    tensors["labels"][::2] = -100
+    kept = {name: array[1::2] for name, array in tensors.items()}
+    found, expected = (tally.score(each, DEFAULTS, 3) for each in (tensors, kept))
+    assert (found.loss, found.accuracy) == (expected.loss, expected.accuracy)
+    assert (found.elements, found.ignored) == (40, 20)
+    assert [(2 * element.position[0] + 1, element.loss) for element in expected.worst] == [
+        (element.position[0], element.loss) for element in found.worst
+    ]
+
+
+@pytest.mark.parametrize("rows", [0, 3], ids=["empty", "all ignored"])
+def test_nothing_to_score_is_nan(rows: int) -> None:
+    tensors = {"logits": np.zeros((rows, 4), np.float32), "labels": np.full(rows, -100)}
+    found = tally.score(tensors, DEFAULTS, 5)
+    assert math.isnan(found.loss)
+    assert math.isnan(found.perplexity)
+    assert math.isnan(found.accuracy)
+    assert found.worst == []
+
+
+def test_one_row_alone() -> None:
+    tensors = {"logits": np.array([1.0, 3.0, 2.0]), "labels": np.array(0)}
+    found = tally.score(tensors, DEFAULTS, 5)
+    assert found.accuracy == 0.0
+    assert found.worst == [tally.Element([], 0, 1, found.loss)]
+
+
+def test_probabilities_as_labels() -> None:
+    logits = np.array([[2.0, 1.0], [1.0, 2.0], [1.0, 2.0]])
+    labels = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    found = tally.score({"logits": logits, "labels": labels}, DEFAULTS, 1)
+    assert found.accuracy == pytest.approx(2 / 3)
+    assert (found.worst[0].position, found.worst[0].label, found.worst[0].predicted) == ([1], 0, 1)
+
+
+def test_the_worst_come_in_order_and_nan_first() -> None:
+    logits = np.zeros((6, 2))
+    logits[:, 0] = [1, 5, np.nan, 5, -2, 3]
+    labels = np.ones(6, np.int64)
+    found = tally.score({"logits": logits, "labels": labels}, DEFAULTS, 4)
+    assert [element.position for element in found.worst] == [[2], [1], [3], [5]]
+    assert math.isnan(found.worst[0].loss)
+
+
+def test_more_worst_than_elements_is_all_of_them() -> None:
+    assert len(tally.score(batch(), DEFAULTS, 10**6).worst) == 40
+
+
+def test_a_large_loss_has_an_infinite_perplexity() -> None:
+    tensors = {"logits": np.array([[0.0, 800.0]]), "labels": np.array([0])}
+    assert tally.score(tensors, DEFAULTS, 0).perplexity == math.inf
+
+
+def test_the_shares_of_the_work_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "_PIECE", 100)
+    shares: list[float] = []
+    tally.score(batch(), DEFAULTS, 0, shares.append)
+    assert len(shares) > 3
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_a_label_out_of_range_is_the_kernels_error() -> None:
+    tensors = batch()
+    tensors["labels"][17] = 7
+    with pytest.raises(InvalidInput) as error:
+        tally.score(tensors, DEFAULTS, 0)
+    assert error.value.position == (17,)

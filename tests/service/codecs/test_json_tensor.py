@@ -1,0 +1,110 @@
+"""Tensors in JSON bodies: their dtype, whatever the order of the keys, and the memory they take."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from kernels import dtypes
+from service.codecs import json_text
+from service.codecs.base import DecodeError, Limits, Message, TooLarge
+from tests.service.codecs.samples import LIMITS, NAMES, refusal, same
+
+
+def decode(body: str, limits: Limits = LIMITS) -> Message:
+    return json_text.decode(memoryview(body.encode()), NAMES, limits)
+
+
+def refused(body: str) -> DecodeError:
+    return refusal(partial(decode, body))
+
+
+@pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2)])
+def test_the_dtype_is_that_of_every_float_wherever_it_stands(
+    dtype: dtypes.DType, order: tuple[int, ...]
+) -> None:
+    members = [
+        f'"dtype":"{dtype.name}"',
+        '"logits":[[1,2.3],[3,-4e-5]]',
+        '"labels":[[0.5,0.5],[1,0]]',
+        '"weight":[1,7]',
+    ]
+    message = decode("{" + ",".join(members[i] for i in order) + "}")
+    assert message.options == {}
+    values = {"logits": [[1, 2.3], [3, -4e-5]], "labels": [[0.5, 0.5], [1, 0]], "weight": [1, 7]}
+    for name, value in values.items():
+        kind = ml_dtypes.bfloat16 if dtype is dtypes.BFLOAT16 else dtype.numpy
+        expected = np.array(value, np.float64).astype(kind).view(dtype.numpy)
+        assert same(message.tensors[name], expected)
+
+
+def test_a_number_that_only_the_dtype_behind_it_holds() -> None:
+    assert decode('{"logits":[1e39],"dtype":"float64"}').tensors["logits"].tolist() == [1e39]
+    assert decode('{"labels":[1e39],"dtype":"float64"}').tensors["labels"].tolist() == [1e39]
+    for body in ('{"logits":[1e39]}', '{"logits":[1e39],"dtype":"float32"}', '{"labels":[0,1e39]}'):
+        assert "float32" in refused(body).message
+    assert "float16" in refused('{"logits":[1e5],"dtype":"float16"}').message
+
+
+@pytest.mark.parametrize("dtype", ['"int64"', '"f4"', '""', "null", "32", '["float32"]'])
+def test_unknown_dtypes(dtype: str) -> None:
+    for body in (f'{{"dtype":{dtype},"logits":[1]}}', f'{{"logits":[1],"dtype":{dtype}}}'):
+        error = refused(body)
+        assert error.where == "dtype"
+        assert "float32, float64, float16, bfloat16" in error.message
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "dtype"),
+    [
+        ("[[1,2],[3,4]]", "[0,1]", np.int64),
+        ("[[1,2],[3,4]]", "[0,1.0]", np.float32),
+        ("[[1,2],[3,4]]", "[1e0,0]", np.float32),
+        ("[[1,2],[3,4]]", "[[0,1],[1,0]]", np.float32),
+        ("[[1,2],[3,4]]", "[[0,1],[1]]", None),
+        ("[1,2,3]", "1", np.int64),
+        ("[1,2,3]", "[0,0,1]", np.float32),
+        ("[]", "[]", np.float32),
+        ("[[],[]]", "[0,0]", np.int64),
+    ],
+)
+def test_labels_are_integers_unless_they_are_probabilities(
+    logits: str, labels: str, dtype: Any
+) -> None:
+    for body in (
+        f'{{"logits":{logits},"labels":{labels}}}',
+        f'{{"labels":{labels},"logits":{logits}}}',
+    ):
+        if dtype is None:
+            assert refused(body).where == "labels[1]"
+            continue
+        read = decode(body).tensors["labels"]
+        assert read.dtype == dtype
+        assert read.tolist() == json.loads(labels)
+
+
+def test_the_limit_on_decoded_bytes() -> None:
+    body = '{"logits":[[1,2],[3,4]],"labels":[0,1]}'
+    assert decode(body, Limits(32)).tensors
+    for room, where in ((31, "labels"), (16, "labels"), (15, "logits"), (0, "logits")):
+        error = refusal(partial(decode, body, Limits(room)))
+        assert isinstance(error, TooLarge)
+        assert error.where == where
+    for last, room in (("float64", 48), ("float16", 24 + 8)):
+        assert decode(body[:-1] + f',"dtype":"{last}"}}', Limits(room)).tensors
+    with pytest.raises(TooLarge):
+        decode(body[:-1] + ',"dtype":"float64"}', Limits(47))
+
+
+def test_what_is_held_is_what_the_tensor_takes() -> None:
+    # The commas behind a tensor do not leave it memory that it does not use.
+    message = decode('{"weight":[1,2],"a":[' + "1," * 20_000 + "1]}")
+    weight = message.tensors["weight"]
+    base = weight if weight.base is None else weight.base
+    assert base.nbytes == 8

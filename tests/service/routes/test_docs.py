@@ -1,0 +1,32 @@
+"""The pages about the service need nothing that is not in it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.service.conftest import Client
+
+
+def test_the_documentation_works_without_the_internet(client: Client) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert "//" not in re.sub(r"<!--.*?-->|//[^\n\"']*\n", "", page.text, flags=re.S)
+    links = re.findall(r"(?:href|src)=\"([^\"]+)\"", page.text)
+    assert len(links) == 3
+    for link in links:
+        assert client.get(link).status_code == 200, link
+    assert "'/openapi.json'" in page.text
+
+
+@pytest.mark.parametrize("name", ["redoc.standalone.js", "../core.py", "%2e%2e/core.py", ""])
+def test_no_other_file_is_served(client: Client, name: str) -> None:
+    assert client.get(f"/docs/{name}").status_code == 404
+
+
+def test_the_root_says_where_to_read_on(client: Client) -> None:
+    index = client.get("/").json()
+    assert index["name"] == "lossd"
+    for link in ("docs", "openapi", "ready"):
+        assert client.get(index[link]).status_code == 200

@@ -1,0 +1,143 @@
+"""What the loss routes answer, in every format, and how they name what they cannot use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels import dtypes
+from tests.service import wire
+from tests.service.cases import ANSWERS, FORMATS, LABELS, LOGITS, WEIGHT, tensors_for, worked
+from tests.service.conftest import Client
+
+
+@pytest.mark.parametrize("accept", [None, *FORMATS])
+@pytest.mark.parametrize("sent", FORMATS)
+@pytest.mark.parametrize("path", ANSWERS)
+def test_every_route_takes_and_answers_every_format(
+    client: Client, path: str, sent: str, accept: str | None
+) -> None:
+    body = wire.BODIES[sent](tensors_for(path))
+    headers = {} if accept is None else {"accept": wire.MEDIA_TYPES[accept]}
+    response = client.send(path, body, wire.MEDIA_TYPES[sent], **headers)
+    assert response.headers["content-type"] == wire.MEDIA_TYPES[accept or sent]
+    answered = wire.tensors_of(response)
+    assert answered.keys() == ANSWERS[path]
+    reference = wire.tensors_of(
+        client.send(path, wire.npz_body(tensors_for(path)), wire.NPZ, accept=wire.NPZ)
+    )
+    for name, array in reference.items():
+        assert array.shape == answered[name].shape
+        np.testing.assert_array_equal(answered[name].astype(array.dtype), array)
+
+
+def test_options_in_the_query_the_body_and_the_metadata_do_the_same(client: Client) -> None:
+    tensors, options = worked(), {"reduction": "sum", "label_smoothing": "0.25"}
+    typed = b',"reduction":"sum","label_smoothing":0.25}'
+    answers = [
+        client.post("/v1/cross_entropy", params=params, content=body, headers=headers)
+        for params, body, media_type in (
+            (options, wire.json_body(tensors), wire.JSON),
+            ({}, wire.json_body(tensors)[:-1] + typed, wire.JSON),
+            (options, wire.safetensors_body(tensors), wire.SAFETENSORS),
+            ({}, wire.safetensors_body(tensors, options | {"format": "np"}), wire.SAFETENSORS),
+            (options, wire.npz_body(tensors), wire.NPZ),
+            (options, wire.npz_body(tensors, compressed=True), wire.NPZ),
+        )
+        for headers in ({"content-type": media_type, "accept": wire.NPZ},)
+    ]
+    assert len({answer.content for answer in answers}) == 1
+    assert wire.tensors_of(answers[0])["loss"] != 0
+
+
+def test_outputs_are_those_asked_for(client: Client) -> None:
+    body = wire.npz_body(worked())
+    for outputs in ("loss", "per_element"):
+        response = client.send(f"/v1/cross_entropy?outputs={outputs}", body, wire.NPZ)
+        assert wire.tensors_of(response).keys() == {outputs}
+    none = wire.tensors_of(client.send("/v1/cross_entropy?reduction=none", body, wire.NPZ))
+    np.testing.assert_array_equal(none["loss"], none["per_element"])
+    assert none["loss"].shape == LABELS.shape
+
+
+def test_numbers_that_json_cannot_write_are_strings(client: Client) -> None:
+    body = b'{"logits": [[NaN, 1], ["-Infinity", 0], [1, -Infinity]], "labels": [0, 0, 0]}'
+    answered = client.send("/v1/cross_entropy", body, wire.JSON).json()
+    assert answered == {"loss": "NaN", "per_element": ["NaN", "Infinity", 0.0]}
+
+
+@pytest.mark.parametrize("row", dtypes.INTEGERS, ids=lambda row: row.name)
+@pytest.mark.parametrize("sent", FORMATS)
+@pytest.mark.parametrize("path", ["/v1/cross_entropy", "/v1/nll_loss", "/v1/explain"])
+def test_a_label_out_of_range_is_named_with_its_position(
+    client: Client, path: str, sent: str, row: dtypes.DType
+) -> None:
+    # JSON's integers are read as int64: what is larger is refused as it is read.
+    largest = min(np.iinfo(row.numpy).max, 2**63 - 1 if sent == "json" else 2**64)
+    lowest = np.iinfo(row.numpy).min or 5
+    for value in (5, lowest, largest):
+        tensors = tensors_for(path) | {"labels": LABELS.astype(row.numpy)}
+        tensors["labels"][4, 2] = value
+        tensors["labels"][5, 0] = value
+        response = client.send(path, wire.BODIES[sent](tensors), wire.MEDIA_TYPES[sent])
+        problem = wire.problem_of(response, 422)
+        assert (problem["field"], problem["position"]) == ("labels", [4, 2])
+        assert str(value) in problem["detail"].replace(",", "")
+
+
+def test_a_label_of_more_than_64_bits_is_named_with_its_place(client: Client) -> None:
+    for label in (2**63, 2**64, -(2**63) - 1, 10**30):
+        body = f'{{"logits": [[1, 2], [3, 4]], "labels": [0, {label}]}}'.encode()
+        problem = wire.problem_of(client.send("/v1/cross_entropy", body, wire.JSON), 400)
+        assert problem["where"] == "labels[1]"
+
+
+@pytest.mark.parametrize("sent", FORMATS)
+@pytest.mark.parametrize(
+    ("path", "change", "status", "named"),
+    [
+        ("/v1/cross_entropy", {"labels": None}, 422, "labels is missing"),
+        ("/v1/cross_entropy", {"logits": None}, 422, "logits is missing"),
+        ("/v1/nll_loss", {"log_probs": None}, 422, "log_probs is missing"),
+        ("/v1/nll_loss", {"logits": LOGITS}, 422, "no use for logits"),
+        ("/v1/softmax", {"labels": LABELS}, 422, "no use for labels"),
+        ("/v1/cross_entropy", {"labels": LABELS[:5]}, 422, "labels"),
+        ("/v1/cross_entropy", {"logits": LOGITS[0]}, 422, "labels"),
+        ("/v1/cross_entropy", {"weight": WEIGHT[:4]}, 422, "weight"),
+        ("/v1/cross_entropy", {"weight": WEIGHT * np.nan}, 422, "weight"),
+        ("/v1/nll_loss", {"labels": LOGITS}, 422, "labels"),
+        ("/v1/explain", {"labels": LOGITS}, 422, "labels"),
+    ],
+)
+def test_tensors_that_do_not_belong_together_are_named(
+    client: Client, sent: str, path: str, change: dict[str, Any], status: int, named: str
+) -> None:
+    tensors = {
+        name: array for name, array in (tensors_for(path) | change).items() if array is not None
+    }
+    response = client.send(path, wire.BODIES[sent](tensors), wire.MEDIA_TYPES[sent])
+    assert named in wire.problem_of(response, status)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("class_axis=3", "class_axis"),
+        ("class_axis=-4", "class_axis"),
+        (f"class_axis={2**63 - 1}", "class_axis"),
+        ("reduction=avg", "reduction"),
+        ("outputs=loss,rank9", "outputs"),
+        ("empty=error&ignore_index=2", None),
+        ("label_smoothing=2", "label_smoothing"),
+        ("temperatur=2", "temperatur"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(
+    client: Client, query: str, named: str | None
+) -> None:
+    tensors = worked() | {"labels": np.full_like(LABELS, 2)}
+    response = client.send(f"/v1/cross_entropy?{query}", wire.npz_body(tensors), wire.NPZ)
+    problem = wire.problem_of(response, 422)
+    assert named is None or problem["field"] == named

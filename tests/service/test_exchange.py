@@ -1,0 +1,276 @@
+"""The one way through: bodies, limits, threads, queues and clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+
+import kernels
+from service.app import create_app
+from service.codecs import BY_MEDIA_TYPE
+from service.exchange import Service
+from service.settings import Settings
+from tests.service import wire
+from tests.service.cases import ANSWERS, LOGITS, tensors_for, worked
+from tests.service.conftest import Client, running, wait_until_ready
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        (b"", wire.JSON),
+        (b"{", wire.JSON),
+        (b"[1]", wire.JSON),
+        (b'{"logits": [[1, 2], [3]], "labels": [0, 1]}', wire.JSON),
+        (b'{"logits": [[1, "x"]], "labels": [0]}', wire.JSON),
+        (b"[" * 100_000, wire.JSON),
+        (b"", wire.SAFETENSORS),
+        (b"\xff" * 100, wire.SAFETENSORS),
+        (wire.safetensors_body(worked())[:-1], wire.SAFETENSORS),
+        (wire.safetensors_body({"logit": LOGITS}), wire.SAFETENSORS),
+        (b"", wire.NPZ),
+        (b"PK\x05\x06" + bytes(18), wire.NPZ),
+        (wire.npz_body(worked())[:-1], wire.NPZ),
+        (wire.npz_body({"logits": np.array(["a"])}), wire.NPZ),
+        (wire.npz_body({"logits": np.array([{}])}), wire.NPZ),
+    ],
+)
+def test_a_broken_body_is_a_400_or_says_what_is_missing(
+    client: Client, body: bytes, media_type: str
+) -> None:
+    response = client.send("/v1/cross_entropy", body, media_type)
+    problem = wire.problem_of(response, 422 if response.status_code == 422 else 400)
+    if response.status_code == 422:
+        assert "missing" in problem["detail"]
+
+
+def test_media_types_that_are_not_spoken(client: Client) -> None:
+    body = wire.json_body(worked())
+    for media_type in ("text/plain", "application/x-www-form-urlencoded"):
+        answered = wire.problem_of(client.send("/v1/cross_entropy", body, media_type), 415)
+        assert answered["field"] == "content-type"
+    wire.problem_of(client.post("/v1/cross_entropy", content=body), 415)
+    gzip = client.send("/v1/cross_entropy", body, wire.JSON, content_encoding="gzip")
+    assert wire.problem_of(gzip, 415)["field"] == "content-encoding"
+    html = client.send("/v1/cross_entropy", body, wire.JSON, accept="text/html")
+    assert wire.problem_of(html, 406)["field"] == "accept"
+
+
+@contextmanager
+def limited(**limits: Any) -> Iterator[tuple[Client, FastAPI]]:
+    app = create_app(Settings(**limits), warm=lambda: None)
+    with running(app) as client:
+        wait_until_ready(client)
+        yield client, app
+
+
+def test_the_limit_of_explain_is_its_own() -> None:
+    with limited(explain_max_elements=LOGITS.size - 1) as (client, _):
+        body = wire.npz_body(worked())
+        problem = wire.problem_of(client.send("/v1/explain", body, wire.NPZ), 413)
+        assert problem["where"] == "logits"
+        assert f"at most {LOGITS.size - 1}" in problem["detail"]
+        assert client.send("/v1/cross_entropy", body, wire.NPZ).status_code == 200
+
+
+def test_large_answers_are_not_written_as_json() -> None:
+    with limited(max_json_answer_elements=LOGITS.size - 1) as (client, _):
+        body = wire.npz_body({"logits": LOGITS.astype(np.float32)})
+        problem = wire.problem_of(client.send("/v1/softmax", body, wire.NPZ, accept=wire.JSON), 406)
+        assert "binary" in problem["detail"]
+        assert client.send("/v1/softmax", body, wire.NPZ).status_code == 200
+
+
+def test_bodies_over_the_limit_are_refused() -> None:
+    body = wire.npz_body(worked())
+
+    async def chunks() -> Any:
+        for start in range(0, len(body), 100):
+            yield body[start : start + 100]
+
+    headers = {"content-type": wire.NPZ}
+    with limited(max_body_bytes=len(body) - 1) as (client, _):
+        wire.problem_of(client.post("/v1/softmax", content=body, headers=headers), 413)
+        wire.problem_of(client.post("/v1/softmax", content=chunks(), headers=headers), 413)
+    with limited(max_body_bytes=len(body)) as (client, _):
+        for content in (body, chunks()):
+            response = client.post("/v1/cross_entropy", content=content, headers=headers)
+            assert response.status_code == 200
+
+
+def test_what_a_compressed_body_grows_to_is_limited() -> None:
+    body = wire.npz_body({"logits": np.zeros((1000, 1000))}, compressed=True)
+    with limited(max_decoded_bytes=10**6) as (client, _):
+        wire.problem_of(client.send("/v1/softmax", body, wire.NPZ), 413)
+
+
+@contextmanager
+def busy(client: Client, service: Service) -> Iterator[None]:
+    """While it lasts, the compute lane does something else."""
+    release, started = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        started.set()
+        release.wait(60)
+
+    async def begin() -> asyncio.Task[None]:
+        task = asyncio.ensure_future(service.compute.run(occupy))
+        while not started.is_set():
+            await asyncio.sleep(0.001)
+        return task
+
+    task = client.runner.run(begin())
+    try:
+        yield
+    finally:
+        release.set()
+        client.runner.run(asyncio.wait_for(task, 60))
+
+
+def test_a_full_queue_is_a_503_and_health_answers_meanwhile() -> None:
+    body = wire.npz_body(worked())
+    with limited(lane_queue=1) as (client, app):
+        service: Service = app.state.service
+
+        async def wait() -> None:
+            await service.compute.run(lambda: None)
+
+        with busy(client, service):
+            client.runner.run(_soon(wait()))
+            response = client.send("/v1/cross_entropy", body, wire.NPZ)
+            assert wire.problem_of(response, 503)["type"] == "urn:lossd:problem:overloaded"
+            assert int(response.headers["retry-after"]) >= 1
+            assert client.get("/healthz").status_code == 200
+            assert client.get("/readyz").status_code == 200
+        assert client.send("/v1/cross_entropy", body, wire.NPZ).status_code == 200
+
+
+_KEPT: set[asyncio.Task[Any]] = set()
+
+
+async def _soon(work: Any) -> None:
+    """Start ``work``, and let it go as far as it goes at once."""
+    task = asyncio.ensure_future(work)
+    _KEPT.add(task)
+    task.add_done_callback(_KEPT.discard)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def call(
+    app: FastAPI, path: str, body: bytes, media_type: str, gone: asyncio.Event
+) -> tuple[Callable[[], Any], list[MutableMapping[str, Any]]]:
+    """An ASGI request whose client leaves once ``gone`` is set, and what it was sent."""
+    sent: list[MutableMapping[str, Any]] = []
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if not gone.is_set():
+            sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"content-type", media_type.encode())],
+    }
+    return lambda: app(scope, receive, send), sent
+
+
+def test_work_of_a_client_that_left_never_starts() -> None:
+    with limited() as (client, app):
+        service: Service = app.state.service
+
+        async def leave() -> None:
+            gone = asyncio.Event()
+            request, sent = call(app, "/v1/cross_entropy", wire.npz_body(worked()), wire.NPZ, gone)
+            task = asyncio.ensure_future(request())
+            while not service.compute.waiting:
+                await asyncio.sleep(0.001)
+            gone.set()
+            await task
+            assert not sent
+            assert not service.compute.waiting
+
+        with busy(client, service):
+            client.runner.run(leave())
+
+
+@pytest.mark.parametrize(("rows", "inline"), [(4, True), (40000, False)])
+def test_large_bodies_are_decoded_and_encoded_off_the_loop(
+    monkeypatch: pytest.MonkeyPatch, rows: int, inline: bool
+) -> None:
+    threads: dict[str, str] = {}
+
+    def spy(name: str, function: Any) -> Any:
+        def spying(*arguments: Any) -> Any:
+            threads[name] = threading.current_thread().name
+            return function(*arguments)
+
+        return spying
+
+    own = BY_MEDIA_TYPE[wire.JSON]
+    spied = replace(own, decode=spy("decode", own.decode), encode=spy("encode", own.encode))
+    monkeypatch.setitem(BY_MEDIA_TYPE, wire.JSON, spied)
+    body = wire.json_body({"logits": np.zeros((rows, 10), np.float32)})
+    with limited() as (client, _):
+        assert client.send("/v1/softmax", body, wire.JSON).status_code == 200
+    expected = threading.current_thread().name if inline else "lossd-transcode"
+    assert threads == {"decode": expected, "encode": expected}
+
+
+def test_the_body_is_given_back_before_the_answer_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = BY_MEDIA_TYPE[wire.SAFETENSORS]
+    traces: list[weakref.ref[Any]] = []
+    left: list[Any] = []
+
+    def decode(body: memoryview, *arguments: Any) -> Any:
+        message = own.decode(body, *arguments)
+        traces.extend((weakref.ref(body), weakref.ref(message.tensors["logits"])))
+        return message
+
+    def encode(outputs: Any) -> bytes:
+        left.extend(trace() for trace in traces)
+        return own.encode(outputs)
+
+    spied = replace(own, decode=decode, encode=encode)
+    monkeypatch.setitem(BY_MEDIA_TYPE, wire.SAFETENSORS, spied)
+    body = wire.safetensors_body({"logits": np.zeros((4, 10), np.float32)})
+    with limited() as (client, _):
+        assert client.send("/v1/softmax", body, wire.SAFETENSORS).status_code == 200
+    assert left == [None, None]
+
+
+def test_kernels_run_in_the_compute_lane_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[str] = set()
+    for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax"):
+        own = getattr(kernels, name)
+
+        def spying(*arguments: Any, own: Any = own, **options: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return own(*arguments, **options)
+
+        monkeypatch.setattr(kernels, name, spying)
+    with limited() as (client, _):
+        for path in (*ANSWERS, "/v1/explain"):
+            tensors = tensors_for(path)
+            assert client.send(path, wire.npz_body(tensors), wire.NPZ).status_code == 200
+    assert threads == {"lossd-compute"}

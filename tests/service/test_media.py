@@ -1,0 +1,109 @@
+"""Content-Type says how a body is read; Accept says how it is answered."""
+
+from __future__ import annotations
+
+import pytest
+
+from service import media
+from service.codecs import BY_MEDIA_TYPE
+from service.errors import NotAcceptable, UnsupportedMediaType
+
+JSON, SAFETENSORS, NPZ = "application/json", "application/x-safetensors", "application/x-npz"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "name"),
+    [
+        (JSON, "json"),
+        ("Application/JSON ; charset=UTF-8", "json"),
+        ('application/json; charset="utf-8"', "json"),
+        (SAFETENSORS, "safetensors"),
+        ("application/vnd.safetensors", "safetensors"),
+        (NPZ, "npz"),
+        ("application/zip;x=y", "npz"),
+    ],
+)
+def test_the_formats_are_known_by_their_types(content_type: str, name: str) -> None:
+    assert media.of_request([content_type]).name == name
+    assert media.of_request([content_type], ["identity"]).name == name
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "json",
+        "text/json",
+        "application/*",
+        "application/octet-stream",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+        "application/json; charset=utf-16",
+        "application/jsonx",
+    ],
+)
+def test_other_types_are_refused_by_name(content_type: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match=SAFETENSORS) as caught:
+        media.of_request([content_type])
+    assert caught.value.field == "content-type"
+
+
+@pytest.mark.parametrize("content_types", [[], [JSON, JSON], [JSON, NPZ]])
+def test_there_is_exactly_one_type(content_types: list[str]) -> None:
+    with pytest.raises(UnsupportedMediaType, match="name one of"):
+        media.of_request(content_types)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["gzip", "br", "zstd", "deflate", "identity, gzip", "x" * 9999]
+)
+def test_an_encoded_body_is_refused(encoding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="as it is") as caught:
+        media.of_request([JSON], [encoding])
+    assert caught.value.field == "content-encoding"
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize("own", [JSON, SAFETENSORS, NPZ])
+@pytest.mark.parametrize("accept", [[], [""], ["*/*"], ["application/*"], ["text/html, */*;q=0.1"]])
+def test_without_a_preference_the_answer_has_the_requests_format(
+    own: str, accept: list[str]
+) -> None:
+    codec, media_type = media.of_answer(accept, BY_MEDIA_TYPE[own])
+    assert (codec, media_type) == (BY_MEDIA_TYPE[own], own)
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (JSON, JSON),
+        ("APPLICATION/X-NPZ", NPZ),
+        ("application/vnd.safetensors", "application/vnd.safetensors"),
+        ("application/zip", "application/zip"),
+        (f"{JSON};q=0.5, {NPZ};q=0.7", NPZ),
+        (f"{JSON};q=0.5, */*;q=0.1", JSON),
+        (f"{SAFETENSORS};q=0, application/vnd.safetensors;q=0, */*", JSON),
+        (f"{JSON};q=0, {NPZ}; q=1.000", NPZ),
+        (f"{JSON}, {SAFETENSORS}", SAFETENSORS),
+        (f"text/html, {JSON};q=0.001", JSON),
+        (f"application/*;q=0.2, {JSON};q=0.3", JSON),
+        (f"{JSON};q=nonsense, {NPZ};q=0.1", NPZ),
+        (f"{JSON}; version=1", JSON),
+    ],
+)
+def test_the_clients_preference_decides(accept: str, media_type: str) -> None:
+    codec, answered = media.of_answer([accept], BY_MEDIA_TYPE[SAFETENSORS])
+    assert answered == media_type
+    assert codec is BY_MEDIA_TYPE[media_type]
+
+
+def test_several_accept_fields_are_one_list() -> None:
+    assert media.of_answer(["text/html", NPZ], BY_MEDIA_TYPE[JSON])[1] == NPZ
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/html", f"{JSON};q=0", "*/*;q=0", "nonsense", "text/*", f"{JSON};q=2", ";;;,,x"]
+)
+def test_what_cannot_be_met_is_refused(accept: str) -> None:
+    with pytest.raises(NotAcceptable, match=NPZ):
+        media.of_answer([accept], BY_MEDIA_TYPE[JSON])

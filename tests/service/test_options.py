@@ -1,0 +1,153 @@
+"""Options may come as text or typed, from two places; each mistake is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service import options
+from service.errors import InvalidOption
+from service.options import CrossEntropyOptions, ExplainOptions, NllLossOptions, Options
+
+EVERY: dict[str, Any] = {
+    "class_axis": -1,
+    "ignore_index": -1,
+    "label_smoothing": 0.25,
+    "reduction": "sum",
+    "empty": "zero",
+    "outputs": ["per_element", "loss"],
+}
+AS_TEXT = {name: str(value) for name, value in EVERY.items()} | {"outputs": "per_element, loss"}
+
+
+def combined(
+    query: str = "",
+    body: dict[str, Any] | None = None,
+    *,
+    typed: bool = True,
+    model: type[Options] = CrossEntropyOptions,
+) -> dict[str, Any]:
+    given = options.from_query(model, query.encode())
+    return options.combine(model, given, body or {}, typed=typed).model_dump()
+
+
+def test_the_defaults_are_those_of_pytorch() -> None:
+    assert combined() == {
+        "class_axis": None,
+        "ignore_index": -100,
+        "label_smoothing": 0.0,
+        "reduction": "mean",
+        "empty": "nan",
+        "outputs": ["loss", "per_element"],
+    }
+
+
+def test_query_json_and_metadata_say_the_same() -> None:
+    query = "&".join(f"{name}={value}" for name, value in AS_TEXT.items())
+    assert combined(query) == combined(body=EVERY) == combined(body=AS_TEXT, typed=False) == EVERY
+    assert combined("class_axis=-1&reduction=sum", {"label_smoothing": 0.25}) == combined(
+        body={"class_axis": -1, "reduction": "sum", "label_smoothing": 0.25}
+    )
+
+
+@pytest.mark.parametrize("value", ["per_element", ["per_element"], ["per_element"] * 3])
+def test_outputs_are_a_list_or_a_text(value: Any) -> None:
+    assert combined(body={"outputs": value})["outputs"] == ["per_element"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("class_axis", True),
+        ("class_axis", 1.0),
+        ("class_axis", "1"),
+        ("class_axis", 2**63),
+        pytest.param("class_axis", 10**6000, id="class_axis-huge"),
+        ("ignore_index", None),
+        ("ignore_index", []),
+        ("label_smoothing", "0.1"),
+        ("label_smoothing", float("nan")),
+        ("label_smoothing", -0.1),
+        ("label_smoothing", 1.5),
+        ("label_smoothing", False),
+        ("reduction", "average"),
+        ("reduction", 1),
+        pytest.param("reduction", "x" * 10**6, id="reduction-long"),
+        ("empty", None),
+        ("outputs", []),
+        ("outputs", ""),
+        ("outputs", ["loss", 1]),
+        pytest.param("outputs", ["loss"] * 10**6, id="outputs-many"),
+        ("outputs", {"loss": 1}),
+        ("outputs", ["gradients"]),
+        pytest.param("outputs", ["x" * 10**6], id="outputs-long"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(name: str, value: Any) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        combined(body={name: value})
+    assert caught.value.field == name
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["class_axis=", "class_axis", "class_axis=1.5", "ignore_index=0x10", "label_smoothing=x",
+     "reduction=", "reduction=MEAN", "outputs=", "outputs=loss;per_element", "empty=%ff"],
+)  # fmt: skip
+def test_a_text_of_the_wrong_type_is_named(query: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        combined(query)
+    assert caught.value.field == query.partition("=")[0]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize(
+    ("model", "unknown"),
+    [
+        (Options, "reduction"),
+        (Options, "outputs"),
+        (NllLossOptions, "label_smoothing"),
+        (ExplainOptions, "label_smoothing"),
+        (CrossEntropyOptions, "temperature"),
+        (CrossEntropyOptions, ""),
+        (CrossEntropyOptions, "Reduction"),
+    ],
+)
+def test_an_unknown_option_is_named_and_the_known_are_listed(
+    model: type[Options], unknown: str, typed: bool
+) -> None:
+    for query, body in ((f"{unknown}=mean", {}), ("", {unknown: "mean"})):
+        with pytest.raises(InvalidOption, match=r"unknown option .*class_axis") as caught:
+            combined(query, body, typed=typed, model=model)
+        assert caught.value.field == unknown
+
+
+def test_outputs_that_are_unknown_are_named_and_the_known_are_listed() -> None:
+    for query, body in (("outputs=loss,accuracy", {}), ("", {"outputs": ["loss", "accuracy"]})):
+        with pytest.raises(InvalidOption, match=r"'accuracy'.*loss, per_element") as caught:
+            combined(query, body)
+        assert caught.value.field == "outputs"
+
+
+def test_an_option_is_given_once() -> None:
+    with pytest.raises(InvalidOption, match="twice"):
+        combined("reduction=sum&reduction=sum")
+    for typed in (True, False):
+        with pytest.raises(InvalidOption, match="both in the query string and in the body"):
+            combined("reduction=sum", {"reduction": "sum"}, typed=typed)
+
+
+def test_a_million_unknown_options_are_one_short_error() -> None:
+    with pytest.raises(InvalidOption, match="more than 64"):
+        combined("&".join(f"a{number}=1" for number in range(10**5)))
+    with pytest.raises(InvalidOption, match=r"unknown option 'a0'"):
+        combined(body={f"a{number}": 1 for number in range(10**6)})
+
+
+def test_a_note_of_the_writer_is_no_option() -> None:
+    # What every file that Hugging Face's libraries save has in its metadata.
+    assert combined(body={"format": "pt"}, typed=False) == combined()
+    with pytest.raises(InvalidOption, match=r"unknown option 'format'"):
+        combined(body={"format": "pt"}, typed=True)

@@ -1,0 +1,140 @@
+"""The house rules that a machine can check: imports, lengths, and what README lists."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernels import OUTPUTS
+from service import errors, settings
+from service.routes import OPERATIONS
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 300  # lines: about five screens
+
+# llvmlite is how Numba's intrinsics are written, and comes with it.
+KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_module_names
+
+# The service from the bottom up: a module imports those of lower storeys, and of its own room.
+STOREYS = (
+    ("service", "service.settings", "service.codecs"),
+    ("service.errors", "service.examples"),
+    ("service.lane", "service.body", "service.media", "service.options"),
+    ("service.exchange", "service.explain"),
+    ("service.warm",),
+    ("service.openapi",),
+    ("service.routes",),
+    ("service.app",),
+    ("service.cli",),
+)
+HEIGHT = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}
+
+# Each turns bytes from a client into whatever those bytes say.
+NEVER_IMPORTED = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multipart"}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The full name of every module, or name within one, that ``path`` imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{named(path)}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module: str) -> str | None:
+    """The longest name in the table that ``module`` is, or lies in."""
+    parts = module.split(".")
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if name in HEIGHT), None)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", sources("kernels"), ids=named)
+def test_kernels_import_numpy_and_numba_and_nothing_else(path: Path) -> None:
+    assert {name.partition(".")[0] for name in imports(path)} <= KERNELS_MAY_IMPORT
+
+
+@pytest.mark.parametrize("path", sources("service"), ids=named)
+def test_nothing_walks_back_up(path: Path) -> None:
+    own = room_of(module_of(path))
+    assert own is not None
+    if own == "service" and module_of(path) != "service":
+        pytest.fail(f"{named(path)} has no storey in the table")
+    for name in imports(path):
+        if name.partition(".")[0] != "service":
+            continue
+        room = room_of(name)
+        assert room is not None
+        if room != own:
+            assert HEIGHT[room] <= HEIGHT[own], f"{module_of(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources("kernels", "service", "benchmarks"), ids=named)
+def test_nothing_imports_the_application_but_its_tests(path: Path) -> None:
+    assert not [name for name in imports(path) if name.startswith("service.app")]
+
+
+@pytest.mark.parametrize("path", sources("kernels", "service"), ids=named)
+def test_nothing_runs_what_a_client_sends(path: Path) -> None:
+    assert not {name.partition(".")[0] for name in imports(path)} & NEVER_IMPORTED
+    called = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not called & {"eval", "exec", "compile", "__import__"}
+
+
+@pytest.mark.parametrize("path", sources("kernels", "service", "benchmarks"), ids=named)
+def test_no_module_is_longer_than_five_screens(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", settings.Settings.model_fields)
+def test_readme_lists_every_setting(readme: str, name: str) -> None:
+    assert f"`{settings.variable(name)}`" in readme
+
+
+@pytest.mark.parametrize("row", errors.TABLE.values(), ids=lambda row: row.name)
+def test_readme_lists_every_error_with_its_status(readme: str, row: errors.Row) -> None:
+    lines = [line for line in readme.splitlines() if f"`{row.name}`" in line]
+    assert any(str(row.status) in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted({name for operation in OPERATIONS for name in operation.options.model_fields}),
+)
+def test_readme_lists_every_option(readme: str, name: str) -> None:
+    assert f"`{name}`" in readme
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*OUTPUTS, *(operation.path for operation in OPERATIONS), "/healthz", "/readyz", "/docs"],
+)
+def test_readme_lists_every_route_and_output(readme: str, name: str) -> None:
+    assert name in readme

@@ -1,0 +1,106 @@
+"""What is shipped: the locks, the distribution, and that the two say the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = {path.stem: path.read_text() for path in (ROOT / "requirements").glob("*.txt")}
+PIN = re.compile(r"^(?P<name>[a-z0-9-]+)==(?P<version>\S+)", re.MULTILINE)
+
+OURS = {"kernels", "service", "benchmarks", "tests"}
+# A dependency's own base, of which it takes one version and no other: not ours to choose.
+INHERITED = {"llvmlite", "starlette"}
+# Import name -> distribution, where the two differ.
+DISTRIBUTIONS = {"ml_dtypes": "ml-dtypes", "pydantic_settings": "pydantic-settings"}
+
+
+def pins(lock: str) -> dict[str, str]:
+    return {pin["name"]: pin["version"] for pin in PIN.finditer(LOCKS[lock])}
+
+
+def declared(*extras: str) -> list[Requirement]:
+    texts = [*PROJECT["dependencies"]]
+    for extra in extras:
+        texts += PROJECT["optional-dependencies"][extra]
+    return [Requirement(text) for text in texts]
+
+
+def imported(package: str) -> set[str]:
+    """The top-level names that ``package``'s modules import, the standard library's left out."""
+    names: set[str] = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names - set(sys.stdlib_module_names)
+
+
+def test_there_is_a_lock_for_each_use() -> None:
+    assert set(LOCKS) == {"run", "dev", "build"}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_pins_and_hashes_and_names_no_place(lock: str) -> None:
+    text = LOCKS[lock]
+    assert "/" not in text
+    assert "--index" not in text
+    assert "--find-links" not in text
+    requirements = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).strip())
+    for requirement in requirements:
+        assert PIN.match(requirement), requirement
+        assert "--hash=sha256:" in requirement
+
+
+@pytest.mark.parametrize(("lock", "extras"), [("run", []), ("dev", ["dev"])], ids=["run", "dev"])
+def test_a_lock_holds_what_the_project_declares(lock: str, extras: list[str]) -> None:
+    locked = pins(lock)
+    for requirement in declared(*extras):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+
+
+def test_the_locks_agree() -> None:
+    run, dev, build = pins("run"), pins("dev"), pins("build")
+    assert run.items() <= dev.items()
+    assert build.items() <= dev.items()
+
+
+def test_no_peer_is_locked() -> None:
+    peers = {
+        canonicalize_name(Requirement(text).name)
+        for text in PROJECT["optional-dependencies"]["bench"]
+    }
+    assert not peers & pins("dev").keys()
+
+
+@pytest.mark.parametrize(
+    ("package", "extras"),
+    [("kernels", []), ("service", []), ("benchmarks", []), ("tests", ["dev"])],
+    ids=["kernels", "service", "benchmarks", "tests"],
+)
+def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
+    names = {DISTRIBUTIONS.get(name, name) for name in imported(package)} - OURS
+    assert names <= {requirement.name for requirement in declared(*extras)} | INHERITED
+
+
+def test_what_is_installed_is_this_tree() -> None:
+    try:
+        installed = metadata.distribution("lossd")
+    except metadata.PackageNotFoundError:
+        pytest.skip("run from a tree that is not installed")
+    assert installed.version == PROJECT["version"]
+    [script] = [entry for entry in installed.entry_points if entry.group == "console_scripts"]
+    assert (script.name, script.value) == ("lossd", PROJECT["scripts"]["lossd"])
