@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kernels.accumulate import LossAccumulator
 from kernels.answer import OUTPUTS, answer
 from kernels.cpu.launch import compute
 from kernels.errors import InvalidInput
@@ -23,6 +24,7 @@ from kernels.shards import class_shard, merge_class_shards
 __all__ = [
     "OUTPUTS",
     "InvalidInput",
+    "LossAccumulator",
     "class_shard",
     "cross_entropy",
     "log_softmax",

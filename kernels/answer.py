@@ -73,9 +73,7 @@ def _upstream(problem: Problem) -> float:
     weights = np.ones(problem.positions)
     if problem.labels is not None:
         kept = problem.labels != problem.ignore_index
-        wrong = np.flatnonzero(
-            kept & ((problem.labels < 0) | (problem.labels >= problem.classes))
-        )
+        wrong = np.flatnonzero(kept & ((problem.labels < 0) | (problem.labels >= problem.classes)))
         if wrong.size:
             raise ImpossibleLabel(int(wrong[0]))
         weights = kept.astype(np.float64)

@@ -88,7 +88,8 @@ def strided(array: Array, axis: int) -> Strided | None:
         return None
     last = sum((length - 1) * step for length, step in zip(array.shape, steps, strict=True))
     return Strided(
-        readable(array, last + 1), outer[0],
+        readable(array, last + 1),
+        outer[0],
         classes,
         inner[0],
         outer[1],

@@ -7,8 +7,6 @@ range of class indices is proved later, by the kernel as it reads them (``tile.p
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 
 from kernels import dtypes
 from kernels.errors import InvalidInput
+from kernels.scalars import integer, named, number
 
 Array = np.ndarray[Any, Any]
 REDUCTIONS = ("none", "mean", "sum")
@@ -62,14 +61,6 @@ class Problem:
         return math.prod(self.shape)
 
 
-def named(option: str, value: Any, names: tuple[str, ...]) -> str:
-    """``value``, which must be one of ``names``."""
-    if value not in names:
-        listed = ", ".join(f'"{name}"' for name in names)
-        raise InvalidInput(f"{option} must be one of {listed}, not {value!r:.50}", field=option)
-    return str(value)
-
-
 def floats(name: str, value: Any, bits: str | None = None) -> tuple[Array, dtypes.DType]:
     """A tensor of logits or probabilities as its kernel view, and its dtype.
 
@@ -100,16 +91,6 @@ def _aligned(array: Array) -> Array:
     return array if array.flags.aligned else array.copy(order="K")
 
 
-def _integer(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidInput(f"{name} must be an integer, not {value!r:.50}", field=name) from None
-    if not -(2**63) <= number < 2**63:
-        raise InvalidInput(f"{name} must fit in 64 bits, not {number!s:.50}", field=name)
-    return number
-
-
 def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> int:
     """The class axis of logits of ``shape`` as a non-negative index: 1, or 0 for 1-D, if None."""
     rank = len(shape)
@@ -119,7 +100,7 @@ def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> 
         )
     if class_axis is None:
         return min(1, rank - 1)
-    class_axis = _integer("class_axis", class_axis)
+    class_axis = integer("class_axis", class_axis)
     if not -rank <= class_axis < rank:
         raise InvalidInput(
             f"class_axis is {class_axis}, but {name} of shape {shape} have the axes "
@@ -196,26 +177,6 @@ def _weights(name: str, value: Any, shape: tuple[int, ...], each: str) -> Array 
     return array
 
 
-# What an option's value must be, in words and as a test; each test is false for NaN.
-_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "label_smoothing": ("between 0.0 and 1.0", lambda value: 0.0 <= value <= 1.0),
-    "temperature": ("positive and finite", lambda value: 1e-30 <= value <= 1e30),
-    "softcap": ("positive and finite", lambda value: 1e-30 <= value <= 1e30),
-    "z_loss": ("zero, or positive and finite", lambda value: 0.0 <= value < math.inf),
-}
-
-
-def _number(name: str, value: Any) -> float:
-    words, is_right = _NUMBERS[name]
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InvalidInput(f"{name} must be a number, not {value!r:.50}", field=name) from None
-    if not is_right(number):
-        raise InvalidInput(f"{name} must be {words}, not {number}", field=name)
-    return number
-
-
 def unlabelled(
     logits: Any,
     *,
@@ -238,8 +199,8 @@ def unlabelled(
         reduction="none",
         empty="nan",
         normalised=False,
-        temperature=_number("temperature", temperature),
-        softcap=None if softcap is None else _number("softcap", softcap),
+        temperature=number("temperature", temperature),
+        softcap=None if softcap is None else number("softcap", softcap),
     )
 
 
@@ -275,7 +236,7 @@ def check(
             f"indices, of shape {expected}",
             field="labels",
         )
-    ignore_index = _integer("ignore_index", ignore_index)
+    ignore_index = integer("ignore_index", ignore_index)
     if soft is not None and ignore_index >= 0:
         raise InvalidInput(
             f"ignore_index is {ignore_index}, but class probabilities have no index to ignore",
@@ -290,12 +251,12 @@ def check(
         None if soft is None else _computed_like(soft, dtype),
         _weights("weight", weight, (classes,), "class"),
         ignore_index,
-        _number("label_smoothing", label_smoothing),
+        number("label_smoothing", label_smoothing),
         named("reduction", reduction, REDUCTIONS),
         named("empty", empty, EMPTY),
         normalised,
-        _number("temperature", temperature),
-        None if softcap is None else _number("softcap", softcap),
-        _number("z_loss", z_loss),
+        number("temperature", temperature),
+        None if softcap is None else number("softcap", softcap),
+        number("z_loss", z_loss),
         None if samples is None else samples.reshape(-1),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from kernels.compiled import inlined, kernel
 
 # Positions. Large enough that adding up the blocks of a million rows takes 1 % of reading them.
@@ -39,3 +40,16 @@ def add_blocks(sums: Float64s) -> tuple[float, float]:
         loss += sums[i, 0]
         weight += sums[i, 1]
     return loss, weight
+
+
+def sum_all_blocks(values: Float64s) -> Float64s:
+    """The block sums of ``values``, rows of losses and weights, as ``sum_blocks`` makes them."""
+    losses, weights = np.ascontiguousarray(values)
+    sums = np.empty((-(-losses.size // BLOCK), 2))
+    _sum_blocks(losses, weights, sums)
+    return sums
+
+
+@kernel
+def _sum_blocks(losses: Any, weights: Any, sums: Any) -> None:
+    sum_blocks(losses, weights, losses.size, sums, 0)

@@ -27,16 +27,16 @@ class View(NamedTuple):
 class Labels(NamedTuple):
     """Class indices of any integer width: the array of that width, and empty ones.
 
-    ``mask`` undoes the sign extension of unsigned labels (-1 for signed ones). ``ignores`` is false
-    where no label of that type can equal ``ignore_index``. ``sample_weight`` is float64, one a
-    position, or empty.
+    ``given`` is how many there are. ``mask`` undoes the sign extension of unsigned labels (-1 for
+    signed ones). ``ignores`` is false where no label of that type can equal ``ignore_index``.
+    ``sample_weight`` is float64, one a position, or empty.
     """
 
     int8s: Any
     int16s: Any
     int32s: Any
     int64s: Any
-    count: int
+    given: int
     mask: int
     ignores: bool
     ignore_index: int
@@ -46,14 +46,14 @@ class Labels(NamedTuple):
 class Options(NamedTuple):
     """What the arithmetic depends on, besides the tensors.
 
-    ``scale`` turns logits into exponents of 2, and ``to_nats`` a loss in base 2 into the loss;
-    ``unit`` is what the logits are multiplied by in the first place, 1 / temperature, after ``cap``
-    has capped them softly (None: not at all). ``keep`` is 1 - label
-    smoothing, ``spread`` label smoothing / classes. ``weight`` is float64, one a class, or empty.
-    ``lane_weight`` is the same in the type that the logits are computed in, ones where no weights
-    were given, and empty where nothing sums over classes; ``mass`` is its sum. ``probs``: softmax
-    is wanted, not its logarithm. ``upstream`` is the gradient that arrives at each loss. Whether
-    ``outputs`` beside the loss are wanted, and those of ignored positions.
+    ``scale`` turns logits into exponents of 2, and ``to_nats`` a loss in base 2 into the loss.
+    ``unit`` (1 / temperature) multiplies the logits, once ``cap`` has capped them softly (None: not
+    at all). ``keep`` is 1 - label smoothing, ``spread`` label smoothing / classes. ``weight`` is
+    float64, one a class, or empty; ``lane_weight`` the same in the type that the logits are computed
+    in, ones where no weights were given, and empty where nothing sums over classes; ``mass`` is its
+    sum. ``probs``: softmax is wanted, not its logarithm. ``upstream`` is the derivative of what is
+    wanted the gradient of by each loss. ``outputs``: some beside the loss are wanted;
+    ``ignored_too``: some of ignored positions.
     """
 
     scale: float
@@ -105,7 +105,7 @@ class Scratch(NamedTuple):
 def place(view: Any, position: int) -> int:
     """Where class 0 of ``position`` lies in ``view.data``."""
     if view.inner_size == 1:
-        return position * view.outer_stride  # type: ignore[no-any-return]
+        return position * view.outer_stride
     outer = position // view.inner_size
     inner = position - outer * view.inner_size
-    return outer * view.outer_stride + inner * view.inner_stride  # type: ignore[no-any-return]
+    return outer * view.outer_stride + inner * view.inner_stride

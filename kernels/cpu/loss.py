@@ -1,7 +1,8 @@
 """The loss kernels: cross-entropy, and NLL of given log-probabilities.
 
-Per tile: the labels, proved; by steps that stay in cache the sums over classes, the logarithms and
-what else is wanted; the losses; their block sums. They write into what they are given, allocate nothing and raise nothing.
+Per tile: the labels, proved; in steps that stay in cache, the sums over classes, the logarithms
+and what else is wanted; the losses; their block sums. They write into what they are given,
+allocate nothing and raise nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def cross_entropy_kernel(
     for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
         lo = t * tile
         count = min(tile, logits.positions - lo)
-        if softly or not labels.count:
+        if softly or not labels.given:
             label[:count] = -1
         else:
             _take_labels(labels, lo, count, logits.classes, label, results.bad, worker)
@@ -84,14 +85,32 @@ def cross_entropy_kernel(
         while done < count:
             size = step_size(logits, lo + done, count - done)
             sum_step(
-                logits, soft, options, lo + done, size, label, lanes, scratch, done,
+                logits,
+                soft,
+                options,
+                lo + done,
+                size,
+                label,
+                lanes,
+                scratch,
+                done,
                 softly or options.ignored_too,
             )
             take_logarithms(scratch, done, size, options.scale, logits.data)
             if options.outputs:
                 output_step(
-                    logits, soft, labels, options, results, log_probs, gradient,
-                    lo + done, size, label, scratch, done,
+                    logits,
+                    soft,
+                    labels,
+                    options,
+                    results,
+                    log_probs,
+                    gradient,
+                    lo + done,
+                    size,
+                    label,
+                    scratch,
+                    done,
                 )
             done += size
         weigh_tile(scratch, label, softly, labels, lo, count, options)

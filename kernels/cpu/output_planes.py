@@ -104,7 +104,14 @@ def entropies(
 
 @called
 def ranks(
-    logits: Any, position: int, count: int, label: Any, scratch: Any, at: int, options: Any, out: Any
+    logits: Any,
+    position: int,
+    count: int,
+    label: Any,
+    scratch: Any,
+    at: int,
+    options: Any,
+    out: Any,
 ) -> None:
     """``output_rows.rank`` of ``count`` positions, written to ``out``."""
     x, stride, first = logits.data, logits.class_stride, place(logits, position)

@@ -22,14 +22,21 @@ from kernels.simd import element, width
 
 @inlined
 def _weigh_gradient(
-    logits: Any, soft: bool, labels: Any, options: Any, lo: int, count: int, label: Any,
-    scratch: Any, at: int,
+    logits: Any,
+    soft: bool,
+    labels: Any,
+    options: Any,
+    lo: int,
+    count: int,
+    label: Any,
+    scratch: Any,
+    at: int,
 ) -> None:
     """PUSH, PULL and OWN: the gradient by class c is PUSH * p[c] - PULL * q[c] - OWN * (c == y).
 
-    With q as in ``rows.sum_soft`` (the class weights times ``spread`` for class indices), and z-loss
-    adding 2 * z_loss * log_sum_exp * p[c]. From the derivative of each term of the loss; without
-    options it is p - onehot.
+    With q as in ``rows.sum_soft`` (class weights times ``spread`` for class indices), and 2 * z_loss *
+    log_sum_exp more in PUSH for z-loss: the derivatives of the loss's terms. Without options that
+    is p - onehot.
     """
     for i in range(at, at + count):
         scratch[PUSH, i], scratch[PULL, i], scratch[OWN, i] = 0.0, 0.0, 0.0
@@ -56,8 +63,16 @@ def _weigh_gradient(
 
 @called
 def _careful_outputs(
-    logits: Any, soft: Any, options: Any, results: Any, log_probs: Any, gradient: Any,
-    position: int, y: int, scratch: Any, at: int,
+    logits: Any,
+    soft: Any,
+    options: Any,
+    results: Any,
+    log_probs: Any,
+    gradient: Any,
+    position: int,
+    y: int,
+    scratch: Any,
+    at: int,
 ) -> None:
     """All of one position, in float64, where the fast way cannot represent it."""
     x, first, stride = logits.data, place(logits, position), logits.class_stride
@@ -107,8 +122,16 @@ def _careful_outputs(
 
 @inlined
 def _row_outputs(
-    logits: Any, soft: Any, options: Any, results: Any, log_probs: Any, gradient: Any,
-    position: int, y: int, scratch: Any, at: int,
+    logits: Any,
+    soft: Any,
+    options: Any,
+    results: Any,
+    log_probs: Any,
+    gradient: Any,
+    position: int,
+    y: int,
+    scratch: Any,
+    at: int,
 ) -> None:
     if log_probs.data.size:
         write_log_probs(logits, log_probs, position, scratch, at, options)
@@ -126,15 +149,22 @@ def _row_outputs(
 
 @inlined
 def _plane_outputs(
-    logits: Any, soft: Any, options: Any, results: Any, log_probs: Any, gradient: Any,
-    position: int, count: int, label: Any, scratch: Any, at: int,
+    logits: Any,
+    soft: Any,
+    options: Any,
+    results: Any,
+    log_probs: Any,
+    gradient: Any,
+    position: int,
+    count: int,
+    label: Any,
+    scratch: Any,
+    at: int,
 ) -> None:
     if log_probs.data.size:
         write_log_probs_abreast(logits, log_probs, position, count, scratch, at, options)
     if gradient.data.size:
-        write_gradient_abreast(
-            logits, soft, gradient, position, count, label, scratch, at, options
-        )
+        write_gradient_abreast(logits, soft, gradient, position, count, label, scratch, at, options)
     if results.entropy.size:
         entropies(logits, position, count, scratch, at, options, results.entropy)
     if results.rank.size:
@@ -148,14 +178,22 @@ def _plane_outputs(
 
 @inlined
 def output_step(
-    logits: Any, soft: Any, labels: Any, options: Any, results: Any, log_probs: Any,
-    gradient: Any, lo: int, count: int, label: Any, scratch: Any, at: int,
+    logits: Any,
+    soft: Any,
+    labels: Any,
+    options: Any,
+    results: Any,
+    log_probs: Any,
+    gradient: Any,
+    lo: int,
+    count: int,
+    label: Any,
+    scratch: Any,
+    at: int,
 ) -> None:
     """Writes what is wanted of ``count`` positions from ``lo`` on; ``scratch`` from ``at`` on."""
     if gradient.data.size:
-        _weigh_gradient(
-            logits, soft.data.size > 0, labels, options, lo, count, label, scratch, at
-        )
+        _weigh_gradient(logits, soft.data.size > 0, labels, options, lo, count, label, scratch, at)
     if results.log_sum_exp.size:
         for i in range(count):
             results.log_sum_exp[lo + i] = log_sum_exp(scratch, at + i, options)
@@ -171,12 +209,29 @@ def output_step(
         for i in range(0, count, step):
             few = min(count - i, step)
             _plane_outputs(
-                logits, soft, options, results, log_probs, gradient,
-                lo + i, few, label, scratch, at + i,
+                logits,
+                soft,
+                options,
+                results,
+                log_probs,
+                gradient,
+                lo + i,
+                few,
+                label,
+                scratch,
+                at + i,
             )
     for i in range(count):
         if scratch[CAREFUL, at + i] != 0.0:
             _careful_outputs(
-                logits, soft, options, results, log_probs, gradient,
-                lo + i, label[at + i], scratch, at + i,
+                logits,
+                soft,
+                options,
+                results,
+                log_probs,
+                gradient,
+                lo + i,
+                label[at + i],
+                scratch,
+                at + i,
             )

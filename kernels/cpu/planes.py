@@ -91,9 +91,7 @@ def held_shift(x: Any, largest: Any, scale: float) -> Any:
 
 
 @inlined
-def sum_abreast(
-    logits: Any, first: int, guess: int, options: Any, totals: Any, minus: Any
-) -> None:
+def sum_abreast(logits: Any, first: int, guess: int, options: Any, totals: Any, minus: Any) -> None:
     """Adds sum(2**(x * scale + minus)) to ``totals`` and the negated shifts to ``minus`` (both
     float64) for ABREAST registers of positions from ``first`` on; ``guess`` classes set them.
     """
@@ -173,9 +171,7 @@ def _narrowed(values: Any, like: Any) -> Any:
 
 
 @inlined
-def weigh_few(
-    logits: Any, first: int, count: int, minus: Any, options: Any, smooths: Any
-) -> None:
+def weigh_few(logits: Any, first: int, count: int, minus: Any, options: Any, smooths: Any) -> None:
     """Adds sum(weight * (x * scale + minus)) to ``smooths``; see ``rows.sum_weighted``."""
     x, stride, classes = logits.data, logits.class_stride, logits.classes
     scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)

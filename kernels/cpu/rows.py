@@ -15,7 +15,6 @@ import math
 from typing import Any
 
 from kernels.compiled import inlined
-
 from kernels.cpu.logit import read, read_first
 from kernels.simd import (
     constant,

@@ -109,7 +109,11 @@ def sum_short_rows(
     """TOTAL, MINUS and VALUE of ``count`` rows from ``lo`` on; whether all may be relied upon."""
     x, last, cap = logits.data, lo + count - 1, options.cap
     heads, values, minus = lanes[0], lanes[1], lanes[2]
-    totals, shifts, picked = scratch[TOTAL, column:], scratch[MINUS, column:], scratch[VALUE, column:]
+    totals, shifts, picked = (
+        scratch[TOTAL, column:],
+        scratch[MINUS, column:],
+        scratch[VALUE, column:],
+    )
     for start in range(0, count, width(x)):
         for r in range(width(x)):
             at = min(start + r, count - 1)

@@ -65,8 +65,16 @@ def _sum_exactly(
 
 @inlined
 def _sum_rows(
-    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
-    scratch: Any, at: int, ignored_too: bool,
+    logits: Any,
+    soft: Any,
+    options: Any,
+    lo: int,
+    count: int,
+    label: Any,
+    lanes: Any,
+    scratch: Any,
+    at: int,
+    ignored_too: bool,
 ) -> None:
     if logits.classes > SHORT:
         for r in range(at, at + count):
@@ -105,8 +113,14 @@ def _sum_group(
 
 @inlined
 def _smooth_group(
-    logits: Any, first: int, soft: Any, soft_first: int, options: Any, count: int,
-    scratch: Any, at: int,
+    logits: Any,
+    first: int,
+    soft: Any,
+    soft_first: int,
+    options: Any,
+    count: int,
+    scratch: Any,
+    at: int,
 ) -> None:
     """MASS and SMOOTH of ``count`` plane positions."""
     step = width(logits.data)
@@ -117,8 +131,15 @@ def _smooth_group(
         few = min(count - i, step)
         if soft.data.size:
             soften_few(
-                logits, first + i, soft, soft_first + i, few, minus[i:], options,
-                masses[i:], smooths[i:],
+                logits,
+                first + i,
+                soft,
+                soft_first + i,
+                few,
+                minus[i:],
+                options,
+                masses[i:],
+                smooths[i:],
             )
         else:
             weigh_few(logits, first + i, few, minus[i:], options, smooths[i:])
@@ -127,8 +148,15 @@ def _smooth_group(
 
 @inlined
 def _sum_planes(
-    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any,
-    scratch: Any, at: int, ignored_too: bool,
+    logits: Any,
+    soft: Any,
+    options: Any,
+    lo: int,
+    count: int,
+    label: Any,
+    scratch: Any,
+    at: int,
+    ignored_too: bool,
 ) -> None:
     x, stride, first = logits.data, logits.class_stride, place(logits, lo)
     totals, minus, values = scratch[TOTAL, at:], scratch[MINUS, at:], scratch[VALUE, at:]
@@ -155,8 +183,16 @@ def _sum_planes(
 
 @inlined
 def sum_step(
-    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
-    scratch: Any, at: int, ignored_too: bool,
+    logits: Any,
+    soft: Any,
+    options: Any,
+    lo: int,
+    count: int,
+    label: Any,
+    lanes: Any,
+    scratch: Any,
+    at: int,
+    ignored_too: bool,
 ) -> None:
     """Fills in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
 
@@ -165,8 +201,6 @@ def sum_step(
     """
     scratch[CAREFUL, at : at + count] = 0.0
     if logits.class_stride == 1:
-        _sum_rows(
-            logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too
-        )
+        _sum_rows(logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too)
     else:
         _sum_planes(logits, soft, options, lo, count, label, scratch, at, ignored_too)

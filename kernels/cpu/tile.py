@@ -124,12 +124,14 @@ def take_logarithms(scratch: Any, at: int, count: int, scale: float, like: Any) 
 def log_sum_exp(scratch: Any, at: int, options: Any) -> float:
     """The natural logarithm of the sum of the exponentials of one position's logits."""
     if scratch[CAREFUL, at] != 0.0:
-        return options.unit * scratch[PEAK, at] + math.log(scratch[TOTAL, at])  # type: ignore[no-any-return]
-    return (scratch[LOG2, at] - scratch[MINUS, at]) * options.to_nats  # type: ignore[no-any-return]
+        return options.unit * scratch[PEAK, at] + math.log(scratch[TOTAL, at])
+    return (scratch[LOG2, at] - scratch[MINUS, at]) * options.to_nats
 
 
 @inlined
-def weigh_tile(scratch: Any, label: Any, soft: bool, labels: Any, lo: int, count: int, options: Any) -> None:
+def weigh_tile(
+    scratch: Any, label: Any, soft: bool, labels: Any, lo: int, count: int, options: Any
+) -> None:
     """LOSS and WEIGHT (a position's share of a mean's denominator) from the rest."""
     log_probs, logs, smooths = scratch[LOG_PROB], scratch[LOG2], scratch[SMOOTH]
     losses, weights, masses = scratch[LOSS], scratch[WEIGHT], scratch[MASS]

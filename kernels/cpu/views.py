@@ -162,15 +162,13 @@ def labels_of(problem: Problem, first: int, count: int) -> Labels:
     weights = problem.sample_weight
     part = np.empty(0) if weights is None else weights[first : first + count]
     if problem.labels is None:
-        return Labels(
-            **empty, count=0, mask=-1, ignores=False, ignore_index=-1, sample_weight=part
-        )
+        return Labels(**empty, given=0, mask=-1, ignores=False, ignore_index=-1, sample_weight=part)
     labels, ignore = problem.labels[first : first + count], problem.ignore_index
     size, kind = labels.itemsize, np.iinfo(labels.dtype)
     empty[f"int{8 * size}s"] = layout.readable(labels.view(f"<i{size}"))
     return Labels(
         **empty,
-        count=count,
+        given=count,
         mask=2 ** (8 * size) - 1 if kind.min == 0 and size < 8 else -1,
         ignores=kind.min <= ignore <= kind.max,
         ignore_index=ignore,

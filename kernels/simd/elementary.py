@@ -154,9 +154,8 @@ def _log2(x: Any) -> Any:
     return log2_float64
 
 
-
 def tanh(z: Any) -> Any:
-    """tanh in each lane; NaN stays NaN. Largest error 1.5e-7 in float32 and 4e-16 in float64."""
+    """Tanh in each lane; NaN stays NaN. Largest error 1.5e-7 in float32 and 4e-16 in float64."""
     raise NotImplementedError("for compiled code only")
 
 

@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """A SIMD value of ``count`` scalars; it lives in registers, never in an array."""
 
     def __init__(self, scalar: Any, count: int) -> None:
@@ -32,7 +32,7 @@ class Lanes(types.Type):  # type: ignore[misc]
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, lanes: Lanes) -> None:
         scalar = manager.lookup(lanes.scalar).get_value_type()
         super().__init__(manager, lanes, ir.VectorType(scalar, lanes.count))
@@ -166,7 +166,6 @@ mantissa = _elementwise(1, _mantissa)
 biased_exponent = _elementwise(1, _biased_exponent)
 
 
-
 def _operation(function: Any) -> Any:
     def typed(a: Any, b: Any) -> Any:
         def apply(a: Any, b: Any) -> Any:
@@ -183,7 +182,6 @@ for _operator, _function in (
     (operator.mul, multiply),
     (operator.truediv, divide),
 ):
-
     overload(_operator)(_operation(_function))
 
 
@@ -206,8 +204,6 @@ def _across(emit: Callable[..., Any]) -> Any:
         return lanes.scalar(lanes), codegen
 
     return fold
-
-
 
 
 @intrinsic

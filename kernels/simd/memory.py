@@ -134,9 +134,7 @@ def _store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) ->
         mask = _first(builder, args[2], value)
         function = cgutils.get_or_insert_function(
             builder.module,
-            ir.FunctionType(
-                ir.VoidType(), [args[3].type, pointer.type, ir.IntType(32), mask.type]
-            ),
+            ir.FunctionType(ir.VoidType(), [args[3].type, pointer.type, ir.IntType(32), mask.type]),
             f"llvm.masked.store.v{value.count}f{bits}.p0",
         )
         align = ir.Constant(ir.IntType(32), bits // 8)
@@ -206,7 +204,7 @@ else:
 def element(array: Any, index: int) -> float:
     """One element as a float64, exactly."""
     _check(array, index, 1)
-    return _element(array, index)  # type: ignore[no-any-return]
+    return _element(array, index)
 
 
 @inlined

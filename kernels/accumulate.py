@@ -1,0 +1,71 @@
+"""A loss over more rows than are at hand at once: fed in parts, merged from machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels.answer import impossible_label, mean
+from kernels.cpu.launch import ImpossibleLabel, compute
+from kernels.errors import InvalidInput
+from kernels.problem import EMPTY, Array, check
+from kernels.reduce import BLOCK, add_blocks, sum_all_blocks
+from kernels.scalars import named
+
+
+class LossAccumulator:
+    """The sum or mean of a loss over rows that arrive in parts.
+
+    Fed in order, in parts of any size, it holds the bits that one call with all rows gives: both
+    add within the same blocks of positions (``kernels.reduce``), and an unfinished block is kept
+    value by value. ``options`` are those of ``cross_entropy`` that are the same for all rows.
+    """
+
+    def __init__(self, *, reduction: str = "mean", empty: str = "nan", **options: Any) -> None:
+        self._mean = named("reduction", reduction, ("mean", "sum")) == "mean"
+        self._empty = named("empty", empty, EMPTY)
+        for name in ("outputs", "sample_weight"):
+            if name in options:
+                raise InvalidInput(f"{name} is not an option of an accumulator", field=name)
+        self._options = options
+        self._total, self._weight = 0.0, 0.0
+        self._pending = np.empty((2, 0))
+        self._dtype: np.dtype[Any] | None = None
+
+    def update(self, logits: Any, labels: Any, *, sample_weight: Any = None) -> None:
+        """Adds rows, as ``cross_entropy`` takes them. Raises ``InvalidInput``, and adds nothing."""
+        problem = check(logits, labels, sample_weight=sample_weight, **self._options)
+        try:
+            arrays = compute(problem, ("losses", "weights"))[1]
+        except ImpossibleLabel as error:
+            raise impossible_label(problem, error.position) from None
+        fresh = np.stack([arrays["losses"], arrays["weights"]])
+        values = np.concatenate([self._pending, fresh], axis=1)
+        whole = values.shape[1] // BLOCK * BLOCK
+        self._add(values[:, :whole])
+        self._pending = values[:, whole:].copy()
+        self._dtype = np.result_type(self._dtype or np.float32, problem.dtype.result)
+
+    def merge(self, other: LossAccumulator) -> None:
+        """Adds what ``other`` holds, as if its rows came after these, up to float64 rounding."""
+        self._add(self._pending)
+        self._pending = other._pending.copy()
+        self._total += other._total
+        self._weight += other._weight
+        self._dtype = np.result_type(self._dtype or np.float32, other._dtype or np.float32)
+
+    def result(self) -> Array:
+        """The reduced loss of all rows so far: a scalar of the losses' type."""
+        rest = add_blocks(sum_all_blocks(self._pending))
+        total, weight = self._total + rest[0], self._weight + rest[1]
+        smooth = bool(self._options.get("label_smoothing"))
+        value = np.asarray(total)
+        if self._mean:
+            value = mean(total, weight, self._empty, total != 0.0 and not smooth)
+        return value.astype(self._dtype or np.float32)
+
+    def _add(self, values: Array) -> None:
+        for loss, weight in sum_all_blocks(values):
+            self._total += loss
+            self._weight += weight

@@ -1,0 +1,49 @@
+"""Options that are one value each: what they may be, and what is said of one that may not."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from kernels.errors import InvalidInput
+
+# What an option's value must be, in words and as a test; each test is false for NaN.
+_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "label_smoothing": ("between 0.0 and 1.0", lambda value: 0.0 <= value <= 1.0),
+    "temperature": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
+    "softcap": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
+    "z_loss": ("zero, or positive and finite", lambda value: 0.0 <= value < math.inf),
+}
+
+
+def named(option: str, value: Any, names: tuple[str, ...]) -> str:
+    """``value``, which must be one of ``names``."""
+    if value not in names:
+        listed = ", ".join(f'"{name}"' for name in names)
+        raise InvalidInput(f"{option} must be one of {listed}, not {value!r:.50}", field=option)
+    return str(value)
+
+
+def integer(name: str, value: Any) -> int:
+    """``value`` as an integer of 64 bits."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise InvalidInput(f"{name} must be an integer, not {value!r:.50}", field=name) from None
+    if not -(2**63) <= whole < 2**63:
+        raise InvalidInput(f"{name} must fit in 64 bits, not {whole!s:.50}", field=name)
+    return whole
+
+
+def number(name: str, value: Any) -> float:
+    """``value`` as a float that is right for the option ``name``."""
+    words, is_right = _NUMBERS[name]
+    try:
+        real = float(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{name} must be a number, not {value!r:.50}", field=name) from None
+    if not is_right(real):
+        raise InvalidInput(f"{name} must be {words}, not {real}", field=name)
+    return real
