@@ -49,9 +49,9 @@ class Options(NamedTuple):
     ``scale`` turns logits into exponents of 2, and ``to_nats`` a loss in base 2 into the loss.
     ``unit`` (1 / temperature) multiplies the logits, once ``cap`` has capped them softly (None: not
     at all). ``keep`` is 1 - label smoothing, ``spread`` label smoothing / classes. ``weight`` is
-    float64, one a class, or empty; ``lane_weight`` the same in the type that the logits are computed
-    in, ones where no weights were given, and empty where nothing sums over classes; ``mass`` is its
-    sum. ``probs``: softmax is wanted, not its logarithm. ``upstream`` is the derivative of what is
+    float64, one a class, or empty; ``lane_weight`` the same in the logits' compute type, ones where
+    no weights were given, and empty where nothing sums over classes; ``mass`` is its sum.
+    ``probs``: softmax is wanted, not its logarithm. ``upstream`` is the derivative of what is
     wanted the gradient of by each loss. ``outputs``: some beside the loss are wanted;
     ``ignored_too``: some of ignored positions.
     """

@@ -34,9 +34,9 @@ def _weigh_gradient(
 ) -> None:
     """PUSH, PULL and OWN: the gradient by class c is PUSH * p[c] - PULL * q[c] - OWN * (c == y).
 
-    With q as in ``rows.sum_soft`` (class weights times ``spread`` for class indices), and 2 * z_loss *
-    log_sum_exp more in PUSH for z-loss: the derivatives of the loss's terms. Without options that
-    is p - onehot.
+    With q as in ``rows.sum_soft`` (class weights times ``spread`` for class indices), and for
+    z-loss 2 * z_loss * log_sum_exp more in PUSH: the derivatives of the loss's terms. Without
+    options that is p - onehot.
     """
     for i in range(at, at + count):
         scratch[PUSH, i], scratch[PULL, i], scratch[OWN, i] = 0.0, 0.0, 0.0
