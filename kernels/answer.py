@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,9 +115,10 @@ def mean(total: float, weight: float, empty: str, cancelled: bool = False) -> Ar
 
     Weights that ``cancelled`` are not nothing: their mean is infinite, as in PyTorch.
     """
-    if weight != 0.0 or cancelled:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.float64(total) / weight)
+    if weight != 0.0:
+        return np.asarray(total / weight)
+    if cancelled:
+        return np.asarray(math.copysign(math.inf, total) if total == total else math.nan)
     if empty == "error":
         raise InvalidInput(
             "the mean is over nothing: there are no labels, or all are ignored or weigh 0",

@@ -7,6 +7,7 @@ transposition of the outer axes), chunks of it are copied into order, never the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -72,6 +73,18 @@ def strided(array: Array, axis: int) -> Strided | None:
     """
     if not array.flags.aligned:
         return None
+    if array.flags.c_contiguous:
+        outer_size, inner_size = math.prod(array.shape[:axis]), math.prod(array.shape[axis + 1 :])
+        classes = array.shape[axis]
+        return Strided(
+            readable(array.reshape(-1)),
+            outer_size,
+            classes,
+            inner_size,
+            classes * inner_size,
+            inner_size,
+            1,
+        )
     steps = tuple(step // array.itemsize for step in array.strides)
     if any(step < 0 for step in steps) or any(step % array.itemsize for step in array.strides):
         return None

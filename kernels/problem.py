@@ -143,6 +143,13 @@ def widened(array: Array) -> Array:
     return array.astype(np.float32) if dtype is dtypes.FLOAT16 else array
 
 
+def _flat(labels: Array) -> Array:
+    """``labels`` in one dimension; a copy where they are not contiguous and aligned."""
+    if not (labels.flags.c_contiguous and labels.flags.aligned):
+        labels = np.array(labels, order="C")
+    return labels.reshape(-1)
+
+
 def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
     """Class probabilities as a kernel view; converted only where float64 meets a narrower type."""
     dtype = dtypes.of(soft)
@@ -247,7 +254,7 @@ def check(
         array,
         dtype,
         axis,
-        None if indices is None else np.require(indices, requirements=["C", "A"]).reshape(-1),
+        None if indices is None else _flat(indices),
         None if soft is None else _computed_like(soft, dtype),
         _weights("weight", weight, (classes,), "class"),
         ignore_index,

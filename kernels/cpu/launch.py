@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -20,7 +23,8 @@ from kernels.problem import Array, Problem
 SERIAL = 32768
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
-PER_POSITION = {
+_KEPT = threading.local()
+PER_POSITION: dict[str, Any] = {
     "losses": np.float64,
     "weights": np.float64,
     "per_element": None,
@@ -39,6 +43,13 @@ class ImpossibleLabel(Exception):
         self.position = position
 
 
+@lru_cache
+def _no_results(dtype: DType) -> Results:
+    """Results of which none are wanted, each of its type."""
+    empty = {name: np.empty(0, kind or dtype.result) for name, kind in PER_POSITION.items()}
+    return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
+
+
 def _tile_size(view: View) -> int:
     """Positions a tile: whole blocks of the reduction, of about ``TILE`` elements."""
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
@@ -52,6 +63,16 @@ def _workers(view: View, tile_size: int) -> int:
 
 
 def _scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
+    """Room for ``workers``; a thread keeps what it needs for itself, and so for small work."""
+    kept: dict[Any, Scratch] = _KEPT.__dict__
+    if workers > 1:
+        return _new_scratch(workers, tile_size, dtype)
+    if (tile_size, dtype) not in kept:
+        kept[tile_size, dtype] = _new_scratch(1, tile_size, dtype)
+    return kept[tile_size, dtype]
+
+
+def _new_scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
     # Positions that are ignored keep what was there: ones are harmless.
     return Scratch(
         np.empty((workers, tile_size), np.int64),
@@ -72,8 +93,9 @@ def compute(
     dtype, positions = problem.dtype, problem.positions
     per_class = PerClass(problem, wanted)
     arrays = {
-        name: np.empty(positions if name in wanted else 0, kind or dtype.result)
+        name: np.empty(positions, kind or dtype.result)
         for name, kind in PER_POSITION.items()
+        if name in wanted
     }
     options = options_of(problem, wanted, upstream)
     kernel = nll_kernel if problem.normalised else cross_entropy_kernel
@@ -81,13 +103,14 @@ def compute(
     for first, logits, soft in pieces(problem, per_class.as_logits):
         stop, size = first + logits.positions, _tile_size(logits)
         workers = _workers(logits, size)
-        results = Results(
-            blocks[first // reduce.BLOCK :],
-            np.full(workers, logits.positions),
+        results = _no_results(dtype)._replace(
+            blocks=blocks[first // reduce.BLOCK :],
+            bad=np.full(workers, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
         )
         run(
             kernel,
+            (logits.data.dtype, soft.data.dtype, options.cap is None),
             workers,
             size,
             logits,
@@ -98,7 +121,7 @@ def compute(
             *per_class.views(first, logits),
             _scratch(workers, size, dtype),
         )
-        wrong = int(results.bad.min())
+        wrong = min(results.bad.tolist())
         if wrong < logits.positions:
             raise ImpossibleLabel(first + wrong)
     return blocks, {**arrays, **per_class.arrays()}

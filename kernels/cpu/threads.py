@@ -11,7 +11,7 @@ threading layer (SIGABRT). With one worker there is no loop, and no lock.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from numba import prange, types
@@ -62,20 +62,37 @@ def _in_parallel(
         )
 
 
-def _address(kernel: Any, arguments: tuple[Any, ...]) -> int:
-    """Where ``kernel``'s code for ``arguments`` is, compiled or loaded now if need be."""
+class _Code(NamedTuple):
+    """A kernel compiled for some types of arguments: its address, and a call from Python."""
+
+    address: int
+    call: Any
+
+
+_COMPILED: dict[tuple[Any, ...], _Code] = {}
+
+
+def _compiled(kernel: Any, arguments: tuple[Any, ...]) -> _Code:
+    """``kernel``'s code for ``arguments``, compiled or loaded now if need be."""
     signature = (types.intp, types.intp, *map(numba.typeof, arguments))
     if signature not in kernel.overloads:
         kernel.compile(signature)
-    compiled = kernel.overloads[signature]
-    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+    overload = kernel.overloads[signature]
+    address = overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
+    return _Code(address, overload.entry_point)
 
 
-def run(kernel: Any, workers: int, *arguments: Any) -> None:
-    """Runs ``kernel`` on ``workers`` threads, the caller's among them, to its end."""
+def run(kernel: Any, key: tuple[Any, ...], workers: int, *arguments: Any) -> None:
+    """Runs ``kernel`` on ``workers`` threads, the caller's among them, to its end.
+
+    All arguments of one ``key`` are of the same Numba types: finding these out anew takes longer
+    than a small loss.
+    """
+    code = _COMPILED.get((kernel, *key))
+    if code is None:
+        code = _COMPILED[(kernel, *key)] = _compiled(kernel, arguments)
     if workers == 1:
-        kernel(0, 1, *arguments)
+        code.call(0, 1, *arguments)
         return
-    address = _address(kernel, arguments)
     with _ONE_AT_A_TIME:
-        _in_parallel(address, workers, *arguments)
+        _in_parallel(code.address, workers, *arguments)

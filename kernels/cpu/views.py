@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from kernels import layout
 from kernels.cpu import tile
 from kernels.cpu.arguments import Labels, Options, View
+from kernels.dtypes import DType
 from kernels.problem import Array, Problem
 
 # Elements that a copied chunk of an awkward layout holds: enough work for all threads.
@@ -43,6 +45,7 @@ def row_view(rows: Array) -> View:
     return View(rows.reshape(-1), positions, classes, 1, classes, 0, 1)
 
 
+@lru_cache
 def no_view(dtype: np.dtype[Any]) -> View:
     """A view of nothing, typed as one of ``dtype``."""
     return row_view(np.empty((0, 1), dtype))
@@ -58,10 +61,12 @@ class PerClass:
         self._names = [name for name in PER_CLASS if name in wanted]
         self._dtype = problem.dtype.result
         self._axis = problem.axis
+        self._rows = False
+        self._arrays: dict[str, Array] = {}
+        if not self._names:
+            return
         alike = np.empty_like(problem.logits, dtype=self._dtype)
-        self._rows = not self._names or not _alike(
-            view_of(problem.logits, problem.axis), view_of(alike, problem.axis)
-        )
+        self._rows = not _alike(view_of(problem.logits, problem.axis), view_of(alike, problem.axis))
         self._shape = np.moveaxis(problem.logits, problem.axis, -1).shape
         if self._rows:
             shape = (problem.positions, problem.classes)
@@ -72,7 +77,7 @@ class PerClass:
     @property
     def as_logits(self) -> bool:
         """Whether the logits may be read where they lie."""
-        return not self._names or not self._rows
+        return not self._rows
 
     def views(self, first: int, logits: View) -> list[View]:
         """A view for each of ``PER_CLASS``, for the ``logits`` from position ``first`` on."""
@@ -131,46 +136,76 @@ def pieces(problem: Problem, as_logits: bool) -> Iterator[tuple[int, View, View]
         first += len(piece)
 
 
-def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Options:
-    """The arithmetic's constants for ``problem``; see ``Options``."""
-    compute, classes = problem.dtype.result.type, problem.classes
-    unit = 1.0 / problem.temperature
-    scale = float(compute(LOG2E * unit))
-    sums = problem.soft is not None or problem.label_smoothing > 0.0
-    each = np.ones(classes if sums else 0) if problem.weight is None else problem.weight
+@lru_cache
+def _constants(
+    dtype: DType, temperature: float, cap: float | None, wanted: tuple[str, ...]
+) -> Options:
+    """``Options`` but for what depends on the labels and weights."""
+    unit = 1.0 / temperature
+    scale = float(dtype.result.type(LOG2E * unit))
     return Options(
         scale=scale,
-        to_nats=1.0 if problem.normalised else unit / scale,
+        to_nats=unit / scale,
         unit=unit,
-        cap=problem.softcap,
-        keep=1.0 - problem.label_smoothing,
-        spread=problem.label_smoothing / max(classes, 1),
-        z_loss=problem.z_loss,
-        weight=np.empty(0) if problem.weight is None else problem.weight,
-        lane_weight=(each if sums else each[:0]).astype(problem.dtype.result),
-        mass=float(each.sum()),
+        cap=cap,
+        keep=1.0,
+        spread=0.0,
+        z_loss=0.0,
+        weight=np.empty(0),
+        lane_weight=np.empty(0, dtype.result),
+        mass=0.0,
         probs="probs" in wanted,
-        upstream=upstream,
+        upstream=1.0,
         outputs=bool(set(wanted) - {"loss", "per_element"}),
         ignored_too=bool(set(wanted) & {"log_sum_exp", "entropy", "prediction", "log_probs"}),
     )
 
 
+def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Options:
+    """The arithmetic's constants for ``problem``; see ``Options``."""
+    changes: dict[str, Any] = {"z_loss": problem.z_loss, "upstream": upstream}
+    if problem.normalised:
+        changes["to_nats"] = 1.0
+    if problem.weight is not None:
+        changes["weight"] = problem.weight
+    if problem.soft is not None or problem.label_smoothing > 0.0:
+        each = np.ones(problem.classes) if problem.weight is None else problem.weight
+        changes["keep"] = 1.0 - problem.label_smoothing
+        changes["spread"] = problem.label_smoothing / problem.classes
+        changes["lane_weight"] = each.astype(problem.dtype.result)
+        changes["mass"] = float(each.sum())
+    constants = _constants(problem.dtype, problem.temperature, problem.softcap, wanted)
+    return constants._replace(**changes)
+
+
+_NO_LABELS = Labels(
+    int8s=np.empty(0, np.int8),
+    int16s=np.empty(0, np.int16),
+    int32s=np.empty(0, np.int32),
+    int64s=np.empty(0, np.int64),
+    given=0,
+    mask=-1,
+    ignores=False,
+    ignore_index=-1,
+    sample_weight=np.empty(0),
+)
+
+
 def labels_of(problem: Problem, first: int, count: int) -> Labels:
     """The kernels' labels for ``count`` positions from ``first`` on."""
-    empty = {f"int{bits}s": np.empty(0, f"<i{bits // 8}") for bits in (8, 16, 32, 64)}
-    weights = problem.sample_weight
-    part = np.empty(0) if weights is None else weights[first : first + count]
-    if problem.labels is None:
-        return Labels(**empty, given=0, mask=-1, ignores=False, ignore_index=-1, sample_weight=part)
-    labels, ignore = problem.labels[first : first + count], problem.ignore_index
-    size, kind = labels.itemsize, np.iinfo(labels.dtype)
-    empty[f"int{8 * size}s"] = layout.readable(labels.view(f"<i{size}"))
-    return Labels(
-        **empty,
-        given=count,
-        mask=2 ** (8 * size) - 1 if kind.min == 0 and size < 8 else -1,
-        ignores=kind.min <= ignore <= kind.max,
-        ignore_index=ignore,
-        sample_weight=part,
-    )
+    changes: dict[str, Any] = {}
+    if problem.sample_weight is not None:
+        changes["sample_weight"] = problem.sample_weight[first : first + count]
+    if problem.labels is not None:
+        labels = problem.labels[first : first + count]
+        size, unsigned = labels.itemsize, labels.dtype.kind == "u"
+        bits = 8 * size
+        lowest, highest = (
+            (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        )
+        changes[f"int{bits}s"] = layout.readable(labels.view(f"<i{size}"))
+        changes["given"] = count
+        changes["mask"] = highest if unsigned and size < 8 else -1
+        changes["ignores"] = lowest <= problem.ignore_index <= highest
+        changes["ignore_index"] = problem.ignore_index
+    return _NO_LABELS._replace(**changes)
