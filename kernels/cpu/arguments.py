@@ -53,7 +53,8 @@ class Options(NamedTuple):
     no weights were given, and empty where nothing sums over classes; ``mass`` is its sum.
     ``probs``: softmax is wanted, not its logarithm. ``upstream`` is the derivative of what is
     wanted the gradient of by each loss. ``outputs``: some beside the loss are wanted;
-    ``ignored_too``: some of ignored positions.
+    ``ignored_too``: some of ignored positions. ``segments``: the ``rows.sum_part`` of each segment
+    of each row, where threads shared the rows, or empty.
     """
 
     scale: float
@@ -70,6 +71,7 @@ class Options(NamedTuple):
     upstream: float
     outputs: bool
     ignored_too: bool
+    segments: Any
 
 
 class Results(NamedTuple):

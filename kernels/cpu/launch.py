@@ -13,7 +13,8 @@ import numpy as np
 from kernels import reduce
 from kernels.cpu import tile
 from kernels.cpu.arguments import Results, Scratch, View
-from kernels.cpu.loss import cross_entropy_kernel, nll_kernel
+from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
+from kernels.cpu.rows import SEGMENT
 from kernels.cpu.threads import run
 from kernels.cpu.views import PerClass, labels_of, options_of, pieces
 from kernels.dtypes import DType
@@ -23,6 +24,8 @@ from kernels.problem import Array, Problem
 SERIAL = 32768
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
+# Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
+SHARED = 1024
 _KEPT = threading.local()
 PER_POSITION: dict[str, Any] = {
     "losses": np.float64,
@@ -50,16 +53,26 @@ def _no_results(dtype: DType) -> Results:
     return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
 
 
-def _tile_size(view: View) -> int:
-    """Positions a tile: whole blocks of the reduction, of about ``TILE`` elements."""
+def _plan(view: View, shared: bool) -> tuple[int, int]:
+    """``(positions a tile, workers)``.
+
+    A tile is some blocks of the reduction, of about ``TILE`` elements, so that blocks are summed
+    where their losses are; but positions that are ``shared`` are dealt out one by one.
+    """
+    threads = 1 if view.positions * view.classes <= SERIAL else numba.get_num_threads()
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
-    return min(max(rows, reduce.BLOCK), tile.LARGEST)
+    size = min(max(rows, reduce.BLOCK), tile.LARGEST)
+    if shared and view.positions < size * threads:
+        size = -(-view.positions // threads)
+    return size, min(threads, -(-view.positions // size))
 
 
-def _workers(view: View, tile_size: int) -> int:
-    if view.positions * view.classes <= SERIAL:
-        return 1
-    return min(numba.get_num_threads(), -(-view.positions // tile_size))
+def _segments(view: View) -> int:
+    """Segments of all rows, where threads have to share these; else 0."""
+    threads = numba.get_num_threads()
+    if view.class_stride != 1 or view.classes <= SEGMENT or view.positions >= threads:
+        return 0
+    return view.positions * -(-view.classes // SEGMENT)
 
 
 def _scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
@@ -92,26 +105,28 @@ def compute(
     """
     dtype, positions = problem.dtype, problem.positions
     per_class = PerClass(problem, wanted)
+    shared = positions < SHARED and problem.logits.size > SERIAL
     arrays = {
         name: np.empty(positions, kind or dtype.result)
         for name, kind in PER_POSITION.items()
-        if name in wanted
+        if name in wanted or (shared and name in ("losses", "weights"))
     }
     options = options_of(problem, wanted, upstream)
     kernel = nll_kernel if problem.normalised else cross_entropy_kernel
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
     for first, logits, soft in pieces(problem, per_class.as_logits):
-        stop, size = first + logits.positions, _tile_size(logits)
-        workers = _workers(logits, size)
+        stop = first + logits.positions
+        size, workers = _plan(logits, shared)
         results = _no_results(dtype)._replace(
             blocks=blocks[first // reduce.BLOCK :],
             bad=np.full(workers, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
         )
-        run(
-            kernel,
-            (logits.data.dtype, soft.data.dtype, options.cap is None),
-            workers,
+        key = (logits.data.dtype, soft.data.dtype, options.cap is None)
+        segments = 0 if problem.normalised else _segments(logits)
+        if segments:
+            options = options._replace(segments=np.empty((segments, 2)))
+        arguments = (
             size,
             logits,
             soft,
@@ -121,7 +136,13 @@ def compute(
             *per_class.views(first, logits),
             _scratch(workers, size, dtype),
         )
+        if segments:
+            threads = min(numba.get_num_threads(), segments)
+            run(segments_kernel, key, threads, *arguments)
+        run(kernel, key, workers, *arguments)
         wrong = min(results.bad.tolist())
         if wrong < logits.positions:
             raise ImpossibleLabel(first + wrong)
+    if shared:
+        blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
     return blocks, {**arrays, **per_class.arrays()}

@@ -12,6 +12,7 @@ from typing import Any
 from kernels.compiled import inlined, kernel
 from kernels.cpu.arguments import place
 from kernels.cpu.outputs import output_step
+from kernels.cpu.rows import sum_part
 from kernels.cpu.sums import step_size, sum_step
 from kernels.cpu.tile import (
     LOG_PROB,
@@ -147,3 +148,27 @@ def nll_kernel(
             scratch[LOG_PROB, i] = element(x, at)
         weigh_tile(scratch, label, False, labels, lo, count, options)
         _give_losses(results, scratch, lo, count)
+
+
+@kernel
+def segments_kernel(
+    worker: int,
+    workers: int,
+    tile: int,
+    logits: Any,
+    soft: Any,
+    labels: Any,
+    options: Any,
+    results: Any,
+    log_probs: Any,
+    gradient: Any,
+    scratches: Any,
+) -> None:
+    """Fills ``options.segments``: few long rows of contiguous classes, shared by many threads."""
+    count = options.segments.shape[0]
+    parts = count // logits.positions
+    for i in range(count * worker // workers, count * (worker + 1) // workers):
+        position = i // parts
+        first, part = place(logits, position), i - position * parts
+        total, shift = sum_part(logits.data, first, logits.classes, part, options)
+        options.segments[i, 0], options.segments[i, 1] = total, shift

@@ -100,12 +100,26 @@ def merge(
 
 
 @inlined
-def sum_row(x: Any, first: int, classes: int, options: Any) -> tuple[float, float]:
-    """``(total, shift)`` of a whole row; a NaN total asks for ``careful_sum``."""
-    total, shift = sum_segment(x, first, min(classes, SEGMENT), options)
-    for start in range(SEGMENT, classes, SEGMENT):
-        size = min(SEGMENT, classes - start)
-        other, other_shift = sum_segment(x, first + start, size, options)
+def sum_part(x: Any, first: int, classes: int, part: int, options: Any) -> tuple[float, float]:
+    """``sum_segment`` of the row's segment number ``part``."""
+    start = part * SEGMENT
+    return sum_segment(x, first + start, min(SEGMENT, classes - start), options)
+
+
+@inlined
+def sum_row(x: Any, first: int, classes: int, options: Any, position: int) -> tuple[float, float]:
+    """``(total, shift)`` of a whole row; a NaN total asks for ``careful_sum``.
+
+    From ``options.segments``, where ``segments_kernel`` filled it for all positions.
+    """
+    parts = (classes + SEGMENT - 1) // SEGMENT
+    total, shift = 0.0, -LARGEST_SHIFT
+    for part in range(parts):
+        if options.segments.size:
+            known = options.segments[position * parts + part]
+            other, other_shift = known[0], known[1]
+        else:
+            other, other_shift = sum_part(x, first, classes, part, options)
         total, shift = merge(total, shift, other, other_shift)
     if abs(shift) == LARGEST_SHIFT:
         total = math.nan

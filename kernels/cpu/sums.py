@@ -53,7 +53,7 @@ def _sum_exactly(
 ) -> None:
     """All that ``scratch`` holds of one position with contiguous classes."""
     x, first = logits.data, place(logits, position)
-    total, shift = sum_row(x, first, logits.classes, options)
+    total, shift = sum_row(x, first, logits.classes, options, position)
     if math.isnan(total):
         careful_position(logits, soft, position, y, options, scratch, at)
         return

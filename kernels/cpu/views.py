@@ -158,6 +158,7 @@ def _constants(
         upstream=1.0,
         outputs=bool(set(wanted) - {"loss", "per_element"}),
         ignored_too=bool(set(wanted) & {"log_sum_exp", "entropy", "prediction", "log_probs"}),
+        segments=np.empty((0, 2)),
     )
 
 
