@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, pinned and hashed.
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check lock clean python
+.PHONY: help serve demo test bench check lock clean python
 
 SUITS := -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'
 # PYTHON=/path/to/python3 chooses another one.
@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/run.stamp
 DEV := $(VENV)/dev.stamp
+BENCH := $(VENV)/bench.stamp
 
 # Wheels only: with a source archive, pip would run code to build it, and want a compiler.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
@@ -26,6 +27,9 @@ demo: $(RUN) ## start the service, send it three examples, print the losses, sto
 
 test: $(DEV) ## run every test (ARGS="-k npz" for pytest's options)
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+bench: $(BENCH) ## measure kernels, peers and starts (ARGS="kernels --quick" to try it)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(DEV) ## lint, formatting and types
 	@$(BIN)/ruff check .
@@ -62,4 +66,9 @@ $(RUN): requirements/run.txt requirements/build.txt pyproject.toml | python
 $(DEV): $(RUN) requirements/dev.txt
 	@echo "adding the tools for tests to $(VENV)"
 	@$(LOCKED) -r requirements/dev.txt
+	@touch $@
+
+$(BENCH): $(RUN)
+	@echo "adding the peers to compare with to $(VENV)"
+	@$(INSTALL) --only-binary :all: --no-build-isolation --editable ".[bench]"
 	@touch $@

@@ -41,8 +41,8 @@ class SelfTestFailed(RuntimeError):
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Holds the cache's lock; without one where the cache is read-only."""
+def one_at_a_time() -> Iterator[None]:
+    """Holds the cache's lock, which does not nest; without one where the cache is read-only."""
     folder = Path(config.CACHE_DIR or Path(__file__).parent / "__pycache__")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def compile_common() -> None:
     Raises ``SelfTestFailed``.
     """
     start = time.monotonic()
-    with _alone():
+    with one_at_a_time():
         for dtype in EAGER:
             _compile(dtype)
     _check()

@@ -22,6 +22,13 @@ _PROBS = [
     [0.2, 0.2, 0.2, 0.2, 0.2],
 ]
 _ONE_HOT = [[0, 1, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [0, 0, 1, 0, 0]]
+_GRADIENT = [
+    [0.05, -0.2, 0.05, 0.05, 0.05],
+    [0.029633, 0.029633, 0.080551, 0.080551, -0.220367],
+    [0.013253, 0.097924, 0.036024, -0.152076, 0.004875],
+    [0.05, 0.05, -0.2, 0.05, 0.05],
+]
+_LIKELY = [0, 2, 1, 0]
 _LOSS = {"loss": 1.572180, "per_element": _PER_ELEMENT}
 
 # By path: name -> (summary, request, the answer's members).
@@ -52,6 +59,29 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
             },
             {"loss": 0.395495, "per_element": [[[0.551445, 0.239545]]]},
         ),
+        "training step": (
+            "The gradient by the logits, the label's rank and the likeliest class, in one pass",
+            _WORKED | {"outputs": ["loss", "gradient", "rank", "prediction"]},
+            {"loss": 1.572180, "gradient": _GRADIENT, "rank": [1, 4, 1, 2], "prediction": _LIKELY},
+        ),
+        "scaled logits": (
+            "Logits capped and divided by a temperature, a z-loss, and weighted samples",
+            {
+                "logits": [[10, -5, 2], [1, 2, 4]],
+                "labels": [0, 1],
+                "sample_weight": [1, 0.5],
+                "softcap": 5,
+                "temperature": 2,
+                "z_loss": 0.01,
+                "outputs": ["loss", "per_element", "log_sum_exp", "entropy"],
+            },
+            {
+                "loss": 0.642577,
+                "per_element": [0.288744, 0.675122],
+                "log_sum_exp": [2.629662, 2.249513],
+                "entropy": [0.538132, 0.984554],
+            },
+        ),
     },
     "/v1/nll_loss": {
         "worked": (
@@ -78,6 +108,11 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
             "The classes along axis 0",
             {"logits": [[0, 1], [0, 1]], "class_axis": 0},
             {"probs": [[0.5, 0.5], [0.5, 0.5]]},
+        ),
+        "sampling": (
+            "Logits capped, then sharpened by a temperature below 1",
+            {"logits": [[1, 2, 4]], "softcap": 3, "temperature": 0.5},
+            {"probs": [[0.030606, 0.146765, 0.822629]]},
         ),
     },
     "/v1/explain": {

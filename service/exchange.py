@@ -13,6 +13,7 @@ from fastapi import Request, Response
 
 from service import body, media, options
 from service.codecs import Codec, Limits, Message, TooLarge
+from service.codecs.json_text import written_size
 from service.errors import Disconnected, MissingTensor, NotAcceptable, NotReady
 from service.lane import Lane
 from service.settings import Settings
@@ -20,7 +21,7 @@ from service.settings import Settings
 T = TypeVar("T")
 Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 
-TENSORS = frozenset({"logits", "log_probs", "labels", "weight"})
+TENSORS = frozenset({"logits", "log_probs", "labels", "weight", "sample_weight"})
 
 # The largest bodies, in bytes, that are decoded without a change of thread: each about a
 # millisecond's work at most. One KiB of npz may inflate to a MiB.
@@ -131,7 +132,7 @@ def _check_tensors(operation: Operation, message: Message, settings: Settings) -
 
 
 def _check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
-    elements = sum(array.size for array in outputs.values())
+    elements = sum(map(written_size, outputs.values()))
     if reply.name == "json" and elements > limit:
         raise NotAcceptable(
             f"the answer holds {elements:,} numbers, and JSON at most {limit:,}:"

@@ -42,6 +42,9 @@ TENSORS = {
     " probabilities, floating and in exactly the logits' shape.",
     "weight": "One weight per class, `(C)`, finite: scales each element's loss by the weight of its"
     " label. By default all are 1.",
+    "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
+    " scales each element's loss, and counts in the denominator of a mean as class weights do."
+    " By default all are 1.",
 }
 # What is only needed where numbers do not say their type.
 _DTYPE = {
@@ -53,6 +56,17 @@ _DTYPE = {
 OUTPUTS = {
     "loss": "The loss as `reduction` says: one number, or with `none` the per-element losses.",
     "per_element": "The unreduced loss, in the labels' shape; 0 where the label is ignored.",
+    "log_sum_exp": "The logarithm of the sum of the exponentials of each element's logits, in the"
+    " labels' shape.",
+    "entropy": "The entropy of each element's softmax, in nats, in the labels' shape.",
+    "rank": "How many classes come before the label by their logits (of several alike, the first"
+    " class comes first), in the labels' shape: 0 where it is the likeliest, so that top-k accuracy"
+    " is the share below k; -1 where the label is ignored or a logit is NaN. Not for labels that"
+    " are probabilities.",
+    "prediction": "The class of the largest logit, the first of several alike, in the labels'"
+    " shape.",
+    "gradient": "The derivative of the loss, or with `none` of its sum, by each logit, in the"
+    " logits' shape; 0 where the label is ignored.",
     "log_probs": "The log-softmax, in the logits' shape.",
     "probs": "The softmax, in the logits' shape.",
     "softmax": "The softmax, in the logits' shape.",
@@ -176,7 +190,8 @@ def _request_content(operation: Operation) -> dict[str, Any]:
 
 def _success(operation: Operation) -> dict[str, Any]:
     examples = EXAMPLES[operation.path]
-    names = list(dict.fromkeys(name for _, _, reply in examples.values() for name in reply))
+    outputs = _properties(operation).get("outputs")
+    names: list[str] = outputs["items"]["enum"] if outputs else list(examples["worked"][2])
     members: dict[str, Any] = {name: _tensor(OUTPUTS[name]) for name in names}
     if "routes" in members:
         routes = examples["worked"][2]["routes"]

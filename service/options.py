@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -17,17 +18,32 @@ _NOT_OPTIONS = frozenset({"format"})
 _MOST_FIELDS = 64
 
 _Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+_Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
+
+# Log-probabilities are no logits: only their loss is known.
+NLL_OUTPUTS = ("loss", "per_element")
 
 
 def _split(value: Any) -> Any:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-def _known(names: list[str]) -> list[str]:
+def _known(known: tuple[str, ...], names: list[str]) -> list[str]:
     for name in names:
-        if name not in OUTPUTS:
-            raise ValueError(f"unknown output {shown(name)}: the outputs are {', '.join(OUTPUTS)}")
+        if name not in known:
+            listed = ", ".join(known)
+            raise ValueError(f"unknown output {shown(name)}: the outputs here are {listed}")
     return list(dict.fromkeys(names))
+
+
+def _some_of(known: tuple[str, ...]) -> Any:
+    return Field(
+        ["loss", "per_element"],
+        min_length=1,
+        max_length=_MOST_FIELDS,
+        description=f"What to return, a list or one text with commas: of {', '.join(known)}.",
+        json_schema_extra={"items": {"type": "string", "enum": list(known)}},
+    )
 
 
 class Options(BaseModel):
@@ -42,42 +58,52 @@ class Options(BaseModel):
     )
 
 
+class LogitOptions(Options):
+    """What every route takes that starts from logits."""
+
+    temperature: _Scale = Field(
+        1.0, description="What the logits are divided by, after `softcap`: from 1e-30 to 1e30."
+    )
+    softcap: _Scale | None = Field(
+        None,
+        description="Bound of the logits: each x is first made `softcap * tanh(x / softcap)`; from"
+        " 1e-30 to 1e30. By default there is none.",
+    )
+
+
 class LabelOptions(Options):
     """What every route takes that has labels."""
 
     ignore_index: _Integer = Field(
         -100,
         description="Label that marks an element as ignored: it contributes neither to the sum nor"
-        " to the count. Any integer; without effect on class-probability labels.",
+        " to the count. Any integer; below 0, and without effect, where labels are probabilities.",
     )
 
 
-class NllLossOptions(LabelOptions):
-    """Options of ``/v1/nll_loss``."""
+class LossOptions(LabelOptions):
+    """What every route takes that reduces losses."""
 
     reduction: Literal["none", "mean", "sum"] = Field(
         "mean",
         description="What `loss` is: the mean over the elements that count (weighted by the weights"
-        " of their labels), their sum, or with `none` every element's own.",
+        " of their labels and by `sample_weight`), their sum, or with `none` every element's own.",
     )
     empty: Literal["nan", "zero", "error"] = Field(
         "nan",
         description="What the mean over no elements is: NaN as in PyTorch, zero, or an error.",
     )
+
+
+class NllLossOptions(LossOptions):
+    """Options of ``/v1/nll_loss``."""
+
     outputs: Annotated[
-        list[str],
-        BeforeValidator(_split),
-        Field(min_length=1, max_length=64),
-        AfterValidator(_known),
-    ] = Field(
-        ["loss", "per_element"],
-        description="What to return: `loss`, reduced as `reduction` says; `per_element`, the"
-        " unreduced loss in the labels' shape. A list, or one text with commas.",
-        json_schema_extra={"items": {"type": "string", "enum": list(OUTPUTS)}},
-    )
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, NLL_OUTPUTS))
+    ] = _some_of(NLL_OUTPUTS)
 
 
-class CrossEntropyOptions(NllLossOptions):
+class CrossEntropyOptions(LossOptions, LogitOptions):
     """Options of ``/v1/cross_entropy``."""
 
     label_smoothing: float = Field(
@@ -86,6 +112,16 @@ class CrossEntropyOptions(NllLossOptions):
         le=1,
         description="Share of every label that is spread evenly over all classes, from 0 to 1.",
     )
+    z_loss: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Share of the squared log-sum-exp of its logits that is added to each"
+        " element's loss: zero, or positive and finite.",
+    )
+    outputs: Annotated[
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, OUTPUTS))
+    ] = _some_of(OUTPUTS)
 
 
 class ExplainOptions(LabelOptions):

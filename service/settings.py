@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="Worker processes: one is enough, since one request's kernel already uses every"
-        " core.",
+        " core; more share the cores, unless NUMBA_NUM_THREADS is set.",
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="Least severe level that is logged; info holds one line a request."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.warm import compile_common
-from service.codecs import CODECS, Limits
+from kernels.warm import compile_common, one_at_a_time
+from service.codecs import CODECS, Limits, json_scan
 from service.exchange import TENSORS
 
 _LIMITS = Limits(decoded_bytes=2**20)
@@ -14,6 +14,8 @@ _LIMITS = Limits(decoded_bytes=2**20)
 def warm_up() -> None:
     """Compile the kernels and the codecs; raises where either does not give what it must."""
     compile_common()
+    with one_at_a_time():
+        json_scan.compiled()
     tensors = {
         "logits": np.array([[0.5, -np.inf], [1e-9, 3.0]], np.float32),
         "labels": np.array([0, 1]),

@@ -22,8 +22,6 @@ PIN = re.compile(r"^(?P<name>[a-z0-9-]+)==(?P<version>\S+)", re.MULTILINE)
 OURS = {"kernels", "service", "benchmarks", "tests"}
 # A dependency's own base, of which it takes one version and no other: not ours to choose.
 INHERITED = {"llvmlite", "starlette"}
-# Import name -> distribution, where the two differ.
-DISTRIBUTIONS = {"ml_dtypes": "ml-dtypes", "pydantic_settings": "pydantic-settings"}
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -38,7 +36,10 @@ def declared(*extras: str) -> list[Requirement]:
 
 
 def imported(package: str) -> set[str]:
-    """The top-level names that ``package``'s modules import, the standard library's left out."""
+    """The top-level names that ``package``'s modules import or read the files of.
+
+    The standard library's are left out.
+    """
     names: set[str] = set()
     for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -46,6 +47,8 @@ def imported(package: str) -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "files":
+                names |= {str(item.value) for item in node.args if isinstance(item, ast.Constant)}
     return names - set(sys.stdlib_module_names)
 
 
@@ -92,7 +95,7 @@ def test_no_peer_is_locked() -> None:
     ids=["kernels", "service", "benchmarks", "tests"],
 )
 def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
-    names = {DISTRIBUTIONS.get(name, name) for name in imported(package)} - OURS
+    names = {canonicalize_name(name) for name in imported(package)} - OURS
     assert names <= {requirement.name for requirement in declared(*extras)} | INHERITED
 
 

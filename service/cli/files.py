@@ -11,7 +11,7 @@ from service.codecs import DecodeError, Limits, Message, npy
 from service.codecs.npz import CODEC as NPZ
 from service.codecs.safetensors_format import CODEC as SAFETENSORS
 
-TENSORS = ("logits", "labels", "weight")
+TENSORS = ("logits", "labels", "weight", "sample_weight")
 
 _CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
 

@@ -33,8 +33,8 @@ def command(
         list[Path],
         typer.Argument(
             metavar="FILE",
-            help="One .npz or .safetensors file with `logits`, `labels` and maybe `weight`;"
-            " or two .npy files: the logits, then the labels.",
+            help="One .npz or .safetensors file with `logits`, `labels` and maybe `weight` and"
+            " `sample_weight`; or two .npy files: the logits, then the labels.",
         ),
     ],
     worst: Annotated[
@@ -130,4 +130,12 @@ def _speakable(value: Any) -> Any:
     return value
 
 
-parameters.add(command, CrossEntropyOptions, ("class_axis", "ignore_index", "label_smoothing"))
+_OPTIONS = (
+    "class_axis",
+    "ignore_index",
+    "label_smoothing",
+    "temperature",
+    "softcap",
+    "z_loss",
+)
+parameters.add(command, CrossEntropyOptions, _OPTIONS)

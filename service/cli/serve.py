@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
@@ -24,6 +24,9 @@ REFUSED = 3
 # uvicorn's supervisor kills a worker that has been silent for 5 s, and Numba holds the GIL for
 # longer than that while it compiles.
 _WORKER_SILENCE_SECONDS = 60
+
+# Numba reads it as it is imported.
+_THREADS = "NUMBA_NUM_THREADS"
 
 _PROBES = frozenset({"/healthz", "/readyz"})
 
@@ -83,7 +86,7 @@ def command(**given: str | None) -> None:
     chosen = _settings({name: value for name, value in given.items() if value is not None})
     listening = _bind(chosen.host, chosen.port)
     # The workers are spawned, and each makes its application from the environment.
-    os.environ.update(chosen.environment())
+    os.environ.update(environment(chosen, os.environ))
     config = uvicorn.Config(
         "service.app:create_app",
         factory=True,
@@ -104,6 +107,16 @@ def command(**given: str | None) -> None:
         return
     if not started:
         raise typer.Exit(REFUSED)
+
+
+def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[str, str]:
+    """What the workers read: the settings and, unless ``present`` has it, their share of cores."""
+    made = chosen.environment()
+    if chosen.workers > 1 and _THREADS not in present:
+        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS, nor on Windows
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        made[_THREADS] = str(max(1, cores // chosen.workers))
+    return made
 
 
 def _run(config: Any, listening: socket.socket) -> bool:

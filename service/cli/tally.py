@@ -52,7 +52,7 @@ def score(
     worst: int,
     advance: Advance = lambda share: None,
 ) -> Score:
-    """Score ``tensors`` (logits, labels and maybe weight) and list the ``worst`` worst elements.
+    """Score ``tensors`` (logits, labels and maybe weights) and list the ``worst`` worst elements.
 
     The loss comes of one call of the kernel, so it has the bits that the service answers.
     ``advance`` is called with shares of the whole work, 1 in total, as they are done. Raises
@@ -63,8 +63,12 @@ def score(
         logits,
         labels,
         weight=tensors.get("weight"),
+        sample_weight=tensors.get("sample_weight"),
         ignore_index=chosen.ignore_index,
         label_smoothing=chosen.label_smoothing,
+        temperature=chosen.temperature,
+        softcap=chosen.softcap,
+        z_loss=chosen.z_loss,
         class_axis=chosen.class_axis,
         outputs=["loss", "per_element"],
     )

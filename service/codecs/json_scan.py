@@ -10,6 +10,7 @@ Every integer is int64 or uint64 on purpose: Numba makes a float64 of a sum of b
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,11 +168,13 @@ def _read_tensor(
             last = index[depth - 1] if depth > 0 else 0
 
 
-def _compiled(function: Any) -> Any:
-    """``function`` for the one type that each argument has, from the cache if it is there.
+@cache
+def compiled() -> Any:
+    """``_read_tensor`` for the one type that each argument has, from Numba's cache if it is there.
 
-    Numba's own stamp on the cache covers this file alone, not what is inlined from others nor
-    whether bounds are checked.
+    Not when this is imported: it takes 5 s where the cache is empty. ``service.warm`` calls it
+    before any request can. Numba's own stamp on the cache covers this file alone, not what is
+    inlined from others nor whether bounds are checked.
     """
     integer, several = types.int64, types.NamedTuple
     arrays = (types.float32[::1], types.float64[::1], types.uint16[::1], types.int64[::1])
@@ -183,7 +186,7 @@ def _compiled(function: Any) -> Any:
         types.NamedUniTuple(integer[::1], 2, Place),
         types.uint64[:, ::1],
     )
-    dispatcher = njit(nogil=True, error_model="numpy", _nrt=False)(function)
+    dispatcher = njit(nogil=True, error_model="numpy", _nrt=False)(_read_tensor)
     dispatcher.enable_caching()
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("json_*.py"))]
     stamp = hashlib.sha256(b"".join([*sources, bytes([bool(config.BOUNDSCHECK)])]))
@@ -191,6 +194,3 @@ def _compiled(function: Any) -> Any:
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     return dispatcher
-
-
-read_tensor = _compiled(_read_tensor)

@@ -71,7 +71,7 @@ _MISFITS = (json_scan.NOT_INTEGER, json_scan.BIG_INTEGER, json_scan.OVERFLOW)
 
 
 class Reading(NamedTuple):
-    """What the scanner said of a tensor: see ``json_scan.read_tensor``."""
+    """What the scanner said of a tensor: see ``json_scan``."""
 
     kind: Kind
     start: int
@@ -116,7 +116,7 @@ def read(body: memoryview, start: int, kind: Kind, room: int, end: int | None = 
     outputs[target.kind] = elements.view(outputs[target.kind].dtype)
     place = json_scan.Place(np.zeros(MAX_RANK, np.int64), np.zeros(MAX_RANK, np.int64))
     scratch = np.empty(SCRATCH, np.uint64)
-    status, at, length, number = json_scan.read_tensor(
+    status, at, length, number = json_scan.compiled()(
         text, start, target, json_scan.Outputs(*outputs), place, scratch
     )
     # The commas were those of other tensors if most of the room is left: give it back.

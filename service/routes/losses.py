@@ -7,7 +7,7 @@ from typing import Any
 
 import kernels
 from service.exchange import Arrays, Operation
-from service.options import CrossEntropyOptions, NllLossOptions, Options
+from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions, Options
 
 
 def _answered(function: Callable[..., Any], tensors: Arrays, options: Options) -> Arrays:
@@ -23,12 +23,12 @@ def _nll_loss(tensors: Arrays, options: NllLossOptions) -> Arrays:
     return _answered(kernels.nll_loss, tensors, options)
 
 
-def _log_softmax(tensors: Arrays, options: Options) -> Arrays:
-    return {"log_probs": kernels.log_softmax(tensors["logits"], class_axis=options.class_axis)}
+def _log_softmax(tensors: Arrays, options: LogitOptions) -> Arrays:
+    return {"log_probs": kernels.log_softmax(tensors["logits"], **options.model_dump())}
 
 
-def _softmax(tensors: Arrays, options: Options) -> Arrays:
-    return {"probs": kernels.softmax(tensors["logits"], class_axis=options.class_axis)}
+def _softmax(tensors: Arrays, options: LogitOptions) -> Arrays:
+    return {"probs": kernels.softmax(tensors["logits"], **options.model_dump())}
 
 
 OPERATIONS = (
@@ -36,9 +36,11 @@ OPERATIONS = (
         path="/v1/cross_entropy",
         summary="Cross-entropy of logits and labels",
         description="PyTorch's `cross_entropy`: minus the log-softmax of the logits at each label, "
-        "or, for class-probability labels, minus its mean under them.",
+        "or, for class-probability labels, minus its mean under them. In the same pass: the "
+        "gradient, the log-softmax, and of each position the log-sum-exp, the entropy, the label's "
+        "rank and the likeliest class.",
         needs=("logits", "labels"),
-        takes=("weight",),
+        takes=("weight", "sample_weight"),
         options=CrossEntropyOptions,
         compute=_cross_entropy,
     ),
@@ -47,7 +49,7 @@ OPERATIONS = (
         summary="Negative log-likelihood of log-probabilities and labels",
         description="PyTorch's `nll_loss`: minus the log-probability at each label.",
         needs=("log_probs", "labels"),
-        takes=("weight",),
+        takes=("weight", "sample_weight"),
         options=NllLossOptions,
         compute=_nll_loss,
     ),
@@ -58,7 +60,7 @@ OPERATIONS = (
         "class axis.",
         needs=("logits",),
         takes=(),
-        options=Options,
+        options=LogitOptions,
         compute=_log_softmax,
     ),
     Operation(
@@ -67,7 +69,7 @@ OPERATIONS = (
         description="The exponentials of the logits, scaled to sum to 1 along the class axis.",
         needs=("logits",),
         takes=(),
-        options=Options,
+        options=LogitOptions,
         compute=_softmax,
     ),
 )

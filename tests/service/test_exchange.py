@@ -90,6 +90,14 @@ def test_large_answers_are_not_written_as_json() -> None:
         assert client.send("/v1/softmax", body, wire.NPZ).status_code == 200
 
 
+def test_lists_without_numbers_count_as_well() -> None:
+    with limited(max_json_answer_elements=99) as (client, _):
+        for rows, status in ((100, 406), (99, 200)):
+            body = wire.npz_body({"logits": np.zeros((rows, 0), np.float32)})
+            response = client.send("/v1/softmax", body, wire.NPZ, accept=wire.JSON)
+            assert response.status_code == status
+
+
 def test_bodies_over_the_limit_are_refused() -> None:
     body = wire.npz_body(worked())
 

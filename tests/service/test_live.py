@@ -9,7 +9,7 @@ import socket
 from collections.abc import Coroutine
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+import kernels
 from service import errors
 from service.codecs import CODECS
 from service.examples import EXAMPLES
 from service.routes import OPERATIONS
+from tests.service.cases import ANSWERS
 from tests.service.conftest import Client
 
 CASES = [
@@ -74,6 +76,14 @@ def test_every_field_option_and_format_is_described(
     assert {parameter["name"] for parameter in parameters} == set(options)
     for media_type in content.keys() - {"application/json"}:
         assert all(name in content[media_type]["schema"]["description"] for name in operation.needs)
+
+
+def test_every_output_is_described(description: dict[str, Any]) -> None:
+    for path, outputs in ANSWERS.items():
+        success = description["paths"][path]["post"]["responses"]["200"]
+        members = success["content"]["application/json"]["schema"]["properties"]
+        assert members.keys() == ({*kernels.OUTPUTS} if path == "/v1/cross_entropy" else outputs)
+        assert all(member["description"] for member in members.values())
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.path)

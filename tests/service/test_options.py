@@ -6,19 +6,31 @@ from typing import Any
 
 import pytest
 
+import kernels
 from service import options
 from service.errors import InvalidOption
-from service.options import CrossEntropyOptions, ExplainOptions, NllLossOptions, Options
+from service.options import (
+    CrossEntropyOptions,
+    ExplainOptions,
+    LogitOptions,
+    NllLossOptions,
+    Options,
+)
 
 EVERY: dict[str, Any] = {
     "class_axis": -1,
     "ignore_index": -1,
     "label_smoothing": 0.25,
     "reduction": "sum",
+    "temperature": 0.5,
+    "softcap": 30.0,
+    "z_loss": 1e-4,
     "empty": "zero",
-    "outputs": ["per_element", "loss"],
+    "outputs": ["per_element", "gradient", "loss"],
 }
-AS_TEXT = {name: str(value) for name, value in EVERY.items()} | {"outputs": "per_element, loss"}
+AS_TEXT = {name: str(value) for name, value in EVERY.items()} | {
+    "outputs": "per_element, gradient ,loss"
+}
 
 
 def combined(
@@ -38,6 +50,9 @@ def test_the_defaults_are_those_of_pytorch() -> None:
         "ignore_index": -100,
         "label_smoothing": 0.0,
         "reduction": "mean",
+        "temperature": 1.0,
+        "softcap": None,
+        "z_loss": 0.0,
         "empty": "nan",
         "outputs": ["loss", "per_element"],
     }
@@ -71,6 +86,17 @@ def test_outputs_are_a_list_or_a_text(value: Any) -> None:
         ("label_smoothing", -0.1),
         ("label_smoothing", 1.5),
         ("label_smoothing", False),
+        ("temperature", 0),
+        ("temperature", -1.0),
+        ("temperature", None),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("softcap", 0.0),
+        ("softcap", "30"),
+        ("softcap", True),
+        ("z_loss", -1e-4),
+        ("z_loss", float("inf")),
+        ("z_loss", float("nan")),
         ("reduction", "average"),
         ("reduction", 1),
         pytest.param("reduction", "x" * 10**6, id="reduction-long"),
@@ -94,6 +120,7 @@ def test_a_value_of_the_wrong_type_is_named(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "query",
     ["class_axis=", "class_axis", "class_axis=1.5", "ignore_index=0x10", "label_smoothing=x",
+     "temperature=0", "temperature=nan", "softcap=", "softcap=none", "z_loss=-1", "z_loss=inf",
      "reduction=", "reduction=MEAN", "outputs=", "outputs=loss;per_element", "empty=%ff"],
 )  # fmt: skip
 def test_a_text_of_the_wrong_type_is_named(query: str) -> None:
@@ -110,7 +137,10 @@ def test_a_text_of_the_wrong_type_is_named(query: str) -> None:
         (Options, "outputs"),
         (NllLossOptions, "label_smoothing"),
         (ExplainOptions, "label_smoothing"),
-        (CrossEntropyOptions, "temperature"),
+        (Options, "z_loss"),
+        (LogitOptions, "label_smoothing"),
+        (NllLossOptions, "temperature"),
+        (CrossEntropyOptions, "logits_dtype"),
         (CrossEntropyOptions, ""),
         (CrossEntropyOptions, "Reduction"),
     ],
@@ -124,11 +154,21 @@ def test_an_unknown_option_is_named_and_the_known_are_listed(
         assert caught.value.field == unknown
 
 
-def test_outputs_that_are_unknown_are_named_and_the_known_are_listed() -> None:
-    for query, body in (("outputs=loss,accuracy", {}), ("", {"outputs": ["loss", "accuracy"]})):
-        with pytest.raises(InvalidOption, match=r"'accuracy'.*loss, per_element") as caught:
-            combined(query, body)
-        assert caught.value.field == "outputs"
+@pytest.mark.parametrize(
+    ("model", "unknown", "known"),
+    [
+        (CrossEntropyOptions, "accuracy", kernels.OUTPUTS),
+        (NllLossOptions, "gradient", ("loss", "per_element")),
+    ],
+)
+def test_outputs_that_are_unknown_are_named_and_those_of_the_route_are_listed(
+    model: type[Options], unknown: str, known: tuple[str, ...]
+) -> None:
+    listed = f"unknown output '{unknown}': the outputs here are {', '.join(known)}"
+    for query, body in ((f"outputs=loss,{unknown}", {}), ("", {"outputs": ["loss", unknown]})):
+        with pytest.raises(InvalidOption) as caught:
+            combined(query, body, model=model)
+        assert (caught.value.field, caught.value.message) == ("outputs", listed)
 
 
 def test_an_option_is_given_once() -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import ml_dtypes
 import numpy as np
 from safetensors.numpy import load, save

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import socket
 import time
@@ -96,6 +97,16 @@ def test_what_it_says_to_paste_is_answered(workers: int) -> None:
         name, value = header.split(": ")
         answer = json.loads(post(Request(target, body.encode(), {name: value})))
     assert answer["loss"] == pytest.approx(0.937270, abs=1e-6)
+
+
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    for workers, threads in ((1, None), (2, "3"), (4, "1"), (64, "1")):
+        made = serve.environment(settings.Settings(workers=workers), {})
+        assert made["LOSSD_WORKERS"] == str(workers)
+        assert made.get("NUMBA_NUM_THREADS") == threads
+    told = serve.environment(settings.Settings(workers=2), {"NUMBA_NUM_THREADS": "5"})
+    assert "NUMBA_NUM_THREADS" not in told
 
 
 def test_a_greeting_puts_brackets_around_an_ipv6_address() -> None:

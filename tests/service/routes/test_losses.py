@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import kernels
 from kernels import dtypes
+from tests import zoo
 from tests.service import wire
 from tests.service.cases import ANSWERS, FORMATS, LABELS, LOGITS, WEIGHT, tensors_for, worked
 from tests.service.conftest import Client
@@ -62,6 +64,70 @@ def test_outputs_are_those_asked_for(client: Client) -> None:
     assert none["loss"].shape == LABELS.shape
 
 
+SCALED = {"temperature": 2.0, "softcap": 5.0}
+EVERY = {"z_loss": 1e-3, "label_smoothing": 0.1, "ignore_index": 2, "reduction": "sum", **SCALED}
+SAMPLES = np.random.default_rng(13).random(LABELS.shape)
+
+
+@pytest.mark.parametrize("dtype", [dtypes.FLOAT32, dtypes.BFLOAT16], ids=lambda row: row.name)
+@pytest.mark.parametrize("sent", FORMATS)
+def test_every_option_and_output_is_the_kernels(
+    client: Client, sent: str, dtype: dtypes.DType
+) -> None:
+    tensors = worked(dtype) | {"sample_weight": zoo.cast(SAMPLES, dtype)}
+    query = "&".join(f"{name}={value}" for name, value in EVERY.items())
+    path = f"/v1/cross_entropy?{query}&outputs={','.join(kernels.OUTPUTS)}"
+    body = wire.BODIES[sent](tensors)
+    response = client.send(path, body, wire.MEDIA_TYPES[sent], accept=wire.NPZ)
+    answered = wire.tensors_of(response)
+    arguments: dict[str, Any] = {**tensors, **EVERY, "outputs": kernels.OUTPUTS}
+    expected = kernels.cross_entropy(**arguments)
+    assert list(answered) == list(kernels.OUTPUTS)
+    for name, array in expected.items():
+        assert answered[name].dtype == array.dtype
+        np.testing.assert_array_equal(answered[name], array)
+    assert (expected["rank"] == -1).any()
+
+
+def test_samples_are_weighed_without_logits_too(client: Client) -> None:
+    tensors: dict[str, Any] = tensors_for("/v1/nll_loss")
+    tensors["sample_weight"] = SAMPLES.astype(np.float32)
+    answered = wire.tensors_of(client.send("/v1/nll_loss", wire.npz_body(tensors), wire.NPZ))
+    assert answered["loss"] == kernels.nll_loss(**tensors)
+
+
+@pytest.mark.parametrize("name", ["log_softmax", "softmax"])
+def test_logits_are_scaled_without_labels_too(client: Client, name: str) -> None:
+    logits = worked()["logits"]
+    body = wire.npz_body({"logits": logits})
+    [answered] = wire.tensors_of(
+        client.send(f"/v1/{name}?temperature=2&softcap=5", body, wire.NPZ)
+    ).values()
+    np.testing.assert_array_equal(answered, getattr(kernels, name)(logits, **SCALED))
+
+
+def test_whole_numbers_are_written_as_such(client: Client) -> None:
+    body = b'{"logits": [[1, 3, 2]], "labels": [2], "outputs": ["rank", "prediction"]}'
+    answer = client.send("/v1/cross_entropy", body, wire.JSON)
+    assert answer.text == '{"rank":[1],"prediction":[1]}'
+
+
+@pytest.mark.parametrize(
+    ("path", "outputs"),
+    [
+        ("/v1/cross_entropy", kernels.OUTPUTS),
+        ("/v1/nll_loss", ("loss", "per_element")),
+    ],
+)
+def test_an_output_of_another_route_is_refused_with_those_of_this_one(
+    client: Client, path: str, outputs: tuple[str, ...]
+) -> None:
+    body = wire.npz_body(tensors_for(path))
+    problem = wire.problem_of(client.send(f"{path}?outputs=loss,probs", body, wire.NPZ), 422)
+    assert problem["field"] == "outputs"
+    assert problem["detail"].endswith(f"the outputs here are {', '.join(outputs)}")
+
+
 def test_numbers_that_json_cannot_write_are_strings(client: Client) -> None:
     body = b'{"logits": [[NaN, 1], ["-Infinity", 0], [1, -Infinity]], "labels": [0, 0, 0]}'
     answered = client.send("/v1/cross_entropy", body, wire.JSON).json()
@@ -107,6 +173,9 @@ def test_a_label_of_more_than_64_bits_is_named_with_its_place(client: Client) ->
         ("/v1/cross_entropy", {"logits": LOGITS[0]}, 422, "labels"),
         ("/v1/cross_entropy", {"weight": WEIGHT[:4]}, 422, "weight"),
         ("/v1/cross_entropy", {"weight": WEIGHT * np.nan}, 422, "weight"),
+        ("/v1/cross_entropy", {"sample_weight": WEIGHT}, 422, "sample_weight"),
+        ("/v1/cross_entropy", {"sample_weight": SAMPLES * np.inf}, 422, "sample_weight"),
+        ("/v1/softmax", {"sample_weight": SAMPLES}, 422, "no use for sample_weight"),
         ("/v1/nll_loss", {"labels": LOGITS}, 422, "labels"),
         ("/v1/explain", {"labels": LOGITS}, 422, "labels"),
     ],
@@ -132,6 +201,10 @@ def test_tensors_that_do_not_belong_together_are_named(
         ("empty=error&ignore_index=2", None),
         ("label_smoothing=2", "label_smoothing"),
         ("temperatur=2", "temperatur"),
+        ("temperature=0", "temperature"),
+        ("softcap=-1", "softcap"),
+        ("z_loss=inf", "z_loss"),
+        ("logits_dtype=bfloat16", "logits_dtype"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(

@@ -1,0 +1,1 @@
+"""The kernels against memory and their peers: ``python -m benchmarks kernels``."""

@@ -1,0 +1,151 @@
+"""What is measured: shapes and dtypes, the numbers in them, and the answers in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
+
+Array = np.ndarray[Any, Any]
+
+# Most that a contestant's loss may differ from float64's, relative to max(1, loss), and its
+# gradient, relative to 1 / N. Peers answer in the logits' own dtype: float16 rounds by up to
+# 5e-4, bfloat16 by up to 4e-3.
+TOLERANCE = {FLOAT32: 1e-5, FLOAT16: 1e-3, BFLOAT16: 8e-3}
+_CHUNK = 2**22  # elements in float64 at a time
+_QUICK = 8  # one in so many rows, where only the benchmark itself is tried
+
+
+@dataclass(frozen=True)
+class Case:
+    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss" or "gradient" (loss and gradient).
+
+    A ``latency`` is told in microseconds, not in GB/s.
+    """
+
+    shape: tuple[int, ...]
+    dtype: DType = FLOAT32
+    wants: str = "loss"
+    latency: bool = False
+
+    @property
+    def name(self) -> str:
+        """As tables and ``--case`` have it."""
+        size = "x".join(map(str, self.shape))
+        return f"{size} {self.dtype.name}" + (" +gradient" if self.wants == "gradient" else "")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of logits."""
+        return math.prod(self.shape) * self.dtype.size
+
+    def smaller(self) -> Case:
+        """The same with fewer rows."""
+        rows = self.shape[0] if self.latency else max(1, self.shape[0] // _QUICK)
+        return dataclasses.replace(self, shape=(rows, *self.shape[1:]))
+
+
+LARGE = Case((2048, 32000))
+LONG_ROWS = (
+    LARGE,
+    Case((2048, 32000), BFLOAT16),
+    Case((2048, 1000)),
+    Case((2048, 1000), BFLOAT16),
+    Case((512, 128256)),
+    Case((2, 262144)),
+)
+TEN = Case((1_000_000, 10))
+HUNDRED = Case((500_000, 100))
+STRIDED = Case((8, 19, 512, 256))
+GRADIENT = Case((2048, 32000), wants="gradient")
+TINY = Case((4, 5), latency=True)
+CASES = (
+    *LONG_ROWS,
+    Case((2048, 32000), FLOAT16),
+    TEN,
+    HUNDRED,
+    STRIDED,
+    Case((4, 3, 256, 256)),
+    GRADIENT,
+    TINY,
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A case's logits (``case.dtype.numpy``), labels (int64), and the losses in float64."""
+
+    case: Case
+    logits: Array
+    labels: Array
+
+    @cached_property
+    def per_element(self) -> Array:
+        """Each position's loss in float64, of the labels' shape."""
+        losses = np.empty(self.labels.shape)
+        for rows in self._chunks():
+            x, label = self._wide(rows), np.expand_dims(self.labels[rows], 1)
+            largest = x.max(1, keepdims=True)
+            sums = np.log(np.exp(x - largest).sum(1)) + largest[:, 0]
+            losses[rows] = sums - np.take_along_axis(x, label, 1)[:, 0]
+        return losses
+
+    def loss_error(self, loss: Any) -> float:
+        """How far the mean loss is off, relative to max(1, mean loss)."""
+        exact = float(self.per_element.mean())
+        return abs(float(loss) - exact) / max(1.0, abs(exact))
+
+    def per_element_error(self, losses: Array) -> float:
+        """How far the worst of the losses is off, relative to max(1, loss)."""
+        exact = self.per_element
+        return float((np.abs(losses - exact) / np.maximum(1.0, np.abs(exact))).max())
+
+    def gradient_error(self, gradient: Array) -> float:
+        """How far the worst element of the mean's gradient is off, times N."""
+        worst = 0.0
+        for rows in self._chunks():
+            x, label = self._wide(rows), np.expand_dims(self.labels[rows], 1)
+            exact = np.exp(x - x.max(1, keepdims=True))
+            exact /= exact.sum(1, keepdims=True)
+            np.put_along_axis(exact, label, np.take_along_axis(exact, label, 1) - 1.0, 1)
+            off = np.abs(gradient[rows].astype(np.float64) * self.labels.size - exact)
+            worst = max(worst, float(off.max()))
+        return worst
+
+    def _chunks(self) -> Iterator[slice]:
+        count, *rest = self.logits.shape
+        step = max(1, _CHUNK // math.prod(rest))
+        return (slice(first, first + step) for first in range(0, count, step))
+
+    def _wide(self, rows: slice) -> Array:
+        part = self.logits[rows]
+        if self.case.dtype is BFLOAT16:
+            part = (part.view("<u2").astype("<u4") << 16).view("<f4")
+        return part.astype(np.float64)
+
+
+def data_for(case: Case) -> Data:
+    """Normal logits of deviation 3; every other label is the likeliest class.
+
+    So, as in training, the labels matter: a loss that mistakes them is off by more than any
+    tolerance, even in its mean.
+    """
+    random = np.random.default_rng(0)
+    numbers = random.standard_normal(case.shape, np.float32)
+    numbers *= 3.0
+    labels = random.integers(0, case.shape[1], (case.shape[0], *case.shape[2:]))
+    likeliest = numbers.argmax(1)
+    even = np.arange(labels.size).reshape(labels.shape) % 2 == 0
+    labels[even] = likeliest[even]
+    if case.dtype is BFLOAT16:
+        logits = (numbers.view("<u4") >> 16).astype("<u2").view(BFLOAT16.numpy)
+    else:
+        logits = numbers.astype(case.dtype.numpy, copy=False)
+    return Data(case, logits, labels)

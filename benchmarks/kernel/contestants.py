@@ -1,0 +1,216 @@
+"""Who is measured: the kernels, the limit, and the peers, each as its users would call it.
+
+Peers are imported by name when it is their turn: none is needed to install, test or run lossd.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from typing import Any
+
+import numba
+import numpy as np
+
+import kernels
+from benchmarks.kernel.cases import Array, Data
+from benchmarks.kernel.onnx_model import ELEMENT, cross_entropy_model
+from benchmarks.kernel.plain_read import read_and_sum
+from kernels.dtypes import BFLOAT16, FLOAT32
+
+THREADS = 2
+
+
+class CannotRun(Exception):
+    """The contestant has nothing for this case; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contestant at one case: ``call`` does the work, all of it, before it returns.
+
+    ``error`` says how far a call's result is from float64's; ``per_element``, where it is given,
+    is a call for the unreduced losses; ``release`` gives kept memory back, so that a peak can be
+    told.
+    """
+
+    call: Callable[[], Any]
+    error: Callable[[Any], float]
+    per_element: Callable[[], Array] | None = None
+    release: Callable[[], Any] = lambda: None
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """``enter`` prepares one for a case, and raises ``CannotRun``, or whatever its library does."""
+
+    name: str
+    distribution: str
+    enter: Callable[[Data], Entry]
+
+    def version(self) -> str | None:
+        """The installed one; ``None`` where it is not installed."""
+        try:
+            return metadata.version(self.distribution)
+        except metadata.PackageNotFoundError:
+            return None
+
+
+def _error(data: Data) -> Callable[[Any], float]:
+    """For results that are a loss, or a loss and a gradient."""
+    if data.case.wants == "loss":
+        return lambda loss: data.loss_error(loss)
+
+    def both(result: Any) -> float:
+        loss, gradient = result
+        return max(data.loss_error(loss), data.gradient_error(np.asarray(gradient)))
+
+    return both
+
+
+def _ours(data: Data) -> Entry:
+    numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
+    logits, labels = data.logits, data.labels
+    if data.case.wants == "gradient":
+
+        def call() -> Any:
+            outputs = ("loss", "gradient")
+            return tuple(kernels.cross_entropy(logits, labels, outputs=outputs).values())
+
+        return Entry(call, _error(data))
+    return Entry(
+        lambda: kernels.cross_entropy(logits, labels),
+        _error(data),
+        lambda: kernels.cross_entropy(logits, labels, reduction="none"),
+    )
+
+
+def _plain_read(data: Data) -> Entry:
+    if data.case.wants != "loss" or data.case.latency:
+        raise CannotRun("no limit is claimed here")
+    numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
+    numbers = data.logits.reshape(-1).view(np.float32)  # 16-bit ones in pairs: bytes are bytes
+    exact = float(numbers.sum(dtype=np.float64))
+    size = float(np.abs(numbers).sum(dtype=np.float64))
+    return Entry(lambda: read_and_sum(numbers), lambda total: abs(total - exact) / size)
+
+
+def _torch() -> Any:
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    torch = import_module("torch")
+    torch.set_num_threads(THREADS)
+    torch.set_grad_enabled(False)  # so that a call need not say no_grad(), which takes time
+    return torch
+
+
+def _torch_entry(data: Data, torch: Any, function: Any, **options: Any) -> Entry:
+    bits = data.logits.view(np.int16) if data.case.dtype is BFLOAT16 else data.logits
+    logits, labels = torch.from_numpy(bits), torch.from_numpy(data.labels)
+    if data.case.dtype is BFLOAT16:
+        logits = logits.view(torch.bfloat16)
+    if data.case.wants == "gradient":
+        logits.requires_grad_(True)
+
+        def call() -> Any:
+            with torch.enable_grad():
+                loss = function(logits, labels)
+                return loss.detach(), torch.autograd.grad(loss, logits)[0]
+
+        return Entry(call, _error(data))
+    return Entry(lambda: function(logits, labels), _error(data), **options)
+
+
+def _eager(data: Data) -> Entry:
+    torch = _torch()
+    function = torch.nn.functional.cross_entropy
+    if data.case.dtype is not FLOAT32 or data.case.wants != "loss":
+        return _torch_entry(data, torch, function)
+    logits, labels = torch.from_numpy(data.logits), torch.from_numpy(data.labels)
+    return _torch_entry(
+        data,
+        torch,
+        function,
+        per_element=lambda: function(logits, labels, reduction="none").numpy(),
+    )
+
+
+def _compiled(data: Data) -> Entry:
+    torch = _torch()
+    torch.compiler.reset()  # else the next shape is taken for a dynamic one, which is slower
+    function = torch.compile(
+        lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels), dynamic=False
+    )
+    return _torch_entry(data, torch, function)
+
+
+def _jax(data: Data) -> Entry:
+    os.environ.setdefault("NPROC", str(THREADS))  # the size of XLA's thread pool
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    jax = import_module("jax")
+    jnp = jax.numpy
+
+    def loss(logits: Any, labels: Any) -> Any:  # as optax writes it
+        logits = logits.astype(jnp.float32)
+        labels = jnp.expand_dims(labels, 1)
+        log_sums = jax.nn.logsumexp(logits, 1, keepdims=True)
+        return (log_sums - jnp.take_along_axis(logits, labels, 1)).mean()
+
+    function = jax.jit(loss if data.case.wants == "loss" else jax.value_and_grad(loss))
+    bfloat16 = data.case.dtype is BFLOAT16
+    logits = jnp.asarray(data.logits.view(jnp.bfloat16) if bfloat16 else data.logits)
+    labels = jnp.asarray(data.labels.astype(np.int32))  # its own default
+    return Entry(lambda: jax.block_until_ready(function(logits, labels)), _error(data))
+
+
+def _onnxruntime(data: Data) -> Entry:
+    if data.case.wants == "gradient":
+        raise CannotRun("no gradients")
+    if data.case.dtype not in ELEMENT:
+        raise CannotRun(f"takes no {data.case.dtype.name} from NumPy")
+    runtime = import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = runtime.InferenceSession(
+        cross_entropy_model(data.case.shape, data.case.dtype),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    feed = {"logits": data.logits, "labels": data.labels}
+    shrinking = runtime.RunOptions()
+    shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return Entry(
+        lambda: session.run(None, feed)[0],
+        _error(data),
+        release=lambda: session.run(None, feed, shrinking),
+    )
+
+
+def _scipy(data: Data) -> Entry:
+    if data.case.wants == "gradient":
+        raise CannotRun("no gradients")
+    if data.case.dtype is BFLOAT16:
+        raise CannotRun("no bfloat16")
+    special = import_module("scipy.special")
+    logits, labels = data.logits, np.expand_dims(data.labels, 1)
+
+    def call() -> Any:
+        log_probs = special.log_softmax(logits, axis=1)
+        return -np.take_along_axis(log_probs, labels, 1).mean(dtype=np.float64)
+
+    return Entry(call, _error(data))
+
+
+OURS = Contestant("lossd", "numba", _ours)
+READ = Contestant("plain read", "numba", _plain_read)
+EAGER = Contestant("PyTorch eager", "torch", _eager)
+COMPILED = Contestant("torch.compile", "torch", _compiled)
+PEERS = (
+    EAGER,
+    COMPILED,
+    Contestant("JAX jit", "jax", _jax),
+    Contestant("onnxruntime", "onnxruntime", _onnxruntime),
+    Contestant("SciPy", "scipy", _scipy),
+)
+CONTESTANTS = (OURS, READ, *PEERS)

@@ -1,0 +1,41 @@
+"""Running the cases, and printing what came of them."""
+
+from __future__ import annotations
+
+import math
+
+from benchmarks.kernel.bars import bars, bars_table
+from benchmarks.kernel.cases import CASES, LARGE, Case
+from benchmarks.kernel.contestants import CONTESTANTS, OURS
+from benchmarks.kernel.measure import Outcomes, run_case, temporaries
+from benchmarks.kernel.report import case_table, heading, markdown
+
+ROUNDS = 7
+QUICK_ROUNDS = 3
+
+
+def run(wanted: str | None = None, rounds: int | None = None, quick: bool = False) -> int:
+    """Every case, or those with ``wanted`` in their names; 0 if ours is right and no bar missed.
+
+    ``quick`` is for trying the benchmark itself: an eighth of the rows, and no verdict.
+    """
+    cases = [case for case in CASES if wanted is None or wanted in case.name]
+    if not cases:
+        print(f"no case is named {wanted}; there are: {', '.join(case.name for case in CASES)}")
+        return 2
+    rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
+    results: dict[Case, Outcomes] = {}
+    for case in cases:
+        measured = case.smaller() if quick else case
+        results[case] = run_case(measured, CONTESTANTS, rounds)
+        print("\n".join(case_table(measured, results[case])), end="\n\n", flush=True)
+    print("\n".join(heading(rounds)), end="\n\n")
+    if quick:
+        print("quick: fewer rows and rounds than are compared, so no verdict")
+        return 0
+    allocated, grown = temporaries(LARGE) if LARGE in results else (math.nan, math.nan)
+    verdicts = bars(results, grown, allocated)
+    print("\n".join(bars_table(verdicts)), end="\n\n")
+    print("\n".join(markdown(results)))
+    wrong = any(outcomes[OURS.name].refused for outcomes in results.values())
+    return int(wrong or any(bar.verdict == "MISSED" for bar in verdicts))

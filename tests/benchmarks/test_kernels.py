@@ -1,0 +1,153 @@
+"""The benchmark's own arithmetic: who is let in, what is checked, what the tables say."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import kernels
+from benchmarks.__main__ import main
+from benchmarks.kernel.bars import Bar, bars, bars_table
+from benchmarks.kernel.cases import CASES, LARGE, STRIDED, TEN, TINY, Case, Data, data_for
+from benchmarks.kernel.contestants import COMPILED, EAGER, OURS, READ, Contestant, Entry
+from benchmarks.kernel.measure import Outcome, admit, run_case, temporaries
+from benchmarks.kernel.onnx_model import cross_entropy_model
+from benchmarks.kernel.report import case_table, markdown
+from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
+
+SMALL = Case((64, 40))
+GRADIENT = dataclasses.replace(SMALL, wants="gradient")
+
+
+def contestant(call: Callable[[Data], Any], distribution: str = "numpy") -> Contestant:
+    """One whose result for some data is the loss that ``call`` gives."""
+    return Contestant("it", distribution, lambda data: Entry(lambda: call(data), data.loss_error))
+
+
+@pytest.mark.parametrize("shape", [(64, 40), (3, 5, 6, 7)], ids=str)
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16, BFLOAT16], ids=lambda dtype: dtype.name)
+def test_the_reference_is_the_loss(shape: tuple[int, ...], dtype: DType) -> None:
+    data = data_for(Case(shape, dtype))
+    losses = kernels.cross_entropy(data.logits, data.labels, reduction="none")
+    assert data.per_element_error(losses) < 1e-6
+    assert data.per_element_error(losses + 1.0) > 0.05
+
+
+def test_the_reference_of_gradients_is_the_gradient() -> None:
+    data = data_for(GRADIENT)
+    gradient = kernels.cross_entropy(data.logits, data.labels, outputs=["gradient"])["gradient"]
+    assert data.gradient_error(gradient) < 1e-6
+    assert data.gradient_error(-gradient) > 0.1
+
+
+@pytest.mark.parametrize("case", [SMALL, GRADIENT, Case((64, 40), BFLOAT16)], ids=lambda c: c.name)
+def test_ours_is_admitted(case: Case) -> None:
+    outcome, entry = admit(OURS, data_for(case))
+    assert entry is not None
+    assert outcome.error is not None
+    assert outcome.error < 1e-6
+
+
+def test_a_wrong_contestant_is_not_timed() -> None:
+    wrong = contestant(lambda data: kernels.cross_entropy(data.logits, data.labels[::-1]))
+    outcomes = run_case(SMALL, [wrong], rounds=1)
+    assert "DISAGREES" in str(outcomes["it"].refused)
+    assert not outcomes["it"].seconds
+    assert "DISAGREES" in "\n".join(case_table(SMALL, outcomes))
+
+
+def test_nan_is_wrong() -> None:
+    outcome, entry = admit(contestant(lambda data: math.nan), data_for(SMALL))
+    assert entry is None
+    assert "DISAGREES" in str(outcome.refused)
+
+
+def test_a_contestant_that_fails_is_told_of() -> None:
+    def fail(data: Data) -> float:
+        raise RuntimeError("no compiler\nmuch detail")
+
+    outcome, entry = admit(contestant(fail), data_for(SMALL))
+    assert entry is None
+    assert outcome.refused == "fails with RuntimeError: no compiler"
+
+
+def test_a_peer_that_is_not_installed_is_passed_over() -> None:
+    outcome, entry = admit(contestant(lambda data: 0.0, "no-such-peer"), data_for(SMALL))
+    assert entry is None
+    assert outcome.refused == "no-such-peer is not installed"
+
+
+def test_the_limit_is_a_sum_of_every_number() -> None:
+    for size in (1, 63, 64, 1000, 4099):
+        data = data_for(Case((size, 3)))
+        entry = READ.enter(data)
+        assert entry.error(entry.call()) < 1e-5
+
+
+def test_an_onnx_model_says_what_it_is() -> None:
+    model = cross_entropy_model((300, 5), FLOAT32)
+    assert model.startswith(bytes((8, 8)))  # field 1, a varint: ir_version 8
+    assert b"SoftmaxCrossEntropyLoss" in model
+    assert bytes((10, 3, 8, 0xAC, 2)) in model  # a dimension of 300, its varint two bytes long
+
+
+def outcome(seconds: float) -> Outcome:
+    return Outcome(seconds=[seconds] * 3, error=0.0, element_error=3e-7)
+
+
+def test_ratios_are_of_medians_and_the_best_peer_is_the_fastest() -> None:
+    results = {
+        case: {
+            OURS.name: outcome(1.0),
+            READ.name: outcome(0.9),
+            EAGER.name: outcome(10.0),
+            COMPILED.name: outcome(2.0),
+        }
+        for case in CASES
+    }
+    results[TEN][OURS.name] = Outcome(seconds=[1.25, 100.0, 0.1], element_error=3e-6)
+    table = bars(results, grown=0, allocated=100)
+    verdicts = {row.what: row for row in table}
+    assert verdicts[f"{LARGE.name}, against plain read"].verdict == "bar"
+    assert verdicts[f"{STRIDED.name}, against the best peer"].verdict == "bar"
+    ten = verdicts[f"{TEN.name}, against the best peer"]
+    assert (ten.verdict, ten.measured, ten.note) == ("MISSED", 1.6, COMPILED.name)
+    eager = verdicts["every case above, against PyTorch eager"]
+    assert (eager.verdict, eager.measured, eager.note) == ("bar", 8.0, TEN.name)
+    assert verdicts[f"{TINY.name}, against PyTorch eager"].verdict == "goal"
+    assert verdicts["worst single loss against float64"].verdict == "MISSED"
+    assert verdicts["N x C temporaries for a loss, bytes a logit"].verdict == "goal"
+    assert len(bars_table(table)) == len(table) + 1
+    assert f"| {TEN.name} | 0.72x | 1.60x (torch.compile) | 8.0x | 0.03 GB/s |" in markdown(results)
+
+
+def test_what_was_not_measured_has_no_verdict() -> None:
+    assert {row.verdict for row in bars({}, math.nan, math.nan)} == {"not measured"}
+    assert Bar("", 2.0, 1.0, 1.5, at_most=True).verdict == "bar"
+
+
+def test_an_unknown_case_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernels", "--case", "none such"]) == 2
+    assert LARGE.name in capsys.readouterr().out
+
+
+def test_one_case_runs_from_the_command_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.kernel.main.CONTESTANTS", (OURS,))
+    assert main(["kernels", "--quick", "--rounds", "1", "--case", TINY.name]) == 0
+    assert f"{TINY.name}  (call to result" in capsys.readouterr().out
+
+
+def test_temporaries_are_those_that_grow_with_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(logits: Any, labels: Any) -> Any:
+        return (logits - logits.max(1, keepdims=True)).sum()
+
+    monkeypatch.setattr(kernels, "cross_entropy", hungry)
+    allocated, each = temporaries(Case((256, 1000)))
+    assert each == 4.0
+    assert allocated >= 256 * 1000 * 4
