@@ -34,19 +34,65 @@ def class_dimension(ndim: int, class_axis: int | None) -> int:
     return class_axis % ndim if class_axis is not None else min(1, ndim - 1)
 
 
-def log_softmax(logits: Array, class_axis: int | None = None) -> Array:
+def scaled(logits: Array, temperature: float = 1.0, softcap: float | None = None) -> Array:
+    """What the softmax is of: ``softcap * tanh(x / softcap)``, then divided by ``temperature``."""
+    x = widen(logits)
+    if softcap is not None:
+        x = softcap * np.tanh(x / np.longdouble(softcap))
+    return np.asarray(x / np.longdouble(temperature))
+
+
+def log_softmax(logits: Array, class_axis: int | None = None, **options: Any) -> Array:
     """``x - max - log(sum(exp(x - max)))`` over the class axis."""
     axis = class_dimension(logits.ndim, class_axis)
-    x = widen(logits)
+    x = scaled(logits, **options)
     with np.errstate(all="ignore"):
         shifted = x - x.max(axis, keepdims=True, initial=-np.inf)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis, keepdims=True)))
 
 
-def softmax(logits: Array, class_axis: int | None = None) -> Array:
+def log_sum_exp(logits: Array, class_axis: int | None = None, **options: Any) -> Array:
+    """``log(sum(exp(x)))`` over the class axis: +inf of any +inf, -inf of nothing but -inf."""
+    axis = class_dimension(logits.ndim, class_axis)
+    x = scaled(logits, **options)
+    largest = x.max(axis, keepdims=True)
+    with np.errstate(all="ignore"):
+        total = np.log(np.exp(x - largest).sum(axis, keepdims=True))
+        return np.asarray(np.where(np.isinf(largest), largest, largest + total).squeeze(axis))
+
+
+def entropy(logits: Array, class_axis: int | None = None, **options: Any) -> Array:
+    """``-sum(p * log(p))`` over the class axis, where 0 * log(0) is 0."""
+    axis = class_dimension(logits.ndim, class_axis)
+    log_probs = log_softmax(logits, axis, **options)
+    with np.errstate(all="ignore"):
+        p = np.exp(log_probs)
+        return np.asarray(np.where(p == 0, 0, -p * log_probs).sum(axis))
+
+
+def prediction(logits: Array, class_axis: int | None = None) -> Array:
+    """The class of the largest logit: the first of equals, or of NaNs."""
+    return np.asarray(widen(logits).argmax(class_dimension(logits.ndim, class_axis)))
+
+
+def rank(
+    logits: Array, labels: Array, *, ignore_index: int = -100, class_axis: int | None = None
+) -> Array:
+    """How many classes come before the label: of a larger logit, or of an equal one and a lower
+    index. -1 where the label is ignored or any logit is NaN.
+    """
+    x = np.moveaxis(widen(logits), class_dimension(logits.ndim, class_axis), -1)
+    odd = (labels == ignore_index) | np.isnan(x).any(-1)
+    y = np.where(odd, 0, labels).astype(np.int64)[..., None]
+    own = np.take_along_axis(x, y, -1)
+    before = (x > own) | ((x == own) & (np.arange(x.shape[-1]) < y))
+    return np.where(odd, -1, before.sum(-1))
+
+
+def softmax(logits: Array, class_axis: int | None = None, **options: Any) -> Array:
     """``exp(log_softmax)``."""
     with np.errstate(all="ignore"):
-        return np.asarray(np.exp(log_softmax(logits, class_axis)))
+        return np.asarray(np.exp(log_softmax(logits, class_axis, **options)))
 
 
 def first_bad_label(
@@ -68,11 +114,15 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     class_axis: int | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    sample_weight: Array | None = None,
     empty: str = "nan",
 ) -> Array:
     """The loss, from integer labels or from class probabilities."""
     axis = class_dimension(logits.ndim, class_axis)
-    log_probs = log_softmax(logits, axis)
+    log_probs = log_softmax(logits, axis, temperature=temperature, softcap=softcap)
     if labels.dtype.kind in "iu":
         parts, counted = _from_classes(
             log_probs, labels, weight, ignore_index, label_smoothing, axis
@@ -80,7 +130,70 @@ def cross_entropy(
     else:
         parts = [_from_probabilities(log_probs, labels, weight, label_smoothing, axis)]
         counted = np.ones(parts[0].shape, np.longdouble)  # the mean is NOT divided by weights
-    return _reduce(parts, counted, reduction, empty)
+    if z_loss > 0:
+        lse = log_sum_exp(logits, axis, temperature=temperature, softcap=softcap)
+        parts.append(np.where(np.ma.getmaskarray(counted), 0, z_loss * lse**2))
+    return _reduce(*_sampled(parts, counted, sample_weight), reduction, empty)
+
+
+def gradient(
+    logits: Array,
+    labels: Array,
+    *,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    class_axis: int | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    sample_weight: Array | None = None,
+    empty: str = "nan",
+) -> Array:
+    """``cross_entropy``'s by the logits, in closed form; with reduction "none", its sum's.
+
+    Every loss is ``-sum_c q_c lp_c + z lse^2`` with ``q = w * (t (1-e) + e/C)``, where ``t`` is
+    one-hot for class indices. By the scaled logits that is ``sum(q) p - q + 2 z lse p``; times
+    ``(1 - tanh(x / softcap)^2) / temperature`` it is by the logits. 0 where ignored.
+    """
+    axis = class_dimension(logits.ndim, class_axis)
+    options: dict[str, Any] = {"temperature": temperature, "softcap": softcap}
+    w = _weights(weight, logits.shape[axis])
+    if labels.dtype.kind in "iu":
+        kept = np.asarray(labels != ignore_index)
+        y = np.where(kept, labels, 0).astype(np.int64)
+        t, counts = (np.arange(w.size) == y[..., None]).astype(np.longdouble), kept * w[y]
+    else:
+        t = np.moveaxis(widen(labels), axis, -1)
+        kept = np.ones(t.shape[:-1], bool)
+        counts = kept.astype(np.longdouble)
+    samples = np.ones(kept.shape) if sample_weight is None else widen(sample_weight)
+    q = w * (t * (1 - np.longdouble(label_smoothing)) + np.longdouble(label_smoothing) / w.size)
+    with np.errstate(all="ignore"):
+        p = np.moveaxis(softmax(logits, axis, **options), axis, -1)
+        lse = log_sum_exp(logits, axis, **options)[..., None]
+        by_scaled = q.sum(-1, keepdims=True) * p - q + (2 * z_loss * lse * p if z_loss else 0)
+        factor = samples / np.longdouble(temperature)
+        if reduction == "mean":
+            total = (samples * counts).sum()
+            factor = factor * (0 if total == 0 and empty == "zero" else 1 / total)
+        slope = np.ones(1)
+        if softcap is not None:  # the logits over the cap are the tanh alone
+            slope = 1 - np.moveaxis(scaled(logits, softcap, softcap), axis, -1) ** 2
+        by_logit = np.where(kept[..., None], factor[..., None] * by_scaled * slope, 0)
+    return np.moveaxis(by_logit, -1, axis)
+
+
+def _sampled(
+    parts: list[Array], counted: Array, sample_weight: Array | None
+) -> tuple[list[Array], Array]:
+    """The addends, and what a mean divides by, times the sample weights; 0 where ignored."""
+    if sample_weight is None:
+        return parts, counted
+    s, ignored = widen(sample_weight), np.ma.getmaskarray(counted)
+    with np.errstate(all="ignore"):
+        return [np.where(ignored, 0, part * s) for part in parts], counted * s
 
 
 def nll_loss(
@@ -170,9 +283,13 @@ def _reduce(parts: list[Array], counted: Array, reduction: str, empty: str) -> A
 def assert_close(got: Array, want: Array, scale: Array | float = 1.0) -> None:
     """``got`` is ``want`` as its dtype can say it: shape, NaN and infinities exactly, the rest
     within ``TOLERANCE * max(1, |want|, |scale|)``. ``scale`` is for sums whose terms cancel.
+    Integers are exact.
     """
     assert isinstance(got, np.ndarray), type(got)
     assert got.shape == want.shape
+    if got.dtype.kind == "i":
+        np.testing.assert_array_equal(got, want)
+        return
     with np.errstate(all="ignore"):
         rounded = want.astype(got.dtype)
         finite = np.isfinite(rounded)

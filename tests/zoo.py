@@ -4,8 +4,8 @@ array can lie in memory. Fixtures in ``conftest.py`` run a test over all of them
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -86,6 +86,41 @@ ROWS: dict[str, Array] = {
 }
 
 
+# Where the kernels' loops over contiguous classes end a guess, a block or a segment.
+EDGES = (0, 1, 15, 16, 63, 64, 65, 4095, 4096, 4097, 65535, 65536, 65537, 131071, 131072)
+
+
+def adversarial(classes: int) -> Iterator[tuple[str, Array]]:
+    """Named rows that are hard on a one-pass softmax, which guesses its shift from a row's first
+    classes and moves it when a block has grown too far.
+    """
+    noise = np.random.default_rng(classes).normal(0, 1, classes)
+    ramp = np.linspace(0, 1, classes)
+    place = np.arange(classes)
+    yield "growing", 300 * ramp
+    yield "shrinking", -300 * ramp
+    yield "growing slowly", 12 * ramp  # never enough in one block to be noticed
+    yield "growing in steps", 11.0 * (place // 4096) + noise
+    yield "shrinking in steps", -11.0 * (place // 4096) + noise
+    yield "growing from far below", -1e4 + 2e4 * ramp
+    yield "alternating", np.where(place % 2, 1e4, -1e4)
+    yield "alternating blocks", np.where(place // 4096 % 2, 60.0, -60.0) + noise
+    yield "alternating segments", np.where(place // 65536 % 2, 1e4, -1e4) + noise
+    yield "all below -1e30", -1e30 * (1 + ramp)
+    yield "all far below", -3e38 * (1 - ramp / 8)
+    yield "denormal", noise * 1e-40
+    yield "one lane alone", np.where(place % 16 == 5, 20.0, -20.0) + noise
+    for masked in (-np.inf, -1e9, float(np.finfo(np.float32).min)):
+        for count in (1, 4, 64, 4096, 65536):
+            if count < classes:
+                yield f"first {count} are {masked:.3g}", np.where(place < count, masked, noise)
+        yield f"all but the last are {masked:.3g}", np.where(place < classes - 1, masked, noise)
+    for edge in {*EDGES, classes - 1}:
+        if edge < classes:
+            for height in (19.0, 1e4):
+                yield f"{height:g} at {edge}", np.where(place == edge, height, noise)
+
+
 def _along_every_axis(array: Array, step: slice) -> tuple[Any, ...]:
     return (..., *(step for _ in array.shape))  # the ellipsis keeps a 0-d array an array
 
@@ -152,3 +187,57 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "column": _column,
     "read_only": _read_only,
 }
+
+
+class Example(NamedTuple):
+    """Arguments of ``cross_entropy``, for the kernels and for the oracle alike."""
+
+    logits: Array
+    labels: Array
+    options: dict[str, Any]
+
+    def lying(self, layout: Callable[[Array], Array]) -> Example:
+        """The same with every array in ``layout``."""
+        options = {
+            name: layout(value) if isinstance(value, np.ndarray) else value
+            for name, value in self.options.items()
+        }
+        return Example(layout(self.logits), layout(self.labels), options)
+
+    def softened(self) -> float:
+        """What one unit of error in a capped logit's tanh makes of the logit, at least 1."""
+        cap = self.options.get("softcap") or 0.0
+        return max(1.0, float(cap)) / min(1.0, float(self.options.get("temperature", 1.0)))
+
+
+# Each option alone, then all of them: the tensors among them are made to measure by ``example``.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "weight": {"weight": ...},
+    "label_smoothing": {"label_smoothing": 0.2},
+    "temperature": {"temperature": 0.6},
+    "softcap": {"softcap": 3.0},
+    "z_loss": {"z_loss": 0.01},
+    "sample_weight": {"sample_weight": ...},
+}
+OPTIONS["all"] = {name: value for row in OPTIONS.values() for name, value in row.items()}
+
+
+def example(
+    shape: tuple[int, ...], axis: int, dtype: dtypes.DType, options: str, *, soft: bool = False
+) -> Example:
+    """Seeded logits, labels (a fifth ignored) and ``OPTIONS``; of many weights some are 0."""
+    axis %= len(shape)
+    rng = np.random.default_rng([*shape, axis])
+    positions = tuple(int(size) for size in np.delete(shape, axis))
+    logits = cast(rng.normal(0, 3, shape), dtype)
+    labels: Array = rng.integers(0, shape[axis], positions)
+    labels[rng.random(positions) < 0.2] = -100
+    if soft:
+        labels = cast(rng.random(shape) * (rng.random(shape) < 0.7) * 2 / shape[axis], dtype)
+    values = dict(OPTIONS[options])
+    for name, size in (("weight", (shape[axis],)), ("sample_weight", positions)):
+        if name in values:
+            least = 0.0 if min(np.prod(size), np.prod(positions)) > 16 else 0.125
+            values[name] = cast(rng.choice([least, 0.25, 0.5, 1, 2], size), dtype)
+    return Example(logits, labels, values | {"class_axis": axis})

@@ -143,6 +143,23 @@ def test_weights_are_finite(value: float, dtype: dtypes.DType) -> None:
     assert caught.value.field == "weight"
 
 
+@pytest.mark.parametrize("other", [*dtypes.FLOATS, *dtypes.INTEGERS], ids=lambda row: row.name)
+def test_weights_of_any_type(other: dtypes.DType, dtype: dtypes.DType) -> None:
+    """PyTorch wants the logits' own. These weights are the same in every type."""
+    logits, values = zoo.cast(X, dtype), np.array([3, 0, 2])
+    for labels in (np.array([2, 0]), zoo.cast(abs(X), dtype)):
+        for smoothing in (0.0, 0.1):
+            want, got = (
+                kernels.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing)
+                for weight in (values.astype(np.float32), zoo.cast(values, other))
+            )
+            assert got.tobytes() == want.tobytes()
+    log_probs = kernels.log_softmax(logits)
+    want = kernels.nll_loss(log_probs, np.array([2, 0]), weight=values.astype(np.float32))
+    got = kernels.nll_loss(log_probs, np.array([2, 0]), weight=zoo.cast(values, other))
+    assert got.tobytes() == want.tobytes()
+
+
 @pytest.mark.parametrize("integer", dtypes.INTEGERS, ids=lambda integer: integer.name)
 def test_integer_probabilities_stay_an_error(integer: dtypes.DType) -> None:
     with pytest.raises(kernels.InvalidInput) as caught:

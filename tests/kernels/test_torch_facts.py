@@ -123,7 +123,6 @@ ERRORS = {
     "soft + ignore_index>=0": _case(X, ONE_HOT_2_0, ignore_index=0, field="ignore_index"),
     "label_smoothing 1.2": _case(X, [2, 0], label_smoothing=1.2, field="label_smoothing"),
     "weight wrong len": _case(X, [2, 0], weight=_floats(1, 1), field="weight"),
-    "weight f64 vs logits f32": _case(X, [2, 0], weight=np.ones(3), field="weight"),
     "int logits": _case(X.astype(np.int64), [2, 0], field="logits"),
     "(5,) vs (5,) long": _case(np.zeros(5, np.float32), [0, 1, 2, 3, 4], field="labels"),
     "batch mismatch": _case(X, [2, 0, 1], field="labels"),
@@ -141,6 +140,7 @@ IMPROVED = {
     "target dtype torch.uint8 3d": _WIDTHS,
     "label_smoothing -0.1": _FRACTION,
     "label_smoothing nan": _FRACTION,
+    "weight f64 vs logits f32": test_improvements.test_weights_of_any_type,
     "half dim=1 lanes differ by 300 (pre-2.8 bug -> inf)": _WIDE,
 } | {name: _WIDE for name in FACTS if name.startswith(("torch.bfloat16 ", "torch.float16 "))}
 for _name in IMPROVED:

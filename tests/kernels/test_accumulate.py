@@ -1,0 +1,182 @@
+"""Rows in parts: the bits of one call, however they are cut; and merges, up to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import dtypes
+from tests import zoo
+from tests.oracle import Array
+
+ROWS = 203
+STEPS = [1, 7, 31, 32, 33, 64, 100, ROWS, 500]
+
+
+def parts(example: zoo.Example, step: int) -> Iterator[tuple[Array, Array, Array | None]]:
+    samples = example.options.get("sample_weight")
+    for start in range(0, len(example.logits), step):
+        cut = slice(start, start + step)
+        yield example.logits[cut], example.labels[cut], None if samples is None else samples[cut]
+
+
+def accumulator(example: zoo.Example, **more: Any) -> kernels.LossAccumulator:
+    options = {key: value for key, value in example.options.items() if key != "sample_weight"}
+    return kernels.LossAccumulator(**options, **more)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["indices", "probabilities"])
+@pytest.mark.parametrize("options", zoo.OPTIONS)
+def test_any_cut_has_the_bits_of_one_call(options: str, soft: bool, dtype: dtypes.DType) -> None:
+    example = zoo.example((ROWS, 10), 1, dtype, options, soft=soft)
+    for reduction in ("mean", "sum"):
+        want = kernels.cross_entropy(*example[:2], reduction=reduction, **example.options)
+        for step in STEPS:
+            fed = accumulator(example, reduction=reduction)
+            for logits, labels, samples in parts(example, step):
+                fed.update(logits, labels, sample_weight=samples)
+            got = fed.result()
+            assert (got.dtype, got.shape) == (want.dtype, want.shape)
+            assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((40, 900), 1), ((40, 6, 11), 1), ((40, 3, 5, 6), 3)])
+def test_other_shapes(shape: tuple[int, ...], axis: int, dtype: dtypes.DType) -> None:
+    """Parts of the first axis; positions after it come along."""
+    example = zoo.example(shape, axis, dtype, "all")
+    want = kernels.cross_entropy(*example[:2], **example.options)
+    for step in (1, 3, 32):
+        fed = accumulator(example)
+        for logits, labels, samples in parts(example, step):
+            fed.update(logits, labels, sample_weight=samples)
+        assert fed.result().tobytes() == want.tobytes()
+
+
+def test_a_result_may_be_had_between() -> None:
+    """It is that of the rows so far, and asking for it changes nothing."""
+    example = zoo.example((ROWS, 10), 1, dtypes.FLOAT32, "weight")
+    fed = accumulator(example)
+    done = 0
+    for logits, labels, _ in parts(example, 41):
+        fed.update(logits, labels)
+        done += len(logits)
+        want = kernels.cross_entropy(
+            example.logits[:done], example.labels[:done], **example.options
+        )
+        assert fed.result().tobytes() == fed.result().tobytes() == want.tobytes()
+
+
+def test_merge_is_associative_up_to_rounding() -> None:
+    example = zoo.example((ROWS, 10), 1, dtypes.FLOAT64, "all")
+    chunks = list(parts(example, 29))
+
+    def fed(some: list[Any]) -> kernels.LossAccumulator:
+        one = accumulator(example)
+        for logits, labels, samples in some:
+            one.update(logits, labels, sample_weight=samples)
+        return one
+
+    want = float(kernels.cross_entropy(*example[:2], **example.options))
+    left = fed(chunks[:2])
+    left.merge(fed(chunks[2:3]))
+    left.merge(fed(chunks[3:]))
+    right, last = fed(chunks[:2]), fed(chunks[2:3])
+    last.merge(fed(chunks[3:]))
+    right.merge(last)
+    backwards = fed(chunks[3:])
+    backwards.merge(fed(chunks[2:3]))
+    backwards.merge(fed(chunks[:2]))
+    for one in (left, right, backwards):
+        assert float(one.result()) == pytest.approx(want, rel=1e-14)
+
+
+def test_merge_leaves_the_other_alone_and_goes_on() -> None:
+    example = zoo.example((ROWS, 10), 1, dtypes.FLOAT64, "plain")
+    chunks = list(parts(example, 50))
+    first, second = accumulator(example), accumulator(example)
+    first.update(*chunks[0][:2])
+    second.update(*chunks[1][:2])
+    before = second.result().tobytes()
+    first.merge(second)
+    for logits, labels, _ in chunks[2:]:
+        first.update(logits, labels)
+    assert second.result().tobytes() == before
+    want = float(kernels.cross_entropy(*example[:2], class_axis=1))
+    assert float(first.result()) == pytest.approx(want, rel=1e-14)
+
+
+def test_merge_with_itself_counts_twice() -> None:
+    fed = kernels.LossAccumulator(reduction="sum")
+    fed.update(np.zeros((3, 2)), np.zeros(3, int))
+    fed.merge(fed)
+    assert float(fed.result()) == pytest.approx(6 * np.log(2), rel=1e-15)
+
+
+def test_merge_with_nothing_is_nothing(dtype: dtypes.DType) -> None:
+    example = zoo.example((ROWS, 10), 1, dtype, "plain")
+    fed = accumulator(example)
+    fed.update(*example[:2])
+    want = fed.result()
+    empty = accumulator(example)
+    fed.merge(empty)
+    empty.merge(fed)
+    for one in (fed, empty):
+        assert one.result().dtype == want.dtype
+        assert float(one.result()) == pytest.approx(float(want), rel=1e-7)
+
+
+@pytest.mark.parametrize("rows", [None, 0, 5], ids=["never fed", "no rows", "all ignored"])
+def test_mean_of_nothing(rows: int | None) -> None:
+    def fed(**options: Any) -> kernels.LossAccumulator:
+        one = kernels.LossAccumulator(**options)
+        if rows is not None:
+            one.update(np.zeros((rows, 3), np.float32), np.full(rows, -100))
+        return one
+
+    assert np.isnan(fed().result())
+    assert fed(empty="zero").result() == 0
+    assert fed(reduction="sum").result() == 0
+    with pytest.raises(kernels.InvalidInput):
+        fed(empty="error").result()
+
+
+def test_a_refused_update_adds_nothing() -> None:
+    example = zoo.example((ROWS, 10), 1, dtypes.FLOAT32, "plain")
+    fed = accumulator(example)
+    fed.update(*example[:2])
+    want = fed.result().tobytes()
+    labels = np.zeros(40, int)
+    labels[33] = 10
+    with pytest.raises(kernels.InvalidInput) as caught:
+        fed.update(np.zeros((40, 10), np.float32), labels)
+    assert (caught.value.field, caught.value.position) == ("labels", (33,))
+    assert fed.result().tobytes() == want
+
+
+def test_float64_rows_make_a_float64_result() -> None:
+    fed = kernels.LossAccumulator()
+    fed.update(np.zeros((3, 2), np.float32), np.zeros(3, int))
+    assert fed.result().dtype == np.float32
+    fed.update(np.zeros((3, 2), np.float64), np.zeros(3, int))
+    assert fed.result().dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("reduction", "none"),
+        ("reduction", "average"),
+        ("empty", "0"),
+        ("outputs", ["loss"]),
+        ("sample_weight", np.ones(3)),
+    ],
+    ids=str,
+)
+def test_wrong_options(field: str, value: Any) -> None:
+    with pytest.raises(kernels.InvalidInput) as caught:
+        kernels.LossAccumulator(**{field: value})
+    assert caught.value.field == field
