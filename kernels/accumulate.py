@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.answer import impossible_label, mean
+from kernels.answer import impossible_label, mean, narrowed
 from kernels.cpu.launch import ImpossibleLabel, compute
 from kernels.errors import InvalidInput
 from kernels.problem import EMPTY, Array, check
@@ -48,22 +48,28 @@ class LossAccumulator:
         self._dtype = np.result_type(self._dtype or np.float32, problem.dtype.result)
 
     def merge(self, other: LossAccumulator) -> None:
-        """Adds what ``other`` holds, as if its rows came after these, up to float64 rounding."""
+        """Adds what ``other`` holds, as if its rows came after these, up to float64 rounding.
+
+        Raises ``InvalidInput`` where the two do not reduce alike.
+        """
+        if (self._mean, self._empty) != (other._mean, other._empty):
+            raise InvalidInput("the accumulators differ in reduction or empty", field="reduction")
+        pending, total, weight = other._pending.copy(), other._total, other._weight
         self._add(self._pending)
-        self._pending = other._pending.copy()
-        self._total += other._total
-        self._weight += other._weight
+        self._pending = pending
+        self._total += total
+        self._weight += weight
         self._dtype = np.result_type(self._dtype or np.float32, other._dtype or np.float32)
 
     def result(self) -> Array:
         """The reduced loss of all rows so far: a scalar of the losses' type."""
         rest = add_blocks(sum_all_blocks(self._pending))
         total, weight = self._total + rest[0], self._weight + rest[1]
-        smooth = bool(self._options.get("label_smoothing"))
         value = np.asarray(total)
         if self._mean:
-            value = mean(total, weight, self._empty, total != 0.0 and not smooth)
-        return value.astype(self._dtype or np.float32)
+            plain = not (self._options.get("label_smoothing") or self._options.get("z_loss"))
+            value = mean(total, weight, self._empty, plain and total != 0.0)
+        return narrowed(value, np.dtype(self._dtype or np.float32))
 
     def _add(self, values: Array) -> None:
         for loss, weight in sum_all_blocks(values):

@@ -83,9 +83,7 @@ def _upstream(problem: Problem) -> float:
     if problem.sample_weight is not None:
         weights = weights * problem.sample_weight
     denominator = float(weights.sum())
-    if denominator == 0.0:
-        return 0.0 if problem.empty == "zero" else np.nan
-    return 1.0 / denominator
+    return float(mean(1.0, denominator, problem.empty))
 
 
 def impossible_label(problem: Problem, position: int) -> InvalidInput:
@@ -104,10 +102,17 @@ def impossible_label(problem: Problem, position: int) -> InvalidInput:
 def reduced(problem: Problem, blocks: Array) -> Array:
     """The sum or mean of the losses from their block sums, of the results' type."""
     total, weight = add_blocks(blocks)
-    if problem.reduction == "sum":
-        return np.asarray(total, problem.dtype.result)
-    cancelled = total != 0.0 and problem.label_smoothing == 0.0
-    return mean(total, weight, problem.empty, cancelled).astype(problem.dtype.result)
+    value = np.asarray(total)
+    if problem.reduction == "mean":
+        plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
+        value = mean(total, weight, problem.empty, plain and total != 0.0)
+    return narrowed(value, problem.dtype.result)
+
+
+def narrowed(value: Array, dtype: np.dtype[Any]) -> Array:
+    """A float64 result as ``dtype``; what is beyond float32 is infinite there."""
+    with np.errstate(over="ignore"):
+        return value.astype(dtype)
 
 
 def mean(total: float, weight: float, empty: str, cancelled: bool = False) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.cpu.launch import compute
 from kernels.errors import InvalidInput
-from kernels.problem import Array, unlabelled
+from kernels.problem import Array, unlabelled, widened
 
 
 def class_shard(
@@ -25,7 +25,7 @@ def class_shard(
     """``(log_sum_exp, label_logit)`` of the classes from ``first_class`` on, that ``logits`` hold.
 
     Both have the shape of ``labels``, which are indices among all classes; ``label_logit`` is
-    -inf where the label's class is in another shard. Raises ``InvalidInput``.
+    float64, and -inf where the label's class is in another shard. Raises ``InvalidInput``.
     """
     problem = unlabelled(
         logits,
@@ -41,22 +41,25 @@ def class_shard(
             f"{indices.shape}",
             field="labels",
         )
-    arrays = compute(problem, ("log_sum_exp", "log_probs"))[1]
-    log_sum_exp = arrays["log_sum_exp"].reshape(problem.shape)
+    indices = indices.astype(np.int64)  # a label beyond it turns negative: in no shard
+    log_sum_exp = compute(problem, ("log_sum_exp",))[1]["log_sum_exp"].reshape(problem.shape)
     here = (indices >= first_class) & (indices - first_class < problem.classes)
-    own = np.where(here, indices - first_class, 0).astype(np.intp)
-    picked = np.take_along_axis(
-        arrays["log_probs"], np.expand_dims(own, problem.axis), problem.axis
-    ).squeeze(problem.axis)
-    return log_sum_exp, np.where(here, picked + log_sum_exp, -np.inf).astype(log_sum_exp.dtype)
+    own = np.expand_dims(np.where(here, indices - first_class, 0), problem.axis)
+    bits = np.take_along_axis(problem.logits, own, problem.axis).squeeze(problem.axis)
+    logit = widened(bits.view(problem.dtype.numpy)).astype(np.float64)
+    if softcap is not None:
+        logit = softcap * np.tanh(logit / softcap)
+    return log_sum_exp, np.where(here, logit / temperature, -np.inf)
 
 
 def merge_class_shards(shards: Sequence[tuple[Array, Array]]) -> Array:
     """Each position's cross-entropy, float64, from what ``class_shard`` gave for all classes.
 
     log(sum(exp(s))) over the shards' log-sum-exps s, less the label's logit, which is in one
-    shard; +inf where it is in none.
+    shard; +inf where it is in none, NaN where a logit is NaN or +inf, as in one piece.
     """
     sums = np.stack([np.asarray(part, np.float64) for part, _ in shards])
     label_logit = np.max([np.asarray(logit, np.float64) for _, logit in shards], axis=0)
-    return np.asarray(np.logaddexp.reduce(sums, axis=0) - label_logit)
+    with np.errstate(invalid="ignore"):  # NaN logits give NaN losses
+        total = np.logaddexp.reduce(sums, axis=0)
+        return np.asarray(np.where(np.isposinf(total), np.nan, total - label_logit))

@@ -114,7 +114,7 @@ def compute(
     options = options_of(problem, wanted, upstream)
     kernel = nll_kernel if problem.normalised else cross_entropy_kernel
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
-    for first, logits, soft in pieces(problem, per_class.as_logits):
+    for first, logits, soft in pieces(problem, per_class.in_place):
         stop = first + logits.positions
         size, workers = _plan(logits, shared)
         results = _no_results(dtype)._replace(

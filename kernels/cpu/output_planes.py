@@ -74,7 +74,9 @@ def write_gradient_abreast(
                 share = fma(p, keep, spread)
             share = share * constant(x, options.lane_weight[c])
         gradient = fma(power, push, zero - pull * share)
-        gradient = gradient - where_equal(hot, constant(x, float(c)), own, zero)
+        if not soft.data.size:
+            gradient = gradient - where_equal(hot, constant(x, float(c)), own, zero)
+            gradient = where_greater(zero, hot, zero, gradient)  # ignored, whatever its logits are
         gradient = slope(x, value, options.cap, gradient)
         store_first(out.data, out_first + c * out.class_stride, count, gradient)
 

@@ -15,7 +15,14 @@ from kernels.cpu.output_planes import (
     write_gradient_abreast,
     write_log_probs_abreast,
 )
-from kernels.cpu.output_rows import entropy, prediction, rank, write_gradient, write_log_probs
+from kernels.cpu.output_rows import (
+    entropy,
+    prediction,
+    rank,
+    write_gradient,
+    write_log_probs,
+    write_zeros,
+)
 from kernels.cpu.tile import CAREFUL, MASS, OWN, PEAK, PULL, PUSH, TOTAL, log_sum_exp
 from kernels.simd import element, width
 
@@ -135,7 +142,9 @@ def _row_outputs(
 ) -> None:
     if log_probs.data.size:
         write_log_probs(logits, log_probs, position, scratch, at, options)
-    if gradient.data.size:
+    if gradient.data.size and y < 0 and not soft.data.size:
+        write_zeros(gradient, position)
+    elif gradient.data.size:
         write_gradient(logits, soft, gradient, position, y, scratch, at, options)
     if results.entropy.size:
         results.entropy[position] = entropy(logits, position, scratch, at, options)

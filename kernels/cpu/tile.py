@@ -123,6 +123,8 @@ def take_logarithms(scratch: Any, at: int, count: int, scale: float, like: Any) 
 @inlined
 def log_sum_exp(scratch: Any, at: int, options: Any) -> float:
     """The natural logarithm of the sum of the exponentials of one position's logits."""
+    if scratch[CAREFUL, at] != 0.0 and math.isinf(scratch[PEAK, at]):
+        return scratch[PEAK, at]
     if scratch[CAREFUL, at] != 0.0:
         return options.unit * scratch[PEAK, at] + math.log(scratch[TOTAL, at])
     return (scratch[LOG2, at] - scratch[MINUS, at]) * options.to_nats

@@ -54,30 +54,26 @@ def no_view(dtype: np.dtype[Any]) -> View:
 class PerClass:
     """The outputs with a value per class: their arrays, and their views for a piece of logits.
 
-    They lie in memory as the logits do, or, where those must be copied, with the classes last.
+    ``in_place``: they lie in memory as the logits do, and the kernels walk both alike; else the
+    pieces of logits are copies with the classes last, and so are these.
     """
 
     def __init__(self, problem: Problem, wanted: tuple[str, ...]) -> None:
-        self._names = [name for name in PER_CLASS if name in wanted]
-        self._dtype = problem.dtype.result
+        names = [name for name in PER_CLASS if name in wanted]
         self._axis = problem.axis
-        self._rows = False
+        self._dtype = problem.dtype.result
+        self._shape = (*problem.shape, problem.classes)
+        logits = (
+            view_of(problem.logits, problem.axis) if names or problem.soft is not None else None
+        )
+        self.in_place = problem.soft is None or _alike(logits, view_of(problem.soft, problem.axis))
         self._arrays: dict[str, Array] = {}
-        if not self._names:
-            return
-        alike = np.empty_like(problem.logits, dtype=self._dtype)
-        self._rows = not _alike(view_of(problem.logits, problem.axis), view_of(alike, problem.axis))
-        self._shape = np.moveaxis(problem.logits, problem.axis, -1).shape
-        if self._rows:
-            shape = (problem.positions, problem.classes)
-            self._arrays = {name: np.empty(shape, self._dtype) for name in self._names}
-        else:
-            self._arrays = {name: np.empty_like(alike) for name in self._names}
-
-    @property
-    def as_logits(self) -> bool:
-        """Whether the logits may be read where they lie."""
-        return not self._rows
+        for name in names:
+            array = np.empty_like(problem.logits, dtype=self._dtype)
+            self.in_place &= _alike(logits, view_of(array, problem.axis))
+            if not self.in_place:
+                array = np.empty((problem.positions, problem.classes), self._dtype)
+            self._arrays[name] = array
 
     def views(self, first: int, logits: View) -> list[View]:
         """A view for each of ``PER_CLASS``, for the ``logits`` from position ``first`` on."""
@@ -87,7 +83,7 @@ class PerClass:
         ]
 
     def _view(self, array: Array, first: int, logits: View) -> View:
-        if self._rows:
+        if not self.in_place:
             return row_view(array[first : first + logits.positions])
         view = view_of(array, self._axis)
         assert view is not None
@@ -95,7 +91,7 @@ class PerClass:
 
     def arrays(self) -> Mapping[str, Array]:
         """The outputs, each of the logits' shape."""
-        if not self._rows:
+        if self.in_place:
             return self._arrays
         return {
             name: np.moveaxis(array.reshape(self._shape), -1, self._axis)
@@ -113,26 +109,25 @@ def _alike(logits: View | None, other: View | None) -> bool:
     )
 
 
-def pieces(problem: Problem, as_logits: bool) -> Iterator[tuple[int, View, View]]:
+def pieces(problem: Problem, in_place: bool) -> Iterator[tuple[int, View, View]]:
     """``(first position, logits, soft)`` for each kernel call that the problem takes.
 
-    Unless ``as_logits``, chunks of the logits are copied, with the classes last.
+    Unless the logits can be read ``in_place``, chunks of them are copied, with the classes last.
     """
     if problem.logits.size == 0:
         return
-    logits, soft = view_of(problem.logits, problem.axis), no_view(problem.dtype.load)
-    if problem.soft is not None:
-        walked = view_of(problem.soft, problem.axis)
-        as_logits &= _alike(logits, walked)
-        soft = soft if walked is None else walked
-    if logits is not None and as_logits:
+    nothing = no_view(problem.dtype.load)
+    logits = view_of(problem.logits, problem.axis) if in_place else None
+    if logits is not None:
+        soft = nothing if problem.soft is None else view_of(problem.soft, problem.axis)
+        assert soft is not None
         yield 0, logits, soft
         return
     first, classes = 0, problem.classes
     rows = max(1, CHUNK // classes // tile.LARGEST) * tile.LARGEST
     softs = None if problem.soft is None else layout.chunks(problem.soft, problem.axis, rows)
     for piece in layout.chunks(problem.logits, problem.axis, rows):
-        yield first, row_view(piece), soft if softs is None else row_view(next(softs))
+        yield first, row_view(piece), nothing if softs is None else row_view(next(softs))
         first += len(piece)
 
 
