@@ -84,7 +84,7 @@ def cross_entropy_kernel(
             _take_labels(labels, lo, count, logits.classes, label, results.bad, worker)
         done = 0
         while done < count:
-            size = step_size(logits, lo + done, count - done)
+            size = step_size(logits, lo + done, count - done, options.outputs)
             sum_step(
                 logits,
                 soft,

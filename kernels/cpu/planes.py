@@ -116,10 +116,10 @@ def sum_abreast(logits: Any, first: int, guess: int, options: Any, totals: Any, 
         s0, s1, s2, s3 = zero, zero, zero, zero
         for c in range(start, min(start + CLASS_BLOCK, classes)):
             at = first + c * stride
-            prefetch(x, at + 4 * w)
-            prefetch(x, at + 5 * w)
-            prefetch(x, at + 6 * w)
-            prefetch(x, at + 7 * w)
+            prefetch(x, at)
+            prefetch(x, at + w)
+            prefetch(x, at + 2 * w)
+            prefetch(x, at + 3 * w)
             s0 = s0 + exp2(fma(read(x, at, cap), scales, m0))
             s1 = s1 + exp2(fma(read(x, at + w, cap), scales, m1))
             s2 = s2 + exp2(fma(read(x, at + 2 * w, cap), scales, m2))

@@ -27,6 +27,7 @@ from kernels.simd import (
     load,
     maximum,
     pair_sums,
+    prefetch,
     splat,
     store,
     width,
@@ -46,7 +47,9 @@ def _row(x: Any, first: int, classes: int, options: Any, minus: Any) -> Any:
     whole = (classes - 1) // step * step
     rest = read_first(x, first + whole, classes - whole, lowest, cap)
     part = exp2(fma(rest, scales, shift))
+    prefetch(x, first + whole)
     for i in range(0, whole, step):
+        prefetch(x, first + i)
         part = part + exp2(fma(read(x, first + i, cap), scales, shift))
     return part
 

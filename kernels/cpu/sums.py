@@ -21,16 +21,16 @@ GUESS, BLOCK_LIMIT = planes.GUESS, rows.BLOCK_LIMIT
 
 
 @inlined
-def step_size(logits: Any, position: int, rest: int) -> int:
+def step_size(logits: Any, position: int, rest: int, outputs: bool) -> int:
     """How many of the ``rest`` positions from ``position`` on to take in one step.
 
-    What is done with a step's logits after their sums finds them in cache: a step is a few short
-    rows, one long one, or a few registers of plane positions.
+    The ``outputs`` of a step find its logits in cache: it is some short rows, one long one, or a
+    few registers of plane positions.
     """
     if logits.class_stride != 1:
         run = logits.inner_size - position % logits.inner_size
         return min(ABREAST * width(logits.data), rest, run)
-    return rest if logits.classes <= SHORT else 1
+    return 1 if outputs and logits.classes > SHORT else rest
 
 
 @inlined

@@ -167,13 +167,24 @@ def _element(typing: Any, array: Any, index: Any) -> Any:
     return types.float64(array, types.intp), codegen
 
 
+# Bytes from a load to its prefetch, by the element's size. With 32000 classes and two threads,
+# 2048 bytes ran at 0.98 of a plain read's speed in float32 (1024: 0.93, 4096: 0.80), and 4096 at
+# 0.77 in bfloat16 (512: 0.53, 2048: 0.54), whose loop takes twice as long a byte.
+AHEAD = {64: 2048, 32: 2048, 16: 4096}
+
+
 @intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of ``array[index]``, which may lie beyond the array's end."""
+    """Ask for the cache line that a loop over ``array`` reaches some iterations after ``index``.
+
+    That may lie beyond the array's end: asking for it is harmless.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _address(context, builder, array, args[0], args[1])
         word = ir.IntType(32)
+        ahead = AHEAD[array.dtype.bitwidth] * 8 // array.dtype.bitwidth
+        address = builder.gep(address, [ir.Constant(ir.IntType(64), ahead)])
         function = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [address.type, word, word, word]),
