@@ -38,6 +38,7 @@ MEMBER_LIMIT = 64
 # for two of text, how much memory it takes.
 OPTION_LIMIT = 1 << 16
 KEY_LIMIT = 1 << 10
+_DEEPEST = 32  # levels of lists and objects in one option; none needs more than one
 
 _DTYPE, _LABELS, _LOGITS = "dtype", "labels", "logits"
 _SPACE = re.compile(rb"[ \t\n\r]{1,65536}+")  # so many with the GIL held
@@ -150,12 +151,27 @@ def _separator(body: memoryview, at: int) -> tuple[int, bool]:
     return _skip_space(body, at + 1) if more else at + 1, more
 
 
+def _is_deep(value: Any) -> bool:
+    """Whether ``value`` nests deeper than any option: Python 3.13 decodes thousands of levels."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for item in level
+            if isinstance(item, list | dict)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return bool(level)
+
+
 def _value(body: memoryview, start: int, limit: int, what: str) -> tuple[Any, int]:
     """The JSON value at ``start``, of at most ``limit`` bytes, and where it ends."""
     window = bytes(body[start : start + limit]).decode("utf-8", "surrogateescape")
     at = start
     try:
         value, end = _DECODER.raw_decode(window)
+        if _is_deep(value):
+            raise RecursionError
         return value, start + len(window[:end].encode())
     except UnicodeEncodeError:
         problem = "is not UTF-8"
