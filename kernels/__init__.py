@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kernels import steps
 from kernels.accumulate import LossAccumulator
 from kernels.answer import OUTPUTS, answer
-from kernels.cpu.launch import compute
 from kernels.errors import InvalidInput
-from kernels.problem import Array, check, unlabelled
+from kernels.problem import Array, check
 from kernels.shards import class_shard, merge_class_shards
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "merge_class_shards",
     "nll_loss",
     "softmax",
+    "steps",
 ]
 
 
@@ -127,14 +128,14 @@ def log_softmax(
     softcap: float | None = None,
 ) -> Array:
     """The logarithm of the softmax over the class axis, of the logits' shape."""
-    problem = unlabelled(
+    work = steps.log_softmax(
         logits,
         class_axis=class_axis,
         logits_dtype=logits_dtype,
         temperature=temperature,
         softcap=softcap,
     )
-    return compute(problem, ("log_probs",))[1]["log_probs"]
+    return work.run()["log_probs"]
 
 
 def softmax(
@@ -146,11 +147,11 @@ def softmax(
     softcap: float | None = None,
 ) -> Array:
     """The softmax over the class axis, of the logits' shape."""
-    problem = unlabelled(
+    work = steps.softmax(
         logits,
         class_axis=class_axis,
         logits_dtype=logits_dtype,
         temperature=temperature,
         softcap=softcap,
     )
-    return compute(problem, ("log_probs", "probs"))[1]["log_probs"]
+    return work.run()["probs"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 
-from kernels.cpu.launch import ImpossibleLabel, compute
+from kernels.cpu.launch import ImpossibleLabel, finish, in_steps
 from kernels.cpu.views import PER_CLASS
 from kernels.errors import InvalidInput
 from kernels.problem import Array, Problem
@@ -34,37 +34,46 @@ _NLL_OUTPUTS = OUTPUTS[:2]
 
 def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
     """The loss, or a dict of ``outputs`` where they are named. Raises ``InvalidInput``."""
-    wanted = _wanted(problem, outputs)
+    answers = finish(
+        answer_in_steps(problem, wanted(problem, ("loss",) if outputs is None else outputs))
+    )
+    return answers["loss"] if outputs is None else {name: answers[name] for name in outputs}
+
+
+def answer_in_steps(
+    problem: Problem, names: tuple[str, ...], step: int | None = None
+) -> Generator[int, None, dict[str, Array]]:
+    """The outputs ``names``, as ``wanted`` gives them; yields as ``launch.in_steps`` does."""
     try:
-        upstream = _upstream(problem) if "gradient" in wanted else 1.0
-        blocks, arrays = compute(problem, wanted, upstream)
+        upstream = _upstream(problem) if "gradient" in names else 1.0
+        blocks, arrays = yield from in_steps(problem, names, upstream, step)
     except ImpossibleLabel as error:
         raise impossible_label(problem, error.position) from None
     answers = {
         name: array if name in PER_CLASS else array.reshape(problem.shape)
         for name, array in arrays.items()
-        if name in wanted
+        if name in names
     }
-    if "loss" in wanted:
+    if "loss" in names:
         one = problem.reduction == "none"
         answers["loss"] = answers["per_element"] if one else reduced(problem, blocks)
-    return answers["loss"] if outputs is None else {name: answers[name] for name in outputs}
+    return answers
 
 
-def _wanted(problem: Problem, outputs: Sequence[str] | None) -> tuple[str, ...]:
+def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
+    """``outputs``, known to be there for ``problem``, and what they are made of."""
     known = _NLL_OUTPUTS if problem.normalised else OUTPUTS
-    wanted = ("loss",) if outputs is None else tuple(outputs)
-    for name in wanted:
+    for name in outputs:
         if name not in known:
             raise InvalidInput(
                 f"outputs has {name!r:.50}, which is none of {', '.join(known)}", field="outputs"
             )
-    if "rank" in wanted and problem.soft is not None:
+    if "rank" in outputs and problem.soft is not None:
         raise InvalidInput(
             "rank is that of a class index, and the labels are class probabilities",
             field="outputs",
         )
-    return (*wanted, "per_element") if problem.reduction == "none" else wanted
+    return (*outputs, "per_element") if problem.reduction == "none" else tuple(outputs)
 
 
 def _upstream(problem: Problem) -> float:

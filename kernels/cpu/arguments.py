@@ -77,7 +77,7 @@ class Options(NamedTuple):
 class Results(NamedTuple):
     """Where the answers go, one a position; what is not wanted is empty.
 
-    ``blocks`` holds a (loss, weight) for each block of ``kernels.reduce``, ``bad[worker]`` the
+    ``blocks`` holds a (loss, weight) for each block of ``kernels.reduce``, ``bad[share]`` the
     first position with an impossible label; ``losses`` and ``weights`` are float64 and not
     reduced, for an accumulator.
     """

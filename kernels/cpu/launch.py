@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numba
 import numpy as np
@@ -15,8 +15,8 @@ from kernels.cpu import tile
 from kernels.cpu.arguments import Results, Scratch, View
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
-from kernels.cpu.threads import run
-from kernels.cpu.views import PerClass, labels_of, options_of, pieces
+from kernels.cpu.threads import compiled, run
+from kernels.cpu.views import PER_CLASS, PerClass, labels_of, options_of, pieces, view_of
 from kernels.dtypes import DType
 from kernels.problem import Array, Problem
 
@@ -26,6 +26,10 @@ SERIAL = 32768
 TILE = 8192
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
+# Bytes of logits: 1 ms at memory speed, some 10 where every output is wanted; a launch takes 20 us.
+STEP = 1 << 25
+T = TypeVar("T")
+Computed: TypeAlias = tuple[Array, Mapping[str, Array]]
 _KEPT = threading.local()
 PER_POSITION: dict[str, Any] = {
     "losses": np.float64,
@@ -53,18 +57,29 @@ def _no_results(dtype: DType) -> Results:
     return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
 
 
-def _plan(view: View, shared: bool) -> tuple[int, int]:
-    """``(positions a tile, workers)``.
+class Plan(NamedTuple):
+    """How a piece is cut: ``launches`` in a row, each of ``workers`` shares of tiles.
 
     A tile is some blocks of the reduction, of about ``TILE`` elements, so that blocks are summed
-    where their losses are; but positions that are ``shared`` are dealt out one by one.
+    where their losses are; but positions that are shared (``SHARED``) are dealt out one by one.
     """
-    threads = 1 if view.positions * view.classes <= SERIAL else numba.get_num_threads()
+
+    tile: int
+    workers: int
+    launches: int
+
+
+def _plan(view: View, shared: bool, step: int | None) -> Plan:
+    elements = view.positions * view.classes
+    threads = 1 if elements <= SERIAL else numba.get_num_threads()
+    launches = 1 if step is None else -(-elements * view.data.itemsize // step)
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
     size = min(max(rows, reduce.BLOCK), tile.LARGEST)
-    if shared and view.positions < size * threads:
-        size = -(-view.positions // threads)
-    return size, min(threads, -(-view.positions // size))
+    if shared and view.positions < size * threads * launches:
+        size = -(-view.positions // (threads * launches))
+    tiles = -(-view.positions // size)
+    workers = min(threads, tiles)
+    return Plan(size, workers, min(launches, tiles // workers))
 
 
 def _segments(view: View) -> int:
@@ -94,32 +109,38 @@ def _new_scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
     )
 
 
-def compute(
-    problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0
-) -> tuple[Array, Mapping[str, Array]]:
+def in_steps(
+    problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
+) -> Generator[int, None, Computed]:
     """The block sums of the losses (``kernels.reduce``), and the arrays of ``wanted``.
 
     Those are of ``PER_POSITION``, one-dimensional, or of ``views.PER_CLASS``, of the logits'
-    shape. ``upstream`` is the derivative of what is wanted the gradient of by each loss. Raises
-    ``ImpossibleLabel``.
+    shape. ``upstream`` is the derivative of what is wanted the gradient of by each loss.
+
+    Before each step of about ``step`` bytes of logits (one, if None), yields how many bytes of
+    them, from their first, have to be there. Raises ``ImpossibleLabel``.
     """
-    dtype, positions = problem.dtype, problem.positions
+    dtype, positions, everything = problem.dtype, problem.positions, problem.logits.nbytes
     per_class = PerClass(problem, wanted)
-    shared = positions < SHARED and problem.logits.size > SERIAL
+    shared = _shared(problem)
     arrays = {
         name: np.empty(positions, kind or dtype.result)
         for name, kind in PER_POSITION.items()
         if name in wanted or (shared and name in ("losses", "weights"))
     }
     options = options_of(problem, wanted, upstream)
-    kernel = nll_kernel if problem.normalised else cross_entropy_kernel
+    kernel = _kernel(problem)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
+    in_order = step is not None and per_class.in_place and _in_order(problem)
+    if not in_order:
+        yield everything
     for first, logits, soft in pieces(problem, per_class.in_place):
         stop = first + logits.positions
-        size, workers = _plan(logits, shared)
+        plan = _plan(logits, shared, step)
+        shares = plan.workers * plan.launches
         results = _no_results(dtype)._replace(
             blocks=blocks[first // reduce.BLOCK :],
-            bad=np.full(workers, logits.positions),
+            bad=np.full(shares, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
         )
         key = (logits.data.dtype, soft.data.dtype, options.cap is None)
@@ -127,22 +148,83 @@ def compute(
         if segments:
             options = options._replace(segments=np.empty((segments, 2)))
         arguments = (
-            size,
+            plan.tile,
             logits,
             soft,
             labels_of(problem, first, logits.positions),
             options,
             results,
             *per_class.views(first, logits),
-            _scratch(workers, size, dtype),
+            _scratch(plan.workers, plan.tile, dtype),
         )
         if segments:
+            yield everything
             threads = min(numba.get_num_threads(), segments)
             run(segments_kernel, key, threads, *arguments)
-        run(kernel, key, workers, *arguments)
-        wrong = min(results.bad.tolist())
-        if wrong < logits.positions:
-            raise ImpossibleLabel(first + wrong)
+        for launch in range(plan.launches):
+            if plan.launches > 1 or in_order:
+                done = -(-logits.positions // plan.tile) * (launch + 1) // plan.launches
+                yield _reach(logits, done * plan.tile) if in_order else everything
+            run(kernel, key, plan.workers, *arguments, first=launch * plan.workers, shares=shares)
+            wrong = min(results.bad.tolist())
+            if wrong < logits.positions:
+                raise ImpossibleLabel(first + wrong)
     if shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
     return blocks, {**arrays, **per_class.arrays()}
+
+
+def finish(steps: Generator[int, None, T]) -> T:
+    """What ``steps`` return, all taken at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stopped:
+            result: T = stopped.value
+            return result
+
+
+def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) -> Computed:
+    """``in_steps`` all at once."""
+    return finish(in_steps(problem, wanted, upstream))
+
+
+def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
+    """Bytes of the arrays that ``in_steps`` makes for its results."""
+    kept = {*wanted, "losses", "weights"} if _shared(problem) else {*wanted}
+    each = sum(
+        np.dtype(kind or problem.dtype.result).itemsize
+        for name, kind in PER_POSITION.items()
+        if name in kept
+    )
+    whole = sum(name in kept for name in PER_CLASS) * problem.dtype.result.itemsize
+    blocks = -(-problem.positions // reduce.BLOCK) * 16
+    return each * problem.positions + whole * problem.logits.size + blocks
+
+
+def quick(problem: Problem) -> bool:
+    """Whether the problem takes well below a millisecond on this one thread, all compiled."""
+    if problem.logits.size > SERIAL:
+        return False
+    soft = problem.logits if problem.soft is None else problem.soft
+    key = (problem.logits.dtype, soft.dtype, problem.softcap is None)
+    return compiled(_kernel(problem), key)
+
+
+def _shared(problem: Problem) -> bool:
+    return problem.positions < SHARED and problem.logits.size > SERIAL
+
+
+def _kernel(problem: Problem) -> Any:
+    return nll_kernel if problem.normalised else cross_entropy_kernel
+
+
+def _in_order(problem: Problem) -> bool:
+    """Whether positions in order are memory in order, read where it lies."""
+    return problem.logits.flags.c_contiguous and view_of(problem.logits, problem.axis) is not None
+
+
+def _reach(logits: View, positions: int) -> int:
+    """Bytes of contiguous ``logits`` up to the end of those that the first ``positions`` take."""
+    outer = min(-(-positions // logits.inner_size) * logits.outer_stride, logits.data.size)
+    return outer * logits.data.itemsize

@@ -29,13 +29,13 @@ from kernels.simd import element
 
 @inlined
 def _take_labels(
-    labels: Any, lo: int, count: int, classes: int, label: Any, bad: Any, worker: int
+    labels: Any, lo: int, count: int, classes: int, label: Any, bad: Any, share: int
 ) -> None:
-    """The tile's labels, proved; the first impossible one goes to ``bad[worker]``."""
+    """The tile's labels, proved; the first impossible one goes to ``bad[share]``."""
     read_labels(labels, lo, count, label)
     wrong = prove_labels(label, count, classes, labels)
-    if wrong < count and lo + wrong < bad[worker]:
-        bad[worker] = lo + wrong
+    if wrong < count and lo + wrong < bad[share]:
+        bad[share] = lo + wrong
 
 
 @inlined
@@ -54,8 +54,8 @@ def _give_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
 
 @kernel
 def cross_entropy_kernel(
-    worker: int,
-    workers: int,
+    share: int,
+    shares: int,
     tile: int,
     logits: Any,
     soft: Any,
@@ -66,22 +66,23 @@ def cross_entropy_kernel(
     gradient: Any,
     scratches: Any,
 ) -> None:
-    """The losses of share ``worker``, of ``workers`` contiguous shares of all tiles.
+    """The losses of ``share``, of ``shares`` contiguous ones of all tiles.
 
     ``soft`` is a ``View`` of class probabilities, with empty data where ``labels`` (class
     indices) count; with neither, only outputs that need no label are. ``log_probs`` and
     ``gradient`` are ``View``s that lie in memory like ``logits``, or empty.
     """
     tiles = (logits.positions + tile - 1) // tile
-    label, scratch = scratches.labels[worker], scratches.tiles[worker]
-    lanes, softly = scratches.lanes[worker], soft.data.size > 0
-    for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
+    own = share % scratches.labels.shape[0]
+    label, scratch = scratches.labels[own], scratches.tiles[own]
+    lanes, softly = scratches.lanes[own], soft.data.size > 0
+    for t in range(tiles * share // shares, tiles * (share + 1) // shares):
         lo = t * tile
         count = min(tile, logits.positions - lo)
         if softly or not labels.given:
             label[:count] = -1
         else:
-            _take_labels(labels, lo, count, logits.classes, label, results.bad, worker)
+            _take_labels(labels, lo, count, logits.classes, label, results.bad, share)
         done = 0
         while done < count:
             size = step_size(logits, lo + done, count - done, options.outputs)
@@ -120,8 +121,8 @@ def cross_entropy_kernel(
 
 @kernel
 def nll_kernel(
-    worker: int,
-    workers: int,
+    share: int,
+    shares: int,
     tile: int,
     logits: Any,
     soft: Any,
@@ -138,11 +139,12 @@ def nll_kernel(
     """
     x, stride = logits.data, logits.class_stride
     tiles = (logits.positions + tile - 1) // tile
-    label, scratch = scratches.labels[worker], scratches.tiles[worker]
-    for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
+    own = share % scratches.labels.shape[0]
+    label, scratch = scratches.labels[own], scratches.tiles[own]
+    for t in range(tiles * share // shares, tiles * (share + 1) // shares):
         lo = t * tile
         count = min(tile, logits.positions - lo)
-        _take_labels(labels, lo, count, logits.classes, label, results.bad, worker)
+        _take_labels(labels, lo, count, logits.classes, label, results.bad, share)
         for i in range(count):
             at = place(logits, lo + i) + max(label[i], 0) * stride
             scratch[LOG_PROB, i] = element(x, at)
@@ -152,8 +154,8 @@ def nll_kernel(
 
 @kernel
 def segments_kernel(
-    worker: int,
-    workers: int,
+    share: int,
+    shares: int,
     tile: int,
     logits: Any,
     soft: Any,
@@ -167,7 +169,7 @@ def segments_kernel(
     """Fills ``options.segments``: few long rows of contiguous classes, shared by many threads."""
     count = options.segments.shape[0]
     parts = count // logits.positions
-    for i in range(count * worker // workers, count * (worker + 1) // workers):
+    for i in range(count * share // shares, count * (share + 1) // shares):
         position = i // parts
         first, part = place(logits, position), i - position * parts
         total, shift = sum_part(logits.data, first, logits.classes, part, options)

@@ -1,8 +1,8 @@
 """Running a kernel on many threads.
 
-A kernel takes ``(worker, workers, *arguments)`` and does its share. One small parallel loop calls
-any of them by address: were it to call them by name, Numba would compile each a second time into
-the loop, for 12 s instead of 1 s.
+A kernel takes ``(share, shares, *arguments)`` and does its share of the work. One small parallel
+loop calls any of them by address: were it to call them by name, Numba would compile each a second
+time into the loop, for 12 s instead of 1 s.
 
 One parallel loop runs at a time in a process: two at once abort it on Numba's ``workqueue``
 threading layer (SIGABRT). With one worker there is no loop, and no lock.
@@ -24,7 +24,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @intrinsic
-def _call(typing: Any, address: Any, worker: Any, workers: Any, arguments: Any) -> Any:
+def _call(typing: Any, address: Any, share: Any, shares: Any, arguments: Any) -> Any:
     """Calls the kernel at ``address``, compiled for just these types of ``arguments``."""
     kinds = (types.intp, types.intp, *arguments.types)
 
@@ -36,13 +36,15 @@ def _call(typing: Any, address: Any, worker: Any, workers: Any, arguments: Any) 
         convention.call_function(builder, pointer, types.none, kinds, [args[1], args[2], *values])
         return context.get_dummy_value()
 
-    return types.void(address, worker, workers, arguments), codegen
+    return types.void(address, share, shares, arguments), codegen
 
 
 @parallel_kernel
 def _in_parallel(
     address: int,
     workers: int,
+    first: int,
+    shares: int,
     tile: int,
     logits: Any,
     soft: Any,
@@ -56,8 +58,8 @@ def _in_parallel(
     for worker in prange(workers):
         _call(
             address,
-            worker,
-            workers,
+            first + worker,
+            shares,
             (tile, logits, soft, labels, options, results, log_probs, gradient, scratches),
         )
 
@@ -82,17 +84,30 @@ def _compiled(kernel: Any, arguments: tuple[Any, ...]) -> _Code:
     return _Code(address, overload.entry_point)
 
 
-def run(kernel: Any, key: tuple[Any, ...], workers: int, *arguments: Any) -> None:
-    """Runs ``kernel`` on ``workers`` threads, the caller's among them, to its end.
+def compiled(kernel: Any, key: tuple[Any, ...]) -> bool:
+    """Whether ``run`` has nothing to compile or load any more for arguments of ``key``."""
+    return (kernel, *key) in _COMPILED
 
-    All arguments of one ``key`` are of the same Numba types: finding these out anew takes longer
-    than a small loss.
+
+def run(
+    kernel: Any,
+    key: tuple[Any, ...],
+    workers: int,
+    *arguments: Any,
+    first: int = 0,
+    shares: int | None = None,
+) -> None:
+    """Runs ``workers`` shares of ``kernel``, from ``first`` on, each on a thread of its own.
+
+    There are ``shares`` in all, by default as many as workers. All arguments of one ``key`` are
+    of the same Numba types: finding these out anew takes longer than a small loss.
     """
     code = _COMPILED.get((kernel, *key))
     if code is None:
         code = _COMPILED[(kernel, *key)] = _compiled(kernel, arguments)
+    shares = workers if shares is None else shares
     if workers == 1:
-        code.call(0, 1, *arguments)
+        code.call(first, shares, *arguments)
         return
     with _ONE_AT_A_TIME:
-        _in_parallel(code.address, workers, *arguments)
+        _in_parallel(code.address, workers, first, shares, *arguments)
