@@ -18,6 +18,7 @@ from kernels.simd import (
     keep_first,
     load,
     load_first,
+    load_two,
     max_across,
     tanh,
 )
@@ -109,3 +110,10 @@ def _read_first(x: Any, index: Any, count: Any, fill: Any, cap: Any) -> Any:
 def read(x: Any, index: int, cap: Any) -> Any:
     """A register of logits from ``index`` on."""
     return capped(x, load(x, index), cap)
+
+
+@inlined
+def read_two(x: Any, index: int, cap: Any) -> Any:
+    """Two registers of logits from ``index`` on, in the order of ``load_two``."""
+    one, other = load_two(x, index)
+    return capped(x, one, cap), capped(x, other, cap)

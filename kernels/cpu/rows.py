@@ -15,8 +15,9 @@ import math
 from typing import Any
 
 from kernels.compiled import inlined
-from kernels.cpu.logit import read, read_first
+from kernels.cpu.logit import read_first, read_two
 from kernels.simd import (
+    ahead,
     constant,
     exp2,
     fma,
@@ -59,10 +60,11 @@ def sum_powers(x: Any, first: int, count: int, options: Any, shift: float) -> fl
     even, odd = constant(x, 0.0), constant(x, 0.0)
     whole = count // (2 * step) * (2 * step)
     for i in range(0, whole, 2 * step):
-        prefetch(x, first + i)
-        prefetch(x, first + i + step)
-        even = even + exp2(fma(read(x, first + i, cap), scales, shifts))
-        odd = odd + exp2(fma(read(x, first + i + step, cap), scales, shifts))
+        prefetch(x, first + i + ahead(x))
+        prefetch(x, first + i + step + ahead(x))
+        one, other = read_two(x, first + i, cap)
+        even = even + exp2(fma(one, scales, shifts))
+        odd = odd + exp2(fma(other, scales, shifts))
     lowest = constant(x, -math.inf)
     for i in range(whole, count, step):
         t = fma(read_first(x, first + i, count - i, lowest, cap), scales, shifts)

@@ -1,6 +1,6 @@
 """Registers of numbers for Numba kernels: lanes, memory, elementary functions."""
 
-from kernels.simd.elementary import exp2, log2, nearest, tanh
+from kernels.simd.elementary import exp2, log2, log2_float32, nearest, tanh
 from kernels.simd.lanes import (
     fma,
     max_across,
@@ -21,13 +21,15 @@ from kernels.simd.memory import (
     keep_first,
     load,
     load_first,
-    prefetch,
+    load_two,
     store,
     store_first,
     width,
 )
+from kernels.simd.stream import ahead, prefetch
 
 __all__ = [
+    "ahead",
     "constant",
     "element",
     "exp2",
@@ -35,7 +37,9 @@ __all__ = [
     "keep_first",
     "load",
     "load_first",
+    "load_two",
     "log2",
+    "log2_float32",
     "max_across",
     "maximum",
     "minimum",

@@ -1,4 +1,4 @@
-"""Loads and stores of ``Lanes``, whole and in part, and the prefetch.
+"""Loads and stores of ``Lanes``, whole and in part.
 
 An array's dtype says what its bits are: float32 and float64 are themselves, uint16 holds a
 bfloat16's bits and int16 a float16's (``kernels.dtypes``, ``DType.load``). All but float64 are
@@ -53,7 +53,7 @@ def _constant(array: Any, value: Any) -> Any:
     return splat_value
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def address_of(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
@@ -80,12 +80,39 @@ def _load(typing: Any, array: Any, index: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         memory = ir.VectorType(context.get_data_type(array.dtype), lanes.count)
-        address = _address(context, builder, array, args[0], args[1])
+        address = address_of(context, builder, array, args[0], args[1])
         pointer = builder.bitcast(address, memory.as_pointer())
         value = builder.load(pointer, align=array.dtype.bitwidth // 8)
         return _widen(builder, array.dtype, value, context.get_value_type(lanes))
 
     return lanes(array, types.intp), codegen
+
+
+@intrinsic
+def _load_two(typing: Any, array: Any, index: Any) -> Any:
+    lanes = _compute_lanes(array)
+    pair = types.UniTuple(lanes, 2)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = address_of(context, builder, array, args[0], args[1])
+        to = context.get_value_type(lanes)
+        if array.dtype == types.uint16:
+            words = ir.VectorType(ir.IntType(32), lanes.count)
+            both = builder.load(builder.bitcast(address, words.as_pointer()), align=2)
+            even = builder.shl(both, ir.Constant(words, [16] * lanes.count))
+            odd = builder.and_(both, ir.Constant(words, [0xFFFF0000] * lanes.count))
+            halves = [builder.bitcast(even, to), builder.bitcast(odd, to)]
+        else:
+            memory = ir.VectorType(context.get_data_type(array.dtype), lanes.count)
+            low = builder.bitcast(address, memory.as_pointer())
+            high = builder.gep(low, [ir.Constant(ir.IntType(32), 1)])
+            halves = [
+                _widen(builder, array.dtype, builder.load(at, align=array.dtype.bitwidth // 8), to)
+                for at in (low, high)
+            ]
+        return context.make_tuple(builder, pair, halves)
+
+    return pair(array, types.intp), codegen
 
 
 @intrinsic
@@ -96,7 +123,7 @@ def _load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> A
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         memory = ir.VectorType(context.get_data_type(array.dtype), lanes.count)
-        address = _address(context, builder, array, args[0], args[1])
+        address = address_of(context, builder, array, args[0], args[1])
         pointer = builder.bitcast(address, memory.as_pointer())
         mask = _first(builder, args[2], lanes)
         function = cgutils.get_or_insert_function(
@@ -116,7 +143,7 @@ def _load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> A
 @intrinsic
 def _store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, array, args[0], args[1])
+        address = address_of(context, builder, array, args[0], args[1])
         pointer = builder.bitcast(address, args[2].type.as_pointer())
         builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -129,7 +156,7 @@ def _store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) ->
     bits = array.dtype.bitwidth
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, array, args[0], args[1])
+        address = address_of(context, builder, array, args[0], args[1])
         pointer = builder.bitcast(address, args[3].type.as_pointer())
         mask = _first(builder, args[2], value)
         function = cgutils.get_or_insert_function(
@@ -157,7 +184,7 @@ def keep_first(typing: Any, value: Any, count: Any, fill: Any) -> Any:
 @intrinsic
 def _element(typing: Any, array: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(_address(context, builder, array, args[0], args[1]))
+        value = builder.load(address_of(context, builder, array, args[0], args[1]))
         one = builder.bitcast(value, ir.VectorType(value.type, 1))
         to = ir.VectorType(context.get_value_type(_compute_lanes(array).scalar), 1)
         wide = _widen(builder, array.dtype, one, to)
@@ -165,36 +192,6 @@ def _element(typing: Any, array: Any, index: Any) -> Any:
         return context.cast(builder, scalar, _compute_lanes(array).scalar, types.float64)
 
     return types.float64(array, types.intp), codegen
-
-
-# Bytes from a load to its prefetch, by the element's size. With 32000 classes and two threads,
-# 2048 bytes ran at 0.98 of a plain read's speed in float32 (1024: 0.93, 4096: 0.80), and 4096 at
-# 0.77 in bfloat16 (512: 0.53, 2048: 0.54), whose loop takes twice as long a byte.
-AHEAD = {64: 2048, 32: 2048, 16: 4096}
-
-
-@intrinsic
-def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line that a loop over ``array`` reaches some iterations after ``index``.
-
-    That may lie beyond the array's end: asking for it is harmless.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, array, args[0], args[1])
-        word = ir.IntType(32)
-        ahead = AHEAD[array.dtype.bitwidth] * 8 // array.dtype.bitwidth
-        address = builder.gep(address, [ir.Constant(ir.IntType(64), ahead)])
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [address.type, word, word, word]),
-            "llvm.prefetch.p0",
-        )
-        read, keep, data = ir.Constant(word, 0), ir.Constant(word, 3), ir.Constant(word, 1)
-        builder.call(function, [address, read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), codegen
 
 
 if config.BOUNDSCHECK:
@@ -223,6 +220,16 @@ def load(array: Any, index: int) -> Any:
     """``width(array)`` elements from ``index`` on."""
     _check(array, index, width(array))
     return _load(array, index)
+
+
+@inlined
+def load_two(array: Any, index: int) -> Any:
+    """Twice ``width(array)`` elements from ``index`` on, as two ``Lanes``, in whatever order.
+
+    For bfloat16 those at even and at odd places: that takes two instructions, in order four.
+    """
+    _check(array, index, 2 * width(array))
+    return _load_two(array, index)
 
 
 @inlined

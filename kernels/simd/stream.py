@@ -1,0 +1,51 @@
+"""Asking for memory ahead of its use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from kernels.simd.memory import address_of
+
+# Bytes from a load to its prefetch in one long stream, by the element's size. With 32000 classes
+# and two threads, 2048 bytes ran at 0.98 of a plain read's speed in float32 (1024: 0.93, 4096:
+# 0.80), and 4096 at 0.77 in bfloat16 (512: 0.53, 2048: 0.54), whose loop takes twice as long.
+AHEAD = {64: 2048, 32: 2048, 16: 4096}
+
+
+def ahead(array: Any) -> int:
+    """``AHEAD`` in elements of ``array``."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(ahead)
+def _ahead(array: Any) -> Any:
+    count = AHEAD[array.dtype.bitwidth] * 8 // array.dtype.bitwidth
+
+    def count_of(array: Any) -> int:
+        return count
+
+    return count_of
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of ``index``; beyond the array's end that is harmless."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = address_of(context, builder, array, args[0], args[1])
+        word = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [address.type, word, word, word]),
+            "llvm.prefetch.p0",
+        )
+        read, keep, data = ir.Constant(word, 0), ir.Constant(word, 3), ir.Constant(word, 1)
+        builder.call(function, [address, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen

@@ -1,0 +1,84 @@
+"""Elementary functions against NumPy's long doubles, with AVX-512's instructions and without."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels.compiled import kernel
+from kernels.simd import avx512, exp2, load, log2, log2_float32, store, width
+
+ROOT = Path(__file__).parents[2]
+HASWELL = "+sse4.2,+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt"
+
+
+@kernel
+def _exp2(x: Any, out: Any) -> None:
+    for i in range(0, x.size, width(x)):
+        store(out, i, exp2(load(x, i)))
+
+
+@kernel
+def _log2(x: Any, out: Any, rough: Any) -> None:
+    for i in range(0, x.size, width(x)):
+        store(out, i, log2(load(x, i)))
+        store(rough, i, log2_float32(load(x, i)))
+
+
+@pytest.mark.parametrize(("kind", "bound"), [(np.float32, 1.7e-7), (np.float64, 3e-16)])
+def test_exp2(kind: type[Any], bound: float) -> None:
+    x = np.random.default_rng(0).uniform(-125, 126, 1 << 18).astype(kind)
+    x[:16] = [0, -0.0, 1, -1, 126, -126, 0.5, -0.5, 1e-30, -1e-30, 10, -10, 0.999999, 1.5, 2.5, 3]
+    out = np.empty_like(x)
+    _exp2(x, out)
+    assert float(np.abs(out / np.exp2(x.astype(np.longdouble)) - 1).max()) < bound
+    assert out[:6].tolist() == [1, 1, 2, 0.5, 2.0**126, 2.0**-126]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_exp2_out_of_range(kind: type[Any]) -> None:
+    """It is tiny or huge, or NaN where it should be: never something in between."""
+    x = np.repeat(np.array([-np.inf, -1e30, -1100, np.nan, np.inf, 1e30, 1100, 0], kind), 2)
+    out = np.empty_like(x)
+    _exp2(x, out)
+    assert (out[:6] <= np.finfo(kind).tiny).all()
+    assert (out[:6] >= 0).all()
+    assert np.isnan(out[6:8]).all()
+    assert (out[8:14] >= 2.0 ** (np.finfo(kind).maxexp - 1)).all()
+    assert (out[14:] == 1).all()
+
+
+def test_log2() -> None:
+    x = np.exp2(np.random.default_rng(0).uniform(-100, 100, 1 << 16))
+    x[:8] = [1, 2, 0.5, 1 + 2**-40, 1 - 2**-40, 2**0.5, 0.5**0.5, 2.0**-900]
+    out, rough = np.empty_like(x), np.empty_like(x)
+    _log2(x, out, rough)
+    exact = np.log2(x.astype(np.longdouble))
+    assert float((np.abs(out - exact) / np.maximum(abs(exact), 1)).max()) < 4.5e-16
+    assert float((np.abs(rough - exact) / np.maximum(abs(exact), 1e-300)).max()) < 4.2e-9
+    assert out[:3].tolist() == rough[:3].tolist() == [0, 1, -1]
+
+
+@pytest.mark.skipif(not avx512.AVAILABLE, reason="this machine is without AVX-512 anyway")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="Haswell is an x86-64")
+def test_without_avx512(tmp_path: Path) -> None:
+    """These tests and a loss, compiled for a machine that has only AVX2."""
+    made = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": HASWELL}
+    example = "tests/kernels/test_worked_example.py::test_loss_to_four_digits[float32]"
+    tests = ["tests/kernels/test_simd.py", example]
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        env={**os.environ, **made},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert "1 skipped" in ran.stdout
