@@ -1,8 +1,9 @@
 """Ordered float64 reductions: a stream, a set of shards and one big array give the same bits.
 
-Values are added within blocks of ``BLOCK`` positions, counted from position 0, from left to
-right; then the blocks' sums, from left to right. That order is a property of the data alone, so
-the result does not depend on threads, on chunks (which end at a block's end) or on the format.
+Values are added within blocks of ``BLOCK`` positions, counted from position 0, in the order of
+``_block_sum``; then the blocks' sums, from left to right. That order is a property of the data
+alone, so the result does not depend on threads, on chunks (which end at a block's end) or on the
+format.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kernels.compiled import inlined, kernel
+from kernels.simd import load, load_first, splat, sum_across
 
 # Positions. Large enough that adding up the blocks of a million rows takes 1 % of reading them.
 BLOCK = 32
@@ -19,17 +21,27 @@ Float64s = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @inlined
+def _block_sum(values: Any, start: int, count: int) -> float:
+    """The sum of ``count`` values, at most BLOCK, from ``start`` on: eight sums of every eighth
+    value, then folded in halves. One after another they took 1 ns a value, waiting.
+    """
+    zero = splat(0.0)
+    if count == BLOCK:
+        a = load(values, start) + load(values, start + 8)
+        b = load(values, start + 16) + load(values, start + 24)
+        return sum_across(a + b)
+    a = load_first(values, start, count, zero) + load_first(values, start + 8, count - 8, zero)
+    b = load_first(values, start + 16, count - 16, zero)
+    return sum_across(a + (b + load_first(values, start + 24, count - 24, zero)))
+
+
+@inlined
 def sum_blocks(losses: Any, weights: Any, count: int, sums: Any, first: int) -> None:
     """Writes the (loss, weight) sums of each block of ``count`` values to ``sums[first:]``."""
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)
-        block_losses, block_weights = losses[start : start + size], weights[start : start + size]
-        loss, weight = 0.0, 0.0
-        for i in range(size):
-            loss += block_losses[i]
-            weight += block_weights[i]
-        sums[first + start // BLOCK, 0] = loss
-        sums[first + start // BLOCK, 1] = weight
+        sums[first + start // BLOCK, 0] = _block_sum(losses, start, size)
+        sums[first + start // BLOCK, 1] = _block_sum(weights, start, size)
 
 
 @kernel

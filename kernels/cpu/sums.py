@@ -172,6 +172,7 @@ def _sum_planes(
     good, labels = True, label[at:]
     for i in range(count):
         values[i] = logit_at(x, first + i + max(labels[i], 0) * stride, options.cap)
+    for i in range(count):
         good &= (totals[i] == totals[i]) & (abs(minus[i]) < LARGEST_SHIFT)
     if good:
         return

@@ -19,11 +19,13 @@ from kernels.simd import (
     fma,
     load,
     log2,
+    log2_float32,
     minimum,
     narrow,
     splat,
     store,
     where_equal,
+    widen_high,
     widen_low,
 )
 
@@ -71,53 +73,79 @@ def prove_labels(label: Any, count: int, classes: int, labels: Any) -> int:
     ``count``; such labels are marked like ignored ones, so nothing is ever read with them.
     """
     bad = count
-    for i in range(count - 1, -1, -1):
+    for i in range(count):
         value = label[i]
-        if labels.ignores and value == labels.ignore_index:
-            label[i] = -1
-        elif value < 0 or value >= classes:
-            label[i] = -1
-            bad = i
+        ignored = labels.ignores & (value == labels.ignore_index)
+        possible = (value >= 0) & (value < classes) & (not ignored)
+        bad = min(bad, count if possible | ignored else i)
+        label[i] = value if possible else -1
     return bad
 
 
-def _powers(gap: Any, like: Any) -> Any:
-    """2**gap, float64, as the kernel computed it in the sum over the classes of ``like``."""
+def _powers(gap: Any, other: Any, like: Any) -> Any:
+    """2**gap and 2**other, float64, as computed in the sum over the classes of ``like``."""
     raise NotImplementedError("for compiled code only")
 
 
 @overload(_powers, jit_options=INLINED)
-def _powers_overload(gap: Any, like: Any) -> Any:
+def _powers_overload(gap: Any, other: Any, like: Any) -> Any:
     if like.dtype == types.float64:
 
-        def powers_float64(gap: Any, like: Any) -> Any:
-            return exp2(gap)
+        def powers_float64(gap: Any, other: Any, like: Any) -> Any:
+            return exp2(gap), exp2(other)
 
         return powers_float64
 
-    def powers_float32(gap: Any, like: Any) -> Any:
-        return widen_low(exp2(narrow(gap, gap)))
+    def powers_float32(gap: Any, other: Any, like: Any) -> Any:
+        powers = exp2(narrow(gap, other))
+        return widen_low(powers), widen_high(powers)
 
     return powers_float32
 
 
+def _log2(total: Any, like: Any) -> Any:
+    """The logarithms of sums over the classes of ``like``, as precise as these are."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(_log2, jit_options=INLINED)
+def _log2_overload(total: Any, like: Any) -> Any:
+    if like.dtype == types.float64:
+
+        def log2_of_float64s(total: Any, like: Any) -> Any:
+            return log2(total)
+
+        return log2_of_float64s
+
+    def log2_of_float32s(total: Any, like: Any) -> Any:
+        return log2_float32(total)
+
+    return log2_of_float32s
+
+
+@inlined
+def _take_register(scratch: Any, at: int, gap: Any, power: Any, like: Any) -> None:
+    zero, total = splat(0.0), load(scratch[TOTAL], at)
+    # NaN is lost in log2's bit tricks, but not in this product.
+    logarithm = _log2(total, like) + total * zero
+    store(scratch[LOG2], at, logarithm)
+    hit = where_equal(total, power, zero, gap - logarithm)
+    store(scratch[LOG_PROB], at, minimum(zero, hit))
+
+
 @inlined
 def take_logarithms(scratch: Any, at: int, count: int, scale: float, like: Any) -> None:
-    """LOG2 and LOG_PROB from TOTAL, MINUS and VALUE, a register at a time.
+    """LOG2 and LOG_PROB from TOTAL, MINUS and VALUE, two registers at a time.
 
     A label whose power alone is the whole sum has log-probability 0 exactly, as in PyTorch.
     """
-    totals, shifts, values = scratch[TOTAL], scratch[MINUS], scratch[VALUE]
-    logs, results = scratch[LOG2], scratch[LOG_PROB]
-    zero = splat(0.0)
-    for i in range(at, at + count, 8):
-        total = load(totals, i)
-        gap = fma(load(values, i), splat(scale), load(shifts, i))
-        # NaN is lost in log2's bit tricks, but not in this product.
-        logarithm = log2(total) + total * zero
-        store(logs, i, logarithm)
-        hit = where_equal(total, _powers(gap, like), zero, gap - logarithm)
-        store(results, i, minimum(zero, hit))
+    shifts, values, scales = scratch[MINUS], scratch[VALUE], splat(scale)
+    for i in range(at, at + count, 16):
+        low = fma(load(values, i), scales, load(shifts, i))
+        high = fma(load(values, i + 8), scales, load(shifts, i + 8))
+        power, other = _powers(low, high, like)
+        _take_register(scratch, i, low, power, like)
+        _take_register(scratch, i + 8, high, other, like)
 
 
 @inlined
@@ -131,12 +159,34 @@ def log_sum_exp(scratch: Any, at: int, options: Any) -> float:
 
 
 @inlined
+def _weigh_plainly(
+    log_probs: Any, label: Any, count: int, to_nats: float, losses: Any, weights: Any
+) -> None:
+    """The loop of ``weigh_tile`` without any option, which LLVM vectorises: it took 15 % of 10
+    classes' time.
+    """
+    for i in range(count):
+        kept = label[i] >= 0
+        losses[i] = -(log_probs[i] * to_nats) if kept else 0.0
+        weights[i] = 1.0 if kept else 0.0
+
+
+@inlined
 def weigh_tile(
     scratch: Any, label: Any, soft: bool, labels: Any, lo: int, count: int, options: Any
 ) -> None:
     """LOSS and WEIGHT (a position's share of a mean's denominator) from the rest."""
     log_probs, logs, smooths = scratch[LOG_PROB], scratch[LOG2], scratch[SMOOTH]
     losses, weights, masses = scratch[LOSS], scratch[WEIGHT], scratch[MASS]
+    if not (
+        soft
+        or options.weight.size
+        or options.lane_weight.size
+        or options.z_loss > 0.0
+        or labels.sample_weight.size
+    ):
+        _weigh_plainly(log_probs, label, count, options.to_nats, losses, weights)
+        return
     for i in range(count):
         if label[i] < 0 and not soft:
             losses[i] = 0.0
