@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kernels import steps
+from kernels import again, steps
 from kernels.accumulate import LossAccumulator
 from kernels.answer import OUTPUTS, answer
 from kernels.errors import InvalidInput
@@ -68,21 +68,22 @@ def cross_entropy(
     ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (``kernels.answer`` says what
     each is). Raises ``InvalidInput``.
     """
-    problem = check(
-        logits,
-        labels,
-        logits_dtype=logits_dtype,
-        class_axis=class_axis,
-        weight=weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-        temperature=temperature,
-        softcap=softcap,
-        z_loss=z_loss,
-        sample_weight=sample_weight,
-        empty=empty,
-    )
+    options: dict[str, Any] = {
+        "logits_dtype": logits_dtype,
+        "class_axis": class_axis,
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+        "reduction": reduction,
+        "temperature": temperature,
+        "softcap": softcap,
+        "z_loss": z_loss,
+        "empty": empty,
+    }
+    if outputs is None and weight is None and sample_weight is None:
+        known = again.loss(logits, labels, options)
+        if known is not None:
+            return known
+    problem = check(logits, labels, weight=weight, sample_weight=sample_weight, **options)
     return answer(problem, outputs)
 
 

@@ -65,11 +65,10 @@ class LossAccumulator:
         """The reduced loss of all rows so far: a scalar of the losses' type."""
         rest = add_blocks(sum_all_blocks(self._pending))
         total, weight = self._total + rest[0], self._weight + rest[1]
-        value = np.asarray(total)
         if self._mean:
             plain = not (self._options.get("label_smoothing") or self._options.get("z_loss"))
-            value = mean(total, weight, self._empty, plain and total != 0.0)
-        return narrowed(value, np.dtype(self._dtype or np.float32))
+            total = mean(total, weight, self._empty, plain and total != 0.0)
+        return narrowed(total, np.dtype(self._dtype or np.float32))
 
     def _add(self, values: Array) -> None:
         for loss, weight in sum_all_blocks(values):

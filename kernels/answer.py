@@ -29,6 +29,7 @@ OUTPUTS = (
     "log_probs",
     "gradient",
 )
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _NLL_OUTPUTS = OUTPUTS[:2]
 
 
@@ -92,7 +93,7 @@ def _upstream(problem: Problem) -> float:
     if problem.sample_weight is not None:
         weights = weights * problem.sample_weight
     denominator = float(weights.sum())
-    return float(mean(1.0, denominator, problem.empty))
+    return mean(1.0, denominator, problem.empty)
 
 
 def impossible_label(problem: Problem, position: int) -> InvalidInput:
@@ -111,31 +112,32 @@ def impossible_label(problem: Problem, position: int) -> InvalidInput:
 def reduced(problem: Problem, blocks: Array) -> Array:
     """The sum or mean of the losses from their block sums, of the results' type."""
     total, weight = add_blocks(blocks)
-    value = np.asarray(total)
     if problem.reduction == "mean":
         plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
-        value = mean(total, weight, problem.empty, plain and total != 0.0)
-    return narrowed(value, problem.dtype.result)
+        total = mean(total, weight, problem.empty, plain and total != 0.0)
+    return narrowed(total, problem.dtype.result)
 
 
-def narrowed(value: Array, dtype: np.dtype[Any]) -> Array:
+def narrowed(value: float, dtype: np.dtype[Any]) -> Array:
     """A float64 result as ``dtype``; what is beyond float32 is infinite there."""
+    if abs(value) <= _LARGEST_FLOAT32:
+        return np.array(value, dtype)
     with np.errstate(over="ignore"):
-        return value.astype(dtype)
+        return np.array(value).astype(dtype)
 
 
-def mean(total: float, weight: float, empty: str, cancelled: bool = False) -> Array:
+def mean(total: float, weight: float, empty: str, cancelled: bool = False) -> float:
     """``total / weight``, or what ``empty`` says where nothing was weighed.
 
     Weights that ``cancelled`` are not nothing: their mean is infinite, as in PyTorch.
     """
     if weight != 0.0:
-        return np.asarray(total / weight)
+        return total / weight
     if cancelled:
-        return np.asarray(math.copysign(math.inf, total) if total == total else math.nan)
+        return math.copysign(math.inf, total) if total == total else math.nan
     if empty == "error":
         raise InvalidInput(
             "the mean is over nothing: there are no labels, or all are ignored or weigh 0",
             field="labels",
         )
-    return np.asarray(0.0 if empty == "zero" else np.nan)
+    return 0.0 if empty == "zero" else math.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels import reduce
 from kernels.cpu import tile
-from kernels.cpu.arguments import Results, Scratch, View
+from kernels.cpu.arguments import Options, Results, Scratch, View
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
 from kernels.cpu.threads import compiled, run
@@ -143,7 +143,7 @@ def in_steps(
             bad=np.full(shares, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
         )
-        key = (logits.data.dtype, soft.data.dtype, options.cap is None)
+        key = _key(logits, soft, options)
         segments = 0 if problem.normalised else _segments(logits)
         if segments:
             options = options._replace(segments=np.empty((segments, 2)))
@@ -172,6 +172,45 @@ def in_steps(
     if shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
     return blocks, {**arrays, **per_class.arrays()}
+
+
+def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
+    """What the types of all of a kernel's arguments follow from."""
+    return logits.data.dtype, soft.data.dtype, options.cap is None
+
+
+def ready(problem: Problem) -> Callable[[], Array]:
+    """A call that gives the block sums of ``problem``, as its arrays are by then.
+
+    That is small, not empty, and of logits that need no copy. The same array is given each time,
+    and ``ImpossibleLabel`` raised as by ``in_steps``.
+    """
+    wanted = ("loss",)
+    ((_, logits, soft),) = pieces(problem, True)
+    positions, options = logits.positions, options_of(problem, wanted, 1.0)
+    plan = _plan(logits, False, None)
+    blocks = np.empty((-(-positions // reduce.BLOCK), 2))
+    bad = np.empty(1, np.int64)
+    arguments = (
+        plan.tile,
+        logits,
+        soft,
+        labels_of(problem, 0, positions),
+        options,
+        _no_results(problem.dtype)._replace(blocks=blocks, bad=bad),
+        *PerClass(problem, wanted).views(0, logits),
+        _scratch(1, plan.tile, problem.dtype),
+    )
+    kernel, key = _kernel(problem), _key(logits, soft, options)
+
+    def compute_again() -> Array:
+        bad[0] = positions
+        run(kernel, key, 1, *arguments)
+        if bad[0] < positions:
+            raise ImpossibleLabel(int(bad[0]))
+        return blocks
+
+    return compute_again
 
 
 def finish(steps: Generator[int, None, T]) -> T:
