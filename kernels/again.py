@@ -7,17 +7,18 @@ of kernel. A plan lays it out once, over memory of its own that logits and label
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kernels.answer import impossible_label, reduced
+from kernels.answer import answers_of, impossible_label, wanted
 from kernels.cpu.launch import ImpossibleLabel, ready
 from kernels.problem import Array, check
 
 # Logits: to copy them takes half a microsecond at most.
 LARGEST = 4096
+_PLANNED = frozenset({"loss", "per_element"})
 # Plans of a thread, which are all forgotten when there are more.
 MOST = 64
 
@@ -33,32 +34,43 @@ _KEPT = _Kept()
 
 
 class _Plan:
-    """Reduced losses of class indices, of one shape, type and set of options."""
+    """Losses of class indices, of one shape, type and set of options and outputs."""
 
-    def __init__(self, logits: Array, labels: Array, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, logits: Array, labels: Array, outputs: Sequence[str], options: Mapping[str, Any]
+    ) -> None:
         self._logits, self._labels = np.empty_like(logits), np.zeros_like(labels)
         self._problem = check(self._logits, self._labels, **options)
-        self._compute = ready(self._problem)
+        self._names = wanted(self._problem, outputs)
+        self._compute = ready(self._problem, self._names)
 
-    def loss(self, logits: Array, labels: Array) -> Array:
+    def answers(self, logits: Array, labels: Array) -> dict[str, Array]:
         self._logits[...] = logits
         self._labels[...] = labels
         try:
-            return reduced(self._problem, self._compute())
+            blocks, arrays = self._compute()
         except ImpossibleLabel as error:
             raise impossible_label(self._problem, error.position) from None
+        # The next call writes to the same arrays.
+        own = {name: array.copy() for name, array in arrays.items()}
+        return answers_of(self._problem, self._names, blocks, own)
 
 
-def loss(logits: Any, labels: Any, options: Mapping[str, Any]) -> Array | None:
-    """The loss of ``cross_entropy``, where this thread computed one like it before; else None."""
+def answers(
+    logits: Any, labels: Any, outputs: Sequence[str], options: Mapping[str, Any]
+) -> dict[str, Array] | None:
+    """The ``outputs`` of ``cross_entropy``, where this thread computed such a loss before.
+
+    Else None. There may be more than were asked for.
+    """
     if type(logits) is not np.ndarray or type(labels) is not np.ndarray:
         return None
     if not 0 < logits.size <= LARGEST or not logits.flags.c_contiguous:
         return None
-    values = tuple(options.values())
+    names, values = tuple(outputs), tuple(options.values())
     # 1.0 is equal to 1, but no index.
     kinds = tuple(map(type, values))
-    key = (logits.shape, logits.dtype, labels.shape, labels.dtype, values, kinds)
+    key = (logits.shape, logits.dtype, labels.shape, labels.dtype, names, *options, values, kinds)
     plans = _KEPT.plans
     try:
         plan = plans[key]
@@ -67,10 +79,10 @@ def loss(logits: Any, labels: Any, options: Mapping[str, Any]) -> Array | None:
             plans.clear()
         plans[key] = None
         return None
-    except TypeError:  # an option that is no option
+    except TypeError:  # weights, or an option that is no option
         return None
     if plan is None:
-        if labels.dtype.kind not in "iu" or options["reduction"] == "none":
+        if labels.dtype.kind not in "iu" or not _PLANNED.issuperset(names):
             return None
-        plan = plans[key] = _Plan(logits, labels, options)
-    return plan.loss(logits, labels)
+        plan = plans[key] = _Plan(logits, labels, names, options)
+    return plan.answers(logits, labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,13 @@ def answer_in_steps(
         blocks, arrays = yield from in_steps(problem, names, upstream, step)
     except ImpossibleLabel as error:
         raise impossible_label(problem, error.position) from None
+    return answers_of(problem, names, blocks, arrays)
+
+
+def answers_of(
+    problem: Problem, names: tuple[str, ...], blocks: Array, arrays: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The outputs ``names`` from what ``launch.in_steps`` returns."""
     answers = {
         name: array if name in PER_CLASS else array.reshape(problem.shape)
         for name, array in arrays.items()

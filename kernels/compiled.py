@@ -9,13 +9,20 @@ in that order. ``cache``: a warm start takes seconds.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import config, njit
 from numba.extending import register_jitable
+
+try:
+    import fcntl
+except ImportError:  # Windows has no fcntl: there, processes that share a cache race to fill it
+    fcntl = None  # type: ignore[assignment]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
@@ -34,16 +41,42 @@ def _stamp() -> bytes:
     return digest.digest()
 
 
-_STAMP = _stamp()
+STAMP = _stamp()
+
+
+@contextlib.contextmanager
+def one_process(folder: Path, name: str) -> Iterator[None]:
+    """Holds the lock ``name`` of ``folder``, which does not nest; none where that is read-only."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / f"lossd.{name}", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield
+        return
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _cached(dispatcher: Any) -> Any:
     """``dispatcher``, with a cache that is void once any source of the package changes.
 
-    Numba's own stamp covers the kernel's file alone, not what is inlined from others.
+    Numba's own stamp covers the kernel's file alone, not what is inlined from others. And Numba
+    adds to a cache's index by reading and rewriting it, so two processes would lose one's work.
     """
     dispatcher.enable_caching()
-    dispatcher._cache._cache_file._source_stamp = _STAMP
+    cache = dispatcher._cache
+    cache._cache_file._source_stamp = STAMP
+    save = cache.save_overload
+
+    def save_alone(signature: Any, data: Any) -> None:
+        with one_process(Path(cache.cache_path), "saving"):
+            save(signature, data)
+
+    cache.save_overload = save_alone
     return dispatcher
 
 

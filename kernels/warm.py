@@ -1,7 +1,7 @@
 """Compiling before the first request: what is common, once a machine, then checked.
 
-Processes that share a cache take turns (a file lock): Numba's cache can be read by many but is
-not safe to build by several at once (numba #4807, #10434).
+Processes that share a cache take turns (a file lock), or each would compile all of it. The one
+whose turn it is has a second one compile a part, since Numba compiles on one core only.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,14 @@ from numba import config
 
 import kernels
 from kernels import dtypes
+from kernels.compiled import STAMP, one_process
 from kernels.cpu.launch import SERIAL
-
-try:
-    import fcntl
-except ImportError:  # Windows has no fcntl, and its workers compile side by side
-    fcntl = None  # type: ignore[assignment]
 
 _log = logging.getLogger(__name__)
 # float64 and mixed types of logits and probabilities are compiled when first asked for.
-EAGER = (dtypes.FLOAT32, dtypes.BFLOAT16, dtypes.FLOAT16)
+EAGER = (dtypes.FLOAT32, dtypes.FLOAT16, dtypes.BFLOAT16)
+# That of the eager types which the second process compiles.
+_ELSEWHERE = dtypes.BFLOAT16
 # The worked example: PyTorch's loss of it is 1.5722.
 _PRED = ((0, 0, 0, 0, 0), (0, 0, 1, 1, 0), (1, 3, 2, 3, 0), (0, 0, 0, 0, 0))
 _TARGET = (1, 4, 3, 2)
@@ -40,22 +38,13 @@ class SelfTestFailed(RuntimeError):
     """The kernels give another loss for the worked example than they must."""
 
 
-@contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
+def _cache() -> Path:
+    return Path(config.CACHE_DIR or Path(__file__).parent / "__pycache__")
+
+
+def one_at_a_time() -> contextlib.AbstractContextManager[None]:
     """Holds the cache's lock, which does not nest; without one where the cache is read-only."""
-    folder = Path(config.CACHE_DIR or Path(__file__).parent / "__pycache__")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lossd.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError:
-        yield
-        return
-    try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return one_process(_cache(), "lock")
 
 
 def _compile(dtype: dtypes.DType) -> None:
@@ -83,15 +72,38 @@ def _check() -> None:
         raise SelfTestFailed(f"the worked example has the loss {_LOSS}, not {answers}")
 
 
+def _filled() -> Path:
+    """The file that says, by holding ``STAMP``, that the cache has all that is common."""
+    return _cache() / "lossd.filled"
+
+
+def _is_filled() -> bool:
+    with contextlib.suppress(OSError):
+        return _filled().read_bytes() == STAMP
+    return False
+
+
 def compile_common() -> None:
     """Compiles what common requests need, or loads it from the cache, and checks the results.
 
-    Takes about a minute on two cores with an empty cache, and a second or two with a full one.
+    Takes half a minute on two cores with an empty cache, and a second or two with a full one.
     Raises ``SelfTestFailed``.
     """
     start = time.monotonic()
     with one_at_a_time():
+        known = _is_filled()
+        command = [sys.executable, "-P", "-m", "kernels.warm", _ELSEWHERE.name]
+        helper = None if known else subprocess.Popen(command, stdout=subprocess.DEVNULL)
         for dtype in EAGER:
+            if dtype is _ELSEWHERE and helper is not None:
+                helper.wait()  # if it failed, what it did not do is done here
             _compile(dtype)
+        if not known:
+            with contextlib.suppress(OSError):
+                _filled().write_bytes(STAMP)
     _check()
     _log.info("kernels ready after %.1f s", time.monotonic() - start)
+
+
+if __name__ == "__main__":
+    _compile(dtypes.BY_NAME[sys.argv[1]])

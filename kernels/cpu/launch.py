@@ -15,7 +15,7 @@ from kernels.cpu import tile
 from kernels.cpu.arguments import Options, Results, Scratch, View
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
-from kernels.cpu.threads import compiled, run
+from kernels.cpu.threads import bound, compiled, run
 from kernels.cpu.views import PER_CLASS, PerClass, labels_of, options_of, pieces, view_of
 from kernels.dtypes import DType
 from kernels.problem import Array, Problem
@@ -179,36 +179,36 @@ def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
     return logits.data.dtype, soft.data.dtype, options.cap is None
 
 
-def ready(problem: Problem) -> Callable[[], Array]:
-    """A call that gives the block sums of ``problem``, as its arrays are by then.
+def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed]:
+    """A call that returns what ``in_steps`` does, for ``problem`` as its arrays are by then.
 
-    That is small, not empty, and of logits that need no copy. The same array is given each time,
-    and ``ImpossibleLabel`` raised as by ``in_steps``.
+    That is small, not empty, and of logits that need no copy; ``wanted`` is of "loss" and
+    "per_element". The same arrays are given each time. Raises ``ImpossibleLabel``.
     """
-    wanted = ("loss",)
     ((_, logits, soft),) = pieces(problem, True)
     positions, options = logits.positions, options_of(problem, wanted, 1.0)
     plan = _plan(logits, False, None)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
     bad = np.empty(1, np.int64)
+    arrays = {name: np.empty(positions, problem.dtype.result) for name in wanted if name != "loss"}
     arguments = (
         plan.tile,
         logits,
         soft,
         labels_of(problem, 0, positions),
         options,
-        _no_results(problem.dtype)._replace(blocks=blocks, bad=bad),
+        _no_results(problem.dtype)._replace(blocks=blocks, bad=bad, **arrays),
         *PerClass(problem, wanted).views(0, logits),
         _scratch(1, plan.tile, problem.dtype),
     )
-    kernel, key = _kernel(problem), _key(logits, soft, options)
+    call = bound(_kernel(problem), _key(logits, soft, options), *arguments)
 
-    def compute_again() -> Array:
+    def compute_again() -> Computed:
         bad[0] = positions
-        run(kernel, key, 1, *arguments)
+        call()
         if bad[0] < positions:
             raise ImpossibleLabel(int(bad[0]))
-        return blocks
+        return blocks, arrays
 
     return compute_again
 

@@ -11,6 +11,8 @@ threading layer (SIGABRT). With one worker there is no loop, and no lock.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numba
@@ -84,9 +86,21 @@ def _compiled(kernel: Any, arguments: tuple[Any, ...]) -> _Code:
     return _Code(address, overload.entry_point)
 
 
+def _code(kernel: Any, key: tuple[Any, ...], arguments: tuple[Any, ...]) -> _Code:
+    code = _COMPILED.get((kernel, *key))
+    if code is None:
+        code = _COMPILED[(kernel, *key)] = _compiled(kernel, arguments)
+    return code
+
+
 def compiled(kernel: Any, key: tuple[Any, ...]) -> bool:
     """Whether ``run`` has nothing to compile or load any more for arguments of ``key``."""
     return (kernel, *key) in _COMPILED
+
+
+def bound(kernel: Any, key: tuple[Any, ...], *arguments: Any) -> Callable[[], None]:
+    """``run`` on the calling thread alone, with all that it needs looked up."""
+    return partial(_code(kernel, key, arguments).call, 0, 1, *arguments)
 
 
 def run(
@@ -102,9 +116,7 @@ def run(
     There are ``shares`` in all, by default as many as workers. All arguments of one ``key`` are
     of the same Numba types: finding these out anew takes longer than a small loss.
     """
-    code = _COMPILED.get((kernel, *key))
-    if code is None:
-        code = _COMPILED[(kernel, *key)] = _compiled(kernel, arguments)
+    code = _code(kernel, key, arguments)
     shares = workers if shares is None else shares
     if workers == 1:
         code.call(first, shares, *arguments)

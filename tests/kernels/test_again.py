@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import InvalidInput, again, dtypes
+from kernels import InvalidInput, again, dtypes, steps
 from tests import zoo
 from tests.oracle import Array
 
@@ -37,6 +37,25 @@ def test_same_bits(shape: tuple[int, ...], options: str, dtype: dtypes.DType) ->
     for reduction in ("mean", "sum"):
         assert len(set(times(3, logits, labels, **chosen, reduction=reduction))) == 1
     assert planned() == 2
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_steps_have_plans_too(reduction: str, dtype: dtypes.DType) -> None:
+    example = zoo.example((4, 5), 1, dtype, "plain")
+    logits, labels, options = example.lying(np.asarray)
+    options = {**options, "reduction": reduction, "outputs": ["loss", "per_element"]}
+    want = kernels.cross_entropy(logits, labels, **options)
+    for _ in range(3):
+        work = steps.cross_entropy(logits, labels, **options)
+        got = work.run()
+        assert list(got) == ["loss", "per_element"]
+        assert [array.tobytes() for array in got.values()] == [
+            array.tobytes() for array in want.values()
+        ]
+        held = {id(array): array.nbytes for array in got.values()}
+        assert sum(held.values()) <= work.result_bytes + 8
+    assert planned() == 1
+    assert work.quick
 
 
 def test_each_call_has_its_own_numbers() -> None:
@@ -100,10 +119,10 @@ def test_plans_are_bounded() -> None:
 
 def test_what_is_not_planned_is_computed() -> None:
     logits = np.zeros((4, 5), np.float32)
+    assert len(set(times(3, logits, np.zeros(4, np.int64), weight=np.ones(5)))) == 1
     soft = np.full((4, 5), 0.2, np.float32)
     assert len(set(times(3, logits, soft))) == 1
     assert len(set(times(3, np.asfortranarray(logits), np.zeros(4, np.int64)))) == 1
-    assert len(set(times(3, logits, np.zeros(4, np.int64), reduction="none"))) == 1
     wide = np.zeros((2, again.LARGEST), np.float32)
     assert len(set(times(3, wide, np.zeros(2, np.int64)))) == 1
     assert planned() == 0
