@@ -1,10 +1,11 @@
-"""Receives a request's body into one buffer, placed so that its first tensor is 64-byte aligned."""
+"""Receives a request's body into leased memory, placed so that its first tensor is aligned."""
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,9 +15,66 @@ from service.errors import Disconnected
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
-_SMALLEST = 2**16  # bytes that a body of unknown length is given room for at first
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+_PREFIX = 2**16  # bytes in which a body should say where its first tensor starts
 _LENGTH = re.compile(r"[0-9]{1,20}")
+
+
+class Lease(Protocol):
+    """Memory that is counted, as ``service.buffers`` gives it."""
+
+    def memory(self, size: int) -> _Bytes:
+        """``size`` bytes of what is leased."""
+
+    async def grow(self, size: int) -> None:
+        """Lease ``size`` bytes more."""
+
+
+class Landing(Protocol):
+    """A server's scope extension ``lossd.landing``: the socket is read into memory of ours."""
+
+    async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
+        """Fill ``destination`` with the body's next bytes; ``progress`` is told how many are there.
+
+        Raises ``Disconnected`` where the client goes away, or is too slow.
+        """
+
+
+class Incoming:
+    """A body on its way into ``memory``, which is writable and as long as the body will be.
+
+    ``filled`` bytes of it are there, which any thread may ask. More come only while ``at_least`` or
+    ``all`` is awaited, by one task at a time; ``progress`` is then called on the event loop with
+    ``filled`` whenever it has changed.
+    """
+
+    def __init__(self, memory: memoryview, filled: int, source: Landing) -> None:
+        self.memory = memory
+        self.filled = filled
+        self.progress: Callable[[int], None] = lambda filled: None
+        self._source = source
+
+    async def at_least(self, count: int) -> None:
+        """Return once ``count`` bytes, of as many as there are at most, have come.
+
+        Raises ``DecodeError`` where fewer come, and ``Disconnected`` where the client goes away.
+        """
+        start = self.filled
+        if count <= start:
+            return
+
+        def arrived(more: int) -> None:
+            self.filled = start + more
+            self.progress(self.filled)
+
+        await self._source.receive_into(self.memory[start:count], arrived)
+
+    async def all(self) -> memoryview:
+        """The whole body. Raises as ``at_least``, and ``DecodeError`` where more comes."""
+        await self.at_least(len(self.memory))
+        if isinstance(self._source, _Messages):
+            await self._source.end()
+        return self.memory
 
 
 def declared_length(content_lengths: Sequence[str], limit: int) -> int | None:
@@ -34,50 +92,137 @@ def declared_length(content_lengths: Sequence[str], limit: int) -> int | None:
     return length
 
 
-async def receive(receive: Receive, codec: Codec, length: int | None, limit: int) -> memoryview:
-    """The whole body, writable: of ``length`` bytes, or chunked and of at most ``limit``.
+async def start(
+    receive: Receive,
+    landing: Landing | None,
+    codec: Codec,
+    length: int | None,
+    limit: int,
+    lease: Lease,
+) -> Incoming:
+    """The body of which the first bytes are there: of ``length`` bytes, which ``lease`` has.
 
-    Memory is taken for what was declared before it comes, but the system gives pages only to what
-    is written: a client that lies about its length costs address space. Raises ``DecodeError``
-    where more or less than ``length`` comes, ``TooLarge`` above ``limit``, and ``Disconnected``
-    where the client goes away.
+    Where ``length`` is ``None`` (a chunked body) it is there as a whole, of at most ``limit`` bytes
+    by which ``lease`` has grown. What comes later is received through ``landing``, if there is one.
+    Raises ``DecodeError`` where more or less than ``length`` comes, ``TooLarge`` above ``limit``,
+    ``Disconnected`` where the client goes away, and what ``lease`` raises.
     """
-    buffer: _Bytes | None = None
-    tensor_at = 0
-    filled = 0
-    more = True
-    while more:
-        message = await receive()
+    messages = _Messages(receive, length, limit)
+    prefix, tensor_at = await _prefix(messages, codec)
+    if length is None and messages.more:
+        return await _grown(messages, prefix, tensor_at, limit, lease)
+    if length is None:
+        length = len(prefix)
+        await lease.grow(length)
+    memory = lease.memory(length + ALIGNMENT)
+    start = -(memory.ctypes.data + tensor_at) % ALIGNMENT
+    whole = memory[start : start + length].data
+    whole[: len(prefix)] = prefix
+    return Incoming(whole, len(prefix), landing or messages)
+
+
+class _Messages:
+    """The body in ASGI's messages, which any server gives."""
+
+    def __init__(self, receive: Receive, length: int | None, limit: int) -> None:
+        self.more = True
+        self._receive = receive
+        self._length = length
+        self._limit = limit
+        self._came = 0
+        self._rest = memoryview(b"")
+
+    async def next(self) -> bytes:
+        """The next message's bytes, which may be none."""
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
-        chunk = message.get("body", b"")
-        more = message.get("more_body", False)
-        if not chunk:
-            continue
+        chunk: bytes = message.get("body", b"")
+        self.more = message.get("more_body", False)
+        self._came += len(chunk)
+        if self._length is not None and self._came > self._length:
+            raise DecodeError(f"more than the {self._length:,} bytes declared", where="body")
+        if self._came > self._limit:
+            raise TooLarge(_over(self._limit), where="body")
+        if self._length is not None and self._came < self._length and not self.more:
+            raise DecodeError(
+                f"{self._came:,} bytes, but {self._length:,} were declared", where="body"
+            )
+        return chunk
+
+    async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
+        """As ``Landing.receive_into``, by copying."""
+        filled = 0
+        while filled < len(destination):
+            chunk = self._rest or memoryview(await self.next())
+            piece = chunk[: len(destination) - filled]
+            self._rest = chunk[len(piece) :]
+            destination[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            progress(filled)
+
+    async def end(self) -> None:
+        """Return once the body has ended."""
+        while self.more:
+            await self.next()
+
+
+async def _prefix(messages: _Messages, codec: Codec) -> tuple[bytearray, int]:
+    """The first bytes of a body, and where they say that its first tensor starts, or 0."""
+    prefix = bytearray()
+    tensor_at: int | None = None
+    ask_at = 0
+    while messages.more and tensor_at is None and len(prefix) < _PREFIX:
+        prefix += await messages.next()
+        # Asked again only of twice as much, since each time it may be read from its start.
+        if len(prefix) >= ask_at or not messages.more:
+            tensor_at = codec.first_tensor_at(bytes(prefix))
+            ask_at = 2 * len(prefix)
+    return prefix, tensor_at or 0
+
+
+async def _grown(
+    messages: _Messages, prefix: bytearray, tensor_at: int, limit: int, lease: Lease
+) -> Incoming:
+    """A body of unknown length, in memory of its own that doubles."""
+    start = -tensor_at % ALIGNMENT
+    filled = len(prefix)
+    capacity = min(2 * max(filled, _PREFIX), limit)
+    await lease.grow(capacity)
+    memory = _mapped(start + capacity)
+    memory[start : start + filled] = prefix
+    del prefix
+    while messages.more:
+        chunk = await messages.next()
         end = filled + len(chunk)
-        if length is not None and end > length:
-            raise DecodeError(f"more than the {length:,} bytes that were declared", where="body")
-        if end > limit:
-            raise TooLarge(_over(limit), where="body")
-        if buffer is None:
-            tensor_at = codec.first_tensor_at(chunk) or 0
-            buffer = _placed(length or max(end, min(_SMALLEST, limit)), tensor_at)
-        elif end > buffer.size:
-            larger = _placed(min(max(end, 2 * buffer.size), limit), tensor_at)
-            larger[:filled] = buffer[:filled]
-            buffer = larger
-        buffer[filled:end] = np.frombuffer(chunk, np.uint8)
+        if end > capacity:
+            more = min(max(end, 2 * capacity), limit) - capacity
+            await lease.grow(more)
+            capacity += more
+            memory = _resized(memory, start + capacity)
+        memory[start + filled : start + end] = chunk
         filled = end
-    if length is not None and filled < length:
-        raise DecodeError(f"{filled:,} bytes, but {length:,} were declared", where="body")
-    return memoryview(b"") if buffer is None else buffer.data[:filled]
+    return Incoming(memoryview(memory)[start : start + filled], filled, messages)
 
 
-def _placed(size: int, tensor_at: int) -> _Bytes:
-    """``size`` bytes that lie such that the one at ``tensor_at`` is aligned."""
-    memory: _Bytes = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -(memory.ctypes.data + tensor_at) % _ALIGNMENT
-    return memory[start : start + size]
+def _mapped(size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError from error
+
+
+def _resized(memory: mmap.mmap, size: int) -> mmap.mmap:
+    """``memory`` with room for ``size`` bytes: its pages move, and no byte is copied."""
+    try:
+        memory.resize(size)
+    except SystemError:  # macOS has no mremap
+        larger = _mapped(size)
+        larger[: len(memory)] = memory[:]
+        return larger
+    except OSError as error:
+        raise MemoryError from error
+    return memory
 
 
 def _over(limit: int) -> str:

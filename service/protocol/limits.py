@@ -1,0 +1,105 @@
+"""What a connection may take, and how long; and what a request's header must say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.errors import HeaderTooLarge, MalformedRequest
+from service.settings import Settings
+
+# uri-host [":" port] of RFC 9110: nothing that a URL made of it could be mistaken about.
+_HOST = re.compile(
+    rb"(\[[0-9A-Fa-f:.]+\]|([A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]{0,5})?"
+)
+
+# A body in more chunks than Triton takes, and of less than 1 KiB each, is there to cost time.
+_CHUNKS = 65_536
+_CHUNK_BYTES = 1024
+# Bytes that a chunk's size and line ends may take: more is padding, which no client sends.
+_CHUNK_HEADER = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much and how long, for one connection: in bytes and seconds."""
+
+    header_seconds: float = 10
+    header_bytes: int = 2**15
+    header_count: int = 100
+    body_bytes_per_second: float = 2**16
+    body_grace_seconds: float = 10
+    send_seconds: float = 30
+    # After an answer that came before the request's end, so that the client reads it: what comes
+    # until then is thrown away, at most that much and for that long.
+    linger_bytes: int = 2**26
+    linger_seconds: float = 5
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits that ``settings`` ask for."""
+        return cls(
+            header_seconds=settings.header_seconds,
+            header_bytes=settings.header_bytes,
+            header_count=settings.header_count,
+            body_bytes_per_second=settings.body_bytes_per_second,
+            send_seconds=settings.send_seconds,
+        )
+
+    @property
+    def look_seconds(self) -> float:
+        """How often to look whether a deadline has passed: twice a second is soon enough."""
+        shortest = min(
+            self.header_seconds, self.body_grace_seconds, self.send_seconds, self.linger_seconds
+        )
+        return min(0.5, shortest / 4)
+
+
+def body_length(
+    version: str, method: bytes, headers: Sequence[tuple[bytes, bytes]], most: int
+) -> int | None:
+    """The length of the body after ``headers``, whose names are lower case; ``None``: chunked.
+
+    Raises ``MalformedRequest``, and ``HeaderTooLarge`` for more than ``most`` fields.
+    """
+    if len(headers) > most:
+        raise HeaderTooLarge(f"a header may have at most {most:,} fields, not {len(headers):,}")
+    if version not in ("1.0", "1.1"):
+        raise MalformedRequest("HTTP/1.1 is spoken here")
+    if method == b"CONNECT":
+        raise MalformedRequest("this server is no proxy: CONNECT is not for it")
+    length: int | None = 0
+    hosts = []
+    for name, value in headers:
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"content-length":
+            # The parser has made sure that it is one number, and the only one.
+            length = int(value)
+        elif name == b"transfer-encoding":
+            if version == "1.0" or value.lower() != b"chunked":
+                raise MalformedRequest(
+                    "chunked, in HTTP/1.1, is the only transfer coding here",
+                    field="transfer-encoding",
+                )
+            length = None
+    if len(hosts) > 1 or (version == "1.1" and not hosts):
+        raise MalformedRequest(f"one Host is needed, not {len(hosts)}", field="host")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise MalformedRequest("Host is not the name of a host", field="host")
+    return length
+
+
+def check_chunks(count: int, data: int) -> None:
+    """Raise ``MalformedRequest`` where ``count`` chunks are too many for ``data`` bytes."""
+    if count > _CHUNKS + data // _CHUNK_BYTES:
+        raise MalformedRequest(
+            f"more than {_CHUNKS:,} chunks, of less than {_CHUNK_BYTES:,} bytes: send larger ones"
+        )
+
+
+def check_framing(size: int, chunks: int, header_bytes: int) -> None:
+    """Raise ``MalformedRequest`` where ``size`` bytes around ``chunks`` chunks are too many."""
+    if size > header_bytes + chunks * _CHUNK_HEADER:
+        raise MalformedRequest("chunk extensions and trailers are larger than a header may be")

@@ -1,0 +1,65 @@
+"""A chunked body is read for its data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.service.protocol.apps import answer
+from tests.service.protocol.messages import CHUNKED, Answers, chunked, request
+from tests.service.protocol.transport import Wire, exchange, run, settle
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (chunked([b"x" * 6] * 65_535), 200),
+        (chunked([b"x" * 6] * 66_000), 400),
+        (chunked([b"x" * 8192] * 20), 200),
+        (chunked([b"x"] * 10, b";" + b"y" * 20), 200),
+        (chunked([b"x"] * 10, b";" + b"y" * 20_000), 400),
+        (chunked([b"x"], trailers=b"X: y\r\n"), 200),
+        (chunked([b"x"], trailers=b"X: " + b"y" * 2**17), 400),
+    ],
+    ids=["many", "too many", "large", "extended", "padded", "trailer", "long trailer"],
+)
+def test_chunks_are_for_data(body: bytes, status: int) -> None:
+    async def check() -> None:
+        sent, _, _ = await exchange([request(CHUNKED, body=body)])
+        assert Answers(sent).statuses == [status]
+
+    run(check())
+
+
+def test_many_large_chunks_are_a_large_body() -> None:
+    data = chunked([b"x" * 1100] * 70_000)
+
+    async def check() -> None:
+        sizes = []
+
+        async def count(scope: Any, receive: Any, send: Any) -> None:
+            more = True
+            while more:
+                message = await receive()
+                more = message["more_body"]
+                sizes.append(len(message["body"]))
+            await answer(send)
+
+        wire = Wire(count)
+        await wire.send(request(CHUNKED, body=data))
+        while wire.held:
+            await settle()
+        assert Answers(bytes(wire.sent)).statuses == [200]
+        assert sum(sizes) == 70_000 * 1100
+
+    run(check())
+
+
+def test_trailers_are_no_headers() -> None:
+    async def check() -> None:
+        body = chunked([b"x"], trailers=b"Authorization: y\r\n")
+        _, _, echo = await exchange([request(CHUNKED, body=body[:3]), body[3:]])
+        assert [name for name, _ in echo.scopes[0]["headers"]] == [b"transfer-encoding", b"host"]
+
+    run(check())

@@ -1,0 +1,142 @@
+"""Every request of a connection has its turn, and the last one ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.service.protocol.apps import Echo, answer
+from tests.service.protocol.messages import CHUNKED, Answers, cuts, request
+from tests.service.protocol.transport import Wire, exchange, problem, run, settle
+
+
+def test_a_refusal_waits_for_the_answers_before_it() -> None:
+    async def check() -> None:
+        for cut in (0, 5):
+            finish = asyncio.Event()
+
+            async def app(
+                scope: Any, receive: Any, send: Any, finish: asyncio.Event = finish
+            ) -> None:
+                await finish.wait()
+                await answer(send, scope["path"].encode())
+
+            wire = Wire(app)
+            data = request(line="GET /a HTTP/1.1") + request(line="GET /b HTTP/1.1") + b"nonsense"
+            await wire.send(data[:cut])
+            await wire.send(data[cut:])
+            assert not wire.sent
+            finish.set()
+            await settle()
+            answers = Answers(bytes(wire.sent))
+            assert answers.statuses == [200, 200, 400]
+            assert answers.bodies[:2] == [b"/a", b"/b"]
+            problem(wire)
+
+    run(check())
+
+
+def test_a_body_that_turns_out_malformed_behind_another_request() -> None:
+    async def check() -> None:
+        finish = asyncio.Event()
+        paths = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            paths.append(scope["path"])
+            await finish.wait()
+            await answer(send)
+
+        wire = Wire(app)
+        await wire.send(request(line="GET /a HTTP/1.1") + request(CHUNKED, body=b"nonsense"))
+        finish.set()
+        await settle()
+        assert Answers(bytes(wire.sent)).statuses == [200, 400]
+        assert paths == ["/a"]
+
+    run(check())
+
+
+def test_a_body_that_turns_out_malformed_ends_its_request() -> None:
+    async def check() -> None:
+        sent, wire, echo = await exchange([request(CHUNKED, body=b"1\r\na\r\n"), b"nonsense"])
+        assert Answers(sent).statuses == [400]
+        problem(wire)
+        assert echo.gone == 1
+
+    run(check())
+
+
+def test_a_client_that_was_not_told_to_continue_may_send_anything_next() -> None:
+    async def check() -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await answer(send, b"no", 404)
+
+        for fields in (["Expect: 100-continue", "Content-Length: 30"], [CHUNKED]):
+            wire = Wire(app)
+            await wire.send(request(*fields))
+            await wire.send(request(line="GET / HTTP/1.1"))
+            answers = Answers(bytes(wire.sent))
+            assert answers.statuses == [404]
+            assert answers.headers[0]["connection"] == "close"
+
+    run(check())
+
+
+def test_not_every_request_can_be_pipelined() -> None:
+    async def check() -> None:
+        for count, refused in ((50, []), (100, [400])):
+            wire = Wire(Echo())
+            await wire.send_pieces([request(line="GET / HTTP/1.1") * count, *[b""] * 10])
+            answers = Answers(bytes(wire.sent))
+            assert answers.statuses == [200] * min(count, 65) + refused
+        assert "wait on this connection" in problem(wire)["detail"]
+
+    run(check())
+
+
+@pytest.mark.parametrize("size", [0, 10, 50_000, 200_000])
+def test_an_upgrade_is_declined_and_its_body_is_a_body(size: int) -> None:
+    # As Java's HTTP client asks for HTTP/2.
+    upgrade = request(
+        "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: x", body=b"x" * size
+    )
+
+    async def check() -> None:
+        for pieces in cuts(upgrade + request(body=b"next"), seed=5):
+            sent, _, echo = await exchange(pieces)
+            assert Answers(sent).statuses == [200, 200]
+            assert echo.bodies == [b"x" * size, b"next"]
+
+    run(check())
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_shutdown_lets_the_request_end_and_then_the_connection(size: int) -> None:
+    data = request(body=b"x" * size)
+
+    async def check() -> None:
+        _, wire, echo = await exchange([data[:-5]])
+        for connection in wire.state.connections:
+            connection.shutdown()
+        await wire.send(data[-5:] + request(body=b"too late"))
+        answers = Answers(bytes(wire.sent))
+        assert answers.bodies == echo.bodies == [b"x" * size]
+        assert answers.headers[0]["connection"] == "close"
+        assert wire.lost
+
+    run(check())
+
+
+def test_a_shutdown_closes_what_is_idle() -> None:
+    async def check() -> None:
+        for before in (b"", b"GET / HT", request(line="GET / HTTP/1.1")):
+            _, wire, _ = await exchange([before])
+            for connection in tuple(wire.state.connections):
+                connection.shutdown()
+            await settle()
+            assert wire.lost
+            assert not wire.state.connections
+
+    run(check())
