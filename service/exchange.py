@@ -2,158 +2,79 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Mapping
+from functools import lru_cache
 
-import numpy as np
 from fastapi import Request, Response
 
 from service import body, media, options
-from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.json_text import written_size
-from service.errors import Disconnected, MissingTensor, NotAcceptable, NotReady
-from service.lane import Lane
-from service.settings import Settings
+from service.codecs import Codec
+from service.codecs.base import Arrays
+from service.computation import Computation
+from service.errors import NotReady
+from service.operation import TENSORS, Operation, Service
+from service.reply import Reply, size_of
 
-T = TypeVar("T")
-Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
+_NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
 
-TENSORS = frozenset({"logits", "log_probs", "labels", "weight", "sample_weight"})
-
-# The largest bodies, in bytes, that are decoded without a change of thread: each about a
-# millisecond's work at most. One KiB of npz may inflate to a MiB.
-_DECODE_INLINE = {"json": 2**18, "safetensors": 2**18, "npz": 2**10}
-_ENCODE_INLINE = 2**16  # bytes of arrays: 16384 float32 numbers, some 200 KB of JSON
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What one route computes.
-
-    ``needs`` and ``takes`` name its tensors, those it must have and those it may; ``compute`` turns
-    them and the options into named outputs, in the compute lane; ``limit`` picks from the settings
-    how many elements the first tensor may have, where that is limited; ``encode`` replaces the
-    codec's own, for answers that are more than a list of tensors.
-    """
-
-    path: str
-    summary: str
-    description: str
-    needs: tuple[str, ...]
-    takes: tuple[str, ...]
-    options: type[options.Options]
-    compute: Callable[[Arrays, Any], Arrays]
-    limit: Callable[[Settings], int] | None = None
-    encode: Callable[[Codec, Arrays], bytes] | None = None
-
-
-@dataclass(slots=True)
-class Service:
-    """What lives as long as the process: the settings, the two threads, and whether it is ready.
-
-    ``compute`` runs every kernel; ``transcode`` decodes and encodes what would hold up the loop.
-    """
-
-    settings: Settings
-    compute: Lane
-    transcode: Lane
-    ready: bool = False
+__all__ = ["TENSORS", "Arrays", "Operation", "Service", "answer", "respond"]
 
 
 async def answer(request: Request, operation: Operation) -> Response:
     """Serve one request of ``operation``; raises what ``service.errors`` has a row for."""
-    service: Service = request.app.state.service
-    if not service.ready:
-        raise NotReady("the kernels are being compiled")
-    headers, limit = request.headers, service.settings.max_body_bytes
-    codec = media.of_request(headers.getlist("content-type"), headers.getlist("content-encoding"))
-    reply, media_type = media.of_answer(headers.getlist("accept"), codec)
+    named = tuple(field for field in request.scope["headers"] if field[0] in _NEGOTIATED)
+    codec, reply, media_type = formats(named)
     query = options.from_query(operation.options, request.scope["query_string"])
-    length = body.declared_length(headers.getlist("content-length"), limit)
-    work = _content(
-        service,
-        operation,
-        codec,
-        reply,
-        query,
-        await body.receive(request.receive, codec, length, limit),
+    return await respond(request, operation, codec, reply, media_type, query)
+
+
+# Clients send the same few headers again and again.
+@lru_cache(256)
+def formats(fields: tuple[tuple[bytes, bytes], ...]) -> tuple[Codec, Codec, str]:
+    """The codecs of the body and of the answer, and the answer's media type.
+
+    From the header's ``fields`` Content-Type, Content-Encoding and Accept; raises as
+    ``service.media``.
+    """
+    types, encodings, accepts = (
+        [value.decode("latin-1") for name, value in fields if name == wanted]
+        for wanted in _NEGOTIATED
     )
-    content = await _unless_gone(request.receive, work)
-    return Response(content, media_type=media_type)
+    codec = media.of_request(types, encodings)
+    return codec, *media.of_answer(accepts, codec)
 
 
-async def _content(
-    service: Service,
+async def respond(
+    request: Request,
     operation: Operation,
     codec: Codec,
     reply: Codec,
+    media_type: str,
     query: Mapping[str, str],
-    received: memoryview,
-) -> bytes:
-    limits = Limits(decoded_bytes=service.settings.max_decoded_bytes)
-    decode = partial(codec.decode, received, TENSORS, limits)
-    inline = len(received) <= _DECODE_INLINE[codec.name]
-    message = decode() if inline else await service.transcode.run(decode)
-    given = options.combine(operation.options, query, message.options, typed=codec.name == "json")
-    _check_tensors(operation, message, service.settings)
-    compute = partial(operation.compute, message.tensors, given)
-    # Nothing but the computation holds the body now: it is given back before the answer is built.
-    del decode, received, message
-    outputs = await service.compute.run(compute)
-    del compute
-    _check_answer(reply, outputs, service.settings.max_json_answer_elements)
-    encode = partial(operation.encode, reply) if operation.encode else reply.encode
-    if sum(array.nbytes for array in outputs.values()) <= _ENCODE_INLINE:
-        return encode(outputs)
-    return await service.transcode.run(partial(encode, outputs))
+) -> Response:
+    """Serve one request in formats that are known: ``query`` holds options from outside the body.
 
-
-def _check_tensors(operation: Operation, message: Message, settings: Settings) -> None:
-    uses = ", ".join((*operation.needs, *(f"{name} (optional)" for name in operation.takes)))
-    for name in operation.needs:
-        if name not in message.tensors:
-            raise MissingTensor(f"{name} is missing: {operation.path} takes {uses}", field=name)
-    for name in message.tensors:
-        if name not in operation.needs + operation.takes:
-            raise MissingTensor(
-                f"{operation.path} has no use for {name}: it takes {uses}", field=name
-            )
-    if operation.limit is not None:
-        name, most = operation.needs[0], operation.limit(settings)
-        size = message.tensors[name].size
-        if size > most:
-            raise TooLarge(
-                f"{operation.path} takes {name} of at most {most:,} elements, not {size:,}",
-                where=name,
-            )
-
-
-def _check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
-    elements = sum(map(written_size, outputs.values()))
-    if reply.name == "json" and elements > limit:
-        raise NotAcceptable(
-            f"the answer holds {elements:,} numbers, and JSON at most {limit:,}:"
-            " name a binary format in Accept",
-            field="accept",
-        )
-
-
-async def _unless_gone(receive: body.Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, but cancel it and raise ``Disconnected`` once the client is gone."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnection(receive))
+    What the request holds is leased before it is taken, until its answer is sent or it has failed.
+    Raises what ``service.errors`` has a row for.
+    """
+    service: Service = request.app.state.service
+    if not service.ready:
+        raise NotReady("the kernels are being compiled")
+    limit = service.settings.max_body_bytes
+    scope = request.scope
+    lengths = [
+        value.decode("latin-1") for name, value in scope["headers"] if name == b"content-length"
+    ]
+    length = body.declared_length(lengths, limit)
+    landing = scope.get("extensions", {}).get("lossd.landing")
+    lease = await service.budget.lease(length or 0)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Disconnected
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-async def _disconnection(receive: body.Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        incoming = await body.start(request.receive, landing, codec, length, limit, lease)
+        work = Computation(service, operation, codec, reply, query, lease, incoming)
+        del incoming
+        content = await work.content(request.receive)
+        await lease.resize(size_of(content))
+    except BaseException:
+        lease.release()
+        raise
+    return Reply(content, media_type, lease)

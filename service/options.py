@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -163,6 +163,10 @@ def combine(
     as those of a query always are. Raises ``InvalidOption`` for an option that is unknown, given in
     both places, or of the wrong type.
     """
+    if not query and not body:
+        defaults = _defaults(model)
+        assert isinstance(defaults, model)
+        return defaults
     if not typed:
         body = {name: value for name, value in body.items() if name not in _NOT_OPTIONS}
     _check_names(model, body)
@@ -179,6 +183,11 @@ def combine(
         return model.model_validate({**body, **from_texts}, strict=True)
     except ValidationError as error:
         raise _as_invalid_option(error) from None
+
+
+@lru_cache
+def _defaults(model: type[Options]) -> Options:
+    return model()
 
 
 def _check_names(model: type[Options], names: Iterable[str]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,9 @@ MAX_RANK = 32
 
 # An extent or an offset as a format's text spells it: nothing that takes long to convert.
 NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
+
+# The tensors that are as large as all the rest; a kernel reads them in order.
+LOGITS = frozenset({"logits", "log_probs"})
 
 _ADDRESSABLE = 2**63 - 1
 _SHOWN = 60
@@ -65,23 +68,57 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Encoded:
+    """An encoded answer that is more than one buffer of bytes in the format's media type.
+
+    ``headers`` are sent along; ``media_type`` takes the place of the negotiated one, if not
+    ``None``. The buffers of ``more`` follow ``content``, and are sent as they lie.
+    """
+
+    content: bytes | memoryview
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str | None = None
+    more: Sequence[memoryview] = ()
+
+
+Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
+Answer: TypeAlias = bytes | memoryview | Encoded
+
+
+def _at_most_copied(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+@dataclass(frozen=True, slots=True)
 class Codec:
     """One body format.
 
     ``media_types``: those it answers to; the first is the one it answers with.
     ``decode(body, names, limits)``: ``names`` are the names that are tensors; whatever the bytes,
     it raises ``DecodeError`` and nothing else.
-    ``encode(arrays)``: named arrays to a body.
+    ``encode(arrays)``: named arrays to a body, or to one that says more of itself.
     ``first_tensor_at(prefix)``: from the first bytes of a body, the offset of its first tensor's
     data, so that the receive buffer can be placed to have it 64-byte aligned; ``None`` if those
     bytes do not say, or the format has no such place.
+
+    ``typed``: options are JSON's values; otherwise they are texts.
+    ``at_once(body)``: whether decoding takes no longer than about a millisecond.
+    ``decoded_bytes(body)``: at most how many bytes decoding allocates besides the body.
+    ``encoded_bytes(arrays)``: at most how many bytes encoding allocates besides the arrays.
+    ``ready_at(prefix)``: from the first bytes of a body, where the logits begin, if they are the
+    last tensor and ``decode`` can be given the body before they have come; else ``None``.
     """
 
     name: str
     media_types: tuple[str, ...]
     decode: Callable[[memoryview, frozenset[str], Limits], Message]
-    encode: Callable[[Mapping[str, np.ndarray[Any, Any]]], bytes]
+    encode: Callable[[Arrays], Answer]
     first_tensor_at: Callable[[bytes], int | None]
+    typed: bool = False
+    at_once: Callable[[memoryview], bool] = lambda body: False
+    decoded_bytes: Callable[[memoryview], int] = lambda body: 0
+    encoded_bytes: Callable[[Arrays], int] = _at_most_copied
+    ready_at: Callable[[memoryview], int | None] = lambda prefix: None
 
 
 def shown(text: str) -> str:

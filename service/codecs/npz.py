@@ -11,6 +11,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from service.codecs.base import (
 )
 
 _SUFFIX = ".npy"
+_AT_ONCE = 1 << 10
 
 # Of the fields that zipfile's and our extra bytes begin with, in a member's own header.
 _ZIP64_BYTES = 20
@@ -63,6 +65,19 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
         for member in members
     }
     return Message(tensors, {})
+
+
+def at_once(body: memoryview) -> bool:
+    """Whether the body is so small that what it may inflate to (1032 times as much) is too."""
+    return len(body) <= _AT_ONCE
+
+
+def decoded_bytes(body: memoryview) -> int:
+    """What the deflated members inflate to; 0 for a body that ``decode`` refuses."""
+    with suppress(DecodeError):
+        members = zip_reader.members(body, lambda name: None)
+        return sum(member.size for member in members if member.method == zip_reader.DEFLATED)
+    return 0
 
 
 def first_tensor_at(prefix: bytes) -> int | None:
@@ -102,4 +117,6 @@ CODEC = Codec(
     decode=decode,
     encode=encode,
     first_tensor_at=first_tensor_at,
+    at_once=at_once,
+    decoded_bytes=decoded_bytes,
 )

@@ -7,17 +7,21 @@ official one, which accepts duplicate names and headers of 100 MB, and copies wh
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, NoReturn, TypeAlias
 
-import numpy as np
+import orjson
 
 from kernels import dtypes
 from kernels.dtypes import DType
 from service.codecs.base import (
+    LOGITS,
     NATURAL,
+    Arrays,
     Codec,
     DecodeError,
+    Encoded,
     Limits,
     Message,
     check_name,
@@ -38,8 +42,13 @@ PUNCTUATION_LIMIT = 4096
 ALIGNMENT = 64
 
 _METADATA = "__metadata__"
+_Place: TypeAlias = tuple[int, int, DType, tuple[int, ...], str]  # begin, end, dtype, shape, name
+_Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
+_KNOWN_BYTES = 1 << 10  # of headers that are remembered
+_SHORT_HEADER = 1 << 16  # bytes that are parsed in less than a millisecond
+_COPIED = 1 << 16  # bytes of tensors that are worth a copy, to be sent at once
 
 
 def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
@@ -51,14 +60,12 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             f"to {HEADER_LIMIT:,}, and that many bytes of header; it is {len(body):,} bytes long",
             where="byte 0",
         )
-    header = _header(body[_LENGTH_BYTES:start])
-    options = _options(header.pop(_METADATA, {}))
-    entries = [(*_entry(name, entry, names), name) for name, entry in header.items()]
-
+    header = bytes(body[_LENGTH_BYTES:start])
+    layout, options = (_known if len(header) <= _KNOWN_BYTES else _layout)(header, names)
     data = body[start:]
     tensors = {}
     expected = 0
-    for begin, end, row, shape, name in sorted(entries, key=lambda entry: entry[:2]):
+    for begin, end, row, shape, name in layout:
         if begin != expected or not begin <= end <= len(data):
             raise DecodeError(
                 f"{name}: data_offsets [{begin}, {end}] do not fit: tensors must follow each "
@@ -73,7 +80,19 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             f"{len(data) - expected:,} bytes after the last tensor belong to none",
             where=f"byte {start + expected}",
         )
-    return Message({name: tensors[name] for name in header}, options)
+    return Message(tensors, dict(options))
+
+
+def _layout(raw: bytes, names: frozenset[str]) -> tuple[tuple[_Place, ...], _Metadata]:
+    """The header's tensors in the order of their data, and its metadata."""
+    header = _header(raw)
+    options = _options(header.pop(_METADATA, {}))
+    entries = [(*_entry(name, entry, names), name) for name, entry in header.items()]
+    return tuple(sorted(entries, key=lambda entry: entry[:2])), tuple(options.items())
+
+
+# A client's headers are the same, from request to request, as long as its shapes are.
+_known = lru_cache(256)(_layout)
 
 
 def _data_start(prefix: bytes) -> int | None:
@@ -84,8 +103,7 @@ def _data_start(prefix: bytes) -> int | None:
     return _LENGTH_BYTES + length
 
 
-def _header(raw: memoryview) -> dict[str, Any]:
-    text = bytes(raw)
+def _header(text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise DecodeError("the header must be a JSON object, from its first byte", where="byte 8")
     if sum(map(text.count, (b"[", b"{", b","))) > PUNCTUATION_LIMIT:
@@ -185,8 +203,48 @@ def _naturals(values: Any, what: str, where: str, count: int | None) -> tuple[in
     return tuple(values)
 
 
-def encode(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
-    """``arrays`` as a safetensors body whose data starts 64-byte aligned.
+def at_once(body: memoryview) -> bool:
+    """Whether the header is short: nothing else is looked at."""
+    return (_data_start(bytes(body[:_LENGTH_BYTES])) or 0) <= _SHORT_HEADER
+
+
+def ready_at(prefix: memoryview) -> int | None:
+    """Where the logits begin, if all of the header is in ``prefix`` and no tensor follows them."""
+    start = _data_start(bytes(prefix[:_LENGTH_BYTES]))
+    if start is None or not start <= len(prefix):
+        return None
+    with suppress(DecodeError):
+        header = _header(bytes(prefix[_LENGTH_BYTES:start]))
+        header.pop(_METADATA, None)
+        names = frozenset(header)
+        places = [(*_entry(name, entry, names)[:2], name) for name, entry in header.items()]
+        begin, _, name = max(places, default=(0, 0, ""))
+        return start + begin if name in LOGITS else None
+    return None
+
+
+def encode(arrays: Arrays) -> bytes:
+    """``arrays`` as a safetensors body whose data starts 64-byte aligned."""
+    return b"".join(_parts(arrays))
+
+
+def encoded_bytes(arrays: Arrays) -> int:
+    """Bytes that ``answer`` copies."""
+    if sum(array.nbytes for array in arrays.values()) <= _COPIED:
+        return _COPIED
+    return sum(0 if array.flags.c_contiguous else array.nbytes for array in arrays.values())
+
+
+def answer(arrays: Arrays) -> bytes | Encoded:
+    """What ``encode`` gives, but large arrays where they lie."""
+    header, *tensors = _parts(arrays)
+    if sum(map(len, tensors)) <= _COPIED:
+        return b"".join([header, *tensors])
+    return Encoded(header, more=tensors)
+
+
+def _parts(arrays: Arrays) -> list[memoryview]:
+    """The header, and each tensor's bytes.
 
     The widest elements come first, as from the official writer, so every tensor is aligned to its
     element size.
@@ -203,16 +261,19 @@ def encode(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
             "data_offsets": [begin, end],
         }
         begin = end
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = orjson.dumps(header)
     text += b" " * (-(_LENGTH_BYTES + len(text)) % ALIGNMENT)
-    length = len(text).to_bytes(_LENGTH_BYTES, "little")
-    return b"".join([length, text, *(flat_bytes(arrays[name]) for name in ordered)])
+    prefix = memoryview(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+    return [prefix, *(flat_bytes(arrays[name]) for name in ordered)]
 
 
 CODEC = Codec(
     name="safetensors",
     media_types=("application/x-safetensors", "application/vnd.safetensors"),
     decode=decode,
-    encode=encode,
+    encode=answer,
     first_tensor_at=_data_start,
+    at_once=at_once,
+    encoded_bytes=encoded_bytes,
+    ready_at=ready_at,
 )

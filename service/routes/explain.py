@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
+from kernels.steps import Work
 from service import explain
-from service.codecs import Codec
+from service.codecs import Codec, json_text
+from service.codecs.base import Answer
 from service.exchange import Arrays, Operation
 from service.options import ExplainOptions
 
+# For each logit, at most: six arrays of float64 on the way, of which three are answered.
+_BYTES = 6 * 8
 _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 
-def _compute(tensors: Arrays, options: ExplainOptions) -> Arrays:
-    given: dict[str, Any] = {**tensors, **options.model_dump()}
+def _compute(tensors: Arrays, options: ExplainOptions) -> Work:
+    elements = tensors["logits"].size
+    return Work(elements, _BYTES * elements, False, _steps({**tensors, **options.model_dump()}))
+
+
+def _steps(given: dict[str, Any]) -> Generator[int, None, dict[str, Any]]:
+    yield from ()
     return explain.chain(**given)
 
 
-def _encode(codec: Codec, outputs: Arrays) -> bytes:
+def _encode(codec: Codec, outputs: Arrays) -> Answer:
     """``outputs`` with those of the three routes under ``routes``: nested, or with a dot."""
     arrays = {name: array for name, array in outputs.items() if name not in _ROUTES}
     routes = {name: outputs[name] for name in _ROUTES}
     if codec.name == "json":
-        return codec.encode(arrays)[:-1] + b',"routes":' + codec.encode(routes) + b"}"
+        return json_text.encode(arrays)[:-1] + b',"routes":' + json_text.encode(routes) + b"}"
     return codec.encode(arrays | {f"routes.{name}": array for name, array in routes.items()})
 
 

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import kernels
+from kernels import steps
+from kernels.steps import Work
 from service.exchange import Arrays, Operation
-from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions, Options
+from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 
 
-def _answered(function: Callable[..., Any], tensors: Arrays, options: Options) -> Arrays:
-    outputs: Arrays = function(**tensors, **options.model_dump())
-    return outputs
+def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions) -> Work:
+    given: dict[str, Any] = {**tensors, **options.model_dump()}
+    return steps.cross_entropy(**given)
 
 
-def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions) -> Arrays:
-    return _answered(kernels.cross_entropy, tensors, options)
+def _nll_loss(tensors: Arrays, options: NllLossOptions) -> Work:
+    given: dict[str, Any] = {**tensors, **options.model_dump()}
+    return steps.nll_loss(**given)
 
 
-def _nll_loss(tensors: Arrays, options: NllLossOptions) -> Arrays:
-    return _answered(kernels.nll_loss, tensors, options)
+def _log_softmax(tensors: Arrays, options: LogitOptions) -> Work:
+    return steps.log_softmax(tensors["logits"], **options.model_dump())
 
 
-def _log_softmax(tensors: Arrays, options: LogitOptions) -> Arrays:
-    return {"log_probs": kernels.log_softmax(tensors["logits"], **options.model_dump())}
-
-
-def _softmax(tensors: Arrays, options: LogitOptions) -> Arrays:
-    return {"probs": kernels.softmax(tensors["logits"], **options.model_dump())}
+def _softmax(tensors: Arrays, options: LogitOptions) -> Work:
+    return steps.softmax(tensors["logits"], **options.model_dump())
 
 
 OPERATIONS = (

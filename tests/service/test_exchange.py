@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-import kernels
 from service.app import create_app
 from service.codecs import BY_MEDIA_TYPE
-from service.exchange import Service
+from service.exchange import Service, formats
+from service.lane import Lane
 from service.settings import Settings
 from tests.service import wire
-from tests.service.cases import ANSWERS, LOGITS, tensors_for, worked
+from tests.service.cases import LOGITS, worked
 from tests.service.conftest import Client, running, wait_until_ready
 
 
@@ -68,9 +68,12 @@ def test_media_types_that_are_not_spoken(client: Client) -> None:
 @contextmanager
 def limited(**limits: Any) -> Iterator[tuple[Client, FastAPI]]:
     app = create_app(Settings(**limits), warm=lambda: None)
+    # Codecs that another test has changed are not for this one.
+    formats.cache_clear()
     with running(app) as client:
         wait_until_ready(client)
         yield client, app
+    formats.cache_clear()
 
 
 def test_the_limit_of_explain_is_its_own() -> None:
@@ -131,7 +134,7 @@ def busy(client: Client, service: Service) -> Iterator[None]:
         release.wait(60)
 
     async def begin() -> asyncio.Task[None]:
-        task = asyncio.ensure_future(service.compute.run(occupy))
+        task = asyncio.ensure_future(service.compute.call(occupy))
         while not started.is_set():
             await asyncio.sleep(0.001)
         return task
@@ -144,13 +147,16 @@ def busy(client: Client, service: Service) -> Iterator[None]:
         client.runner.run(asyncio.wait_for(task, 60))
 
 
+LARGE = wire.npz_body({"logits": np.zeros((100, 1000), np.float32), "labels": np.zeros(100, int)})
+
+
 def test_a_full_queue_is_a_503_and_health_answers_meanwhile() -> None:
-    body = wire.npz_body(worked())
+    body = LARGE
     with limited(lane_queue=1) as (client, app):
         service: Service = app.state.service
 
         async def wait() -> None:
-            await service.compute.run(lambda: None)
+            await service.compute.call(lambda: None)
 
         with busy(client, service):
             client.runner.run(_soon(wait()))
@@ -207,7 +213,7 @@ def test_work_of_a_client_that_left_never_starts() -> None:
 
         async def leave() -> None:
             gone = asyncio.Event()
-            request, sent = call(app, "/v1/cross_entropy", wire.npz_body(worked()), wire.NPZ, gone)
+            request, sent = call(app, "/v1/cross_entropy", LARGE, wire.NPZ, gone)
             task = asyncio.ensure_future(request())
             while not service.compute.waiting:
                 await asyncio.sleep(0.001)
@@ -255,30 +261,74 @@ def test_the_body_is_given_back_before_the_answer_is_built(
         traces.extend((weakref.ref(body), weakref.ref(message.tensors["logits"])))
         return message
 
-    def encode(outputs: Any) -> bytes:
+    def encode(outputs: Any) -> Any:
         left.extend(trace() for trace in traces)
         return own.encode(outputs)
 
     spied = replace(own, decode=decode, encode=encode)
     monkeypatch.setitem(BY_MEDIA_TYPE, wire.SAFETENSORS, spied)
-    body = wire.safetensors_body({"logits": np.zeros((4, 10), np.float32)})
+    body = wire.safetensors_body({"logits": np.zeros((400, 1000), np.float32)})
     with limited() as (client, _):
         assert client.send("/v1/softmax", body, wire.SAFETENSORS).status_code == 200
     assert left == [None, None]
 
 
-def test_kernels_run_in_the_compute_lane_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: set[str] = set()
-    for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax"):
-        own = getattr(kernels, name)
+@pytest.mark.parametrize("sent", wire.BODIES)
+@pytest.mark.parametrize("rows", [4, 400])
+def test_small_kernels_run_at_once_and_others_in_their_lane(
+    monkeypatch: pytest.MonkeyPatch, rows: int, sent: str
+) -> None:
+    lanes: list[Lane] = []
+    run = Lane.run
 
-        def spying(*arguments: Any, own: Any = own, **options: Any) -> Any:
-            threads.add(threading.current_thread().name)
-            return own(*arguments, **options)
+    def spying(lane: Lane, *arguments: Any) -> Any:
+        lanes.append(lane)
+        return run(lane, *arguments)
 
-        monkeypatch.setattr(kernels, name, spying)
-    with limited() as (client, _):
-        for path in (*ANSWERS, "/v1/explain"):
-            tensors = tensors_for(path)
-            assert client.send(path, wire.npz_body(tensors), wire.NPZ).status_code == 200
-    assert threads == {"lossd-compute"}
+    monkeypatch.setattr(Lane, "run", spying)
+    tensors: dict[str, wire.Array] = {
+        "logits": np.zeros((rows, 100), np.float32),
+        "labels": np.zeros(rows, np.int64),
+    }
+    with limited() as (client, app):
+        body = wire.BODIES[sent](tensors)
+        # The first may have to compile or load the kernel, which is done in the lane.
+        for _ in range(2):
+            lanes.clear()
+            response = client.send("/v1/cross_entropy", body, wire.MEDIA_TYPES[sent])
+            assert response.status_code == 200
+        assert lanes == ([app.state.service.compute] if rows == 400 else [])
+
+
+def test_a_small_request_is_answered_while_the_lane_is_busy() -> None:
+    body = wire.json_body({"logits": np.zeros((4, 5)), "labels": np.zeros(4, int)})
+    with limited() as (client, app):
+        client.send("/v1/cross_entropy", body, wire.JSON)
+        with busy(client, app.state.service):
+            assert client.send("/v1/cross_entropy", body, wire.JSON).status_code == 200
+
+
+def test_what_takes_too_long_is_a_503() -> None:
+    with limited(compute_seconds=0.05) as (client, app), busy(client, app.state.service):
+        response = client.send("/v1/cross_entropy", LARGE, wire.NPZ)
+        assert wire.problem_of(response, 503)["type"] == "urn:lossd:problem:expired"
+        assert int(response.headers["retry-after"]) >= 1
+
+
+def test_more_memory_than_there_is_is_a_413_before_the_body_is_read() -> None:
+    with limited(memory_bytes=2**22) as (client, _):
+        headers = {"content-type": wire.NPZ, "content-length": str(2**22)}
+        response = client.post("/v1/softmax", content=b"", headers=headers)
+        assert "bytes of memory" in wire.problem_of(response, 413)["detail"]
+
+
+def test_memory_that_others_hold_is_a_503_after_a_while() -> None:
+    with limited(memory_bytes=2**24, memory_wait_seconds=0.05) as (client, app):
+        budget = app.state.service.budget
+        lease = client.runner.run(budget.lease(2**23))
+        large = wire.npz_body({"logits": np.zeros((1000, 2000), np.float32)})
+        response = client.send("/v1/softmax", large, wire.NPZ)
+        assert wire.problem_of(response, 503)["type"] == "urn:lossd:problem:overloaded"
+        assert client.send("/v1/cross_entropy", LARGE, wire.NPZ).status_code == 200
+        lease.release()
+        assert budget.leased == 0

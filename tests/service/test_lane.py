@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
-from service.errors import Overloaded
-from service.lane import Lane
+from kernels.steps import Work
+from service.errors import Expired, Overloaded
+from service.lane import SMALL, Lane
 
 PATIENCE = 30  # seconds until a test that hangs fails
 
 
-def run(test: Callable[[Lane], Coroutine[Any, Any, None]], length: int = 2) -> None:
+def run(
+    test: Callable[[Lane], Coroutine[Any, Any, None]],
+    length: int = 2,
+    seconds: float | None = None,
+) -> None:
     async def bounded() -> None:
-        lane = Lane("lane-under-test", length)
+        lane = Lane("lane-under-test", length, seconds)
         try:
             async with asyncio.timeout(PATIENCE):
                 await test(lane)
@@ -34,7 +41,7 @@ def run(test: Callable[[Lane], Coroutine[Any, Any, None]], length: int = 2) -> N
 def blocked(lane: Lane) -> Iterator[asyncio.Task[bool]]:
     """While it lasts, the lane is busy."""
     release = threading.Event()
-    task = asyncio.ensure_future(lane.run(lambda: release.wait(PATIENCE)))
+    task = asyncio.ensure_future(lane.call(lambda: release.wait(PATIENCE)))
     try:
         yield task
     finally:
@@ -43,7 +50,7 @@ def blocked(lane: Lane) -> Iterator[asyncio.Task[bool]]:
 
 async def queued(lane: Lane, function: Callable[[], Any]) -> asyncio.Task[Any]:
     """A task whose work stands in the lane's queue."""
-    task = asyncio.ensure_future(lane.run(function))
+    task = asyncio.ensure_future(lane.call(function))
     await asyncio.sleep(0)
     return task
 
@@ -64,7 +71,7 @@ def test_work_runs_in_one_thread_and_in_order() -> None:
 
             return call
 
-        results = await asyncio.gather(*(lane.run(work(number)) for number in range(50)))
+        results = await asyncio.gather(*(lane.call(work(number)) for number in range(50)))
         assert results == list(range(50))
 
     run(test, length=50)
@@ -75,8 +82,8 @@ def test_work_runs_in_one_thread_and_in_order() -> None:
 def test_what_the_work_raises_is_raised() -> None:
     async def test(lane: Lane) -> None:
         with pytest.raises(ZeroDivisionError):
-            await lane.run(lambda: 1 // 0)
-        assert await lane.run(lambda: 1) == 1
+            await lane.call(lambda: 1 // 0)
+        assert await lane.call(lambda: 1) == 1
 
     run(test)
 
@@ -88,10 +95,10 @@ def test_a_full_queue_refuses_and_recovers() -> None:
             await until_busy(lane)
             waiting = [await queued(lane, lambda: 7) for _ in range(2)]
             with pytest.raises(Overloaded):
-                await lane.run(lambda: 8)
+                await lane.call(lambda: 8)
         await first
         assert await asyncio.gather(*waiting) == [7, 7]
-        assert await lane.run(lambda: 9) == 9
+        assert await lane.call(lambda: 9) == 9
 
     run(test, length=2)
 
@@ -133,7 +140,7 @@ def test_work_cancelled_while_it_runs_leaves_the_lane_whole() -> None:
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first
-        assert await lane.run(lambda: 3) == 3
+        assert await lane.call(lambda: 3) == 3
 
     run(test)
 
@@ -142,7 +149,7 @@ def test_what_ran_last_is_not_held_on_to() -> None:
     async def test(lane: Lane) -> None:
         held = Held()
         trace = weakref.ref(held)
-        await lane.run(lambda held=held: None)  # type: ignore[misc]
+        await lane.call(lambda held=held: None)  # type: ignore[misc]
         del held
         while trace() is not None:
             await asyncio.sleep(0.001)
@@ -160,7 +167,232 @@ def test_closing_drops_what_waits_and_refuses_what_comes() -> None:
             with pytest.raises(Overloaded):
                 await waiting
             with pytest.raises(Overloaded):
-                await lane.run(lambda: 8)
+                await lane.call(lambda: 8)
         await first
+
+    run(test)
+
+
+def work_of(steps: Generator[int, None, Any], elements: int = 2 * SMALL) -> Work:
+    return Work(elements, 0, False, steps)
+
+
+def steps_of(
+    name: str, seen: list[str], count: int, needs: Callable[[int], int] = lambda step: 0
+) -> Generator[int, None, Any]:
+    for step in range(count):
+        yield needs(step)
+        seen.append(name)
+    return {"name": name}
+
+
+class Source:
+    """Bytes that come when the test says so."""
+
+    def __init__(self) -> None:
+        self.filled = 0
+        self.progress: Callable[[int], None] = lambda filled: None
+
+    def receive(self, filled: int) -> None:
+        self.filled = filled
+        self.progress(filled)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_small_work_overtakes_large_but_cannot_hold_it_up() -> None:
+    seen: list[str] = []
+
+    async def test(lane: Lane) -> None:
+        with blocked(lane):
+            await asyncio.sleep(0)
+            await until_busy(lane)
+            large = asyncio.ensure_future(lane.run(work_of(steps_of("L", seen, 4))))
+            await asyncio.sleep(0)
+            small = [
+                asyncio.ensure_future(lane.run(work_of(steps_of("s", seen, 1), 10)))
+                for _ in range(60)
+            ]
+            await asyncio.sleep(0)
+        await asyncio.gather(large, *small)
+
+    run(test, length=100)
+    assert seen[0] == "s"
+    assert seen.count("s") == 60
+    # Of the 16 turns before each of the large one's five, a small one takes two.
+    runs = "".join(seen).split("L")
+    assert [len(run) for run in runs] == [16, 8, 8, 8, 20]
+
+
+def test_large_work_goes_on_in_the_order_in_which_it_came() -> None:
+    seen: list[str] = []
+
+    async def test(lane: Lane) -> None:
+        with blocked(lane):
+            await asyncio.sleep(0)
+            await until_busy(lane)
+            tasks = [
+                asyncio.ensure_future(lane.run(work_of(steps_of(name, seen, 3)))) for name in "ab"
+            ]
+            await asyncio.sleep(0)
+        assert await asyncio.gather(*tasks) == [{"name": "a"}, {"name": "b"}]
+
+    run(test)
+    assert "".join(seen) == "aaabbb"
+
+
+def test_work_waits_for_its_bytes_while_other_work_runs() -> None:
+    seen: list[str] = []
+
+    async def test(lane: Lane) -> None:
+        source = Source()
+        source.filled = 100
+        steps = steps_of("a", seen, 3, needs=lambda step: 10 * step)
+        first = asyncio.ensure_future(lane.run(work_of(steps), source, 100))
+        await until(lambda: seen == ["a"])
+        await lane.run(work_of(steps_of("b", seen, 2)))
+        source.receive(109)
+        await lane.run(work_of(steps_of("c", seen, 1)))
+        source.receive(110)
+        await until(lambda: seen[-1] == "a")
+        source.receive(500)
+        await first
+
+    run(test)
+    assert "".join(seen) == "abbcaa"
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_cancelled_work_takes_no_further_step_and_is_forgotten(count: int) -> None:
+    seen: list[str] = []
+    entered, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def steps(held: Held) -> Generator[int, None, Any]:
+        for _ in range(5):
+            yield 0
+            seen.append("x")
+            entered.release()
+            assert go_on.acquire(timeout=PATIENCE)
+        return held
+
+    async def test(lane: Lane) -> None:
+        held = Held()
+        trace = weakref.ref(held)
+        task = asyncio.ensure_future(lane.run(work_of(steps(held))))
+        del held
+        for step in range(count + 1):
+            await asyncio.to_thread(entered.acquire, timeout=PATIENCE)
+            if step < count:
+                go_on.release()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.release()
+        await lane.call(lambda: None)
+        del task
+        gc.collect()
+        assert trace() is None
+
+    run(test)
+    assert len(seen) == count + 1
+
+
+def test_work_that_is_cancelled_while_its_bytes_come_is_forgotten() -> None:
+    seen: list[str] = []
+
+    async def test(lane: Lane) -> None:
+        source = Source()
+        held = Held()
+        trace = weakref.ref(held)
+
+        def steps(held: Held) -> Generator[int, None, Any]:
+            yield 0
+            seen.append("first")
+            yield 10
+            seen.append("second")
+            return held
+
+        task = asyncio.ensure_future(lane.run(work_of(steps(held)), source))
+        del held
+        await until(lambda: bool(seen))
+        await lane.call(lambda: None)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        gc.collect()
+        assert trace() is None
+        source.receive(10)
+        await lane.call(lambda: None)
+
+    run(test)
+    assert seen == ["first"]
+
+
+def test_what_takes_too_long_expires() -> None:
+    stop = threading.Event()
+
+    def endless() -> Generator[int, None, Any]:
+        while not stop.wait(0.001):
+            yield 0
+
+    async def test(lane: Lane) -> None:
+        with pytest.raises(Expired, match=r"0\.05 s"):
+            await lane.run(work_of(endless()))
+        assert await lane.call(lambda: 3) == 3
+
+    run(test, seconds=0.05)
+
+
+def test_waiting_for_bytes_is_not_computing() -> None:
+    async def test(lane: Lane) -> None:
+        source = Source()
+        steps = steps_of("a", [], 2, needs=lambda step: 10 * step)
+        task = asyncio.ensure_future(lane.run(work_of(steps), source))
+        await asyncio.sleep(0.5)
+        source.receive(10)
+        assert await task == {"name": "a"}
+
+    run(test, seconds=0.3)
+
+
+def test_an_error_of_the_work_is_not_taken_for_the_deadline() -> None:
+    def fail() -> Generator[int, None, Any]:
+        yield 0
+        raise TimeoutError("its own")
+
+    async def test(lane: Lane) -> None:
+        with pytest.raises(TimeoutError, match="its own"):
+            await lane.run(work_of(fail()))
+
+    run(test, seconds=PATIENCE)
+
+
+def test_a_function_may_take_as_long_as_it_takes() -> None:
+    async def test(lane: Lane) -> None:
+        await lane.call(partial(time.sleep, 0.1))
+
+    run(test, seconds=0.01)
+
+
+def test_closing_ends_what_has_begun_after_its_step() -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def steps() -> Generator[int, None, Any]:
+        while True:
+            yield 0
+            entered.set()
+            go_on.wait(PATIENCE)
+
+    async def test(lane: Lane) -> None:
+        task = asyncio.ensure_future(lane.run(work_of(steps())))
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        lane.close(timeout=0)
+        go_on.set()
+        with pytest.raises(Overloaded, match="shutting down"):
+            await task
 
     run(test)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kernels import dtypes
 from service.codecs import base
 from service.codecs.base import Limits, Message, TooLarge
-from service.codecs.safetensors_format import ALIGNMENT, CODEC, HEADER_LIMIT
+from service.codecs.safetensors_format import ALIGNMENT, CODEC, HEADER_LIMIT, encode
 from tests.service.codecs.samples import (
     LIMITS,
     NAMES,
@@ -76,7 +76,7 @@ def test_the_official_library_reads_what_is_written(
     row: dtypes.DType, shape: tuple[int, ...]
 ) -> None:
     arrays = {"loss": sample(row, shape), "per_element": sample(dtypes.FLOAT64, (3,))}
-    body = CODEC.encode(arrays)
+    body = encode(arrays)
     read = dict(safetensors.deserialize(body))  # type: ignore[no-untyped-call]
     assert read.keys() == arrays.keys()
     for name, array in arrays.items():
@@ -87,14 +87,14 @@ def test_the_official_library_reads_what_is_written(
 
 def test_safetensors_numpy_reads_what_is_written() -> None:
     arrays = {"loss": sample(dtypes.FLOAT32, ()), "labels": sample(dtypes.INTEGERS[0], (2, 3))}
-    read = safetensors.numpy.load(CODEC.encode(arrays))
+    read = safetensors.numpy.load(encode(arrays))
     assert all(same(read[name], arrays[name]) for name in arrays)
 
 
 def test_writes_arrays_of_any_strides_and_ml_dtypes() -> None:
     whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     narrow = np.array([1.5, -2, np.nan], ml_dtypes.bfloat16)
-    body = CODEC.encode({"logits": whole.transpose(2, 0, 1)[::-1], "weight": narrow})
+    body = encode({"logits": whole.transpose(2, 0, 1)[::-1], "weight": narrow})
     tensors = decode(body).tensors
     assert same(tensors["logits"], whole.transpose(2, 0, 1)[::-1].copy())
     assert tensors["weight"].dtype == dtypes.BFLOAT16.numpy
@@ -103,12 +103,12 @@ def test_writes_arrays_of_any_strides_and_ml_dtypes() -> None:
 
 def test_refuses_to_write_a_dtype_that_is_not_in_the_table() -> None:
     with pytest.raises(TypeError, match="loss: arrays of complex128 are not sent"):
-        CODEC.encode({"loss": np.zeros(2, complex)})
+        encode({"loss": np.zeros(2, complex)})
 
 
 def test_data_is_aligned_and_the_widest_elements_come_first() -> None:
     arrays = {"weight": sample(dtypes.BFLOAT16, (3,)), "logits": sample(dtypes.FLOAT64, (5,))}
-    body = CODEC.encode(arrays)
+    body = encode(arrays)
     start = CODEC.first_tensor_at(body[:8])
     assert start is not None
     assert start % ALIGNMENT == 0
@@ -116,7 +116,7 @@ def test_data_is_aligned_and_the_widest_elements_come_first() -> None:
 
 
 def _body() -> bytes:
-    return CODEC.encode({"logits": sample(dtypes.FLOAT32, (2, 3)), "labels": np.arange(2)})
+    return encode({"logits": sample(dtypes.FLOAT32, (2, 3)), "labels": np.arange(2)})
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, lambda body: np.frombuffer(body, np.uint8)])
@@ -321,6 +321,6 @@ _ARRAYS = st.dictionaries(
 
 @given(_ARRAYS)
 def test_round_trip(arrays: dict[str, Array]) -> None:
-    tensors = decode(CODEC.encode(arrays)).tensors
+    tensors = decode(encode(arrays)).tensors
     assert tensors.keys() == arrays.keys()
     assert all(same(tensors[name], arrays[name]) for name in arrays)

@@ -1,0 +1,113 @@
+"""What a route computes, and what the process has to compute it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kernels.steps import Work
+from service.buffers import Budget
+from service.codecs import Codec, Message, TooLarge
+from service.codecs.base import LOGITS, Answer, Arrays
+from service.codecs.json_text import written_size
+from service.errors import MissingTensor, NotAcceptable
+from service.lane import Lane
+from service.options import Options
+from service.settings import Settings
+
+TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one route computes.
+
+    ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
+    may; ``compute`` checks them and the options, and gives the work that makes the named outputs;
+    ``limit`` picks from the settings how many elements the logits may have, where that is limited;
+    ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
+    """
+
+    path: str
+    summary: str
+    description: str
+    needs: tuple[str, ...]
+    takes: tuple[str, ...]
+    options: type[Options]
+    compute: Callable[[Arrays, Any], Work]
+    limit: Callable[[Settings], int] | None = None
+    encode: Callable[[Codec, Arrays], Answer] | None = None
+
+
+@dataclass(slots=True)
+class Service:
+    """What lives as long as the process: settings, memory, two threads, whether it is ready.
+
+    ``compute`` runs what is not over at once; ``transcode`` decodes, checks and encodes what would
+    hold up the loop.
+    """
+
+    settings: Settings
+    budget: Budget
+    compute: Lane
+    transcode: Lane
+    ready: bool = False
+
+
+def check_tensors(operation: Operation, message: Message, settings: Settings) -> None:
+    """Raise ``MissingTensor`` or ``TooLarge`` unless ``operation`` takes just these tensors."""
+    known = operation.needs + operation.takes
+    if message.tensors.keys() - known or not message.tensors.keys() >= set(operation.needs):
+        raise _misfit(operation, message)
+    if operation.limit is not None:
+        name, most = operation.needs[0], operation.limit(settings)
+        size = message.tensors[name].size
+        if size > most:
+            raise TooLarge(
+                f"{operation.path} takes {name} of at most {most:,} elements, not {size:,}",
+                where=name,
+            )
+
+
+def _misfit(operation: Operation, message: Message) -> MissingTensor:
+    uses = ", ".join((*operation.needs, *(f"{name} (optional)" for name in operation.takes)))
+    for name in operation.needs:
+        if name not in message.tensors:
+            return MissingTensor(f"{name} is missing: {operation.path} takes {uses}", field=name)
+    name = next(iter(message.tensors.keys() - {*operation.needs, *operation.takes}))
+    return MissingTensor(f"{operation.path} has no use for {name}: it takes {uses}", field=name)
+
+
+def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
+    """Raise ``NotAcceptable`` where ``outputs`` are more than ``limit`` numbers, to be JSON."""
+    if reply.name != "json":
+        return
+    elements = sum(map(written_size, outputs.values()))
+    if elements > limit:
+        raise NotAcceptable(
+            f"the answer holds {elements:,} numbers, and JSON at most {limit:,}:"
+            " name a binary format in Accept",
+            field="accept",
+        )
+
+
+def converted_bytes(operation: Operation, tensors: Arrays) -> int:
+    """At most how many bytes ``operation.compute`` copies or converts before any work starts.
+
+    Weights become float64, by way of float32, and are looked through for what is not finite;
+    labels are laid out in one dimension, and probabilities of another width than the logits are
+    made like them. Nothing may lie across its natural addresses.
+    """
+    logits = tensors[operation.needs[0]]
+    total = 0
+    for name, array in tensors.items():
+        if name in ("weight", "sample_weight"):
+            total += array.size * (8 + 4 + 1)
+        elif name == "labels" and array.shape == logits.shape:
+            total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
+        elif name == "labels" and not array.flags.c_contiguous:
+            total += array.nbytes
+        if not array.flags.aligned:
+            total += array.nbytes
+    return total
