@@ -60,6 +60,7 @@ _PROBLEMS = {
     json_scan.STRAY: "{token} follows, where a comma or a closing bracket belongs",
     json_scan.NO_ELEMENT: "{token} is neither a JSON number nor NaN, Infinity or -Infinity",
     json_scan.OVERFLOW: "{token} is more than {dtype} holds; send Infinity, or another dtype",
+    json_scan.NOT_INTEGER: "{token} is not an integer",
     json_scan.BIG_INTEGER: "{token} is more than int64 holds",
     json_scan.RAGGED: "row has {length} elements, expected {expected} like {like}",
     json_scan.NO_ROW: "{token} where a row is expected, like {like}",

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
 
+from service.codecs import json_small
 from service.codecs.base import Codec, DecodeError, Limits, Message, shown
+from service.codecs.json_object import VALUE_LIMIT, close_body, key_at, next_at, open_body, value_at
 from service.codecs.json_tensor import (
     DEFAULT,
     FLOATS,
@@ -28,25 +30,23 @@ from service.codecs.json_tensor import (
     checked,
     first_fit,
     read,
-    token_at,
 )
 
 # Tensors and options of one message: some four times what there is.
 MEMBER_LIMIT = 64
 
-# Bytes of one option. Bounds how deep the parser recurses and, as a list takes 56 bytes of memory
-# for two of text, how much memory it takes.
-OPTION_LIMIT = 1 << 16
-KEY_LIMIT = 1 << 10
-_DEEPEST = 32  # levels of lists and objects in one option; none needs more than one
-
 _DTYPE, _LABELS, _LOGITS = "dtype", "labels", "logits"
-_SPACE = re.compile(rb"[ \t\n\r]{1,65536}+")  # so many with the GIL held
+_EXAMPLE = '{"logits": [[0.5, 1.5]], "labels": [1]}'
 # The only float32 whose shortest text, read as float64, lies halfway to another float32.
-_UNLUCKY = np.float32(7.0385307e-26)
-_WORDS = (b'"NaN"', b'"-Infinity"', b'"Infinity"')
+_UNLUCKY, _UNLUCKY_TEXT = np.float32(7.0385307e-26), b"7.038531e-26"
+# What is not finite: as strings, which every parser reads; or bare, as the V2 protocol has it.
+QUOTED = (b'"NaN"', b'"-Infinity"', b'"Infinity"')
+BARE = (b"NaN", b"-Infinity", b"Infinity")
 # Numbers that are written with the GIL held: 16 Ki take some half a millisecond.
 _PIECE = 1 << 14
+_SHORT = 1 << 18  # bytes that are read in about a millisecond
+_COUNTED = 1 << 17  # bytes whose commas are counted together, in cache
+_LONGEST = 26  # bytes of a number's text, its comma and brackets included: -1.7976931348623157e-308
 _Array: TypeAlias = np.ndarray[Any, Any]
 
 
@@ -58,13 +58,17 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     of the logits. A tensor that comes before ``dtype`` may have to be read twice. Raises
     ``DecodeError``, which names the element, and ``TooLarge``.
     """
+    if len(body) <= json_small.LONGEST:
+        plain = json_small.decode(body, names, limits.decoded_bytes)
+        if plain is not None:
+            return plain
     tensors: dict[str, Reading] = {}
     options: dict[str, Any] = {}
-    at, more = _open(body)
+    at, more = open_body(body, _EXAMPLE)
     while more:
-        key, at = _key(body, at)
+        key, at = key_at(body, at)
         if key in tensors or key in options:
-            raise DecodeError(f"{shown(key)} is there twice", where=_plain(key))
+            raise DecodeError(f"{shown(key)} is there twice", where=shown(key)[1:-1])
         if len(tensors) + len(options) == MEMBER_LIMIT:
             raise DecodeError(f"more than {MEMBER_LIMIT} tensors and options", where=f"byte {at}")
         if key in names:
@@ -73,14 +77,9 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             tensors[key] = first_fit(body, at, key, kinds, _room(tensors, limits))
             at = tensors[key].at
         else:
-            options[key], at = _value(body, at, OPTION_LIMIT, f"option {shown(key)}")
-        at, more = _separator(body, at)
-    at = _skip_space(body, at)
-    if at < len(body):
-        raise DecodeError(
-            f"{len(body) - at:,} bytes follow the object, from {token_at(body, at)} on",
-            where=f"byte {at}",
-        )
+            options[key], at = value_at(body, at, VALUE_LIMIT, f"option {shown(key)}")
+        at, more = next_at(body, at)
+    close_body(body, at)
     floating = _kind(options)
     options.pop(_DTYPE, None)
     for name, first in tensors.items():
@@ -109,121 +108,24 @@ def _room(tensors: Mapping[str, Reading], limits: Limits) -> int:
     return limits.decoded_bytes - sum(reading.elements.nbytes for reading in tensors.values())
 
 
-def _open(body: memoryview) -> tuple[int, bool]:
-    """Where the first key starts, and whether there is one (else where the object ends)."""
-    if bytes(body[:3]) == b"\xef\xbb\xbf":
-        raise DecodeError("the body starts with a byte order mark: send it without", where="byte 0")
-    at = _skip_space(body, 0)
-    if _byte(body, at) != b"{":
-        raise DecodeError(
-            'the body must be one JSON object in UTF-8, such as {"logits": [[0.5, 1.5]], '
-            f'"labels": [1]}}, but starts with {token_at(body, at)}',
-            where=f"byte {at}",
-        )
-    at = _skip_space(body, at + 1)
-    empty = _byte(body, at) == b"}"
-    return at + empty, not empty
+def at_once(body: memoryview) -> bool:
+    """Whether the text is short: 0.2 to 0.4 GB are read in a second."""
+    return len(body) <= _SHORT
 
 
-def _key(body: memoryview, at: int) -> tuple[str, int]:
-    """The key at ``at``, and where its value starts."""
-    if _byte(body, at) != b'"':
-        raise DecodeError(f"{token_at(body, at)} where a key in quotes belongs", where=f"byte {at}")
-    key, at = _value(body, at, KEY_LIMIT, "a key")
-    at = _skip_space(body, at)
-    if _byte(body, at) != b":":
-        raise DecodeError(
-            f"{token_at(body, at)} where a colon belongs, after key {shown(key)}",
-            where=f"byte {at}",
-        )
-    return key, _skip_space(body, at + 1)
+def decoded_bytes(body: memoryview) -> int:
+    """At most what the tensors take: any comma may be followed by a number, read twice."""
+    text = np.frombuffer(body, np.uint8)
+    commas = sum(
+        int(np.count_nonzero(text[start : start + _COUNTED] == ord(",")))
+        for start in range(0, text.size, _COUNTED)
+    )
+    return (commas + 1) * (np.dtype(np.float32).itemsize + np.dtype(np.float64).itemsize)
 
 
-def _separator(body: memoryview, at: int) -> tuple[int, bool]:
-    """Where the next key starts, and whether there is one (else where the object ends)."""
-    at = _skip_space(body, at)
-    more = _byte(body, at) == b","
-    if not more and _byte(body, at) != b"}":
-        raise DecodeError(
-            f"{token_at(body, at)} where a comma or the object's closing brace belongs",
-            where=f"byte {at}",
-        )
-    return _skip_space(body, at + 1) if more else at + 1, more
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether ``value`` nests deeper than any option: Python 3.13 decodes thousands of levels."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            child
-            for item in level
-            if isinstance(item, list | dict)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return bool(level)
-
-
-def _value(body: memoryview, start: int, limit: int, what: str) -> tuple[Any, int]:
-    """The JSON value at ``start``, of at most ``limit`` bytes, and where it ends."""
-    window = bytes(body[start : start + limit]).decode("utf-8", "surrogateescape")
-    at = start
-    try:
-        value, end = _DECODER.raw_decode(window)
-        if _is_deep(value):
-            raise RecursionError
-        return value, start + len(window[:end].encode())
-    except UnicodeEncodeError:
-        problem = "is not UTF-8"
-    except RecursionError:
-        problem = "is nested too deeply"
-    except json.JSONDecodeError as error:
-        problem = f"is not JSON: {error.msg.lower()}"
-        at += len(window[: error.pos].encode("utf-8", "surrogateescape"))
-    except ValueError as error:
-        problem = str(error)
-    if start + limit < len(body):
-        problem += f", or longer than {limit:,} bytes"
-    raise DecodeError(f"{what} {problem}", where=f"byte {at}")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("has a key twice")
-    return found
-
-
-def _integer(text: str) -> int:
-    # Longer ones take long to convert.
-    value = int(text) if len(text) <= 20 else 2**64
-    if not -(2**63) <= value < 2**64:
-        raise ValueError(f"holds {shown(text)}, which is more than 64 bits hold")
-    return value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"holds {shown(text)}, which is more than float64 holds")
-    return value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite)
-
-
-def _byte(body: memoryview, at: int) -> bytes:
-    return bytes(body[at : at + 1])
-
-
-def _skip_space(body: memoryview, at: int) -> int:
-    while space := _SPACE.match(body, at):
-        at = space.end()
-    return at
-
-
-def _plain(text: str) -> str:
-    return shown(text)[1:-1]
+def encoded_bytes(arrays: Mapping[str, _Array]) -> int:
+    """At most what the text takes, which is made in parts and then joined."""
+    return 2 * sum(written_size(array) * _LONGEST for array in arrays.values())
 
 
 def encode(arrays: Mapping[str, _Array]) -> bytes:
@@ -232,12 +134,18 @@ def encode(arrays: Mapping[str, _Array]) -> bytes:
     float32 and float64 are written with the fewest digits that give the same bits when read as
     float64 and rounded to the array's type.
     """
-    pieces = [b"{"]
+    parts = [b"{"]
     for name, array in arrays.items():
-        key = json.dumps(name).encode() + b":"
-        pieces += [key if len(pieces) == 1 else b"," + key, *_pieces(np.asarray(array, order="C"))]
+        key = _key(name)
+        parts.append(key if len(parts) == 1 else b"," + key)
+        parts += pieces(np.asarray(array, order="C"), QUOTED)
     # One join: of what is larger than 1 MiB it copies the bytes without the GIL.
-    return b"".join([*pieces, b"}"])
+    return b"".join([*parts, b"}"])
+
+
+@lru_cache(256)
+def _key(name: str) -> bytes:
+    return json.dumps(name).encode() + b":"
 
 
 def written_size(array: _Array) -> int:
@@ -245,42 +153,45 @@ def written_size(array: _Array) -> int:
     return math.prod(takewhile(bool, array.shape))
 
 
-def _pieces(array: _Array) -> Iterator[bytes]:
-    """The text of ``array``, cut where ``_PIECE`` numbers are reached."""
+def pieces(array: _Array, words: tuple[bytes, ...]) -> Iterator[bytes]:
+    """The text of ``array``, in C order, cut where ``_PIECE`` numbers are reached.
+
+    ``words``, ``QUOTED`` or ``BARE``, stand for NaN and the infinities.
+    """
     size = written_size(array)
     if size <= _PIECE:
-        yield _text(array)
+        yield _text(array, words)
         return
     each = size // len(array)
     if each > _PIECE:
         for index, row in enumerate(array):
             yield b"," if index else b"["
-            yield from _pieces(row)
+            yield from pieces(row, words)
     else:
         step = _PIECE // each
         for start in range(0, len(array), step):
             yield b"," if start else b"["
-            yield _text(array[start : start + step])[1:-1]
+            yield _text(array[start : start + step], words)[1:-1]
     yield b"]"
 
 
-def _text(array: _Array) -> bytes:
+def _text(array: _Array, words: tuple[bytes, ...]) -> bytes:
     text = orjson.dumps(array if array.ndim else array[()], option=orjson.OPT_SERIALIZE_NUMPY)
-    if array.dtype == _UNLUCKY.dtype and (np.abs(array) == _UNLUCKY).any():
-        text = text.replace(b"7.038531e-26", b"7.0385307e-26")
-    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
-        text = _with_words(text, array[~finite])
+    if _UNLUCKY_TEXT in text and array.dtype == np.float32 and (np.abs(array) == _UNLUCKY).any():
+        text = text.replace(_UNLUCKY_TEXT, b"7.0385307e-26")
+    if b"null" in text:
+        text = _with_words(text, array[~np.isfinite(array)], words)
     return text
 
 
-def _with_words(text: bytes, values: _Array) -> bytes:
+def _with_words(text: bytes, values: _Array, words: tuple[bytes, ...]) -> bytes:
     """``text`` with ``values``, none of them finite, for what orjson wrote as null."""
-    words = np.where(np.isnan(values), 0, np.where(values < 0, 1, 2))
-    if (words == words[0]).all():
-        return text.replace(b"null", _WORDS[words[0]])
-    parts = [b""] * (2 * words.size + 1)
+    kinds = np.where(np.isnan(values), 0, np.where(values < 0, 1, 2))
+    if (kinds == kinds[0]).all():
+        return text.replace(b"null", words[kinds[0]])
+    parts = [b""] * (2 * kinds.size + 1)
     parts[::2] = text.split(b"null")
-    parts[1::2] = [_WORDS[word] for word in words.tolist()]
+    parts[1::2] = [words[kind] for kind in kinds.tolist()]
     return b"".join(parts)
 
 
@@ -294,4 +205,8 @@ CODEC = Codec(
     decode=decode,
     encode=encode,
     first_tensor_at=_first_tensor_at,
+    at_once=at_once,
+    decoded_bytes=decoded_bytes,
+    encoded_bytes=encoded_bytes,
+    typed=True,
 )

@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from service.codecs import json_text
 from service.codecs.base import DecodeError, Limits, Message
-from service.codecs.json_text import KEY_LIMIT, MEMBER_LIMIT, OPTION_LIMIT
+from service.codecs.json_object import KEY_LIMIT, VALUE_LIMIT
+from service.codecs.json_text import MEMBER_LIMIT
 from tests.service.codecs.samples import LIMITS, NAMES, Array, refusal, same
 
 MIB = 1 << 20
@@ -132,14 +133,14 @@ def test_what_is_no_object(body: str | bytes, where: str, problem: str) -> None:
 
 
 def test_the_limits_of_keys_and_options() -> None:
-    longest = "x" * (OPTION_LIMIT - 2)
+    longest = "x" * (VALUE_LIMIT - 2)
     assert decode(f'{{"a":"{longest}"}}').options == {"a": longest}
-    assert f"longer than {OPTION_LIMIT:,} bytes" in refused(f'{{"a":"{longest}x"}}').message
+    assert f"longer than {VALUE_LIMIT:,} bytes" in refused(f'{{"a":"{longest}x"}}').message
     longest = "x" * (KEY_LIMIT - 2)
     assert decode(f'{{"{longest}":1}}').options == {longest: 1}
     assert f"longer than {KEY_LIMIT:,} bytes" in refused(f'{{"{longest}x":1}}').message
     # Cut in the middle of a character, which is no reason to call it broken.
-    assert "longer than" in refused('{"a":"' + "é" * OPTION_LIMIT + '"}').message
+    assert "longer than" in refused('{"a":"' + "é" * VALUE_LIMIT + '"}').message
     members = [f'"{i}":{i}' for i in range(MEMBER_LIMIT)]
     assert len(decode("{" + ",".join(members) + "}").options) == MEMBER_LIMIT
     assert str(MEMBER_LIMIT) in refused("{" + ",".join([*members, '"logits":[1]']) + "}").message
@@ -230,9 +231,9 @@ def test_a_large_array_is_written_in_slices_to_the_same_text(
     whole = written(a=array, b=array.T)
     sizes = []
 
-    def text(piece: Array) -> bytes:
+    def text(piece: Array, words: tuple[bytes, ...]) -> bytes:
         sizes.append(json_text.written_size(piece))
-        return own(piece)
+        return own(piece, words)
 
     own = json_text._text
     monkeypatch.setattr(json_text, "_PIECE", most)
@@ -253,4 +254,5 @@ def test_the_codec() -> None:
     assert codec.first_tensor_at(b'{"logits":[1]}') is None
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     body = codec.encode({"logits": array})
+    assert isinstance(body, bytes)
     assert same(codec.decode(memoryview(body), NAMES, LIMITS).tensors["logits"], array)

@@ -1,0 +1,256 @@
+"""The V2 body format: one inference request and its answer, as JSON with or without binary tensors.
+
+It is described where it is read (``infer_request``) and where it is written (``infer_answer``).
+Unlike that of ``CODECS``, a body cannot be told without its request's headers, nor an answer
+without its request: so each request has a codec of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from service.codecs import compression, infer_answer, json_text
+from service.codecs.base import (
+    DecodeError,
+    Encoded,
+    Limits,
+    Message,
+    flat_bytes,
+    shown,
+    tensor_view,
+)
+from service.codecs.infer_request import InferRequest, Input, Region, parse
+from service.codecs.json_object import VALUE_LIMIT
+
+_Array: TypeAlias = np.ndarray[Any, Any]
+
+# Parameters of a request that the protocol keeps for itself, and that mean nothing here: they are
+# about queues and sequences of requests. Every other one is an option.
+_RESERVED = frozenset(
+    {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
+)
+_RESERVED_PREFIX = "triton_"
+_OUTPUTS = "outputs"  # the option that the request's list of outputs becomes
+
+# Bytes that a number in JSON takes at most, twice if its datatype comes behind its data.
+_NUMBER = 2 * 8
+_QUICK = 2**18  # bytes that are copied in a few tens of microseconds
+_SHORTEST_ANSWER = 1024  # bytes that are worth compressing
+
+
+class SharedMemory(Protocol):
+    """The client's regions, as one request sees them."""
+
+    def view(self, region: Region) -> _Array:
+        """Its bytes, writable; raises where there is no such region, or not so much of it."""
+
+    def check(self) -> None:
+        """Raise if anything viewed was not there all the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a model is called, and has.
+
+    ``outputs``: those it can answer with. ``chooses``: it has an option that names those it does;
+    otherwise it answers with all. ``largest``: the input that should lie aligned.
+    """
+
+    name: str
+    version: str
+    largest: str
+    outputs: tuple[str, ...]
+    chooses: bool
+
+
+@dataclass(slots=True)
+class Inference:
+    """One request: what its headers say of it and, once it is decoded, what it asks for.
+
+    ``header_length``: bytes of JSON before the binary tensors; None where all is JSON.
+    ``coding``, ``reply_coding``: the content codings of the body and of the answer, if any.
+    ``most_numbers``: how many the JSON of the answer may hold.
+    """
+
+    model: Model
+    header_length: int | None
+    coding: str | None
+    reply_coding: str | None
+    memory: SharedMemory
+    most_numbers: int
+    names: frozenset[str]
+    limits: Limits
+    _request: InferRequest | None = field(default=None, init=False)
+    _size: int = field(default=0, init=False)
+    _targets: dict[str, _Array] = field(default_factory=dict, init=False)
+
+    def at_once(self, body: memoryview) -> bool:
+        """Whether decoding is quick: not if compressed, which may be 1000 times what it seems."""
+        short = self.coding is None and self._json_length(body) <= VALUE_LIMIT
+        return short and self.decoded_bytes(body) <= _QUICK
+
+    def decoded_bytes(self, body: memoryview) -> int:
+        """At most how many bytes ``decode`` allocates for ``body``."""
+        if self.coding is not None:
+            self._size, commas = compression.measured(body, self.coding, self.limits.decoded_bytes)
+            return self._size + (commas + 1) * _NUMBER
+        length = self._json_length(body)
+        if length <= VALUE_LIMIT:
+            return sum(_held(entry) for entry in self._read(body).inputs)
+        # At most two arrays of eight bytes an element, as a datatype may come behind its data;
+        # labels in shared memory are beside so much text.
+        return json_text.decoded_bytes(body[:length]) * 2
+
+    def encoded_bytes(self, arrays: Mapping[str, _Array]) -> int:
+        """At most how many bytes ``encode`` allocates for ``arrays``, or writes elsewhere."""
+        assert self._request is not None
+        wanted = {wanted.name: wanted for wanted in self._request.wanted(arrays)}
+        text = {
+            name: array
+            for name, array in arrays.items()
+            if not (wanted[name].binary or wanted[name].region)
+        }
+        moved = sum(
+            array.nbytes
+            for name, array in arrays.items()
+            if self.reply_coding or wanted[name].region or not array.flags.c_contiguous
+        )
+        return json_text.encoded_bytes(text) + moved
+
+    def first_tensor_at(self, prefix: bytes | memoryview) -> int | None:
+        """Where the largest tensor starts, if it is binary and ``prefix`` holds all the JSON."""
+        found = self._layout(prefix)
+        return None if found is None else found.get(self.model.largest)
+
+    def ready_at(self, prefix: memoryview) -> int | None:
+        """Where the largest tensor starts, if no other follows it."""
+        found = self._layout(prefix)
+        if not found or next(reversed(found)) != self.model.largest:
+            return None
+        return found[self.model.largest]
+
+    def decode(self, body: memoryview, names: frozenset[str], limits: Limits) -> Message:
+        """The inputs: views of ``body`` where binary, of shared memory where floating.
+
+        A compressed ``body`` must have been given to ``decoded_bytes`` before. Options are JSON's
+        values. Raises ``DecodeError``, and what ``memory`` raises.
+        """
+        if self.coding is not None:
+            body = compression.inflate(body, self.coding, self._size)
+        request = self._read(body)
+        at = self._json_length(body)
+        present, needed = len(body) - at, request.binary_size
+        if present != needed:
+            raise DecodeError(
+                f"{present:,} bytes follow the JSON, but its inputs' binary_data_size make "
+                f"{needed:,}" + ("" if self.header_length is not None else _NO_HEADER),
+                where=f"byte {at}",
+            )
+        tensors: dict[str, _Array] = {}
+        for entry in request.inputs:
+            end = at + entry.source if isinstance(entry.source, int) else at
+            data = self._data(entry, body[at:end])
+            tensors[entry.name] = tensor_view(
+                data, entry.row, entry.shape, limits, where=entry.name
+            )
+            at = end
+        self._targets = {
+            wanted.name: self.memory.view(wanted.region)
+            for wanted in request.outputs
+            if wanted.region is not None
+        }
+        # Their elements are the caller's from here on.
+        self._request = replace(request, inputs=())
+        return Message(tensors, self._options(request))
+
+    def encode(self, arrays: Mapping[str, _Array]) -> Encoded:
+        """The answer; raises what ``memory`` raises if any of it was lost meanwhile."""
+        assert self._request is not None
+        model = self.model
+        answer = infer_answer.encode(
+            model.name, model.version, self._request, arrays, self._targets, self.most_numbers
+        )
+        self.memory.check()
+        parts = (answer.content, *answer.more)
+        if self.reply_coding is None or sum(map(len, parts)) < _SHORTEST_ANSWER:
+            return answer
+        content = compression.deflate(parts, self.reply_coding)
+        headers = {**answer.headers, "Content-Encoding": self.reply_coding}
+        return Encoded(content, headers, answer.media_type)
+
+    def _json_length(self, body: memoryview) -> int:
+        length = len(body) if self.header_length is None else self.header_length
+        if length > len(body):
+            raise DecodeError(
+                f"{infer_answer.HEADER_LENGTH} is {length:,}, but the body has {len(body):,} bytes",
+                where="inference-header-content-length",
+            )
+        return length
+
+    def _read(self, body: memoryview) -> InferRequest:
+        """What the JSON of ``body`` says: read once, though asked for before ``decode`` too."""
+        if self._request is None:
+            self._request = parse(body[: self._json_length(body)], self.names, self.limits)
+        return self._request
+
+    def _layout(self, prefix: bytes | memoryview) -> dict[str, int] | None:
+        """Where each binary tensor starts, in their order; None if ``prefix`` does not say."""
+        if self.coding is not None or self.header_length is None:
+            return None
+        if self.header_length > len(prefix):
+            return None
+        at, starts = self.header_length, {}
+        # What is wrong with it, ``decode`` says: here it only lies where it lies.
+        with suppress(DecodeError):
+            for entry in self._read(memoryview(prefix)).inputs:
+                if isinstance(entry.source, int):
+                    starts[entry.name] = at
+                    at += entry.source
+        return starts
+
+    def _data(self, entry: Input, binary: memoryview) -> memoryview:
+        if isinstance(entry.source, int):
+            return binary
+        if isinstance(entry.source, Region):
+            view = self.memory.view(entry.source)
+            # The client may write there at any time: labels that are proved to be classes must be
+            # those that the kernels use. Floats decide over no address.
+            return view.copy().data if entry.row.numpy.kind in "iu" else view.data
+        return flat_bytes(entry.source)
+
+    def _options(self, request: InferRequest) -> dict[str, Any]:
+        options = {
+            name: value
+            for name, value in request.parameters.items()
+            if name not in _RESERVED and not name.startswith(_RESERVED_PREFIX)
+        }
+        if _OUTPUTS in options:
+            raise DecodeError(
+                "outputs is no parameter: name them in the request's list of outputs",
+                where="parameters",
+            )
+        for wanted in request.outputs:
+            if wanted.name not in self.model.outputs:
+                raise DecodeError(
+                    f"unknown output {shown(wanted.name)}: those of {self.model.name} are "
+                    f"{', '.join(self.model.outputs)}",
+                    where="outputs",
+                )
+        if request.outputs and self.model.chooses:
+            options[_OUTPUTS] = [wanted.name for wanted in request.outputs]
+        return options
+
+
+_NO_HEADER = f"; binary tensors need the header {infer_answer.HEADER_LENGTH}"
+
+
+def _held(entry: Input) -> int:
+    """Bytes that an input takes besides the body."""
+    if isinstance(entry.source, Region):
+        return entry.source.size if entry.row.numpy.kind in "iu" else 0
+    return 0 if isinstance(entry.source, int) else entry.source.nbytes

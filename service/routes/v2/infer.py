@@ -1,0 +1,123 @@
+"""``POST /v2/models/{model}/infer``: the headers make a codec, and the rest goes the common way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from fastapi import Request, Response
+
+from kernels.steps import Work
+from service import statistics
+from service.codecs import Codec, DecodeError, Limits
+from service.codecs.base import shown
+from service.codecs.compression import CODINGS
+from service.codecs.infer import Inference
+from service.codecs.infer_answer import BINARY, HEADER_LENGTH
+from service.errors import UnsupportedMediaType
+from service.exchange import TENSORS, Arrays, Operation, respond
+from service.routes.v2 import models
+from service.routes.v2.state import State
+from service.shared_memory import Loan
+
+_LENGTH = re.compile(r"[0-9]{1,20}")
+
+
+async def infer(request: Request) -> Response:
+    """Compute one model's outputs; raises what ``service.errors`` has a row for."""
+    name = models.named(request)
+    state: State = request.app.state.v2
+    settings = request.app.state.service.settings
+    headers = request.headers
+    inference = Inference(
+        model=models.MODELS[name],
+        header_length=header_length(headers.getlist(HEADER_LENGTH)),
+        coding=body_coding(headers.getlist("content-encoding")),
+        reply_coding=answer_coding(headers.getlist("accept-encoding")),
+        memory=Loan(state.regions),
+        most_numbers=settings.max_json_answer_elements,
+        names=TENSORS,
+        limits=Limits(decoded_bytes=settings.max_decoded_bytes),
+    )
+    counted = statistics.Request()
+    codec = _codec(inference, counted)
+    operation = models.OPERATIONS[name]
+    timed = replace(operation, compute=partial(_computed, operation, counted))
+    success = False
+    try:
+        response = await respond(request, timed, codec, codec, BINARY, {})
+        success = True
+    finally:
+        state.counters[name].count(counted, success=success)
+    return response
+
+
+def _codec(inference: Inference, counted: statistics.Request) -> Codec:
+    return Codec(
+        name="v2",
+        media_types=(BINARY,),
+        decode=counted.timed("compute_input", inference.decode),
+        encode=counted.timed("compute_output", inference.encode),
+        first_tensor_at=inference.first_tensor_at,
+        typed=True,
+        at_once=inference.at_once,
+        decoded_bytes=inference.decoded_bytes,
+        encoded_bytes=inference.encoded_bytes,
+        ready_at=inference.ready_at,
+    )
+
+
+def _computed(
+    operation: Operation, counted: statistics.Request, tensors: Arrays, options: Any
+) -> Work:
+    first = tensors[operation.needs[0]]
+    counted.batch = len(first) if first.ndim > 1 else 1
+    return counted.computed(operation.compute(tensors, options))
+
+
+def header_length(values: Sequence[str]) -> int | None:
+    """How many bytes of JSON the body starts with, None where it is all JSON.
+
+    Raises ``DecodeError`` where that is not one number, or is 0: a body without JSON cannot say
+    which of a model's inputs it is.
+    """
+    if not values:
+        return None
+    if len(values) > 1 or not _LENGTH.fullmatch(values[0]) or int(values[0]) == 0:
+        raise DecodeError(
+            f"{HEADER_LENGTH} must be the number of bytes of JSON that the body starts with; raw"
+            " requests, whose body has no JSON, are not read",
+            where=HEADER_LENGTH.lower(),
+        )
+    return int(values[0])
+
+
+def body_coding(values: Sequence[str]) -> str | None:
+    """The body's content coding, None where there is none.
+
+    Raises ``UnsupportedMediaType`` where it is another one than those of ``compression``.
+    """
+    given = [value.strip().lower() for value in values if value.strip()]
+    if not given or given == ["identity"]:
+        return None
+    if len(given) > 1 or given[0] not in CODINGS:
+        raise UnsupportedMediaType(
+            f"Content-Encoding {shown(', '.join(given))} is not read: send the body as it is, or"
+            f" as {' or '.join(CODINGS)}",
+            field="content-encoding",
+        )
+    return given[0]
+
+
+def answer_coding(values: Sequence[str]) -> str | None:
+    """The coding that the client wants the answer in, None where it wants none of ours.
+
+    It does where it names only that one. Several are what HTTP libraries offer of themselves
+    (aiohttp does), and compressing what is no text costs far more time than it saves.
+    """
+    wanted, _, quality = ",".join(values).strip().lower().partition(";")
+    refused = re.fullmatch(r"\s*q=0(\.0*)?\s*", quality)
+    return wanted.strip() if wanted.strip() in CODINGS and not refused else None

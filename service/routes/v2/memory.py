@@ -1,0 +1,109 @@
+"""Shared memory that clients register, to send tensors without sending them; see ``Regions``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from service.codecs.base import DecodeError
+from service.errors import NotOffered
+from service.routes.v2.description import REGION, body, described
+from service.routes.v2.small_body import small_object
+from service.shared_memory import Regions
+
+router = APIRouter()
+
+_LARGEST = 2**63 - 1
+_BYTES = {"type": "integer", "minimum": 0, "maximum": _LARGEST}
+_REGISTER = {
+    "type": "object",
+    "required": ["key", "byte_size"],
+    "properties": {
+        "key": {"type": "string", "description": "Its name in the system, not a path."},
+        "offset": _BYTES | {"default": 0, "description": "Where in it the region starts."},
+        "byte_size": _BYTES | {"description": "How long the region is."},
+    },
+}
+
+
+@router.get("/v2/systemsharedmemory/status", summary="Shared memory regions")
+async def status(request: Request) -> JSONResponse:
+    """Every region that is registered."""
+    return JSONResponse(_regions(request).status(None))
+
+
+@router.get("/v2/systemsharedmemory/region/{region}/status", include_in_schema=False)
+async def region_status(request: Request) -> JSONResponse:
+    """One region, in a list."""
+    return JSONResponse(_regions(request).status(request.path_params["region"]))
+
+
+@router.post(
+    "/v2/systemsharedmemory/region/{region}/register",
+    summary="Register shared memory",
+    response_class=Response,
+    openapi_extra=described(REGION, errors=[400, 413, 501, 503]) | body(_REGISTER),
+)
+async def register(request: Request) -> Response:
+    """Let requests name `byte_size` bytes from `offset` on of the POSIX shared memory `key`."""
+    given = await small_object(request)
+    key = given.get("key")
+    if not isinstance(key, str):
+        raise DecodeError("key must be there, and a string", where="key")
+    _regions(request).register(
+        request.path_params["region"],
+        key,
+        _natural(given, "offset", 0),
+        _natural(given, "byte_size", None),
+    )
+    return Response()
+
+
+@router.post(
+    "/v2/systemsharedmemory/unregister", summary="Unregister shared memory", response_class=Response
+)
+async def unregister_all(request: Request) -> Response:
+    """Forget every region. Requests that use one keep it until they end."""
+    _regions(request).unregister(None)
+    return Response()
+
+
+@router.post("/v2/systemsharedmemory/region/{region}/unregister", include_in_schema=False)
+async def unregister(request: Request) -> Response:
+    """Forget one region, if it is there."""
+    _regions(request).unregister(request.path_params["region"])
+    return Response()
+
+
+@router.get("/v2/cudasharedmemory/status", include_in_schema=False)
+@router.get("/v2/cudasharedmemory/region/{region}/status", include_in_schema=False)
+async def cuda_status() -> JSONResponse:
+    """There never is any memory of a GPU."""
+    return JSONResponse([])
+
+
+@router.post("/v2/cudasharedmemory/region/{region}/register", include_in_schema=False)
+async def cuda_register() -> Response:
+    """Memory of a GPU cannot be registered."""
+    raise NotOffered("memory of a GPU cannot be registered: losses are computed on the CPU")
+
+
+@router.post("/v2/cudasharedmemory/unregister", include_in_schema=False)
+@router.post("/v2/cudasharedmemory/region/{region}/unregister", include_in_schema=False)
+async def cuda_unregister() -> Response:
+    """Nothing is registered: clients that clean up before they start need not know."""
+    return Response()
+
+
+def _regions(request: Request) -> Regions:
+    regions: Regions = request.app.state.v2.regions
+    return regions
+
+
+def _natural(given: dict[str, Any], name: str, default: int | None) -> int:
+    value = given.get(name, default)
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        raise DecodeError(f"{name} must be an integer from 0 to 2**63 - 1", where=name)
+    return value

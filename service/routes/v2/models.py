@@ -1,0 +1,107 @@
+"""The models of V2: the operations that are one kernel call, and what their clients are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import Request
+
+from kernels import dtypes
+from kernels.cpu.launch import PER_POSITION
+from service import openapi
+from service.codecs.base import shown
+from service.codecs.infer import Model
+from service.errors import UnknownPath
+from service.exchange import Operation
+from service.routes import losses
+
+VERSION = "1"
+PLATFORM = "lossd"
+DATATYPES = tuple(dtypes.BY_V2)
+
+OPERATIONS = {operation.path.rpartition("/")[2]: operation for operation in losses.OPERATIONS}
+MODELS = {
+    name: Model(
+        name=name,
+        version=VERSION,
+        largest=operation.needs[0],
+        outputs=tuple(openapi.outputs_of(operation)),
+        chooses="outputs" in operation.options.model_fields,
+    )
+    for name, operation in OPERATIONS.items()
+}
+
+# The protocol knows one type and one rank for each tensor. These are the most common: every type of
+# ``kernels.dtypes`` and every rank is taken.
+_FLOAT, _INTEGER = dtypes.FLOATS[0].v2, dtypes.INTEGERS[0].v2
+_SAMPLES, _ROWS = [-1], [-1, -1]
+_INPUTS = {
+    "logits": (_FLOAT, _ROWS),
+    "log_probs": (_FLOAT, _ROWS),
+    "labels": (_INTEGER, _SAMPLES),
+    "weight": (_FLOAT, [-1]),
+    "sample_weight": (_FLOAT, _SAMPLES),
+}
+
+
+def named(request: Request) -> str:
+    """The model that the path names; raises ``UnknownPath`` where there is none of that version."""
+    name = request.path_params["model"]
+    version = request.path_params.get("version", VERSION)
+    if name not in MODELS:
+        raise UnknownPath(f"there is no model {shown(name)}: the models are {', '.join(MODELS)}")
+    if version != VERSION:
+        raise UnknownPath(f"{name} has version {VERSION}, and no version {shown(version)}")
+    return str(name)
+
+
+def metadata(name: str) -> dict[str, Any]:
+    """What ``GET /v2/models/{name}`` answers."""
+    return {
+        "name": name,
+        "versions": [VERSION],
+        "platform": PLATFORM,
+        "inputs": [_tensor(*entry) for entry in _inputs(OPERATIONS[name]).items()],
+        "outputs": [_tensor(*entry) for entry in _outputs(MODELS[name].outputs).items()],
+    }
+
+
+def config(name: str) -> dict[str, Any]:
+    """What ``GET /v2/models/{name}/config`` answers: Triton's model configuration."""
+    operation = OPERATIONS[name]
+    inputs = [
+        _configured(*entry) | {"optional": entry[0] in operation.takes}
+        for entry in _inputs(operation).items()
+    ]
+    outputs = [_configured(*entry) for entry in _outputs(MODELS[name].outputs).items()]
+    return {
+        "name": name,
+        "platform": PLATFORM,
+        "backend": PLATFORM,
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": 0,  # what has a batch is one of the extents
+        "input": inputs,
+        "output": outputs,
+    }
+
+
+def _inputs(operation: Operation) -> Mapping[str, tuple[str, list[int]]]:
+    return {name: _INPUTS[name] for name in (*operation.needs, *operation.takes)}
+
+
+def _outputs(names: Iterable[str]) -> Mapping[str, tuple[str, list[int]]]:
+    found = {}
+    for name in names:
+        shape = _SAMPLES if name in PER_POSITION else _ROWS
+        datatype = _FLOAT if PER_POSITION.get(name) is None else _INTEGER
+        found[name] = (datatype, [1] if name == "loss" else shape)
+    return found
+
+
+def _tensor(name: str, entry: tuple[str, list[int]]) -> dict[str, Any]:
+    return {"name": name, "datatype": entry[0], "shape": entry[1]}
+
+
+def _configured(name: str, entry: tuple[str, list[int]]) -> dict[str, Any]:
+    return {"name": name, "data_type": f"TYPE_{entry[0]}", "dims": entry[1]}

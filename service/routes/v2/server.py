@@ -1,0 +1,128 @@
+"""What V2 clients ask before and beside inference: health, metadata, statistics, the repository."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from service import VERSION
+from service.codecs.base import DecodeError
+from service.errors import NotOffered
+from service.routes.health import check_ready
+from service.routes.v2 import models
+from service.routes.v2.description import MODEL, body, described
+from service.routes.v2.small_body import small_object
+
+router = APIRouter()
+
+_EXTENSIONS = ("binary_tensor_data", "parameters", "statistics", "model_configuration")
+_SHARED_MEMORY = "system_shared_memory"
+_STARTING = described(errors=[503])
+_OF_MODEL = described(MODEL, errors=[404])
+_INDEX = {"ready": {"type": "boolean", "description": "Whether to list ready models only."}}
+
+
+@router.get("/v2/health/live", summary="Live")
+async def live() -> JSONResponse:
+    """Answers 200 as long as the process runs its event loop."""
+    return JSONResponse({"live": True})
+
+
+@router.get("/v2/health/ready", summary="Ready", openapi_extra=_STARTING)
+async def ready(request: Request) -> JSONResponse:
+    """Answers 503 until the kernels are compiled and have reproduced the worked example."""
+    check_ready(request)
+    return JSONResponse({"live": True, "ready": True})
+
+
+@router.get("/v2/", include_in_schema=False)
+@router.get("/v2", summary="The server")
+async def server(request: Request) -> JSONResponse:
+    """Its name and version, and the extensions of the protocol that it has."""
+    shared = (_SHARED_MEMORY,) if request.app.state.v2.regions.allowed else ()
+    return JSONResponse(
+        {"name": request.app.title, "version": VERSION, "extensions": [*_EXTENSIONS, *shared]}
+    )
+
+
+@router.get("/v2/models", summary="The models")
+async def listed() -> JSONResponse:
+    """The names of all models."""
+    return JSONResponse({"models": list(models.MODELS)})
+
+
+@router.get("/v2/models/stats", summary="Statistics of all models")
+async def all_statistics(request: Request) -> JSONResponse:
+    """How often each model was asked since the start, and where the time went."""
+    return JSONResponse({"model_stats": [_report(request, name) for name in models.MODELS]})
+
+
+@router.get("/v2/models/{model}", summary="A model", openapi_extra=_OF_MODEL)
+@router.get("/v2/models/{model}/versions/{version}", include_in_schema=False)
+async def model(request: Request) -> JSONResponse:
+    """The inputs and outputs of a model: each with its most common type and rank, though every
+    type and rank is taken that its kernel is for.
+    """
+    return JSONResponse(models.metadata(models.named(request)))
+
+
+@router.get(
+    "/v2/models/{model}/ready",
+    summary="A model's readiness",
+    openapi_extra=described(MODEL, errors=[404, 503]),
+)
+@router.get("/v2/models/{model}/versions/{version}/ready", include_in_schema=False)
+async def model_ready(request: Request) -> JSONResponse:
+    """Answers 503 until the server is ready."""
+    name = models.named(request)
+    check_ready(request)
+    return JSONResponse({"name": name, "ready": True})
+
+
+@router.get("/v2/models/{model}/config", summary="A model's configuration", openapi_extra=_OF_MODEL)
+@router.get("/v2/models/{model}/versions/{version}/config", include_in_schema=False)
+async def configuration(request: Request) -> JSONResponse:
+    """The inputs and outputs again, in the words of Triton's model configuration."""
+    return JSONResponse(models.config(models.named(request)))
+
+
+@router.get("/v2/models/{model}/stats", summary="Statistics of a model", openapi_extra=_OF_MODEL)
+@router.get("/v2/models/{model}/versions/{version}/stats", include_in_schema=False)
+async def model_statistics(request: Request) -> JSONResponse:
+    """How often the model was asked since the start, and where the time went."""
+    return JSONResponse({"model_stats": [_report(request, models.named(request))]})
+
+
+@router.post(
+    "/v2/repository/index",
+    summary="The model repository",
+    openapi_extra=described(errors=[400, 413]) | body({"type": "object", "properties": _INDEX}),
+)
+async def index(request: Request) -> JSONResponse:
+    """Every model and its state; with `{"ready": true}`, those that are ready."""
+    given = await small_object(request)
+    only_ready = given.get("ready", False)
+    if not isinstance(only_ready, bool):
+        raise DecodeError("ready must be true or false", where="ready")
+    is_ready = request.app.state.service.ready
+    state = {
+        "version": models.VERSION,
+        "state": "READY" if is_ready else "UNAVAILABLE",
+        "reason": "" if is_ready else "the kernels are being compiled",
+    }
+    names = models.MODELS if is_ready or not only_ready else ()
+    return JSONResponse([{"name": name, **state} for name in names])
+
+
+@router.post("/v2/repository/models/{model}/load", include_in_schema=False)
+@router.post("/v2/repository/models/{model}/unload", include_in_schema=False)
+async def load(request: Request) -> JSONResponse:
+    """No model is ever loaded or unloaded."""
+    raise NotOffered("models cannot be loaded or unloaded: all of them always are")
+
+
+def _report(request: Request, name: str) -> dict[str, Any]:
+    report: dict[str, Any] = request.app.state.v2.counters[name].report(name, models.VERSION)
+    return report

@@ -1,0 +1,34 @@
+"""Bodies of a few members, of requests that bring no tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+
+from service.body import declared_length
+from service.codecs import DecodeError, TooLarge
+from service.codecs.json_object import close_body, value_at
+
+LIMIT = 1 << 14  # bytes: a hundred times what any client sends
+
+
+async def small_object(request: Request) -> dict[str, Any]:
+    """The JSON object that the body is, of whatever Content-Type; without members if it is empty.
+
+    Raises ``DecodeError`` where it is anything else, ``TooLarge`` above ``LIMIT``.
+    """
+    declared_length(request.headers.getlist("content-length"), LIMIT)
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LIMIT:
+            raise TooLarge(f"the body may hold at most {LIMIT:,} bytes", where="body")
+    text = memoryview(bytes(body).lstrip())
+    if not text:
+        return {}
+    value, end = value_at(text, 0, LIMIT, "the body")
+    close_body(text, end)
+    if not isinstance(value, dict):
+        raise DecodeError("the body must be a JSON object", where="byte 0")
+    return value

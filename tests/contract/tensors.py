@@ -1,0 +1,62 @@
+"""What the clients of the protocol are given to send, and the numbers that must come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import kernels
+from kernels import dtypes
+from service.codecs.base import row_of
+
+Array = np.ndarray[Any, Any]
+
+MODELS = ["cross_entropy", "nll_loss", "log_softmax", "softmax"]
+LOGITS = np.random.default_rng(21).normal(0, 3, (6, 5)).astype(np.float32)
+LABELS = np.random.default_rng(22).integers(0, 5, 6)
+
+
+def given(model: str) -> dict[str, Array]:
+    """The tensors that ``model`` needs."""
+    if model == "nll_loss":
+        return {"log_probs": kernels.log_softmax(LOGITS), "labels": LABELS}
+    return {"logits": LOGITS} | ({"labels": LABELS} if model == "cross_entropy" else {})
+
+
+def asking(client: ModuleType, tensors: Mapping[str, Array], binary: bool = True) -> list[Any]:
+    """``tensors`` as inputs of tritonclient's."""
+    made = []
+    for name, array in tensors.items():
+        entry = client.InferInput(name, list(array.shape), row_of(name, array).v2)
+        entry.set_data_from_numpy(array, binary_data=binary)
+        made.append(entry)
+    return made
+
+
+def expected(
+    model: str, tensors: Mapping[str, Array], outputs: tuple[str, ...] = (), **options: Any
+) -> dict[str, Array]:
+    """What the kernels themselves make of it: to the bit what must come over the wire."""
+    if model == "softmax":
+        return {"probs": kernels.softmax(tensors["logits"], **options)}
+    if model == "log_softmax":
+        return {"log_probs": kernels.log_softmax(tensors["logits"], **options)}
+    function = getattr(kernels, model)
+    found = function(**tensors, outputs=outputs or ("loss", "per_element"), **options)
+    return {name: np.reshape(array, array.shape or 1) for name, array in found.items()}
+
+
+def same(array: Array, other: Array) -> bool:
+    """Equal to the bit, in shape and in dtype."""
+    return (array.shape, array.dtype, array.tobytes()) == (
+        other.shape,
+        other.dtype,
+        other.tobytes(),
+    )
+
+
+FLOATS = [row.name for row in dtypes.FLOATS]
+INTEGERS = [row.name for row in dtypes.INTEGERS]

@@ -1,0 +1,196 @@
+"""Shared memory through tritonclient, as it makes and registers it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException, shared_memory
+
+from tests.contract.tensors import LABELS, LOGITS, Array, asking, expected, given, same
+from tests.service.shared import region
+
+WANTED = expected("cross_entropy", given("cross_entropy"))
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Any]:
+    with triton.InferenceServerClient(address, network_timeout=120) as made:
+        yield made
+        made.unregister_system_shared_memory()
+
+
+@contextmanager
+def shared(client: Any, size: int) -> Iterator[tuple[str, Any]]:
+    """A registered region, made as tritonclient makes them: its name, and the client's handle."""
+    name = f"lossd-{uuid.uuid4().hex[:12]}"
+    handle = shared_memory.create_shared_memory_region(name, f"/{name}", size)
+    try:
+        client.register_system_shared_memory(name, f"/{name}", size)
+        yield name, handle
+    finally:
+        # Warns if somebody else has unlinked it, which here would be an error.
+        shared_memory.destroy_shared_memory_region(handle)
+
+
+def from_region(name: str, tensor: str, array: Array, datatype: str, offset: int) -> Any:
+    made = triton.InferInput(tensor, list(array.shape), datatype)
+    made.set_shared_memory(name, array.nbytes, offset)
+    return made
+
+
+def into_region(name: str, output: str, size: int, offset: int) -> Any:
+    made = triton.InferRequestedOutput(output)
+    made.set_shared_memory(name, size, offset)
+    return made
+
+
+def test_registering(client: Any) -> None:
+    client.unregister_system_shared_memory()
+    assert client.get_system_shared_memory_status() == []
+    with shared(client, 64) as (name, _), shared(client, 32) as (other, _):
+        entry = {"name": name, "key": f"/{name}", "offset": 0, "byte_size": 64}
+        assert client.get_system_shared_memory_status(name) == [entry]
+        status = client.get_system_shared_memory_status()
+        assert [found["name"] for found in status] == [name, other]
+        for key, size, offset, text in (
+            (name, 65, 0, "does not have"),
+            (name, 8, 60, "does not have"),
+            ("/../etc/passwd", 8, 0, "not a path"),
+            ("not-there", 8, 0, "cannot be opened"),
+        ):
+            with pytest.raises(InferenceServerException, match=text) as caught:
+                client.register_system_shared_memory("x", f"/{key}", size, offset)
+            assert caught.value.status() == "400"
+        with pytest.raises(InferenceServerException, match="registered already"):
+            client.register_system_shared_memory(name, f"/{name}", 64)
+        client.unregister_system_shared_memory(name)
+        client.unregister_system_shared_memory(name)
+        with pytest.raises(InferenceServerException, match="no shared memory region") as caught:
+            client.get_system_shared_memory_status(name)
+        assert caught.value.status() == "404"
+
+
+def test_cuda_memory_is_refused_and_its_cleanup_is_not(client: Any) -> None:
+    assert client.get_cuda_shared_memory_status() == []
+    client.unregister_cuda_shared_memory()
+    client.unregister_cuda_shared_memory("x")
+    with pytest.raises(InferenceServerException, match="GPU") as caught:
+        client.register_cuda_shared_memory("x", b"handle", 0, 8)
+    assert caught.value.status() == "501"
+
+
+def test_inputs_and_outputs_in_regions(client: Any) -> None:
+    with shared(client, 1024) as (name, handle), shared(client, 256) as (target, target_handle):
+        shared_memory.set_shared_memory_region(handle, [LOGITS, LABELS])
+        inputs = [
+            from_region(name, "logits", LOGITS, "FP32", 0),
+            from_region(name, "labels", LABELS, "INT64", LOGITS.nbytes),
+        ]
+        for _ in range(2):
+            result = client.infer(
+                "cross_entropy",
+                inputs,
+                outputs=[
+                    into_region(target, "per_element", 24, 8),
+                    into_region(target, "loss", 8, 0),
+                ],
+            )
+            for output, offset, shape in (("per_element", 8, (6,)), ("loss", 0, (1,))):
+                found = result.get_output(output)
+                assert found["shape"] == list(shape)
+                assert not found.keys() & {"data", "parameters"}
+                array = shared_memory.get_contents_as_numpy(
+                    target_handle, np.float32, shape, offset
+                )
+                assert same(array, WANTED[output])
+        mixed = [inputs[0], *asking(triton, {"labels": LABELS})]
+        result = client.infer(
+            "cross_entropy", mixed, outputs=[triton.InferRequestedOutput("per_element")]
+        )
+        assert same(result.as_numpy("per_element"), WANTED["per_element"])
+
+
+def test_what_does_not_fit_is_refused(client: Any) -> None:
+    with shared(client, 256) as (name, _):
+        labels = asking(triton, {"labels": LABELS})
+
+        def infer(entry: Any, outputs: Any = None) -> Any:
+            return lambda: client.infer("cross_entropy", [entry, *labels], outputs=outputs)
+
+        unknown = from_region("unknown", "logits", LOGITS, "FP32", 0)
+        beyond = from_region(name, "logits", LOGITS, "FP32", 200)
+        wrong = triton.InferInput("logits", [6, 5], "FP32")
+        wrong.set_shared_memory(name, 119)
+        inside = from_region(name, "logits", LOGITS, "FP32", 0)
+        small = [into_region(name, "per_element", 20, 0)]
+        nowhere = [into_region("unknown", "per_element", 24, 0)]
+        for call, status, text in (
+            (infer(unknown), "404", "no shared memory region 'unknown'"),
+            (infer(beyond), "400", "has 256 bytes"),
+            (infer(wrong), "400", "takes 120 bytes, but 119"),
+            (infer(inside, small), "400", "24 bytes are more than the 20"),
+            (infer(inside, nowhere), "404", "no shared memory region 'unknown'"),
+        ):
+            with pytest.raises(InferenceServerException, match=text) as caught:
+                call()
+            assert caught.value.status() == status
+
+
+LARGE = np.zeros((512, 32768), np.float32)
+
+
+def told(request: Any) -> str:
+    """What came of an inference on ``LARGE``: the error's status and text, or "200"."""
+    try:
+        result = request()
+    except InferenceServerException as error:
+        return f"{error.status()} {error.message()}"
+    return "200" if np.isclose(result.as_numpy("loss"), np.log(32768)) else "wrong"
+
+
+def test_a_region_that_shrinks_while_a_request_runs_is_that_requests_error(client: Any) -> None:
+    """Whether it is missed before, during or after the computation, nothing crashes."""
+    labels = asking(triton, {"labels": np.zeros(512, np.int64)})
+    inputs = [from_region("shrinking", "logits", LARGE, "FP32", 0), *labels]
+    answers = set()
+    with region(LARGE.nbytes) as path:
+        for milliseconds in range(0, 72, 3):
+            os.truncate(path, LARGE.nbytes)
+            client.register_system_shared_memory("shrinking", path.name, LARGE.nbytes)
+            timer = threading.Timer(milliseconds / 1000, os.truncate, (path, 4096))
+            timer.start()
+            answers.add(told(lambda: client.infer("cross_entropy", inputs)))
+            timer.join()
+            answers.add(told(lambda: client.infer("cross_entropy", inputs)))
+            client.unregister_system_shared_memory("shrinking")
+    error = (
+        "400 shared memory region 'shrinking' was made smaller after it was registered:"
+        " register it again"
+    )
+    assert error in answers
+    assert answers <= {"200", error}
+    assert client.is_server_ready()
+
+
+def test_a_region_may_be_unregistered_while_a_request_uses_it(client: Any, address: str) -> None:
+    labels = asking(triton, {"labels": np.zeros(512, np.int64)})
+    inputs = [from_region("leaving", "logits", LARGE, "FP32", 0), *labels]
+    answers = set()
+    with region(LARGE.nbytes) as path, triton.InferenceServerClient(address) as other:
+        for _ in range(6):
+            client.register_system_shared_memory("leaving", path.name, LARGE.nbytes)
+            request = client.async_infer("cross_entropy", inputs)
+            other.unregister_system_shared_memory("leaving")
+            answers.add(told(request.get_result))
+    # Or it was gone before the request came.
+    gone = "404 there is no shared memory region 'leaving': register it first"
+    assert answers <= {"200", gone}
+    assert client.is_server_ready()

@@ -1,0 +1,245 @@
+"""V2 over HTTP, by hand: what the clients in ``tests.contract`` never do, or hide."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+
+from service.app import create_app
+from service.routes.v2 import description, models
+from tests.service import wire
+from tests.service.cases import ANSWERS, tensors_for
+from tests.service.codecs.infers import binary, declared
+from tests.service.conftest import Client, running
+
+INFER = "/v2/models/softmax/infer"
+LOGITS = np.array([[0, 1, 2], [3, 4, 5]], np.float32)
+BODY, LENGTH = binary({"logits": LOGITS})
+HEADER = "Inference-Header-Content-Length"
+TEXT = json.dumps({"inputs": [declared("logits", LOGITS, data=LOGITS.tolist())]}).encode()
+
+
+def send(
+    client: Client, body: bytes, headers: Mapping[str, str] | None = None, path: str = INFER
+) -> httpx.Response:
+    return client.post(path, content=body, headers=headers)
+
+
+async def chunked(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def refused(response: httpx.Response, status: int, text: str) -> None:
+    assert re.search(text, wire.problem_of(response, status)["error"]), response.text
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_v2_gives_the_bits_of_v1(client: Client, name: str) -> None:
+    path = f"/v1/{name}"
+    tensors = tensors_for(path)
+    body, length = binary(tensors, parameters={"binary_data_output": True})
+    answer = send(client, body, {HEADER: str(length)}, f"/v2/models/{name}/infer")
+    assert answer.status_code == 200, answer.text
+    at = int(answer.headers[HEADER])
+    entries = json.loads(answer.content[:at])["outputs"]
+    assert {entry["name"] for entry in entries} == ANSWERS[path]
+    v1 = wire.tensors_of(client.send(path, wire.safetensors_body(tensors), wire.SAFETENSORS))
+    for entry in entries:
+        size = entry["parameters"]["binary_data_size"]
+        array = np.frombuffer(answer.content[at : at + size], "<f4").reshape(entry["shape"])
+        assert array.tobytes() == v1[entry["name"]].tobytes()
+        assert array.shape == (v1[entry["name"]].shape or (1,))
+        at += size
+    assert at == len(answer.content)
+    assert answer.headers["content-type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_examples_of_the_description_are_answered(client: Client, name: str) -> None:
+    answer = client.post(f"/v2/models/{name}/infer", json=description.example(name))
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert HEADER not in answer.headers
+    assert answer.json()["id"] == "1"
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/softmax/versions/1/infer"])
+@pytest.mark.parametrize("media_type", ["application/json", "application/octet-stream", "x", None])
+def test_the_content_type_says_nothing(client: Client, path: str, media_type: str | None) -> None:
+    headers = {} if media_type is None else {"content-type": media_type}
+    outputs = send(client, TEXT, headers, path).json()["outputs"]
+    assert outputs[0]["shape"] == [2, 3]
+    assert send(client, BODY, {**headers, HEADER: str(LENGTH)}, path).json()["outputs"] == outputs
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "text"),
+    [
+        ("0", 400, "raw requests, whose body has no JSON, are not read"),
+        ("-1", 400, "must be the number of bytes"),
+        ("x", 400, "must be the number of bytes"),
+        ("9" * 21, 400, "must be the number of bytes"),
+        ("9" * 20, 400, "but the body has"),
+        (str(len(BODY) + 1), 400, "but the body has"),
+        (str(LENGTH - 1), 400, "not JSON|brace"),
+    ],
+)
+def test_a_wrong_header_length_is_refused(
+    client: Client, value: str, status: int, text: str
+) -> None:
+    refused(send(client, BODY, {HEADER: value}), status, text)
+
+
+def test_there_is_one_header_length_at_most(client: Client) -> None:
+    twice = [(HEADER, str(LENGTH)), (HEADER, str(LENGTH))]
+    refused(client.post(INFER, content=BODY, headers=twice), 400, "must be the number of bytes")
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress", "deflate, br"])
+def test_other_codings_are_not_read(client: Client, coding: str) -> None:
+    refused(send(client, TEXT, {"content-encoding": coding}), 415, "or as gzip or deflate")
+
+
+def test_codings_that_are_read(client: Client) -> None:
+    for coding, body in (("gzip", gzip.compress(TEXT)), ("GZIP", gzip.compress(TEXT))):
+        assert send(client, body, {"content-encoding": coding}).status_code == 200
+    assert send(client, TEXT, {"content-encoding": "identity"}).status_code == 200
+    refused(send(client, TEXT, {"content-encoding": "gzip"}), 400, "not exactly one gzip stream")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("gzip;q=0.5", "gzip"),
+        ("gzip;q=0", None),
+        ("gzip;q=0.000", None),
+        ("identity", None),
+        ("br", None),
+        ("*", None),
+        ("", None),
+        # What HTTP libraries offer of themselves.
+        ("gzip, deflate", None),
+        ("gzip, deflate, br, zstd", None),
+    ],
+)
+def test_answers_are_compressed_only_when_that_is_asked(
+    client: Client, accepted: str, expected: str | None
+) -> None:
+    logits = np.zeros((1000, 3), np.float32)
+    body, length = binary({"logits": logits})
+    answer = send(client, body, {HEADER: str(length), "accept-encoding": accepted})
+    assert answer.headers.get("content-encoding") == expected
+    assert answer.json()["outputs"][0]["shape"] == [1000, 3]
+    short = send(client, BODY, {HEADER: str(LENGTH), "accept-encoding": accepted})
+    assert "content-encoding" not in short.headers
+
+
+def test_paths_that_are_not_there(client: Client) -> None:
+    for method, path, status in (
+        ("GET", "/v2/models/other", 404),
+        ("GET", "/v2/models/softmax/versions/2", 404),
+        ("GET", "/v2/models/softmax/versions/2/ready", 404),
+        ("GET", "/v2/models/softmax/versions/01/config", 404),
+        ("GET", "/v2/models/%2e%2e/stats", 404),
+        ("POST", "/v2/models/other/infer", 404),
+        ("POST", "/v2/models/explain/infer", 404),
+        ("POST", "/v2/models/softmax/versions/2/infer", 404),
+        ("GET", INFER, 405),
+        ("GET", "/v2/logging", 404),
+    ):
+        wire.problem_of(client.request(method, path), status)
+
+
+def test_the_server_says_what_it_has(client: Client) -> None:
+    for path in ("/v2", "/v2/"):
+        metadata = client.get(path).json()
+        assert metadata["name"] == "lossd"
+        assert metadata["extensions"] == [
+            "binary_tensor_data",
+            "parameters",
+            "statistics",
+            "model_configuration",
+        ]
+    assert client.get("/v2/models").json() == {"models": list(models.MODELS)}
+    assert client.get("/v2/health/live").json() == {"live": True}
+    # KServe's client reads "ready", the specification says "live".
+    assert client.get("/v2/health/ready").json() == {"live": True, "ready": True}
+
+
+def test_before_it_is_ready_it_says_so() -> None:
+    end = threading.Event()
+
+    def warm() -> None:
+        end.wait()
+
+    with running(create_app(warm=warm)) as starting:
+        assert starting.get("/v2/health/live").status_code == 200
+        for path in ("/v2/health/ready", "/v2/models/softmax/ready"):
+            wire.problem_of(starting.get(path), 503)
+        wire.problem_of(send(starting, TEXT), 503)
+        index = starting.post("/v2/repository/index", content=b"").json()
+        assert {entry["state"] for entry in index} == {"UNAVAILABLE"}
+        assert starting.post("/v2/repository/index", json={"ready": True}).json() == []
+        assert starting.get("/v2/models/softmax").status_code == 200
+        end.set()
+
+
+def test_the_repository_index(client: Client) -> None:
+    every = client.post("/v2/repository/index", content=b"").json()
+    assert [entry["name"] for entry in every] == list(models.MODELS)
+    for given in ({}, {"ready": True}, {"ready": False}):
+        assert client.post("/v2/repository/index", json=given).json() == every
+    for body in (b"[]", b"x", b'{"ready":1}', b'{"ready":true}x', b'{"a":1,"a":1}', b"\xff"):
+        wire.problem_of(client.post("/v2/repository/index", content=body), 400)
+    wire.problem_of(client.post("/v2/repository/index", content=bytes(1 << 15)), 413)
+    pieces = chunked([b" " * 5000] * 5)
+    wire.problem_of(client.post("/v2/repository/index", content=pieces), 413)
+
+
+def test_shared_memory_is_off_by_default(client: Client) -> None:
+    region = "/v2/systemsharedmemory/region/r"
+    given = {"key": "/x", "byte_size": 8}
+    refused(client.post(f"{region}/register", json=given), 501, "disabled")
+    assert client.post(f"{region}/unregister").status_code == 200
+    assert client.post("/v2/systemsharedmemory/unregister").status_code == 200
+    assert client.get("/v2/systemsharedmemory/status").json() == []
+    wire.problem_of(client.get(f"{region}/status"), 404)
+    place = {"shared_memory_region": "r", "shared_memory_byte_size": LOGITS.nbytes}
+    body = json.dumps({"inputs": [declared("logits", LOGITS, parameters=place)]}).encode()
+    refused(send(client, body), 404, "no shared memory region 'r'")
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, "key must be there"),
+        ({"key": 1, "byte_size": 8}, "key must be there"),
+        ({"key": "x"}, "byte_size must be an integer"),
+        ({"key": "x", "byte_size": -1}, "byte_size must be an integer"),
+        ({"key": "x", "byte_size": True}, "byte_size must be an integer"),
+        ({"key": "x", "byte_size": 1.5}, "byte_size must be an integer"),
+        ({"key": "x", "byte_size": 8, "offset": "0"}, "offset must be an integer"),
+        ({"key": "x", "byte_size": 2**63}, "byte_size must be an integer"),
+    ],
+)
+def test_a_registration_says_what_it_registers(
+    client: Client, given: dict[str, Any], text: str
+) -> None:
+    refused(client.post("/v2/systemsharedmemory/region/r/register", json=given), 400, text)
+
+
+def test_json_answers_have_their_limit(client: Client) -> None:
+    limit = 4 * 2**20
+    body, length = binary({"logits": np.zeros((limit // 4 + 1, 4), np.float32)})
+    refused(send(client, body, {HEADER: str(length)}), 413, "ask for its outputs with binary_data")
