@@ -2,6 +2,11 @@
 #
 # The root file system may be read-only, the user is not root, and only the cache is written:
 #   docker run --rm --read-only --cap-drop ALL -v lossd-cache:/var/cache/lossd -p 8000:8000 lossd
+#
+# It listens to whoever can reach it, unless it is given tokens, such as with
+#   -v "$PWD/tokens:/run/secrets/lossd:ro" -e LOSSD_AUTH_TOKEN_FILE=/run/secrets/lossd
+# Running requests get 25 s to end (LOSSD_SHUTDOWN_SECONDS), and Docker's own patience is 10 s:
+#   docker run --stop-timeout 30 ...
 
 ARG PYTHON=3.13
 
@@ -40,6 +45,6 @@ VOLUME /var/cache/lossd
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=180s \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('LOSSD_PORT', '8000') + '/readyz', timeout=4)"]
+    CMD ["python", "-c", "import os, sys; from service.cli.listening import is_ready; sys.exit(not is_ready(os.environ.get('LOSSD_UDS') or ('127.0.0.1', int(os.environ.get('LOSSD_PORT', '8000')))))"]
 ENTRYPOINT ["lossd"]
 CMD ["serve"]

@@ -8,12 +8,16 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
-from service import VERSION, errors, openapi, routes, settings
+from service import VERSION, auth, ending, errors, openapi, routes, settings
+from service.buffers import Budget
 from service.exchange import Service
 from service.lane import Lane
+from service.machine import default_budget
+from service.routes.direct import Direct
 from service.warm import warm_up
 
 # uvicorn's exit status for a failed start, on which its supervisor stops instead of trying again.
@@ -33,9 +37,11 @@ def create_app(
 
     ``warm`` runs in the compute lane once the server has started, and no other work is taken until
     it returns; where it raises, ``fail`` is called with the process's exit status. Raises
-    ``SettingsError`` where the environment holds a setting that cannot be used.
+    ``SettingsError`` where the environment holds a setting that cannot be used, tokens included.
     """
     chosen = given or settings.load()
+    tokens = auth.tokens(chosen)
+    stopping = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -43,12 +49,20 @@ def create_app(
             _log.warning("%s is set, but there is no such setting", name)
         service = Service(
             settings=chosen,
-            compute=Lane("lossd-compute", chosen.lane_queue),
+            budget=Budget(
+                chosen.memory_bytes or default_budget(chosen.workers), chosen.memory_wait_seconds
+            ),
+            compute=Lane("lossd-compute", chosen.lane_queue, chosen.compute_seconds),
             transcode=Lane("lossd-transcode", chosen.lane_queue),
         )
         app.state.service = service
-        warming = asyncio.create_task(_warm(service, warm, fail))
-        yield
+        stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
+        with ending.on_sigterm(stop):
+            warming = asyncio.create_task(_warm(service, warm, fail))
+            if chosen.workers > 1:
+                # Others that are ready take all the connections meanwhile.
+                await _either(warming, stopping)
+            yield
         warming.cancel()
         service.transcode.close()
         service.compute.close()
@@ -61,18 +75,36 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Nothing here reports to it, and to find that out takes 6 us a request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.state.stopping = stopping
+    app.state.v2 = routes.v2.State(chosen)
     for router in routes.ROUTERS:
         app.include_router(router)
     errors.install(app)
-    openapi.install(app)
+    openapi.install(app, secured=bool(tokens))
+    app.add_middleware(Direct, endpoints=routes.ENDPOINTS)
+    if tokens:
+        app.add_middleware(auth.Gate, tokens=tokens)
+    # Each that is added stands before the earlier ones.
+    app.add_middleware(ending.Farewell)
     return app
+
+
+async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Wait until ``task`` is done or ``event`` set."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
 
 
 async def _warm(service: Service, warm: Callable[[], None], fail: Callable[[int], None]) -> None:
     started = time.perf_counter()
     try:
-        await service.compute.run(warm)
+        await service.compute.call(warm)
     except Exception:
         _log.critical("the kernels could not be made ready: stopping", exc_info=True)
         fail(START_FAILED)

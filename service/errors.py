@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from kernels import InvalidInput
 from service.codecs import DecodeError, TooLarge
@@ -51,6 +52,22 @@ class NotAcceptable(RequestError):
     """An Accept header that no format of ours meets, or that the answer is too large for."""
 
 
+class Unauthorized(RequestError):
+    """The request carries none of the tokens that the server was given."""
+
+
+class MalformedRequest(RequestError):
+    """What came over the connection is no request of HTTP/1.1."""
+
+
+class HeaderTooLarge(RequestError):
+    """A request's header is longer than the settings allow, or has more fields."""
+
+
+class TooSlow(RequestError):
+    """A request comes more slowly than the settings allow."""
+
+
 class UnknownPath(RequestError):
     """No route has this path."""
 
@@ -63,8 +80,28 @@ class Overloaded(RequestError):
     """More work waits than the settings allow."""
 
 
+class UnknownRegion(RequestError):
+    """No shared memory region is registered under this name."""
+
+
+class UnusableRegion(RequestError):
+    """A shared memory region that cannot be what the request takes it for."""
+
+
+class NotOffered(RequestError):
+    """A part of the V2 protocol that this server does not have, or that is switched off."""
+
+
+class Expired(RequestError):
+    """A computation took longer than the settings allow, its turn included."""
+
+
 class NotReady(RequestError):
     """The kernels are not compiled yet."""
+
+
+class Stopping(RequestError):
+    """The server was told to stop."""
 
 
 class Disconnected(Exception):
@@ -89,6 +126,30 @@ TABLE: dict[type[Exception], Row] = {
         "The body is not what its media type says",
         "Send exactly what the format's description at /docs shows.",
     ),
+    MalformedRequest: Row(
+        400,
+        "malformed-request",
+        "This is not a request of HTTP/1.1",
+        "Send it with an HTTP client, or see RFC 9112.",
+    ),
+    UnusableRegion: Row(
+        400,
+        "unusable-region",
+        "A shared memory region cannot be used",
+        "Register a region that is there, as large as it says, for as long as requests use it.",
+    ),
+    Unauthorized: Row(
+        401,
+        "unauthorized",
+        "This needs a token",
+        "Send `Authorization: Bearer` and a token that the server's operator gave you.",
+    ),
+    UnknownRegion: Row(
+        404,
+        "unknown-region",
+        "No such shared memory region",
+        "Register it first, at /v2/systemsharedmemory/region/{name}/register.",
+    ),
     UnknownPath: Row(404, "unknown-path", "No such path", "See /docs for the paths there are."),
     WrongMethod: Row(
         405, "wrong-method", "Wrong method for this path", "Use a method of the Allow header."
@@ -98,6 +159,12 @@ TABLE: dict[type[Exception], Row] = {
         "not-acceptable",
         "The answer cannot be given in that format",
         "Leave Accept out, or name a binary format.",
+    ),
+    TooSlow: Row(
+        408,
+        "too-slow",
+        "The request came too slowly",
+        "Send it over a faster connection, or have the limit lowered where the server is started.",
     ),
     TooLarge: Row(
         413,
@@ -129,20 +196,41 @@ TABLE: dict[type[Exception], Row] = {
         "The request does not hold the tensors that this route needs",
         "See /docs for the tensors of this route.",
     ),
+    HeaderTooLarge: Row(
+        431,
+        "header-too-large",
+        "The request's header is too large",
+        "Send fewer and shorter header fields.",
+    ),
     Exception: Row(
         500,
         "internal-error",
         "The server failed",
         "This is a fault of the server: please report it with the request that caused it.",
     ),
+    NotOffered: Row(501, "not-offered", "Not offered here", "See /v2 for what extensions it has."),
     MemoryError: Row(
         503, "out-of-memory", "No memory for this request", "Send it again later, or smaller.", 5
     ),
+    # Not 504, which is a gateway's: this server itself is too busy, or the request too much for it.
+    Expired: Row(
+        503,
+        "expired",
+        "The computation took too long",
+        "Send fewer rows at a time, or the request again when the server is less busy.",
+        5,
+    ),
     NotReady: Row(503, "not-ready", "The server is starting", "Wait until /readyz answers 200.", 1),
+    Stopping: Row(
+        503, "stopping", "The server is stopping", "Send the request again, to whoever is next.", 1
+    ),
     Overloaded: Row(
         503, "overloaded", "The server is busy", "Send the request again after Retry-After.", 1
     ),
 }
+
+
+_GONE = (Disconnected, ClientDisconnect)
 
 
 def row_for(error: Exception) -> Row:
@@ -173,6 +261,13 @@ def problem(error: Exception) -> Response:
     return Response(json.dumps(body), row.status, headers, MEDIA_TYPE)
 
 
+def answer_to(error: Exception) -> Response | None:
+    """What a client is answered, or ``None`` where ``error`` is a fault of ours, to be logged."""
+    if isinstance(error, _GONE):
+        return Response(status_code=HTTPStatus.BAD_REQUEST)
+    return None if row_for(error) is TABLE[Exception] else problem(error)
+
+
 def install(app: FastAPI) -> None:
     """Have ``app`` answer every error of the table, and those of its router, in the one shape.
 
@@ -181,7 +276,7 @@ def install(app: FastAPI) -> None:
     """
 
     async def answer(request: Request, error: Exception) -> Response:
-        return problem(error)
+        return answer_to(error) or problem(error)
 
     async def answer_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -189,13 +284,9 @@ def install(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    async def stay_silent(request: Request, error: Exception) -> Response:
-        return Response(status_code=HTTPStatus.BAD_REQUEST)
-
-    for kind in TABLE:
+    for kind in (*TABLE, *_GONE):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(HTTPException, answer_http)
-    app.add_exception_handler(Disconnected, stay_silent)
 
 
 def _of_router(request: Request, error: HTTPException) -> Exception:

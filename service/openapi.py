@@ -6,13 +6,14 @@ description of the bodies is written here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from kernels import dtypes
-from service import errors
+from service import auth, errors
 from service.codecs import CODECS
 from service.examples import EXAMPLES
 from service.exchange import Operation
@@ -25,7 +26,8 @@ PyTorch's meaning. Every route takes and answers JSON (`application/json`), safe
 The options may stand in the query string; in the body beside the tensors (JSON); or in
 `__metadata__` (safetensors). The answer has the format of the request, unless `Accept` asks for
 another. Not-a-number and infinities are `NaN`, `Infinity` and `-Infinity` in JSON: bare or as
-strings on input, always strings on output.
+strings on input, always strings on output. Under `/v2` the same losses are models of the Open
+Inference Protocol, as clients of Triton and KServe speak it.
 
 Every error is an RFC 9457 problem (`application/problem+json`).
 """
@@ -118,12 +120,15 @@ def describe(operation: Operation) -> dict[str, Any]:
     return {
         "parameters": _parameters(operation),
         "requestBody": {"required": True, "content": _request_content(operation)},
-        "responses": {"200": _success(operation), **_failures()},
+        "responses": {"200": _success(operation), **failures()},
     }
 
 
-def install(app: FastAPI) -> None:
-    """Have ``app`` describe itself with the shared schemas, made once."""
+def install(app: FastAPI, *, secured: bool = False) -> None:
+    """Have ``app`` describe itself with the shared schemas, made once.
+
+    ``secured``: whether it takes only requests that carry a token, but for its health.
+    """
 
     def description() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -136,8 +141,14 @@ def install(app: FastAPI) -> None:
             app.openapi_schema.setdefault("components", {}).setdefault("schemas", {}).update(
                 _SCHEMAS
             )
-            ready = app.openapi_schema["paths"]["/readyz"]["get"]
-            ready["responses"]["503"] = _failures()["503"]
+            paths = app.openapi_schema["paths"]
+            paths["/readyz"]["get"]["responses"]["503"] = failures()["503"]
+            if secured:
+                bearer = {"bearer": {"type": "http", "scheme": "bearer"}}
+                app.openapi_schema["components"]["securitySchemes"] = bearer
+                app.openapi_schema["security"] = [{"bearer": []}]
+                for path in auth.PUBLIC:
+                    paths[path]["get"]["security"] = []
         return app.openapi_schema
 
     app.openapi = description  # type: ignore[method-assign]
@@ -146,6 +157,12 @@ def install(app: FastAPI) -> None:
 def _properties(operation: Operation) -> dict[str, Any]:
     properties: dict[str, Any] = operation.options.model_json_schema()["properties"]
     return properties
+
+
+def outputs_of(operation: Operation) -> list[str]:
+    """All that ``operation`` can answer with."""
+    outputs = _properties(operation).get("outputs")
+    return list(outputs["items"]["enum"] if outputs else EXAMPLES[operation.path]["worked"][2])
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
@@ -166,7 +183,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 
 def _request_content(operation: Operation) -> dict[str, Any]:
     tensors = (*operation.needs, *operation.takes)
-    fields = {name: _tensor(TENSORS[name]) for name in tensors} | _properties(operation)
+    fields = {name: tensor(TENSORS[name]) for name in tensors} | _properties(operation)
     fields["dtype"] = _DTYPE
     examples = {
         name: {"summary": summary, "value": request}
@@ -190,9 +207,8 @@ def _request_content(operation: Operation) -> dict[str, Any]:
 
 def _success(operation: Operation) -> dict[str, Any]:
     examples = EXAMPLES[operation.path]
-    outputs = _properties(operation).get("outputs")
-    names: list[str] = outputs["items"]["enum"] if outputs else list(examples["worked"][2])
-    members: dict[str, Any] = {name: _tensor(OUTPUTS[name]) for name in names}
+    names = outputs_of(operation)
+    members: dict[str, Any] = {name: tensor(OUTPUTS[name]) for name in names}
     if "routes" in members:
         routes = examples["worked"][2]["routes"]
         members["routes"] = {
@@ -215,7 +231,8 @@ def _success(operation: Operation) -> dict[str, Any]:
     }
 
 
-def _failures() -> dict[str, Any]:
+def failures(statuses: Iterable[int] | None = None) -> dict[str, Any]:
+    """The responses that are errors: of all ``statuses`` that there are, or of these."""
     kinds: dict[int, list[str]] = {}
     for row in errors.TABLE.values():
         kinds.setdefault(row.status, []).append(f"`{row.name}`: {row.title}. {row.advice}")
@@ -226,10 +243,12 @@ def _failures() -> dict[str, Any]:
             "content": {errors.MEDIA_TYPE: {"schema": schema}},
         }
         for status, texts in sorted(kinds.items())
+        if statuses is None or status in statuses
     }
 
 
-def _tensor(description: str) -> dict[str, Any]:
+def tensor(description: str) -> dict[str, Any]:
+    """The schema of nested lists of numbers."""
     return {"description": description, "allOf": [{"$ref": _REF + "Tensor"}]}
 
 

@@ -6,13 +6,17 @@ Each field is read from the environment as ``LOSSD_<NAME>``, and is an option of
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LOSSD_"
+
+# Every user of a machine may read the command lines of all its processes: no options of these.
+SECRETS = frozenset({"auth_tokens"})
 
 _MIB = 2**20
 _GIB = 2**30
@@ -30,14 +34,32 @@ class Settings(BaseSettings):
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="Address to listen on: the loopback by default, since there is no"
-        " authentication; 0.0.0.0 for every interface.",
+        description="Address to listen on: the loopback by default, since without tokens anybody is"
+        " answered; 0.0.0.0 for every interface.",
     )
     port: int = Field(
         8000,
         ge=0,
         le=65535,
         description="TCP port to listen on; 0 lets the system choose a free one.",
+    )
+    uds: str | None = Field(
+        None,
+        min_length=1,
+        description="Path of a Unix socket to listen on instead of host and port; the umask decides"
+        " who may connect.",
+    )
+    auth_token_file: str | None = Field(
+        None,
+        min_length=1,
+        description="File with bearer tokens, one a line, read at the start: without one of them"
+        " only health is answered (401).",
+    )
+    auth_tokens: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Bearer tokens as well, separated by commas or spaces: in the environment only,"
+        " never an option.",
     )
     workers: int = Field(
         1,
@@ -55,6 +77,47 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds that running requests are given to finish at shutdown: 25 leaves 5 of"
         " the 30 that Kubernetes grants.",
+    )
+    header_seconds: float = Field(
+        10,
+        gt=0,
+        le=3600,
+        description="Seconds until a new connection, or one that began a request, has sent a whole"
+        " header (408): what the CIS benchmark asks of nginx.",
+    )
+    header_bytes: int = Field(
+        32768,
+        ge=256,
+        le=2**24,
+        description="Most bytes of a request's header (431): four times what common proxies let"
+        " through.",
+    )
+    header_count: int = Field(
+        100,
+        ge=1,
+        le=2**16,
+        description="Most fields of a request's header (431): browsers and proxies send some 30.",
+    )
+    body_bytes_per_second: float = Field(
+        65536,
+        gt=0,
+        le=2**40,
+        description="Slowest that a body may come (408), after 10 seconds of patience that every"
+        " byte renews: no limit to how long a large one takes.",
+    )
+    send_seconds: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="Seconds of patience with a client that reads its answer more slowly than"
+        " body_bytes_per_second, and so holds memory, before it is cut off.",
+    )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=0,
+        le=3600,
+        description="Seconds that a connection is kept open between requests: longer than the 60"
+        " for which common load balancers keep theirs, so that they end it and not we.",
     )
     max_body_bytes: int = Field(
         _GIB,
@@ -91,10 +154,57 @@ class Settings(BaseSettings):
         description="Requests that may wait for the compute thread, and as many for the one that"
         " decodes and encodes large bodies; one more is refused (503).",
     )
+    memory_bytes: int = Field(
+        0,
+        ge=0,
+        le=2**50,
+        description="Most bytes that the requests of a worker hold at a time; 0 for its share of"
+        " three quarters of the container's or machine's memory, less 256 MiB.",
+    )
+    memory_wait_seconds: float = Field(
+        10,
+        ge=0,
+        le=3600,
+        description="Seconds that a request waits for its memory before it is refused (503): 10 are"
+        " some hundred bodies of 256 MiB.",
+    )
+    compute_seconds: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="Seconds that a computation may take once its tensors are there, its turn"
+        " included (503): some kernels are compiled on first use, for 10 s.",
+    )
+
+    allow_shared_memory: bool = Field(
+        False,
+        description="Whether V2 clients may have shared memory of this machine read and written,"
+        " whatever the server's user may; on Linux, with one worker.",
+    )
+    shared_memory_prefix: str | None = Field(
+        None,
+        max_length=200,
+        pattern="^[A-Za-z0-9_-]*$",
+        description="What names of shared memory must start with to be registered; by default"
+        " anything.",
+    )
+
+    @field_validator("allow_shared_memory")
+    @classmethod
+    def _can_share(cls, value: bool, others: ValidationInfo) -> bool:
+        if value and (sys.platform != "linux" or others.data.get("workers", 1) > 1):
+            raise ValueError("shared memory needs Linux, and a single worker")
+        return value
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables, for the processes that a supervisor spawns."""
-        return {variable(name): str(value) for name, value in self.model_dump().items()}
+        """These settings as environment variables, for the processes that a supervisor spawns.
+
+        They inherit the secrets, which only come from the environment.
+        """
+        return {
+            variable(name): str(value)
+            for name, value in self.model_dump(exclude_none=True, exclude=set(SECRETS)).items()
+        }
 
 
 def variable(name: str) -> str:
@@ -123,7 +233,8 @@ def unknown_variables(environment: Iterable[str] | None = None) -> list[str]:
 def _sentences(error: ValidationError) -> Iterable[str]:
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
-        yield f"{variable(name)} is {str(problem['input'])[:200]!r}: {problem['msg']}"
+        value = "set" if name in SECRETS else repr(str(problem["input"])[:200])
+        yield f"{variable(name)} is {value}: {problem['msg']}"
         # Kubernetes sets LOSSD_PORT in every pod that runs beside a Service called lossd.
         if name == "port" and str(problem["input"]).startswith("tcp://"):
             yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.warm import compile_common, one_at_a_time
-from service.codecs import CODECS, Limits, json_scan
+from service.codecs import CODECS, Encoded, Limits, json_scan
 from service.exchange import TENSORS
 
 _LIMITS = Limits(decoded_bytes=2**20)
@@ -21,7 +21,9 @@ def warm_up() -> None:
         "labels": np.array([0, 1]),
     }
     for codec in CODECS:
-        message = codec.decode(memoryview(codec.encode(tensors)), TENSORS, _LIMITS)
+        encoded = codec.encode(tensors)
+        assert not isinstance(encoded, Encoded)
+        message = codec.decode(memoryview(encoded), TENSORS, _LIMITS)
         for name, array in tensors.items():
             if not np.array_equal(message.tensors[name], array):
                 raise RuntimeError(f"{codec.name} does not return the {name} that it was given")

@@ -10,7 +10,7 @@ import typer
 from pydantic import BaseModel
 
 # JSON Schema's types as Typer writes its own.
-_KINDS = {"integer": "<int>", "number": "<float>", "boolean": "<bool>"}
+_KINDS = {"integer": "<int>", "number": "<float>"}
 
 
 def option(name: str) -> str:
@@ -27,6 +27,7 @@ def add(
     """Have Typer, which reads signatures, offer the fields ``names`` where ``command`` has ``**``.
 
     They are taken as text, ``None`` where not given: the model says whether a text can be used.
+    A truth is a flag, which makes it ``True``.
     ``note(name)`` is added to a field's description.
     """
     properties = model.model_json_schema()["properties"]
@@ -47,7 +48,8 @@ def _parameter(name: str, schema: dict[str, Any], note: str) -> inspect.Paramete
         text += f" One of {', '.join(schema['enum'])}."
     if default is not None:
         text += f" (default: {default})"
-    metavar = _KINDS.get(kind, "<str>")
+    flag = kind == "boolean"
+    metavar = None if flag else _KINDS.get(kind, "<str>")
     made = typer.Option(
         option(name), metavar=metavar, help=f"{text} {note}".strip(), show_default=False
     )
@@ -55,5 +57,5 @@ def _parameter(name: str, schema: dict[str, Any], note: str) -> inspect.Paramete
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[str | None, made],
+        annotation=Annotated[bool | None if flag else str | None, made],
     )

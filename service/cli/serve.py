@@ -5,77 +5,39 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.client import HTTPConnection, HTTPException
-from typing import Any
+from functools import partial
+from importlib import import_module
+from typing import Any, cast
 
 import typer
 
 from service import settings
-from service.cli import fail, parameters
-
-# uvicorn's status for a failed start: its own supervisor, and others, do not try again on it.
-REFUSED = 3
+from service.cli import REFUSED, fail, parameters
+from service.cli.listening import BACKLOG, is_open, is_ready, listening
+from service.cli.logs import CONFIG
 
 # uvicorn's supervisor kills a worker that has been silent for 5 s, and Numba holds the GIL for
 # longer than that while it compiles.
 _WORKER_SILENCE_SECONDS = 60
 
+# Above so many connections, idle ones included, uvicorn answers 503. It is far more than honest
+# clients open, and only there to leave files to open for others.
+_MOST_CONNECTIONS = 16384
+_OTHER_FILES = 128
+
 # Numba reads it as it is imported.
 _THREADS = "NUMBA_NUM_THREADS"
 
-_PROBES = frozenset({"/healthz", "/readyz"})
+_log = logging.getLogger("uvicorn.lossd")
 
 
-def no_probes() -> Callable[[logging.LogRecord], bool]:
-    """A filter of uvicorn's access log: who asks every second whether we live is not logged."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return not (isinstance(record.args, tuple) and record.args[2] in _PROBES)
-
-    return keep
-
-
-def _handler(formatter: str, **more: Any) -> dict[str, Any]:
-    # Not stdout, which is for the line to paste.
-    return {
-        "class": "logging.StreamHandler",
-        "stream": "ext://sys.stderr",
-        "formatter": formatter,
-        **more,
-    }
-
-
-_LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"no_probes": {"()": "service.cli.serve.no_probes"}},
-    "formatters": {
-        "messages": {
-            "()": "uvicorn.logging.DefaultFormatter",
-            "fmt": "%(asctime)s %(levelprefix)s %(message)s",
-        },
-        "requests": {
-            "()": "uvicorn.logging.AccessFormatter",
-            "fmt": '%(asctime)s %(levelprefix)s %(client_addr)s "%(request_line)s" %(status_code)s',
-        },
-    },
-    "handlers": {
-        "messages": _handler("messages"),
-        "requests": _handler("requests", filters=["no_probes"]),
-    },
-    "loggers": {
-        "uvicorn": {"handlers": ["messages"], "level": "INFO", "propagate": False},
-        "uvicorn.access": {"handlers": ["requests"], "level": "INFO", "propagate": False},
-    },
-}
-
-
-def command(**given: str | None) -> None:
+def command(**given: str | bool | None) -> None:
     """Serve the loss over HTTP.
 
     Every option can also be given in the environment, under the name that stands with it. Options
@@ -83,30 +45,58 @@ def command(**given: str | None) -> None:
     """
     import uvicorn
 
-    chosen = _settings({name: value for name, value in given.items() if value is not None})
-    listening = _bind(chosen.host, chosen.port)
-    # The workers are spawned, and each makes its application from the environment.
-    os.environ.update(environment(chosen, os.environ))
-    config = uvicorn.Config(
-        "service.app:create_app",
-        factory=True,
-        workers=chosen.workers,
-        log_config=_LOGGING,
-        log_level=chosen.log_level,
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=chosen.shutdown_seconds,
-        timeout_worker_healthcheck=_WORKER_SILENCE_SECONDS,
-    )
-    # uvicorn shuts down on it and then raises it again: to stop as told is no failure.
-    signal.signal(signal.SIGTERM, _exit)
-    threading.Thread(target=_greet, args=listening.getsockname()[:2], daemon=True).start()
-    try:
-        started = (_run_workers if chosen.workers > 1 else _run)(config, listening)
-    except KeyboardInterrupt:
-        return
+    from service.protocol import Http, Limits
+
+    chosen = _settings({name: str(value) for name, value in given.items() if value is not None})
+    with listening(chosen) as bound:
+        # The workers are spawned, and each makes its application from the environment.
+        os.environ.update(environment(chosen, os.environ))
+        config = uvicorn.Config(
+            "service.cli.serve:application",
+            factory=True,
+            workers=chosen.workers,
+            log_config=CONFIG,
+            log_level=chosen.log_level,
+            http=cast(Any, Http(Limits.of(chosen))),  # called as uvicorn calls a class of its own
+            ws="none",
+            server_header=False,
+            backlog=BACKLOG,
+            limit_concurrency=most_connections(),
+            timeout_keep_alive=chosen.keep_alive_seconds,
+            timeout_graceful_shutdown=chosen.shutdown_seconds,
+            timeout_worker_healthcheck=_WORKER_SILENCE_SECONDS,
+        )
+        secured = bool(chosen.auth_tokens or chosen.auth_token_file)
+        if is_open(bound.getsockname()) and not secured:
+            _log.warning("without tokens, whoever can reach %s is answered", chosen.host)
+        greet = partial(typer.echo, greeting(bound.getsockname(), secured=secured))
+        # uvicorn shuts down on it and then raises it again: to stop as told is no failure.
+        signal.signal(signal.SIGTERM, _exit)
+        try:
+            started = (_run_workers if chosen.workers > 1 else _run)(config, bound, greet)
+        except KeyboardInterrupt:
+            return
     if not started:
         raise typer.Exit(REFUSED)
+
+
+def application() -> Any:
+    """What each worker serves; where it cannot be made, the process ends with ``REFUSED``."""
+    try:
+        # By its name, as uvicorn does it: no other module imports the application.
+        return import_module("service.app").create_app()
+    except settings.SettingsError as error:
+        _log.critical("%s", error)
+    except Exception as error:
+        if "cannot cache function" in str(error):
+            _log.critical(
+                "compiled kernels cannot be kept: set NUMBA_CACHE_DIR, which is %s, to a directory"
+                " that can be written",
+                os.environ.get("NUMBA_CACHE_DIR") or "not set",
+            )
+        else:
+            _log.critical("the application cannot be made", exc_info=True)
+    raise SystemExit(REFUSED)
 
 
 def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[str, str]:
@@ -119,20 +109,33 @@ def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[s
     return made
 
 
-def _run(config: Any, listening: socket.socket) -> bool:
+def most_connections() -> int:
+    """Have this process and its workers open as many files as they may; connections that leaves."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return _MOST_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, allowed - _OTHER_FILES)
+
+
+def _run(config: Any, bound: socket.socket, greet: Callable[[], None]) -> bool:
     import uvicorn
 
+    threading.Thread(target=_greet, args=(bound.getsockname(), greet), daemon=True).start()
     server = uvicorn.Server(config)
-    server.run(sockets=[listening])
+    server.run(sockets=[bound])
     return server.started
 
 
-def _run_workers(config: Any, listening: socket.socket) -> bool:
-    from uvicorn.supervisors import Multiprocess
+def _run_workers(config: Any, bound: socket.socket, greet: Callable[[], None]) -> bool:
+    from service.cli import workers
 
-    supervisor = Multiprocess(config, sockets=[listening])
-    supervisor.run()
-    return all(process.exitcode != REFUSED for process in supervisor.processes)
+    return workers.run(config, bound, greet)
 
 
 def _exit(*_: Any) -> None:
@@ -151,47 +154,36 @@ def _settings(given: dict[str, str]) -> settings.Settings:
         raise fail(message, REFUSED) from None
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket bound at once: before anything is compiled, since the port may well be taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except (OSError, UnicodeError) as error:
-        listening.close()
-        reason = getattr(error, "strerror", None) or "not the name of a host"
-        raise fail(f"cannot listen on {host} port {port}: {reason}", REFUSED) from None
-    return listening
-
-
-def _greet(host: str, port: int) -> None:
-    """Wait until the service answers that it is ready, then print a request to paste."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    while not _ready(here, port):
+def _greet(address: Any, greet: Callable[[], None]) -> None:
+    """Wait until the service answers that it is ready, and greet."""
+    while not is_ready(_near(address)):
         time.sleep(0.1)
-    typer.echo(greeting(here, port))
+    greet()
 
 
-def greeting(host: str, port: int) -> str:
+def greeting(address: Any, *, secured: bool = False) -> str:
     """What is printed once the service is ready: where it is, and a request to paste."""
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if isinstance(address, str):
+        url, where = "http://localhost", f"the Unix socket {address}, its documentation on /docs"
+        curl = f"curl --unix-socket {shlex.quote(address)}"
+    else:
+        host, port = _near(address)
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        where, curl = f"{url}, its documentation on {url}/docs", "curl"
+    token = " -H 'Authorization: Bearer TOKEN'" if secured else ""
     body = json.dumps({"logits": [[1, 3, 2, 3, 0]], "labels": [3]})
     return (
-        f"\nlossd is ready on {url}, its documentation on {url}/docs. To try it:\n\n"
-        f"  curl {url}/v1/cross_entropy -H 'Content-Type: application/json' -d '{body}'\n"
+        f"\nlossd is ready on {where}. To try it:\n\n"
+        f"  {curl} {url}/v1/cross_entropy{token} -H 'Content-Type: application/json' -d '{body}'\n"
     )
 
 
-def _ready(host: str, port: int) -> bool:
-    connection = HTTPConnection(host, port, timeout=5)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
+def _near(address: Any) -> Any:
+    """``address`` as it is reached from here."""
+    if isinstance(address, str):
+        return address
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0]), address[1]
 
 
-parameters.add(command, settings.Settings, settings.Settings.model_fields, settings.variable)
+_OPTIONS = [name for name in settings.Settings.model_fields if name not in settings.SECRETS]
+parameters.add(command, settings.Settings, _OPTIONS, settings.variable)

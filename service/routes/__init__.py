@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from fastapi import APIRouter, Request, Response
 
 from service import openapi
 from service.exchange import Operation, answer
-from service.routes import docs, explain, health, losses
+from service.routes import docs, explain, health, losses, v2
 
 OPERATIONS = (*losses.OPERATIONS, explain.OPERATION)
+
+# By path: what ``direct`` calls without asking a router.
+ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {}
 
 _computing = APIRouter(tags=["losses"])
 
@@ -17,6 +22,7 @@ def _add(operation: Operation) -> None:
     async def endpoint(request: Request) -> Response:
         return await answer(request, operation)
 
+    ENDPOINTS[operation.path] = endpoint
     _computing.add_api_route(
         operation.path,
         endpoint,
@@ -32,4 +38,4 @@ def _add(operation: Operation) -> None:
 for _operation in OPERATIONS:
     _add(_operation)
 
-ROUTERS = (_computing, health.router, docs.router)
+ROUTERS = (_computing, v2.router, health.router, docs.router)

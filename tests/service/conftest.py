@@ -90,14 +90,14 @@ def client() -> Iterator[Client]:
         yield started
 
 
-@pytest.fixture(scope="session")
-def live_server() -> Iterator[httpx.URL]:
+@contextmanager
+def serving(**environment: str) -> Iterator[httpx.URL]:
     """The URL of ``lossd serve`` as a process of its own, ready, on a free port of the loopback."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | {"LOSSD_MAX_BODY_BYTES": str(2**24), "PYTHONUNBUFFERED": "1"},
+        env=os.environ | environment | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -124,3 +124,10 @@ def live_server() -> Iterator[httpx.URL]:
         finally:
             process.kill()
             process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def live_server() -> Iterator[httpx.URL]:
+    """A server for everything that one server can show."""
+    with serving(LOSSD_MAX_BODY_BYTES=str(2**24)) as url:
+        yield url

@@ -149,3 +149,14 @@ def test_wrong_methods_are_problems_that_name_the_right_one(
     response = client.request(method, path)
     assert response.headers["allow"] == allowed
     assert allowed in wire.problem_of(response, 405)["detail"]
+
+
+def test_the_short_way_answers_what_the_application_does() -> None:
+    for error in ERRORS:
+        answered = errors.answer_to(error)
+        ours = errors.row_for(error).status == 500
+        assert (answered is None) == ours
+        assert answered is None or answered.body == problem(error).body
+    gone = errors.answer_to(Disconnected())
+    assert gone is not None
+    assert (gone.status_code, gone.body) == (400, b"")

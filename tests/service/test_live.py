@@ -47,7 +47,7 @@ def raw(url: httpx.URL, request: bytes, *, end: bool = False) -> bytes:
         while piece := connection.recv(65536):
             received += piece
             body = received.partition(b"\r\n\r\n")[2]
-            if body.endswith(b"}") or b"Invalid HTTP" in body:
+            if body.endswith(b"}"):
                 break
         return received
 
@@ -166,19 +166,12 @@ def test_clients_that_go_away_leave_no_trace(http: httpx.Client, live_server: ht
     body = wire.npz_body(worked())
     whole = head("/v1/cross_entropy", f"Content-Length: {len(body)}") + body
     for cut in (10, 60, len(whole) - len(body), len(whole) - len(body) // 2, len(whole) - 1):
-        assert raw(live_server, whole[:cut], end=True) in (b"", *REFUSALS)
+        assert raw(live_server, whole[:cut], end=True) == b""
     for _ in range(20):
         with socket.create_connection((live_server.host, live_server.port or 80)) as connection:
             connection.sendall(whole)
     assert http.post("/v1/cross_entropy", content=body, headers=HEADERS).status_code == 200
-    assert http.get("/readyz").json() == {"status": "ready"}
-
-
-# What uvicorn itself answers to a header that ends in the middle.
-REFUSALS = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-    b"\r\nInvalid HTTP request received.",
-)
+    assert http.get("/readyz").json()["status"] == "ready"
 
 
 @pytest.mark.parametrize(

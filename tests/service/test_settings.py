@@ -66,3 +66,11 @@ def test_every_setting_says_what_it_is(name: str) -> None:
     units = ("BYTES", "SECONDS", "ELEMENTS")
     if any(name.upper().endswith(unit) for unit in units):
         assert description.split()[0] in ("Most", "Seconds")
+
+
+def test_shared_memory_is_for_one_worker() -> None:
+    assert load(allow_shared_memory=True).allow_shared_memory
+    with pytest.raises(SettingsError, match=r"LOSSD_ALLOW_SHARED_MEMORY is .* a single worker"):
+        load(allow_shared_memory="true", workers=2)
+    with pytest.raises(SettingsError, match="LOSSD_SHARED_MEMORY_PREFIX"):
+        load(shared_memory_prefix="../")

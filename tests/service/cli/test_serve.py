@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import itertools
 import os
 import shlex
 import socket
-import time
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.server import running
 from service import settings
-from service.cli import app, serve
+from service.cli import REFUSED, app, serve
+from tests.service.conftest import READY_WITHIN, ROOT
 
 WIDE = {"COLUMNS": "500"}  # so that no word of the help is broken
 
@@ -24,27 +27,12 @@ WIDE = {"COLUMNS": "500"}  # so that no word of the help is broken
 def refusal(*arguments: str) -> str:
     """What ``lossd serve`` says on stderr when it refuses to start."""
     result = CliRunner().invoke(app, ["serve", *arguments])
-    assert result.exit_code == serve.REFUSED, result.output
+    assert result.exit_code == REFUSED, result.output
     assert result.stderr.count("\n") == 1
     return result.stderr
 
 
-def post(request: Request) -> bytes:
-    """The answer, from whichever worker is the first to be ready: others may still say 503."""
-    for _ in range(600):
-        try:
-            with urlopen(request) as response:
-                answer: bytes = response.read()
-                return answer
-        except HTTPError as error:
-            error.close()
-            if error.code != 503:
-                raise
-            time.sleep(0.1)
-    pytest.fail("no worker that was asked is ready")
-
-
-@pytest.mark.parametrize("name", settings.Settings.model_fields)
+@pytest.mark.parametrize("name", settings.Settings.model_fields.keys() - settings.SECRETS)
 def test_every_setting_is_an_option(name: str) -> None:
     result = CliRunner(env=WIDE).invoke(app, ["serve", "--help"])
     option = "--" + name.replace("_", "-")
@@ -52,17 +40,35 @@ def test_every_setting_is_an_option(name: str) -> None:
     field = settings.Settings.model_fields[name]
     assert field.description is not None
     assert field.description in line
-    assert f"(default: {field.default})" in line
+    assert not field.default or f"(default: {field.default})" in line
     assert settings.variable(name) in line
+
+
+@pytest.mark.parametrize("name", settings.SECRETS)
+def test_a_secret_is_no_option(name: str) -> None:
+    option = "--" + name.replace("_", "-")
+    assert option not in CliRunner(env=WIDE).invoke(app, ["serve", "--help"]).stdout
+    assert CliRunner().invoke(app, ["serve", option, "secret"]).exit_code == 2
 
 
 def test_an_option_that_cannot_be_used_is_named() -> None:
     assert "--port is 'eighty'" in refusal("--port", "eighty")
 
 
+def test_a_truth_is_a_flag() -> None:
+    text = refusal("--allow-shared-memory", "--workers", "2")
+    assert "--allow-shared-memory is 'True'" in text
+    assert "single worker" in text
+
+
 def test_a_variable_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSD_WORKERS", "0")
     assert "LOSSD_WORKERS is '0'" in refusal()
+
+
+def test_a_secret_that_cannot_be_used_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSD_AUTH_TOKENS", "")
+    assert "LOSSD_AUTH_TOKENS is set:" in refusal()
 
 
 def test_an_unknown_option_is_a_usage_error() -> None:
@@ -80,23 +86,50 @@ def test_a_host_that_cannot_be_listened_on_is_refused(host: str) -> None:
     assert f"cannot listen on {host}" in refusal("--host", host)
 
 
-@pytest.mark.parametrize(("path", "kept"), [("/v1/softmax", True), ("/readyz", False)])
-def test_probes_are_not_logged(path: str, kept: bool) -> None:
-    arguments = ("127.0.0.1:1", "GET", path, "1.1", 200)
-    record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, "", arguments, None)
-    assert serve.no_probes()(record) is kept
+@contextmanager
+def greeted(*arguments: str, **environment: str) -> Iterator[list[str]]:
+    """The words of the command that ``lossd serve`` says to paste, while it runs."""
+    command = [sys.executable, "-m", "service.cli", "serve", *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    ) as process:
+        watch = threading.Timer(READY_WITHIN, process.kill)
+        watch.start()
+        assert process.stdout is not None
+        try:
+            yield next(shlex.split(line) for line in process.stdout if "curl" in line)
+        finally:
+            watch.cancel()
+            process.terminate()
+            assert process.wait(30) == 0
 
 
-# One worker runs in the command's own process, two in processes that it spawns.
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_it_says_to_paste_is_answered(workers: int) -> None:
-    with running("--workers", str(workers), LOSSD_LOG_LEVEL="warning") as url:
-        host, port = url.removeprefix("http://").split(":")
-        [line] = [line for line in serve.greeting(host, int(port)).splitlines() if "curl" in line]
-        _, target, _, header, _, body = shlex.split(line)
-        name, value = header.split(": ")
-        answer = json.loads(post(Request(target, body.encode(), {name: value})))
-    assert answer["loss"] == pytest.approx(0.937270, abs=1e-6)
+def pasted(words: list[str]) -> httpx.Response:
+    """What the server answers to a command of curl's."""
+    options = dict(itertools.pairwise(words))
+    headers = dict(
+        value.split(": ", 1) for flag, value in itertools.pairwise(words) if flag == "-H"
+    )
+    transport = httpx.HTTPTransport(uds=options.get("--unix-socket"))
+    with httpx.Client(transport=transport, trust_env=False) as client:
+        [url] = [word for word in words if word.startswith("http")]
+        return client.post(url, content=options["-d"], headers=headers)
+
+
+def test_what_it_says_to_paste_is_answered_by_all_of_its_workers() -> None:
+    """It says so once all are ready: so no worker that is asked is not."""
+    with greeted("--workers", "2", "--port", "0", "--log-level", "warning") as words:
+        for _ in range(20):
+            assert pasted(words).json()["loss"] == pytest.approx(0.937270, abs=1e-6)
+
+
+def test_what_it_says_to_paste_fits_a_unix_socket_and_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "my lossd.sock"
+    with greeted("--uds", str(path), LOSSD_AUTH_TOKENS="one two") as words:
+        assert pasted(words).status_code == 401
+        words = [word.replace("TOKEN", "two") for word in words]
+        assert pasted(words).json()["loss"] == pytest.approx(0.937270, abs=1e-6)
+    assert not path.exists()
 
 
 def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,4 +143,37 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_greeting_puts_brackets_around_an_ipv6_address() -> None:
-    assert "http://[::1]:80/v1" in serve.greeting("::1", 80)
+    assert "http://[::1]:80/v1" in serve.greeting(("::1", 80, 0, 0))
+    assert "http://[::1]:80/v1" in serve.greeting(("::", 80, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (settings.SettingsError("LOSSD_PORT is 'x'"), "LOSSD_PORT is 'x'"),
+        (RuntimeError("cannot cache function 'kernel': no locator"), "NUMBA_CACHE_DIR, which is "),
+        (ImportError("no such module"), "no such module"),
+    ],
+)
+def test_an_application_that_cannot_be_made_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, said: str
+) -> None:
+    def create() -> None:
+        raise error
+
+    monkeypatch.setattr("service.app.create_app", create)
+    with pytest.raises(SystemExit) as stopped:
+        serve.application()
+    assert stopped.value.code == REFUSED
+    assert said in caplog.text
+
+
+def test_the_limit_of_open_files_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"now": (1024, 4096)}
+    monkeypatch.setattr("resource.getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr("resource.setrlimit", lambda _, wanted: limits.update(now=wanted))
+    assert serve.most_connections() == 4096 - 128
+    assert limits["now"] == (4096, 4096)
+    limits["now"] = (2**20, 2**20)
+    assert serve.most_connections() == 16384
+    assert limits["now"] == (2**20, 2**20)

@@ -1,0 +1,93 @@
+"""Bearer tokens: without one that is known only health is answered, and nothing else is read.
+
+The path is the one that requests are routed by, never one that was put together from the Host
+header (CVE-2026-48710), and whatever is not known to be public needs a token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import Unauthorized, problem
+from service.settings import Settings, SettingsError, variable
+
+# What an orchestrator asks, which has no token.
+PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+
+_TOKEN = re.compile(r"[!-~]+")
+_SEPARATORS = re.compile(r"[\s,]+")
+
+
+class Gate:
+    """ASGI middleware, to stand before everything that a request may reach."""
+
+    def __init__(self, app: ASGIApp, tokens: Iterable[str]) -> None:
+        self._app = app
+        self._known = [_digest(token.encode()) for token in tokens]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope["path"] in PUBLIC or self._knows(scope):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            refusal = problem(Unauthorized("no token of this server's", field="authorization"))
+            refusal.headers["WWW-Authenticate"] = "Bearer"
+            await refusal(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _knows(self, scope: Scope) -> bool:
+        """Whether there is one Authorization, and it holds a known token.
+
+        Digests are compared, every one and to the end: how long that takes says nothing of them.
+        """
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, token = b" ".join(given).strip().partition(b" ")
+        digest = _digest(token.strip())
+        matches = [hmac.compare_digest(digest, known) for known in self._known]
+        return any(matches) and len(given) == 1 and scheme.lower() == b"bearer"
+
+
+def tokens(settings: Settings) -> frozenset[str]:
+    """The tokens that ``settings`` name: none, and everybody is answered.
+
+    Raises ``SettingsError`` where there should be some and are not, or where one could not stand
+    in a header; no message holds a token.
+    """
+    found: set[str] = set()
+    if settings.auth_tokens is not None:
+        listed = _SEPARATORS.split(settings.auth_tokens.get_secret_value())
+        found |= _checked(enumerate(listed, 1), variable("auth_tokens"), "token")
+    if settings.auth_token_file is not None:
+        source = f"{variable('auth_token_file')} {settings.auth_token_file}"
+        found |= _checked(enumerate(_lines(settings.auth_token_file, source), 1), source, "line")
+    return frozenset(found)
+
+
+def _lines(path: str, source: str) -> list[str]:
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text"
+        raise SettingsError(f"{source} cannot be read: {reason}") from None
+    # "#" starts a comment: RFC 6750 has none in a token.
+    return ["" if line.startswith("#") else line.strip() for line in lines]
+
+
+def _checked(numbered: Iterable[tuple[int, str]], source: str, kind: str) -> set[str]:
+    held = {number: token for number, token in numbered if token}
+    for number, token in held.items():
+        if not _TOKEN.fullmatch(token):
+            raise SettingsError(f"{source}: {kind} {number} is not of visible ASCII characters")
+    if not held:
+        raise SettingsError(f"{source} holds no token: unset it to answer everybody")
+    return set(held.values())
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
