@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from benchmarks import cold_start
+from benchmarks.fire import main as fire
 from benchmarks.kernel import main as kernel
+from benchmarks.wire import main as wire
+
+
+@dataclass(frozen=True)
+class _Suite:
+    """Benchmarks of cases that can be picked by name: ``run(name, rounds, quick)``."""
+
+    about: str
+    rounds: int
+    run: Callable[[str | None, int | None, bool], int]
+
+
+_SUITES = {
+    "kernels": _Suite("the kernels against memory and their peers", kernel.ROUNDS, kernel.run),
+    "wire": _Suite("requests against raw sockets and FastAPI", wire.ROUNDS, wire.run),
+    "fire": _Suite("slow, greedy and vanishing clients", fire.ROUNDS, fire.run),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 where every bar is met."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = parser.add_subparsers(dest="which", metavar="kernels | cold")
-    kernels = commands.add_parser("kernels", help="the kernels against memory and their peers")
-    kernels.add_argument("--case", metavar="NAME", help="only cases with this in their names")
-    kernels.add_argument("--rounds", type=int, metavar="N", help=f"turns each ({kernel.ROUNDS})")
-    kernels.add_argument("--quick", action="store_true", help="try it out: few rows, few rounds")
+    commands = parser.add_subparsers(dest="which", metavar=" | ".join([*_SUITES, "cold"]))
+    for name, suite in _SUITES.items():
+        command = commands.add_parser(name, help=suite.about)
+        command.add_argument("--case", metavar="NAME", help="only cases with this in their names")
+        command.add_argument("--rounds", type=int, metavar="N", help=f"turns each ({suite.rounds})")
+        command.add_argument("--quick", action="store_true", help="try it out: no verdict")
     commands.add_parser("cold", help="seconds from the command to ready")
     chosen = parser.parse_args(arguments)
-    statuses = []
-    if chosen.which == "kernels":
-        statuses.append(kernel.run(chosen.case, chosen.rounds, chosen.quick))
-    if chosen.which is None:
-        statuses.append(kernel.run())
-    if chosen.which in (None, "cold"):
-        statuses.append(cold_start.main())
-    return max(statuses)
+    if chosen.which == "cold":
+        return cold_start.main()
+    if chosen.which is not None:
+        return _SUITES[chosen.which].run(chosen.case, chosen.rounds, chosen.quick)
+    statuses = [suite.run(None, None, False) for suite in _SUITES.values()]
+    return max(*statuses, cold_start.main())
 
 
 if __name__ == "__main__":

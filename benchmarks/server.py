@@ -1,4 +1,4 @@
-"""A service in a process of its own, for as long as a ``with`` block lasts."""
+"""A server in a process of its own, for as long as a ``with`` block lasts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _ROOT = Path(__file__).resolve().parent.parent
 _READY = re.compile(r"ready on (http://\S+),")
@@ -18,33 +20,64 @@ _START_SECONDS = 300
 _STOP_SECONDS = 30
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that runs: where it listens, and the number of its process."""
+
+    url: str
+    process: int
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urlsplit(self.url)
+        return str(parts.hostname), int(parts.port or 80)
+
+
 @contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[str]:
-    """Start ``lossd serve`` on a free port of the loopback, wait until it is ready, give its URL.
+    """``serving``, for whom its URL is enough."""
+    with serving(*arguments, **environment) as server:
+        yield server.url
 
-    ``arguments`` are more of its options. Raises ``RuntimeError``, with what the service logged,
-    where it does not get ready, or does not stop with status 0 when told to.
+
+@contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[Server]:
+    """Start ``lossd serve`` on a free port of the loopback; ``arguments`` are more of its options.
+
+    Raises ``RuntimeError`` as ``started`` does.
     """
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *arguments]
+    options = ("serve", "--port", "0", *arguments)
+    with started("service.cli", options, LOSSD_HOST="127.0.0.1", **environment) as server:
+        yield server
+
+
+@contextmanager
+def started(module: str, arguments: Sequence[str] = (), **environment: str) -> Iterator[Server]:
+    """Start ``python -m module arguments``, and wait until it prints that it is "ready on" a URL.
+
+    Raises ``RuntimeError``, with what it logged, where it does not get ready, or does not stop with
+    status 0 when told to.
+    """
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", module, *arguments],
             cwd=_ROOT,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "LOSSD_HOST": "127.0.0.1", **environment},
+            env={**os.environ, **environment},
         )
         try:
             url = _url_once_ready(process)
             if url is not None:
-                yield url
+                yield Server(url, process.pid)
         finally:
             status = _stop(process)
         if url is None or status != 0:
             log.seek(0)
             what = "get ready" if url is None else "stop as told"
-            raise RuntimeError(f"the service did not {what} (status {status}):\n{log.read()}")
+            raise RuntimeError(f"{module} did not {what} (status {status}):\n{log.read()}")
 
 
 def _stop(process: subprocess.Popen[str]) -> int:

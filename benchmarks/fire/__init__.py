@@ -1,0 +1,1 @@
+"""The service while it is attacked, or asked for too much: ``python -m benchmarks fire``."""
