@@ -22,9 +22,13 @@ KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_modu
 
 # The service from the bottom up: a module imports those of lower storeys, and of its own room.
 STOREYS = (
-    ("service", "service.settings", "service.codecs"),
+    ("service", "service.settings", "service.codecs", "service.lost_memory", "service.statistics"),
     ("service.errors", "service.examples"),
-    ("service.lane", "service.body", "service.media", "service.options"),
+    ("service.pages", "service.machine", "service.media", "service.options"),
+    ("service.buffers", "service.lane", "service.body", "service.shared_memory"),
+    ("service.auth", "service.ending", "service.protocol"),
+    ("service.reply", "service.operation"),
+    ("service.computation",),
     ("service.exchange", "service.explain"),
     ("service.warm",),
     ("service.openapi",),
