@@ -28,7 +28,7 @@ demo: $(RUN) ## start the service, send it three examples, print the losses, sto
 test: $(DEV) ## run every test (ARGS="-k npz" for pytest's options)
 	@$(BIN)/python -m pytest -q $(ARGS)
 
-bench: $(BENCH) ## measure kernels, peers and starts (ARGS="kernels --quick" to try it)
+bench: $(BENCH) ## measure kernels, requests, attacks, starts (ARGS="wire --quick" to try)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(DEV) ## lint, formatting and types

@@ -81,7 +81,7 @@ def more_than_fits(quick: bool = False) -> list[Bar]:
         held = asyncio.run(crowd.hold(server.address, count, _BODY, all_others_are_answered))
         grown = memory(server.process, "VmHWM") - base
     others = sum(each for status, each in held.statuses.items() if status not in (400, 503))
-    note = f"budget {budget // _MIB}, {held.statuses[400]} received, {held.statuses[503]} refused with 503"
+    note = f"budget {budget // _MIB}, {held.statuses[503]} of them refused"
     what = f"{count} connections of 8 MiB"
     most = budget / _MIB + 64
     return [

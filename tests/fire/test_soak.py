@@ -12,9 +12,9 @@ from tests.fire.leaky import LEAK
 from tests.fire.soak import Soak
 
 # A longer run is asked for with LOSSD_SOAK_REQUESTS.
-REQUESTS = int(os.environ.get("LOSSD_SOAK_REQUESTS", "4200"))
+REQUESTS = int(os.environ.get("LOSSD_SOAK_REQUESTS", "3600"))
 # Until every buffer, cache and thread has been needed once.
-FIRST = 1500
+FIRST = 1200
 # Bytes a request. An allocator that goes on to fragment comes to some 100 in a run as short.
 MOST = LEAK / 2
 
