@@ -150,6 +150,7 @@ def _flat(labels: Array) -> Array:
     return labels.reshape(-1)
 
 
+@np.errstate(invalid="ignore")  # a signalling NaN is a NaN like any other
 def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
     """Class probabilities as a kernel view; converted only where float64 meets a narrower type."""
     dtype = dtypes.of(soft)
@@ -159,6 +160,7 @@ def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
     return widened(soft).astype(logits.result)
 
 
+@np.errstate(invalid="ignore")
 def _weights(name: str, value: Any, shape: tuple[int, ...], each: str) -> Array | None:
     """``value`` as float64 of ``shape``, all finite; ``each`` says what one element is for."""
     if value is None:

@@ -23,6 +23,10 @@ from service.protocol.limits import Limits, body_length, check_chunks, check_fra
 # Bytes: a longer body waits in the socket until the application asks for it, and can be landed.
 LARGE = 2**16
 
+# Seconds that a shutdown leaves a new connection for its first request, which may be on its way:
+# without them that client would see a reset.
+_FIRST_HEAD_SECONDS = 0.5
+
 # Requests that may wait for the answer to another on their connection; browsers pipelined 6.
 _PIPELINED = 64
 
@@ -52,6 +56,7 @@ class Requests(HttpToolsProtocol):
         self._refusal: RequestError | None = None
         self._answering: RequestResponseCycle | None = None
         self._stays = True  # the connection, once the body that is coming is there
+        self._ending = False  # after its first request, if one still comes
         self._past_parser = False
         self._deaf = False
         self._chunks: int | None = None
@@ -77,7 +82,15 @@ class Requests(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close the connection, or have it closed after the answer that is under way."""
         self._stays = False
-        super().shutdown()
+        if self.heads or self.refused:
+            super().shutdown()
+        elif not self._ending:
+            self._ending = True
+            self.loop.call_later(_FIRST_HEAD_SECONDS, self._end_unless_asked)
+
+    def _end_unless_asked(self) -> None:
+        if not self.heads and not self.transport.is_closing():
+            self.transport.close()
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Parse what has come, in pieces where a limit ends within it."""
@@ -150,6 +163,8 @@ class Requests(HttpToolsProtocol):
             raise MalformedRequest(f"more than {_PIPELINED} requests wait on this connection")
         super().on_headers_complete()
         self.heads += 1
+        if self._ending:
+            self.cycle.keep_alive = False
         self.head_bytes = 0
         self.in_head = False
         # The scope has the list of before: what comes now are trailers, which are for nobody.

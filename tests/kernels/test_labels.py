@@ -130,3 +130,12 @@ def test_nothing_outside_an_array_is_touched() -> None:
 def test_guard_pages_bite(way: str) -> None:
     """The test of the test above: one element too far, and the process is gone."""
     assert guarded(way).returncode == -signal.SIGSEGV
+
+
+def test_a_signalling_nan_is_a_nan(recwarn: pytest.WarningsRecorder) -> None:
+    """NumPy warns when it converts one; the tests take warnings for errors."""
+    odd = np.array([0x7FA00000], np.uint32).view(np.float32)
+    with pytest.raises(kernels.InvalidInput, match=r"weight\[0\] is nan"):
+        kernels.cross_entropy(np.zeros((1, 1)), np.zeros(1, np.int64), weight=odd)
+    assert np.isnan(kernels.cross_entropy(np.zeros((1, 1)), odd.reshape(1, 1)))
+    assert not recwarn.list

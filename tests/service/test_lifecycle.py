@@ -85,7 +85,7 @@ def state(process: int) -> str:
 
 
 def workers(parent: int) -> list[int]:
-    """The processes that ``parent`` has spawned and that live, but for Python's own helper."""
+    """The processes that ``parent`` has spawned and that live: its workers."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [
         int(child)

@@ -135,8 +135,24 @@ def test_a_shutdown_closes_what_is_idle() -> None:
             _, wire, _ = await exchange([before])
             for connection in tuple(wire.state.connections):
                 connection.shutdown()
-            await settle()
+            await wire.wait(1)
             assert wire.lost
             assert not wire.state.connections
+
+    run(check())
+
+
+def test_a_shutdown_leaves_a_new_connection_time_for_its_first_request() -> None:
+    async def check() -> None:
+        _, wire, echo = await exchange([b""])
+        for connection in tuple(wire.state.connections):
+            connection.shutdown()
+        await settle()
+        assert not wire.lost
+        await wire.send(request(body=b"in time") + request(body=b"too late"))
+        answers = Answers(bytes(wire.sent))
+        assert answers.bodies == echo.bodies == [b"in time"]
+        assert answers.headers[0]["connection"] == "close"
+        assert wire.lost
 
     run(check())
