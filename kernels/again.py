@@ -39,7 +39,9 @@ class _Plan:
     def __init__(
         self, logits: Array, labels: Array, outputs: Sequence[str], options: Mapping[str, Any]
     ) -> None:
-        self._logits, self._labels = np.empty_like(logits), np.zeros_like(labels)
+        # In C order, whatever order those of the first call have: else the problem holds copies.
+        self._logits = np.empty(logits.shape, logits.dtype)
+        self._labels = np.zeros(labels.shape, labels.dtype)
         self._problem = check(self._logits, self._labels, **options)
         self._names = wanted(self._problem, outputs)
         self._compute = ready(self._problem, self._names)

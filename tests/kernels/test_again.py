@@ -64,10 +64,21 @@ def test_each_call_has_its_own_numbers() -> None:
         logits = generator.standard_normal((4, 5), np.float32)
         labels = generator.integers(0, 5, 4)
         got = kernels.cross_entropy(logits, labels)
-        want = kernels.cross_entropy(logits, labels, outputs=["loss"])["loss"]
+        want = kernels.cross_entropy(logits, labels, outputs=["loss", "rank"])["loss"]
         assert got == want
         assert got.dtype == want.dtype
         assert got.shape == want.shape
+    assert planned() == 1
+
+
+def test_labels_in_any_order() -> None:
+    logits = np.random.default_rng(3).standard_normal((5, 6, 7), np.float32)
+    labels = np.asfortranarray(np.random.default_rng(4).integers(0, 6, (5, 7)))
+    for _ in range(3):
+        got = kernels.cross_entropy(logits, labels)
+        want = kernels.cross_entropy(logits, labels, outputs=["loss", "rank"])["loss"]
+        assert got == want
+        labels = (labels + 1) % 6
     assert planned() == 1
 
 
@@ -75,7 +86,7 @@ def test_results_are_not_overwritten() -> None:
     logits, labels = np.eye(4, 5, dtype=np.float32), np.zeros(4, np.int64)
     losses = [kernels.cross_entropy(logits * i, labels) for i in range(4)]
     assert [loss.tobytes() for loss in losses] == [
-        kernels.cross_entropy(logits * i, labels, outputs=["loss"])["loss"].tobytes()
+        kernels.cross_entropy(logits * i, labels, outputs=["loss", "rank"])["loss"].tobytes()
         for i in range(4)
     ]
 
