@@ -26,7 +26,7 @@ demo: $(RUN) ## start the service, send it three examples, print the losses, sto
 	@$(BIN)/python -m benchmarks.demo
 
 test: $(DEV) ## run every test (ARGS="-k npz" for pytest's options)
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q --numprocesses 2 $(ARGS)
 
 bench: $(BENCH) ## measure kernels, requests, attacks, starts (ARGS="wire --quick" to try)
 	@$(BIN)/python -m benchmarks $(ARGS)

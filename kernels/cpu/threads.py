@@ -13,14 +13,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numba
 from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.compiled import parallel_kernel
+from kernels.compiled import one_process, parallel_kernel
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -80,7 +82,10 @@ def _compiled(kernel: Any, arguments: tuple[Any, ...]) -> _Code:
     """``kernel``'s code for ``arguments``, compiled or loaded now if need be."""
     signature = (types.intp, types.intp, *map(numba.typeof, arguments))
     if signature not in kernel.overloads:
-        kernel.compile(signature)
+        # Of processes that share a cache, one compiles it, and the others then load it.
+        lock = f"{kernel.__name__}.{crc32(repr(signature).encode()):08x}"
+        with one_process(Path(kernel._cache.cache_path), lock):
+            kernel.compile(signature)
     overload = kernel.overloads[signature]
     address = overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
     return _Code(address, overload.entry_point)
