@@ -32,7 +32,7 @@ def refusal(*arguments: str) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("name", settings.Settings.model_fields.keys() - settings.SECRETS)
+@pytest.mark.parametrize("name", sorted(settings.Settings.model_fields.keys() - settings.SECRETS))
 def test_every_setting_is_an_option(name: str) -> None:
     result = CliRunner(env=WIDE).invoke(app, ["serve", "--help"])
     option = "--" + name.replace("_", "-")
@@ -44,7 +44,7 @@ def test_every_setting_is_an_option(name: str) -> None:
     assert settings.variable(name) in line
 
 
-@pytest.mark.parametrize("name", settings.SECRETS)
+@pytest.mark.parametrize("name", sorted(settings.SECRETS))
 def test_a_secret_is_no_option(name: str) -> None:
     option = "--" + name.replace("_", "-")
     assert option not in CliRunner(env=WIDE).invoke(app, ["serve", "--help"]).stdout
