@@ -142,6 +142,13 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "NUMBA_NUM_THREADS" not in told
 
 
+def test_threads_sleep_unless_told_to_spin() -> None:
+    assert serve.environment(settings.Settings(), {})["OMP_WAIT_POLICY"] == "passive"
+    assert "OMP_WAIT_POLICY" not in serve.environment(
+        settings.Settings(), {"OMP_WAIT_POLICY": "active"}
+    )
+
+
 def test_a_greeting_puts_brackets_around_an_ipv6_address() -> None:
     assert "http://[::1]:80/v1" in serve.greeting(("::1", 80, 0, 0))
     assert "http://[::1]:80/v1" in serve.greeting(("::", 80, 0, 0))
