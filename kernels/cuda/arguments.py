@@ -17,12 +17,23 @@ class Labels(NamedTuple):
     samples: Any
 
 
+class Reals(NamedTuple):
+    """Those of ``Rule`` that inner loops need, in the type that these compute in."""
+
+    scale: Any
+    to_nats: Any
+    cap: Any
+    keep: Any
+    spread: Any
+
+
 class Rule(NamedTuple):
     """The constants of the arithmetic; see ``cpu.arguments.Options``, of whose names these are.
 
     ``per_class``: log-probabilities or gradients are wanted, so ``Answers.state`` is there.
     """
 
+    reals: Reals
     scale: float
     to_nats: float
     unit: float

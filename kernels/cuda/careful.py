@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, Kind, target
-from kernels.cuda.losses import TOTAL, Known, give, label_of, sample_of, weigh_gradient
+from kernels.cuda.losses import Known, at_most_0, give, label_of, sample_of, weigh_gradient
 from kernels.cuda.rows import place
-from kernels.cuda.sums import Sums, add_exactly, beats, functions, pair
+from kernels.cuda.sums import Sums, beats, functions
 from kernels.cuda.teams import teams
 from kernels.dtypes import FLOAT64
 
@@ -146,6 +146,7 @@ def careful_kernel(kind: Kind) -> Any:
     wide = kind._replace(dtype=FLOAT64, more=True)
     largest, summed = _largest(wide, exact.logit), _summed(kind, exact.logit, share)
     written, of_block, softly = _written(kind, exact, share), teams(wide).of_block, kind.soft
+    exact_logit = exact.logit
 
     @target.kernel(TABLE.threads)
     def take_care(
@@ -165,7 +166,7 @@ def careful_kernel(kind: Kind) -> Any:
             log_prob = 0.0
             if y >= 0:
                 own = exact_logit(logits.data, first + y * logits.class_stride, rule.cap)
-                log_prob = min(0.0, (rule.unit * (own - peak) - logarithm) * to_base2)
+                log_prob = at_most_0((rule.unit * (own - peak) - logarithm) * to_base2)
             known = Known(
                 log_prob, logarithm * to_base2, log_sum_exp, sums.mass, sums.smooth * to_base2
             )
@@ -184,5 +185,4 @@ def careful_kernel(kind: Kind) -> Any:
                     gradient,
                 )  # fmt: skip
 
-    exact_logit = exact.logit
     return take_care

@@ -49,7 +49,7 @@ def launch(
         lanes_kernel(kind, shape)[grid, shape.threads, stream](*inputs, o.answers)
     else:
         kernel = block_kernel(kind, shape.threads)
-        kernel[positions * segments, shape.threads, stream](*inputs, o.answers, segments)
+        kernel[(positions, segments), shape.threads, stream](*inputs, o.answers, segments)
     if segments > 1:
         kernel = merge_kernel(kind)
         kernel[blocks, threads, stream](o.logits, o.labels, o.rule, o.answers, segments)
@@ -58,7 +58,7 @@ def launch(
     kernel[min(positions, TABLE.odd_blocks), threads, stream](*inputs, o.answers, *per_class)
     if o.rule.per_class:
         parts = -(-classes // TABLE.plane_segment)
-        grid = positions * parts if rows else (blocks, parts)
+        grid = positions if rows else blocks, parts
         kernel = per_class_kernel(kind, rows)
-        kernel[grid, threads, stream](*inputs, o.answers.state, *per_class, parts)
+        kernel[grid, threads, stream](*inputs, o.answers.state, *per_class)
 

@@ -31,6 +31,12 @@ class Known(NamedTuple):
 
 
 @device
+def at_most_0(log_prob: float) -> float:
+    """Rounding makes no probability larger than 1; NaN stays NaN."""
+    return 0.0 if log_prob > 0.0 else log_prob
+
+
+@device
 def label_of(labels: Any, position: int, classes: int) -> int:
     """The label, proved to be a class, or IGNORED, or IMPOSSIBLE."""
     if labels.classes.size == 0:
@@ -129,7 +135,7 @@ def finish(kind: Kind) -> Any:
     """A function that turns the ``Sums`` of a position into all answers that are one a position;
     those that the fast sums cannot represent are listed for ``careful``.
     """
-    real, more, smooth, soft = kind.real, kind.more, kind.smooth, kind.soft
+    more, smooth, soft = kind.more, kind.smooth, kind.soft
 
     @target.team
     def finish(
@@ -145,8 +151,8 @@ def finish(kind: Kind) -> Any:
             return
         log2, log_prob = math.log2(total), 0.0
         # A label whose power alone is the whole sum costs exactly 0, as in PyTorch.
-        if y >= 0 and float(exp2(fma(own, real(rule.scale), -sums.shift))) != total:
-            log_prob = min(0.0, float(own) * rule.scale - shift - log2)
+        if y >= 0 and float(exp2(fma(own, rule.reals.scale, -sums.shift))) != total:
+            log_prob = at_most_0(float(own) * rule.scale - shift - log2)
         log_sum_exp = (log2 + shift) * rule.to_nats
         mass, whole = 0.0, 0.0
         if smooth:
@@ -177,6 +183,6 @@ def own_logit(kind: Kind) -> Any:
     def own_logit(logits: Any, first: int, y: int, rule: Any) -> Any:
         if y < 0:
             return real(0.0)
-        return logit(element(logits.data, first + y * logits.class_stride), real(rule.cap))
+        return logit(element(logits.data, first + y * logits.class_stride), rule.reals.cap)
 
     return own_logit

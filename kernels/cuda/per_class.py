@@ -31,7 +31,7 @@ def _log_prob(kind: Kind) -> Any:
             return power / total
         if power == total:
             return real(0.0)
-        return min(real(0.0), t - log2_total) * real(rule.to_nats)
+        return min(real(0.0), t - log2_total) * rule.reals.to_nats
 
     return log_prob
 
@@ -51,7 +51,7 @@ def _slope(kind: Kind) -> Any:
 
 
 def _gradient(kind: Kind) -> Any:
-    real, smooth, softly, sloped = kind.real, kind.smooth, kind.soft, _slope(kind)
+    smooth, softly, sloped = kind.smooth, kind.soft, _slope(kind)
 
     @device
     def gradient(
@@ -60,13 +60,13 @@ def _gradient(kind: Kind) -> Any:
         push, pull, own = factors
         slant = power * push
         if smooth:
-            share = real(rule.spread)
+            share = rule.reals.spread
             if softly:
-                share = fma(element(soft.data, soft_at), real(rule.keep), share)
+                share = fma(element(soft.data, soft_at), rule.reals.keep, share)
             slant = fma(-pull, share * rule.lane_weight[c], slant)
         if c == y:
             slant -= own
-        return sloped(slant, value, real(rule.cap))
+        return sloped(slant, value, rule.reals.cap)
 
     return gradient
 
@@ -75,8 +75,8 @@ def _gradient(kind: Kind) -> Any:
 def per_class_kernel(kind: Kind, rows: bool) -> Any:
     """The kernel that writes ``log_probs`` and ``gradient`` where they are wanted.
 
-    For ``rows`` block x takes a segment of classes of position y, a class a thread; for planes
-    block x takes some positions, a position a thread, and y a segment of classes.
+    Block y takes a segment of classes; for ``rows`` block x a position, and a thread a class; for
+    planes block x some positions, and a thread one of them.
     """
     real, logit, softly = kind.real, functions(kind).logit, kind.soft
     log_prob, gradient_of = _log_prob(kind), _gradient(kind)
@@ -85,16 +85,14 @@ def per_class_kernel(kind: Kind, rows: bool) -> Any:
     @target.kernel(threads)
     def write_per_class(
         logits: Any, soft: Any, labels: Any, rule: Any, state: Any, log_probs: Any, gradient: Any,
-        segments: int,
     ) -> None:  # fmt: skip
         block, thread = cuda.blockIdx.x, cuda.threadIdx.x
-        position = block // segments if rows else block * threads + thread
-        part = block % segments if rows else cuda.blockIdx.y
+        position, part = block if rows else block * threads + thread, cuda.blockIdx.y
         c, step = part * segment + (thread if rows else 0), threads if rows else 1
         stop = min((part + 1) * segment, logits.classes)
         if position >= logits.positions or math.isnan(state[TOTAL, position]):
             return
-        y, cap, scale = label_of(labels, position, logits.classes), real(rule.cap), real(rule.scale)
+        y, reals = label_of(labels, position, logits.classes), rule.reals
         minus, log2_total = real(state[MINUS, position]), real(state[LOG2, position])
         total = real(state[TOTAL, position])
         push = real(state[PUSH, position] / state[TOTAL, position])
@@ -103,8 +101,8 @@ def per_class_kernel(kind: Kind, rows: bool) -> Any:
         soft_first = place(soft, position) if softly else 0
         out_log = place(log_probs, position)
         while c < stop:
-            value = logit(element(logits.data, first + c * logits.class_stride), cap)
-            t = fma(value, scale, minus)
+            value = logit(element(logits.data, first + c * logits.class_stride), reals.cap)
+            t = fma(value, reals.scale, minus)
             if log_probs.data.size:
                 at = out_log + c * log_probs.class_stride
                 log_probs.data[at] = log_prob(t, total, log2_total, rule)

@@ -116,8 +116,7 @@ def block_kernel(kind: Kind, threads: int) -> Any:
     def sum_rows_by_blocks(
         logits: Any, soft: Any, labels: Any, rule: Any, answers: Any, segments: int
     ) -> None:
-        position = cuda.blockIdx.x // segments
-        part = cuda.blockIdx.x - position * segments
+        position, part = cuda.blockIdx.x, cuda.blockIdx.y
         y = label_of(labels, position, logits.classes)
         if y == IMPOSSIBLE or (y < 0 and not softly and not rule.ignored_too):
             if part == 0 and cuda.threadIdx.x == 0:

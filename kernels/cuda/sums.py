@@ -167,7 +167,7 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
 
         ``own`` is the logit of the label ``y``; probabilities start at ``soft_at``.
         """
-        zero, scale, cap = real(0.0), real(rule.scale), real(rule.cap)
+        zero, scale, cap = real(0.0), rule.reals.scale, rule.reals.cap
         largest = values[0]
         for k in range(1, len(values)):
             if k < count:
@@ -193,7 +193,7 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
                     share = real(1.0)
                     if soft_wanted:
                         p = element(soft.data, soft_at + k * soft.class_stride)
-                        share = fma(p, real(rule.keep), real(rule.spread))
+                        share = fma(p, rule.reals.keep, rule.reals.spread)
                     q = share * rule.lane_weight[c + k]
                     mass += q
                     if share != zero:

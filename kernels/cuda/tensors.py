@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.cpu.launch import PER_POSITION
 from kernels.cpu.views import PER_CLASS, options_of
-from kernels.cuda.arguments import Labels, Rule
+from kernels.cuda.arguments import Labels, Reals, Rule
 from kernels.cuda.kinds import Kind, segments_of
 from kernels.cuda.losses import STATES
 from kernels.cuda.memory import rounded
@@ -81,11 +81,15 @@ def wanted_of(problem: Problem, names: tuple[str, ...], rows: bool) -> Wanted:
 def rule_of(problem: Problem, names: tuple[str, ...], upstream: float, send: Any) -> Rule:
     """The CPU's options, with their arrays on the device: ``send`` puts them there."""
     options = options_of(problem, names, upstream)
+    real = problem.dtype.result.type
+    cap = problem.softcap or 1.0
+    inner = options.scale, options.to_nats, cap, options.keep, options.spread
     return Rule(
+        reals=Reals(*map(real, inner)),
         scale=options.scale,
         to_nats=options.to_nats,
         unit=options.unit,
-        cap=problem.softcap or 1.0,
+        cap=cap,
         keep=options.keep,
         spread=options.spread,
         z_loss=options.z_loss,
