@@ -31,11 +31,11 @@ team = device
 
 
 def kernel(threads: int) -> Callable[[Function], Any]:
-    """For launching in blocks of at most ``threads``, 1024 of which find room on an SM together.
+    """For launching in blocks of at most ``threads``, 512 of which find room on an SM together.
 
-    That leaves each 64 registers, which is enough not to spill.
+    That leaves each 128 registers; with 64 the kernels for every option and output would spill.
     """
-    return cuda.jit(launch_bounds=(threads, 1024 // threads))
+    return cuda.jit(launch_bounds=(threads, 512 // threads))
 
 
 @device
@@ -76,40 +76,46 @@ def _computed_in(array: Any) -> Any:
     return types.float64 if array.dtype == types.float64 else types.float32
 
 
-def _widened(builder: Any, dtype: Any, value: Any, count: int) -> Any:
-    """``count`` elements of ``dtype`` as what they are computed in."""
-
-    def vector(scalar: Any) -> Any:
-        return ir.VectorType(scalar, count)
-
-    if dtype == types.uint16:
-        wide = builder.zext(builder.bitcast(value, vector(ir.IntType(16))), vector(_WORD))
-        shifted = builder.shl(wide, ir.Constant(vector(_WORD), [16] * count))
-        return builder.bitcast(shifted, vector(ir.FloatType()))
-    if dtype == types.int16:
-        halves = builder.bitcast(value, vector(ir.HalfType()))
-        return builder.fpext(halves, vector(ir.FloatType()))
-    scalar = ir.DoubleType() if dtype == types.float64 else ir.FloatType()
-    return builder.bitcast(value, vector(scalar))
-
-
-def _load(context: Any, builder: Any, array: Any, args: Any, memory: Any, count: int) -> Any:
-    """``count`` elements in one load of ``memory``, through the cache for what never changes."""
+def _load(context: Any, builder: Any, array: Any, args: Any, memory: Any, align: int) -> Any:
+    """One load of ``memory`` from ``array[index]`` on, through the cache for what never changes."""
     data = context.make_array(array)(context, builder, args[0]).data
     address = builder.bitcast(builder.gep(data, [args[1]]), memory.as_pointer())
-    size = memory.width if isinstance(memory, ir.IntType) else VECTOR_BITS
-    value = builder.load(builder.addrspacecast(address, memory.as_pointer(1)), align=size // 8)
+    value = builder.load(builder.addrspacecast(address, memory.as_pointer(1)), align=align)
     value.set_metadata("invariant.load", builder.module.add_metadata([]))
-    return _widened(builder, array.dtype, value, count)
+    return value
 
 
-def _items(builder: Any, vector: Any) -> list[Any]:
-    return [builder.extract_element(vector, _WORD(k)) for k in range(vector.type.count)]
+def _widened(builder: Any, dtype: Any, bits: Any) -> Any:
+    """One element of ``dtype`` as what it is computed in."""
+    if dtype == types.uint16:
+        return builder.bitcast(builder.shl(builder.zext(bits, _WORD), _WORD(16)), ir.FloatType())
+    if dtype == types.int16:
+        return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
+    return builder.bitcast(bits, ir.DoubleType() if dtype == types.float64 else ir.FloatType())
+
+
+def _from_words(builder: Any, dtype: Any, words: list[Any]) -> list[Any]:
+    """The elements that four words of 32 bits hold."""
+    if dtype == types.float64:
+        long = ir.IntType(64)
+        low, high = ([builder.zext(word, long) for word in words[i::2]] for i in (0, 1))
+        words = [
+            builder.or_(a, builder.shl(b, long(32))) for a, b in zip(low, high, strict=True)
+        ]
+    if dtype == types.uint16:
+        top = _WORD(0xFFFF0000)
+        halves = [(builder.shl(word, _WORD(16)), builder.and_(word, top)) for word in words]
+        return [builder.bitcast(bits, ir.FloatType()) for pair in halves for bits in pair]
+    if dtype == types.int16:
+        pairs = [(word, builder.lshr(word, _WORD(16))) for word in words]
+        words = [builder.trunc(bits, ir.IntType(16)) for pair in pairs for bits in pair]
+    return [_widened(builder, dtype, bits) for bits in words]
 
 
 def _one(context: Any, builder: Any, array: Any, args: Any) -> Any:
-    memory = ir.IntType(array.dtype.bitwidth)
-    return _items(builder, _load(context, builder, array, args, memory, 1))[0]
+    bits = array.dtype.bitwidth
+    value = _load(context, builder, array, args, ir.IntType(bits), bits // 8)
+    return _widened(builder, array.dtype, value)
 
 
 @intrinsic
@@ -129,9 +135,9 @@ def vector(typing: Any, array: Any, index: Any) -> Any:
     answer = types.UniTuple(_computed_in(array), count)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        memory = ir.VectorType(_WORD, 4)
-        wide = _load(context, builder, array, args, memory, count)
-        return context.make_tuple(builder, answer, _items(builder, wide))
+        value = _load(context, builder, array, args, ir.VectorType(_WORD, 4), 16)
+        words = [builder.extract_element(value, _WORD(k)) for k in range(4)]
+        return context.make_tuple(builder, answer, _from_words(builder, array.dtype, words))
 
     return answer(array, types.int64), codegen
 

@@ -29,7 +29,7 @@ def _walk(kind: Kind) -> Any:
 
     ``width`` is how many elements make 16 bytes.
     """
-    add, start, width = functions(kind).add, functions(kind).start, 16 // kind.dtype.size
+    add, start, width = functions(kind).add_vector, functions(kind).start, 16 // kind.dtype.size
 
     @device
     def walk(

@@ -47,10 +47,13 @@ class Sums(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """``start()``, ``add(...)`` and ``merge(sums, other)``; ``logit(x, cap)``."""
+    """``start()``, ``add(...)`` and ``merge(sums, other)``; ``logit(x, cap)``. ``add_vector`` is
+    ``add`` for all values of a vector.
+    """
 
     start: Any
     add: Any
+    add_vector: Any
     merge: Any
     logit: Any
 
@@ -84,8 +87,10 @@ def beats(value: Any, at: int, other: Any, other_at: int) -> bool:
 def functions(kind: Kind) -> Functions:
     """The ``Functions`` for ``kind``; what it does not sum stays 0, and costs nothing."""
     logit = _logit(kind)
-    raised = _raised(kind)
-    return Functions(_start(kind), _add(kind, logit, raised), _merge(kind), logit)
+    add = _add(kind, logit, _raised(kind))
+    halved = kind.dtype.size == 2 and (kind.smooth or kind.more)
+    add_vector = _by_halves(add) if halved else add
+    return Functions(_start(kind), add, add_vector, _merge(kind), logit)
 
 
 def _two_to(kind: Kind) -> Any:
@@ -213,6 +218,25 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
         )  # fmt: skip
 
     return add
+
+
+def _by_halves(add: Any) -> Any:
+    """``add``, four values at a time: the compiler does not unroll all that for eight, and a loop
+    over a tuple would put it in local memory.
+    """
+
+    @device
+    def add_halves(
+        sums: Any, values: Any, count: int, c: int, y: int, own: Any, rule: Any, soft: Any,
+        soft_at: int,
+    ) -> Any:  # fmt: skip
+        sums = add(sums, values[:4], count, c, y, own, rule, soft, soft_at)
+        if count > 4:
+            at = soft_at + 4 * soft.class_stride
+            sums = add(sums, values[4:], count - 4, c + 4, y, own, rule, soft, at)
+        return sums
+
+    return add_halves
 
 
 def _merge(kind: Kind) -> Any:
