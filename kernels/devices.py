@@ -44,20 +44,20 @@ def why_no_gpu() -> str | None:
             return None
         return f'device="cuda" needs an NVIDIA GPU and its driver: {_driver_error(cuda)}'
     except Exception as error:  # numba-cuda says by many classes what it misses
-        return f'device="cuda" cannot be used: {_first_line(error)}'
+        return f'device="cuda" cannot be used: {_in_one_line(error)}'
 
 
 def _driver_error(cuda: Any) -> str:
     try:
         cuda.current_context()
     except Exception as error:
-        return _first_line(error)
+        return _in_one_line(error)
     return "the CUDA toolkit's libraries are missing or too old"
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:200]
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(" :")
+    return (text or type(error).__name__)[:200]
 
 
 def in_steps(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -10,8 +12,16 @@ from kernels import dtypes
 _WHAT_IS_MISSING = 'the table needs NVIDIA\'s compilers: pip install "lossd[cuda]"'
 
 
-def main() -> None:
-    """Compiles every kernel for every capability, and prints what became of it."""
+def summary(code: Any) -> str:
+    """A ``Compiled`` in a few characters."""
+    return f"{code.registers} / {code.spilled} / {code.occupancy:.0%}"
+
+
+def main() -> int:
+    """Compiles every kernel for every capability, and prints what became of it.
+
+    1 where one spills.
+    """
     try:
         from benchmarks.cuda.compiled import CAPABILITIES, cases, compiled
     except ImportError as error:
@@ -19,13 +29,11 @@ def main() -> None:
     table = Table(title="CUDA kernels: registers a thread / bytes spilled / occupancy")
     for name in ("kernel", "logits", "for", *(f"sm_{a}{b}" for a, b in CAPABILITIES)):
         table.add_column(name, justify="right" if name.startswith("sm_") else "left")
+    spills = False
     for dtype in dtypes.FLOATS:
         for case in cases(dtype):
             made = [compiled(case, capability) for capability in CAPABILITIES]
-            table.add_row(
-                case.name,
-                case.logits,
-                case.options,
-                *(f"{code.registers} / {code.spilled} / {code.occupancy:.0%}" for code in made),
-            )
+            table.add_row(case.name, case.logits, case.options, *map(summary, made))
+            spills |= any(code.spilled for code in made)
     Console(width=110).print(table)
+    return int(spills)

@@ -12,23 +12,29 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from kernels import reduce
 from kernels.cpu.arguments import View
 from kernels.cpu.launch import STEP, Computed, ImpossibleLabel
 from kernels.cpu.views import PER_CLASS
-from kernels.cuda.arguments import Answers
 from kernels.cuda.kinds import TABLE
 from kernels.cuda.launch import Operands, launch
 from kernels.cuda.memory import Budget, Buffers, budget, rounded
 from kernels.cuda.pieces import Layout, reach
 from kernels.cuda.simple import blocks_kernel
-from kernels.cuda.tensors import RESIDENT, STATUS, Wanted, labels_of, rule_of, wanted_of
+from kernels.cuda.tensors import (
+    NOWHERE,
+    RESIDENT,
+    STATUS,
+    Nothing,
+    Wanted,
+    operands_of,
+    rule_of,
+    wanted_of,
+)
 from kernels.errors import DeviceOutOfMemory
 from kernels.problem import Array, Problem
 
-_NOWHERE = 2**62  # a position that no piece has
 # Two: while one is computed the other one is copied.
 _TURNS = 2
 
@@ -42,7 +48,7 @@ class _Call:
         self.problem, self.layout = problem, Layout(problem)
         self.wanted = wanted_of(problem, names, self.layout.rows)
         self._resident = resident
-        self._empty: dict[Any, Any] = {}
+        self.nothing = Nothing()
         resident.rewind()
         self.losses, self.loss_values = resident.take(np.float64, problem.positions)
         self.weights, self.weight_values = resident.take(np.float64, problem.positions)
@@ -63,13 +69,6 @@ class _Call:
         pinned[:] = array
         device.copy_to_device(pinned, self._resident.stream)
         return device
-
-    def nothing(self, dtype: Any, rows: int = 0) -> Any:
-        """An array of no elements, or ``rows`` of one: what is not wanted is not written to."""
-        key = np.dtype(dtype), rows
-        if key not in self._empty:
-            self._empty[key] = cuda.device_array((rows, 1) if rows else 0, dtype)
-        return self._empty[key]
 
     def block_sums(self) -> Array:
         """The block sums of all losses and weights, once all pieces are through."""
@@ -118,7 +117,7 @@ class _Piece:
         if problem.sample_weight is not None:
             self._send("samples", problem.sample_weight[first:stop])
         device, pinned = self._status
-        pinned[:] = _NOWHERE, 0
+        pinned[:] = NOWHERE, 0
         device.copy_to_device(pinned, stream)
         operands = self._operands()
         launch(
@@ -134,7 +133,7 @@ class _Piece:
         """Waits for the piece, and gives its answers. Raises ``ImpossibleLabel``."""
         self._buffers.stream.synchronize()
         wrong = int(self._status[1][0])
-        if wrong != _NOWHERE:
+        if wrong != NOWHERE:
             raise ImpossibleLabel(self._first + wrong)
         for name in self._call.wanted.outputs:
             pinned = self._tensors[name][1]
@@ -155,41 +154,11 @@ class _Piece:
         own["losses"] = call.losses[self._first : stop]
         own["weights"] = call.weights[self._first : stop]
         own["status"] = self._status[0]
-        real, load = call.problem.dtype.result, call.problem.dtype.load
 
-        def view(name: str, dtype: Any) -> View:
-            part = self._parts.get(name, self._parts["logits"])
-            return call.layout.view(own.get(name, call.nothing(dtype)), part)
+        def view(name: str, data: Any) -> View:
+            return call.layout.view(data, self._parts.get(name, self._parts["logits"]))
 
-        def answer(name: str) -> Any:
-            dtype, rows = _KINDS.get(name, (real, 0))
-            if name not in own:
-                return call.nothing(dtype or real, rows)
-            return own[name].reshape(rows, own[name].size // rows) if rows else own[name]
-
-        return Operands(
-            logits=view("logits", load),
-            soft=view("soft", load),
-            labels=labels_of(
-                call.problem,
-                own.get("labels", call.nothing(np.int64)),
-                own.get("samples", call.nothing(np.float64)),
-            ),
-            rule=call.rule,
-            answers=Answers(*map(answer, Answers._fields)),
-            log_probs=view("log_probs", real),
-            gradient=view("gradient", real),
-        )
-
-
-# Of ``Answers``: the dtype, where it is not the results' own, and the rows of what has two axes.
-_KINDS: dict[str, tuple[Any, int]] = {
-    "rank": (np.int64, 0),
-    "prediction": (np.int64, 0),
-    "state": (np.float64, 6),
-    "parts": (None, 10),
-    "places": (np.int64, 2),
-}
+        return operands_of(call.problem, call.rule, own, call.nothing, view)
 
 
 def in_steps(

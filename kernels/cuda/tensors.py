@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import cuda
 
 from kernels.cpu.launch import PER_POSITION
 from kernels.cpu.views import PER_CLASS, options_of
-from kernels.cuda.arguments import Labels, Reals, Rule
+from kernels.cpu.arguments import View
+from kernels.cuda.arguments import Answers, Labels, Reals, Rule
 from kernels.cuda.kinds import Kind, segments_of
+from kernels.cuda.launch import Operands
 from kernels.cuda.losses import STATES
 from kernels.cuda.memory import rounded
 from kernels.cuda.sums import Sums
@@ -20,6 +24,7 @@ _WHOLES = 2
 _REALS = len(Sums._fields) - _WHOLES
 # Fixed sizes, in elements: see ``Answers.status``.
 STATUS = 2
+NOWHERE = 2**62  # a position that no piece has: what ``Answers.status`` starts from
 RESIDENT = ("losses", "weights")
 
 
@@ -110,3 +115,54 @@ def labels_of(problem: Problem, classes: Any, samples: Any) -> Labels:
     limits = np.iinfo(problem.labels.dtype)
     ignores = limits.min <= problem.ignore_index <= limits.max
     return Labels(classes, bool(ignores), problem.ignore_index, samples)
+
+
+class Nothing:
+    """Arrays of no elements, or of ``rows`` of one: what is not wanted, and is not written to."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Any] = {}
+
+    def __call__(self, dtype: Any, rows: int = 0) -> Any:
+        key = np.dtype(dtype), rows
+        if key not in self._made:
+            self._made[key] = cuda.device_array((rows, 1) if rows else 0, dtype)
+        return self._made[key]
+
+
+# Of ``Answers``: the dtype, where it is not the results' own, and the rows of what has two axes.
+_ANSWERS: dict[str, tuple[Any, int]] = {
+    "rank": (np.int64, 0),
+    "prediction": (np.int64, 0),
+    "state": (np.float64, STATES),
+    "parts": (None, _REALS),
+    "places": (np.int64, _WHOLES),
+}
+
+
+def operands_of(
+    problem: Problem, rule: Rule, own: Mapping[str, Any], nothing: Nothing,
+    view: Callable[[str, Any], View],
+) -> Operands:  # fmt: skip
+    """What kernels are told of the arrays in ``own``, by the names in ``Wanted.tensors``.
+
+    ``view(name, data)`` says how what has a value for each class lies.
+    """
+    real, load = problem.dtype.result, problem.dtype.load
+
+    def answer(name: str) -> Any:
+        dtype, rows = _ANSWERS.get(name, (None, 0))
+        if name not in own:
+            return nothing(dtype or real, rows)
+        return own[name].reshape(rows, own[name].size // rows) if rows else own[name]
+
+    labels = own.get("labels", nothing(np.int64)), own.get("samples", nothing(np.float64))
+    return Operands(
+        logits=view("logits", own["logits"]),
+        soft=view("soft", own.get("soft", nothing(load))),
+        labels=labels_of(problem, *labels),
+        rule=rule,
+        answers=Answers(*map(answer, Answers._fields)),
+        log_probs=view("log_probs", own.get("log_probs", nothing(real))),
+        gradient=view("gradient", own.get("gradient", nothing(real))),
+    )

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import cuda
 
 import kernels
+from benchmarks.cuda.resident import Resident
 from kernels import dtypes
 from kernels.cuda import memory, pipeline
 from kernels.problem import check
@@ -184,6 +186,22 @@ def test_an_accumulator_has_the_bits_of_one_call() -> None:
             part = slice(start, start + step)
             accumulator.update(logits[part], labels[part])
         assert accumulator.result().tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (3, 70), (2, 7, 3)], ids=str)
+def test_what_lies_on_the_device_is_not_copied(
+    shape: tuple[int, ...], dtype: dtypes.DType
+) -> None:
+    """As ``benchmarks/cuda`` measures it: the same launches, and the same bits."""
+    logits, _, _ = zoo.example(shape, 1, dtype, "plain")
+    labels = np.random.default_rng(0).integers(0, shape[1], (shape[0], *shape[2:]))
+    want = kernels.cross_entropy(logits, labels, outputs=["loss", "gradient"])
+    there = cuda.to_device(logits.view(dtype.load).reshape(-1))
+    resident = Resident(shape, dtype, there, cuda.to_device(labels.reshape(-1)), True)
+    for _ in range(2):
+        resident.queue(cuda.stream())
+        assert resident.loss() == float(want["loss"])
+        assert resident.gradient().tobytes() == want["gradient"].tobytes()
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 200])
