@@ -20,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     kernels.add_argument("--rounds", type=int, metavar="N", help=f"turns each ({kernel.ROUNDS})")
     kernels.add_argument("--quick", action="store_true", help="try it out: few rows, few rounds")
     commands.add_parser("cold", help="seconds from the command to ready")
-    commands.add_parser("cuda-table", help="registers and spills of the CUDA kernels, compiled here")
+    commands.add_parser(
+        "cuda-table", help="registers and spills of the CUDA kernels, compiled here"
+    )
     gpu = commands.add_parser("cuda", help="the CUDA kernels and their peers, on a GPU")
     gpu.add_argument("--quick", action="store_true", help="try it out: few rows")
     chosen = parser.parse_args(arguments)

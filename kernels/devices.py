@@ -18,7 +18,7 @@ from kernels.problem import Problem
 
 
 def target(device: str) -> str:
-    """The target, "cpu" or "cuda", for one of ``problem.DEVICES``; "auto" is "cuda" where that can be.
+    """The target, "cpu" or "cuda", for one of ``problem.DEVICES``; "auto" is "cuda" if that can be.
 
     Raises ``DeviceUnavailable`` where "cuda" cannot be.
     """

@@ -20,7 +20,7 @@ from kernels import dtypes
 from kernels.cpu.arguments import View
 from kernels.cuda import careful, per_class, planes, rows, simple
 from kernels.cuda.arguments import Answers, Labels, Reals, Rule
-from kernels.cuda.kinds import TABLE, Kind
+from kernels.cuda.kinds import TABLE, Kind, target
 
 CAPABILITIES = ((8, 0), (9, 0), (10, 0))
 # Of an SM, the same for all three: registers, warps, blocks; registers are dealt out to warps in
@@ -84,8 +84,9 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
         real, logits, threads = kind.number, _view(load), TABLE.threads
         labels, rule, answers = _told(real)
         inputs, out, long = (logits, logits, labels, rule), _view(real), types.int64
-        short, warp = TABLE.rows[0], next(row for row in TABLE.rows if row.lanes == rows.WARP)
+        short, warp = TABLE.rows[0], next(row for row in TABLE.rows if row.lanes == target.WARP)
         merged, state = (logits, labels, rule, answers, long), _array(types.float64, 2)
+        write_rows, write_planes = (per_class.per_class_kernel(kind, way) for way in (True, False))
         for name, size, kernel, signature in (
             ("rows, 4 lanes each", short.threads, rows.lanes_kernel(kind, short), (answers,)),
             ("rows, a warp each", warp.threads, rows.lanes_kernel(kind, warp), (answers,)),
@@ -93,8 +94,8 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
             ("rows, 256 threads each", 256, rows.block_kernel(kind, 256), (answers, long)),
             ("planes", threads, planes.plane_kernel(kind), (answers, long)),
             ("careful", threads, careful.careful_kernel(kind), (answers, out, out)),
-            ("per class, rows", threads, per_class.per_class_kernel(kind, True), (state, out, out)),
-            ("per class, planes", threads, per_class.per_class_kernel(kind, False), (state, out, out)),
+            ("per class, rows", threads, write_rows, (state, out, out)),
+            ("per class, planes", threads, write_planes, (state, out, out)),
         ):  # fmt: skip
             yield Case(name, dtype.name, options, size, kernel, inputs + signature)
         yield Case("merge", dtype.name, options, threads, planes.merge_kernel(kind), merged)
@@ -115,7 +116,10 @@ def compiled(case: Case, capability: tuple[int, int]) -> Compiled:
             case.kernel.py_func, case.signature, cc=capability, launch_bounds=bounds
         )
     log = _linked(ptx, capability)
-    registers, spilled = _number(r"Used (\d+) registers", log), _number(r"(\d+) bytes spill st", log)
+    registers, spilled = (
+        _number(r"Used (\d+) registers", log),
+        _number(r"(\d+) bytes spill st", log),
+    )
     spilled += _number(r"(\d+) bytes spill loads", log)
     shared = _number(r"(\d+) bytes smem", log)
     occupancy = _occupancy(registers, case.threads)

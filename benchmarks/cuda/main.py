@@ -64,12 +64,12 @@ def _row(
     rate = data.logits.nbytes / seconds
     read = f"{rate / 1e9:.0f}", f"{rate / bandwidth:.0%}"
     table.add_row(case.name, name, f"{seconds * 1e6:.1f}", *read, f"{off:.1e}")
-    return off <= TOLERANCE[case.dtype]
+    return bool(off <= TOLERANCE[case.dtype])
 
 
 def _seconds(torch: Any, call: Callable[[], Any], rounds: int) -> float:
     """The median of ``rounds`` calls, by the device's clock."""
-    times = []
+    times: list[float] = []
     for _ in range(rounds):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -83,7 +83,8 @@ def _seconds(torch: Any, call: Callable[[], Any], rounds: int) -> float:
 def _copied_per_second(torch: Any, rounds: int) -> float:
     source = torch.zeros(_COPIED, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    return 2 * _COPIED / _seconds(torch, lambda: target.copy_(source), rounds)
+    seconds: float = _seconds(torch, lambda: target.copy_(source), rounds)
+    return 2 * _COPIED / seconds
 
 
 def _on_device(data: Data, torch: Any) -> tuple[Any, Any]:
@@ -96,8 +97,9 @@ def _on_device(data: Data, torch: Any) -> tuple[Any, Any]:
 
 
 def _ours(data: Data, torch: Any) -> Entry:
-    from benchmarks.cuda.resident import Resident
     from numba import cuda
+
+    from benchmarks.cuda.resident import Resident
 
     logits, labels = _on_device(data, torch)
     dtype = data.case.dtype

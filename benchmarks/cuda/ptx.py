@@ -55,7 +55,10 @@ def _innermost(nodes: set[int], edges: dict[int, set[int]]) -> list[set[int]]:
     found = []
     for part in _components(nodes, edges):
         entries = {
-            node for source in edges for node in edges[source] if node in part and source not in part
+            node
+            for source in edges
+            for node in edges[source]
+            if node in part and source not in part
         }
         inner = _innermost(part - (entries or {min(part)}), edges)
         found += inner or [part]

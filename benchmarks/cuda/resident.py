@@ -42,7 +42,7 @@ class Resident:
         own = {"logits": logits, "labels": labels}
         for name, tensor in self._wanted.tensors.items():
             if name not in own:
-                own[name] = cuda.device_array(tensor.count * positions, tensor.dtype)
+                own[name] = cuda.device_array(tensor.each * positions, tensor.dtype)
         own |= {name: cuda.device_array(positions, np.float64) for name in RESIDENT}
         own["status"] = cuda.device_array(STATUS, np.int64)
         self._own = own

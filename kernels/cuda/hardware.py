@@ -46,7 +46,7 @@ def exp2(t: Any) -> Any:
 
 @device
 def fma(a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, rounded once."""
+    """A * b + c, rounded once."""
     return cuda.fma(a, b, c)
 
 
@@ -99,9 +99,7 @@ def _from_words(builder: Any, dtype: Any, words: list[Any]) -> list[Any]:
     if dtype == types.float64:
         long = ir.IntType(64)
         low, high = ([builder.zext(word, long) for word in words[i::2]] for i in (0, 1))
-        words = [
-            builder.or_(a, builder.shl(b, long(32))) for a, b in zip(low, high, strict=True)
-        ]
+        words = [builder.or_(a, builder.shl(b, long(32))) for a, b in zip(low, high, strict=True)]
     if dtype == types.uint16:
         top = _WORD(0xFFFF0000)
         halves = [(builder.shl(word, _WORD(16)), builder.and_(word, top)) for word in words]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from numba import types
@@ -10,10 +11,7 @@ from numba.cuda.core import config
 from kernels.dtypes import FLOAT64, DType
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-if SIMULATED:
-    from kernels.cuda import simulated as target
-else:
-    from kernels.cuda import hardware as target  # type: ignore[no-redef]
+target: Any = import_module("kernels.cuda." + ("simulated" if SIMULATED else "hardware"))
 
 
 class Kind(NamedTuple):

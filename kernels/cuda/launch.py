@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from kernels.cpu.arguments import View
 from kernels.cuda.arguments import Answers, Labels, Rule
 from kernels.cuda.careful import careful_kernel
-from kernels.cuda.kinds import TABLE, Kind, shape_of
+from kernels.cuda.kinds import TABLE, Kind, shape_of, target
 from kernels.cuda.per_class import per_class_kernel
 from kernels.cuda.planes import merge_kernel, plane_kernel
-from kernels.cuda.rows import WARP, block_kernel, lanes_kernel
+from kernels.cuda.rows import block_kernel, lanes_kernel
 from kernels.cuda.simple import nll_kernel
 
 
@@ -44,7 +44,7 @@ def launch(
     if not rows:
         kernel = plane_kernel(kind)
         kernel[(blocks, segments), threads, stream](*inputs, o.answers, segments)
-    elif shape.lanes <= WARP:
+    elif shape.lanes <= target.WARP:
         grid = -(-positions // (shape.threads // shape.lanes))
         lanes_kernel(kind, shape)[grid, shape.threads, stream](*inputs, o.answers)
     else:
@@ -58,7 +58,7 @@ def launch(
     kernel[min(positions, TABLE.odd_blocks), threads, stream](*inputs, o.answers, *per_class)
     if o.rule.per_class:
         parts = -(-classes // TABLE.plane_segment)
-        grid = positions if rows else blocks, parts
         kernel = per_class_kernel(kind, rows)
-        kernel[grid, threads, stream](*inputs, o.answers.state, *per_class)
-
+        kernel[(positions if rows else blocks, parts), threads, stream](
+            *inputs, o.answers.state, *per_class
+        )

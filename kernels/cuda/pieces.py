@@ -28,7 +28,9 @@ class Layout:
         behind = [size for size in logits.shape[self._axis + 1 :] if size > 1]
         before = [size for size in logits.shape[: self._axis] if size > 1]
         steps = [abs(step) for step in logits.strides]
-        others = [step for at, step in enumerate(steps) if at != self._axis and logits.shape[at] > 1]
+        others = [
+            step for at, step in enumerate(steps) if at != self._axis and logits.shape[at] > 1
+        ]
         # Classes that come last by the shape but lie furthest apart are gathered as they lie.
         self._turned = bool(before) and not behind and steps[self._axis] > max(others, default=0)
         self.rows = not behind and not self._turned

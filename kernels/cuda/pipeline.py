@@ -100,7 +100,7 @@ class _Piece:
         self._count = parts["logits"].size // call.problem.classes
         buffers.rewind()
         self._tensors = {
-            name: buffers.take(tensor.dtype, tensor.count * self._count)
+            name: buffers.take(tensor.dtype, tensor.each * self._count)
             for name, tensor in call.wanted.tensors.items()
         }
         self._status = buffers.take(np.int64, STATUS)
@@ -120,9 +120,7 @@ class _Piece:
         pinned[:] = NOWHERE, 0
         device.copy_to_device(pinned, stream)
         operands = self._operands()
-        launch(
-            wanted.kind, call.layout.rows, wanted.segments, problem.normalised, operands, stream
-        )
+        launch(wanted.kind, call.layout.rows, wanted.segments, problem.normalised, operands, stream)
         for name in wanted.outputs:
             device, pinned = self._tensors[name]
             device.copy_to_host(pinned, stream)
@@ -201,8 +199,10 @@ def in_steps(
 
 def _parts(call: _Call, most: int) -> Iterator[tuple[int, dict[str, Array]]]:
     """``(first position, sub-arrays by name)`` for each piece of at most ``most`` positions."""
-    whole = {"logits": call.problem.logits, "soft": call.problem.soft, **call.arrays}
-    names = [name for name in ("logits", "soft", *PER_CLASS) if whole.get(name) is not None]
+    whole = {"logits": call.problem.logits, **call.arrays}
+    if call.problem.soft is not None:
+        whole["soft"] = call.problem.soft
+    names = [name for name in ("logits", "soft", *PER_CLASS) if name in whole]
     first = 0
     cuts = (call.layout.cut(whole[name], most) for name in names)
     for parts in zip(*cuts, strict=True):

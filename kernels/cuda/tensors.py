@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
+from kernels.cpu.arguments import View
 from kernels.cpu.launch import PER_POSITION
 from kernels.cpu.views import PER_CLASS, options_of
-from kernels.cpu.arguments import View
 from kernels.cuda.arguments import Answers, Labels, Reals, Rule
 from kernels.cuda.kinds import Kind, segments_of
 from kernels.cuda.launch import Operands
@@ -29,13 +29,13 @@ RESIDENT = ("losses", "weights")
 
 
 class Tensor(NamedTuple):
-    """``count`` elements a position."""
+    """``each`` elements a position."""
 
     dtype: Any
-    count: int = 1
+    each: int = 1
 
     def bytes(self, positions: int) -> int:
-        return rounded(np.dtype(self.dtype).itemsize * self.count * positions)
+        return rounded(np.dtype(self.dtype).itemsize * self.each * positions)
 
 
 class Wanted(NamedTuple):

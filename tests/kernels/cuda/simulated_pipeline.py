@@ -189,9 +189,7 @@ def test_an_accumulator_has_the_bits_of_one_call() -> None:
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (3, 70), (2, 7, 3)], ids=str)
-def test_what_lies_on_the_device_is_not_copied(
-    shape: tuple[int, ...], dtype: dtypes.DType
-) -> None:
+def test_what_lies_on_the_device_is_not_copied(shape: tuple[int, ...], dtype: dtypes.DType) -> None:
     """As ``benchmarks/cuda`` measures it: the same launches, and the same bits."""
     logits, _, _ = zoo.example(shape, 1, dtype, "plain")
     labels = np.random.default_rng(0).integers(0, shape[1], (shape[0], *shape[2:]))

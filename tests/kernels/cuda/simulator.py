@@ -25,8 +25,15 @@ SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 12
 LARGEST = 1600 if SAMPLE == 1 else 800
 # Files of which all cases are run.
 WHOLE = ("test_worked_example", "test_torch_facts", "test_edges", "simulated_pipeline")
-SAMPLED = ("test_options", "test_outputs", "test_gradient", "test_labels", "test_layouts")
-SAMPLED += ("test_improvements", "test_shards")
+SAMPLED = (
+    "test_options",
+    "test_outputs",
+    "test_gradient",
+    "test_labels",
+    "test_layouts",
+    "test_improvements",
+    "test_shards",
+)
 # Tests of these files that are left out, by their names' beginnings, and why.
 LEFT_OUT = {
     "test_any_number_of_threads": "it is of the CPU's threads",
@@ -34,20 +41,21 @@ LEFT_OUT = {
     "test_nothing_outside_an_array_is_touched": "the simulator's loads check each index themselves",
     "test_guard_pages_bite": "the simulator's loads check each index themselves",
     "test_three_routes_agree_in_four_dimensions": "786,432 logits would take a minute",
-    "test_a_position_knows_nothing": "its wholes are too large; simulated_pipeline has smaller ones",
-    "test_a_pixel_knows_nothing": "its wholes are too large; simulated_pipeline has smaller ones",
+    "test_a_position_knows_nothing": "too large; simulated_pipeline has smaller ones",
+    "test_a_pixel_knows_nothing": "too large; simulated_pipeline has smaller ones",
     "test_half_precision_is_computed": "131,072 classes would take a minute",
 }
 # Files that are left out whole, and why.
 NOT_RUN = {
-    "test_accumulate": "its wholes are too large; simulated_pipeline has smaller ones",
+    "test_accumulate": "too large; simulated_pipeline has smaller ones",
     "test_adversarial": "rows of 5,000 to 300,000 classes",
     "test_again": "it is of plans that only the CPU keeps",
     "test_error_budget": "rows of up to 32,769 classes",
     "test_properties": "hundreds of random calls a test",
-    "test_repeatable": "its wholes are too large; simulated_pipeline has smaller ones",
+    "test_repeatable": "too large; simulated_pipeline has smaller ones",
+    "test_devices": "it starts processes of its own",
     "test_simd": "it is of the CPU's registers",
-    "test_steps": "its wholes are too large; simulated_pipeline has smaller ones",
+    "test_steps": "too large; simulated_pipeline has smaller ones",
 }
 # Kernels without a barrier: one thread of Python is all of a block's, one after another.
 ALONE = {"sum_planes", "merge_segments", "write_per_class", "take_log_probs", "sum_blocks"}
@@ -80,8 +88,8 @@ def _is_run(item: pytest.Item) -> bool:
 def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def on_device(*arguments: Any, **options: Any) -> Any:
-        logits = arguments[0] if arguments else options.get("logits", options.get("log_probs"))
-        small = np.size(logits) <= LARGEST
+        logits: Any = arguments[0] if arguments else options.get("logits", 0)
+        small = bool(np.size(logits) <= LARGEST)
         _calls[0] += small
         return function(*arguments, **{"device": "cuda" if small else "cpu"} | options)
 
