@@ -7,6 +7,10 @@ Logits are float32, float64, float16 or bfloat16 (an ``ml_dtypes.bfloat16`` arra
 uint16 with ``logits_dtype="bfloat16"``; float16 bits likewise), of shape (C), (N, C) or
 (N, C, d1, ..., dK), or with the classes on any ``class_axis``. Results are float32, or float64
 for float64 logits, however narrow the logits are.
+
+With ``device="cuda"`` all is computed on the GPU (extra ``cuda``), from and to the same arrays;
+"auto" is that where there is one, and the processor elsewhere. These may raise
+``DeviceUnavailable`` and ``DeviceOutOfMemory``.
 """
 
 from __future__ import annotations
@@ -17,12 +21,14 @@ from typing import Any
 from kernels import again, steps
 from kernels.accumulate import LossAccumulator
 from kernels.answer import OUTPUTS, answer
-from kernels.errors import InvalidInput
+from kernels.errors import DeviceOutOfMemory, DeviceUnavailable, InvalidInput
 from kernels.problem import Array, check
 from kernels.shards import class_shard, merge_class_shards
 
 __all__ = [
     "OUTPUTS",
+    "DeviceOutOfMemory",
+    "DeviceUnavailable",
     "InvalidInput",
     "LossAccumulator",
     "class_shard",
@@ -51,6 +57,7 @@ def cross_entropy(
     sample_weight: Any = None,
     empty: str = "nan",
     outputs: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> Any:
     """The cross-entropy between logits and labels, as ``torch.nn.functional.cross_entropy``.
 
@@ -78,6 +85,7 @@ def cross_entropy(
         "softcap": softcap,
         "z_loss": z_loss,
         "empty": empty,
+        "device": device,
     }
     if outputs is None and weight is None and sample_weight is None:
         known = again.answers(logits, labels, ("loss",), options)
@@ -99,6 +107,7 @@ def nll_loss(
     sample_weight: Any = None,
     empty: str = "nan",
     outputs: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> Any:
     """``cross_entropy`` of log-probabilities, as ``torch.nn.functional.nll_loss``.
 
@@ -116,6 +125,7 @@ def nll_loss(
         reduction=reduction,
         sample_weight=sample_weight,
         empty=empty,
+        device=device,
     )
     return answer(problem, outputs)
 
@@ -127,6 +137,7 @@ def log_softmax(
     logits_dtype: str | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
+    device: str = "cpu",
 ) -> Array:
     """The logarithm of the softmax over the class axis, of the logits' shape."""
     work = steps.log_softmax(
@@ -135,6 +146,7 @@ def log_softmax(
         logits_dtype=logits_dtype,
         temperature=temperature,
         softcap=softcap,
+        device=device,
     )
     return work.run()["log_probs"]
 
@@ -146,6 +158,7 @@ def softmax(
     logits_dtype: str | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
+    device: str = "cpu",
 ) -> Array:
     """The softmax over the class axis, of the logits' shape."""
     work = steps.softmax(
@@ -154,5 +167,6 @@ def softmax(
         logits_dtype=logits_dtype,
         temperature=temperature,
         softcap=softcap,
+        device=device,
     )
     return work.run()["probs"]

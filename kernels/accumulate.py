@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from kernels.answer import impossible_label, mean, narrowed
-from kernels.cpu.launch import ImpossibleLabel, compute
+from kernels.cpu.launch import ImpossibleLabel
+from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.problem import EMPTY, Array, check
 from kernels.reduce import BLOCK, add_blocks, sum_all_blocks

@@ -69,6 +69,8 @@ def answers(
         return None
     if not 0 < logits.size <= LARGEST or not logits.flags.c_contiguous:
         return None
+    if options.get("device", "cpu") != "cpu":
+        return None
     names, values = tuple(outputs), tuple(options.values())
     # 1.0 is equal to 1, but no index.
     kinds = tuple(map(type, values))

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cpu.launch import ImpossibleLabel, finish, in_steps
+from kernels.cpu.launch import ImpossibleLabel, finish
 from kernels.cpu.views import PER_CLASS
+from kernels.devices import in_steps
 from kernels.errors import InvalidInput
 from kernels.problem import Array, Problem
 from kernels.reduce import add_blocks

@@ -1,4 +1,4 @@
-"""What a kernel door may raise: one class, whose fault is always the caller's."""
+"""What a kernel door may raise: ``InvalidInput``, the caller's fault; the rest is the device's."""
 
 from __future__ import annotations
 
@@ -18,3 +18,11 @@ class InvalidInput(ValueError):
         self.message = message
         self.field = field
         self.position = position
+
+
+class DeviceUnavailable(RuntimeError):
+    """CUDA was asked for, and there is no usable GPU, driver or ``numba-cuda``: the text says."""
+
+
+class DeviceOutOfMemory(RuntimeError):
+    """The device, or the budget of its memory, has too little left; nothing is held any more."""

@@ -19,6 +19,7 @@ from kernels.scalars import integer, named, number
 Array = np.ndarray[Any, Any]
 REDUCTIONS = ("none", "mean", "sum")
 EMPTY = ("nan", "zero", "error")
+DEVICES = ("cpu", "cuda", "auto")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Problem:
     ``logits`` and ``soft`` are views of ``DType.load``; ``labels`` is one-dimensional, or None
     where ``soft`` holds class probabilities, or there are no labels at all. ``weight`` is float64
     or None, and so is ``sample_weight``, which is one-dimensional. ``normalised``: the logits are
-    log-probabilities.
+    log-probabilities. ``device``: one of DEVICES.
     """
 
     logits: Array
@@ -46,6 +47,7 @@ class Problem:
     softcap: float | None = None
     z_loss: float = 0.0
     sample_weight: Array | None = None
+    device: str = "cpu"
 
     @property
     def classes(self) -> int:
@@ -193,6 +195,7 @@ def unlabelled(
     logits_dtype: str | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
+    device: str = "cpu",
 ) -> Problem:
     """The problem of logits alone, as log-softmax poses it, or ``InvalidInput``."""
     array, dtype = floats("logits", logits, logits_dtype)
@@ -210,6 +213,7 @@ def unlabelled(
         normalised=False,
         temperature=number("temperature", temperature),
         softcap=None if softcap is None else number("softcap", softcap),
+        device=named("device", device, DEVICES),
     )
 
 
@@ -229,6 +233,7 @@ def check(
     z_loss: float = 0.0,
     sample_weight: Any = None,
     empty: str = "nan",
+    device: str = "cpu",
 ) -> Problem:
     """The problem that the arguments pose, or ``InvalidInput`` that says why they pose none."""
     name = "log_probs" if normalised else "logits"
@@ -268,4 +273,5 @@ def check(
         None if softcap is None else number("softcap", softcap),
         number("z_loss", z_loss),
         None if samples is None else samples.reshape(-1),
+        named("device", device, DEVICES),
     )

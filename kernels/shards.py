@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cpu.launch import compute
+from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.problem import Array, unlabelled, widened
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from kernels import again
 from kernels.answer import answer_in_steps, wanted
-from kernels.cpu.launch import STEP, finish, in_steps, quick, result_bytes
+from kernels.cpu.launch import STEP, finish, result_bytes
+from kernels.devices import in_steps, quick
 from kernels.problem import Array, Problem, check, unlabelled
 
 

@@ -21,7 +21,7 @@ PIN = re.compile(r"^(?P<name>[a-z0-9-]+)==(?P<version>\S+)", re.MULTILINE)
 
 OURS = {"kernels", "service", "benchmarks", "tests"}
 # A dependency's own base, of which it takes one version and no other: not ours to choose.
-INHERITED = {"llvmlite", "starlette"}
+INHERITED = {"llvmlite", "starlette", "cuda"}
 
 
 def pins(lock: str) -> dict[str, str]:

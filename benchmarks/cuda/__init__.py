@@ -1,0 +1,1 @@
+"""The CUDA kernels: compiled without a GPU (``table``), and measured on one (``main``)."""

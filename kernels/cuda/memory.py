@@ -1,0 +1,163 @@
+"""Memory of the device, leased against a budget, and pinned memory to copy from and to.
+
+What a finished call had is kept for the next one, up to ``_KEPT`` sets of buffers: to pin a buffer
+takes milliseconds, and to free device memory waits for all that runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numba.cuda.cudadrv.driver import CudaAPIError
+
+from kernels.errors import DeviceOutOfMemory
+from kernels.problem import Array
+
+# Tensors start on multiples of this many bytes: what a transaction reads is never cut in two.
+ALIGNMENT = 256
+# Of what is free on the device when it is first asked; the rest is for others, and fragmentation.
+SHARE = 0.8
+_KEPT = 4
+_MOST = 2**50  # the simulator has infinitely many
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+
+
+class Budget:
+    """Bytes of device memory that calls may hold at once, those kept for the next included."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.leased = 0
+        self._idle: list[Buffers] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def lease(self, size: int) -> Iterator[Buffers]:
+        """Buffers of at least ``size`` bytes, on the device and pinned.
+
+        Raises ``DeviceOutOfMemory`` where the budget or the device has no more; what this call
+        held is free again then.
+        """
+        buffers = self._take(size)
+        try:
+            yield buffers
+        finally:
+            with self._lock:
+                self._idle.append(buffers)
+                while len(self._idle) > _KEPT:
+                    self.leased -= self._idle.pop(0).size
+
+    def free(self) -> int:
+        """Bytes that a lease may still be of."""
+        with self._lock:
+            return self.total - self.leased + sum(buffers.size for buffers in self._idle)
+
+    def drop(self) -> None:
+        """Frees what no call holds."""
+        with self._lock:
+            while self._idle:
+                self.leased -= self._idle.pop().size
+
+    def _take(self, size: int) -> Buffers:
+        with self._lock:
+            fitting = [buffers for buffers in self._idle if buffers.size >= size]
+            if fitting:
+                best = min(fitting, key=lambda buffers: buffers.size)
+                self._idle.remove(best)
+                return best
+        with self._lock:
+            while self._idle and self.leased + size > self.total:
+                self.leased -= self._idle.pop(0).size
+            if self.leased + size > self.total:
+                raise DeviceOutOfMemory(
+                    f"{size} bytes of device memory do not fit beside the {self.leased} of "
+                    f"{self.total} that are in use"
+                )
+            self.leased += size
+        try:
+            return Buffers(size)
+        except BaseException:
+            with self._lock:
+                self.leased -= size
+            self.drop()
+            raise
+
+
+class Buffers:
+    """A run of device memory and one of pinned memory, dealt out from their starts on."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        with _out_of_memory(size):
+            self._device = _on_device(size)
+            self._pinned = _pinned(size)
+        self.stream = cuda.stream()
+        self._used = 0
+
+    def rewind(self) -> None:
+        """Makes all of it available again."""
+        self._used = 0
+
+    def take(self, dtype: Any, count: int) -> tuple[Any, Array]:
+        """``count`` elements on the device, and as many pinned ones."""
+        dtype = np.dtype(dtype)
+        start, stop = self._used, self._used + count * dtype.itemsize
+        assert stop <= self.size, "the caller counts what it takes"
+        self._used = rounded(stop)
+        return self._device[start:stop].view(dtype), self._pinned[start:stop].view(dtype)
+
+
+def rounded(size: int) -> int:
+    """``size`` bytes, to the next tensor's start."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _on_device(size: int) -> Any:
+    return cuda.device_array(size, np.uint8)
+
+
+def _pinned(size: int) -> Array:
+    memory: Array = cuda.pinned_array(size, np.uint8)
+    return memory
+
+
+@contextlib.contextmanager
+def _out_of_memory(size: int) -> Iterator[None]:
+    try:
+        yield
+    except CudaAPIError as error:
+        if error.code != _OUT_OF_MEMORY:
+            raise
+        raise DeviceOutOfMemory(f"the device has no {size} bytes left") from error
+
+
+_budget: Budget | None = None
+_budget_lock = threading.Lock()
+
+
+def budget(measure: Callable[[], int] | None = None) -> Budget:
+    """The process's budget: ``SHARE`` of what ``measure`` says is free, or of the device's free
+    memory.
+    """
+    global _budget
+    with _budget_lock:
+        if _budget is None:
+            _budget = Budget(int((measure or _free_on_device)() * SHARE))
+        return _budget
+
+
+def set_budget(total: int) -> None:
+    """Makes ``total`` bytes the process's budget; calls that run keep to the old one."""
+    global _budget
+    with _budget_lock:
+        _budget = Budget(total)
+
+
+def _free_on_device() -> int:
+    free = cuda.current_context().get_memory_info()[0]
+    return int(min(free, _MOST))

@@ -1,0 +1,247 @@
+"""A problem's way through the device: two sets of buffers, each with its stream, take turns.
+
+While one piece is computed the next one is copied. Losses and weights of all positions stay on the
+device, where they are added in blocks at last; everything else comes and goes with its piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+
+from kernels import reduce
+from kernels.cpu.arguments import View
+from kernels.cpu.launch import STEP, Computed, ImpossibleLabel
+from kernels.cpu.views import PER_CLASS
+from kernels.cuda.kinds import TABLE
+from kernels.cuda.launch import Operands, launch
+from kernels.cuda.memory import Budget, Buffers, budget, rounded
+from kernels.cuda.pieces import Layout, reach
+from kernels.cuda.simple import blocks_kernel
+from kernels.cuda.tensors import (
+    NOWHERE,
+    RESIDENT,
+    STATUS,
+    Nothing,
+    Wanted,
+    operands_of,
+    rule_of,
+    wanted_of,
+)
+from kernels.errors import DeviceOutOfMemory
+from kernels.problem import Array, Problem
+
+# Two: while one is computed the other one is copied.
+_TURNS = 2
+
+
+class _Call:
+    """One problem, with what its pieces share: its constants, and what stays on the device."""
+
+    def __init__(
+        self, problem: Problem, names: tuple[str, ...], upstream: float, resident: Buffers
+    ) -> None:
+        self.problem, self.layout = problem, Layout(problem)
+        self.wanted = wanted_of(problem, names, self.layout.rows)
+        self._resident = resident
+        self.nothing = Nothing()
+        resident.rewind()
+        self.losses, self.loss_values = resident.take(np.float64, problem.positions)
+        self.weights, self.weight_values = resident.take(np.float64, problem.positions)
+        self.rule = rule_of(problem, names, upstream, self._send)
+        resident.stream.synchronize()
+        self.arrays = {name: self._array(name) for name in self.wanted.outputs}
+
+    def _array(self, name: str) -> Array:
+        dtype = self.wanted.tensors[name].dtype
+        if name in PER_CLASS:
+            return np.empty_like(self.problem.logits, dtype=dtype)
+        return np.empty(self.problem.positions, dtype)
+
+    def _send(self, array: Array) -> Any:
+        if array.size == 0:
+            return self.nothing(array.dtype)
+        device, pinned = self._resident.take(array.dtype, array.size)
+        pinned[:] = array
+        device.copy_to_device(pinned, self._resident.stream)
+        return device
+
+    def block_sums(self) -> Array:
+        """The block sums of all losses and weights, once all pieces are through."""
+        blocks = -(-self.problem.positions // reduce.BLOCK)
+        device, pinned = self._resident.take(np.float64, 2 * blocks)
+        stream, threads = self._resident.stream, TABLE.threads
+        kernel = blocks_kernel()[-(-blocks // threads), threads, stream]
+        kernel(self.losses, self.weights, device.reshape(blocks, 2))
+        device.copy_to_host(pinned, stream)
+        stream.synchronize()
+        return pinned.reshape(blocks, 2).copy()
+
+    def kept(self, name: str) -> Array:
+        """The losses or weights of all positions."""
+        device, pinned = {
+            "losses": (self.losses, self.loss_values),
+            "weights": (self.weights, self.weight_values),
+        }[name]
+        device.copy_to_host(pinned, self._resident.stream)
+        self._resident.stream.synchronize()
+        return pinned.copy()
+
+
+class _Piece:
+    """Some positions from ``first`` on, in the buffers that it was given."""
+
+    def __init__(self, call: _Call, first: int, parts: dict[str, Array], buffers: Buffers) -> None:
+        self._call, self._first, self._parts, self._buffers = call, first, parts, buffers
+        self._count = parts["logits"].size // call.problem.classes
+        buffers.rewind()
+        self._tensors = {
+            name: buffers.take(tensor.dtype, tensor.each * self._count)
+            for name, tensor in call.wanted.tensors.items()
+        }
+        self._status = buffers.take(np.int64, STATUS)
+
+    def queue(self) -> None:
+        """Copies the piece to the device, launches its kernels, and copies what they answer."""
+        call, first, stop = self._call, self._first, self._first + self._count
+        problem, stream, wanted = call.problem, self._buffers.stream, call.wanted
+        for name in ("logits", "soft"):
+            if name in self._tensors:
+                self._send(name, self._parts[name])
+        if problem.labels is not None:
+            self._send("labels", problem.labels[first:stop])
+        if problem.sample_weight is not None:
+            self._send("samples", problem.sample_weight[first:stop])
+        device, pinned = self._status
+        pinned[:] = NOWHERE, 0
+        device.copy_to_device(pinned, stream)
+        operands = self._operands()
+        launch(wanted.kind, call.layout.rows, wanted.segments, problem.normalised, operands, stream)
+        for name in wanted.outputs:
+            device, pinned = self._tensors[name]
+            device.copy_to_host(pinned, stream)
+        device, pinned = self._status
+        device.copy_to_host(pinned, stream)
+
+    def collect(self) -> None:
+        """Waits for the piece, and gives its answers. Raises ``ImpossibleLabel``."""
+        self._buffers.stream.synchronize()
+        wrong = int(self._status[1][0])
+        if wrong != NOWHERE:
+            raise ImpossibleLabel(self._first + wrong)
+        for name in self._call.wanted.outputs:
+            pinned = self._tensors[name][1]
+            if name in PER_CLASS:
+                part = self._parts[name]
+                part[...] = pinned.reshape(part.shape)
+            else:
+                self._call.arrays[name][self._first : self._first + self._count] = pinned
+
+    def _send(self, name: str, values: Array) -> None:
+        device, pinned = self._tensors[name]
+        np.copyto(pinned.reshape(values.shape), values, casting="unsafe")
+        device.copy_to_device(pinned, self._buffers.stream)
+
+    def _operands(self) -> Operands:
+        call, stop = self._call, self._first + self._count
+        own = {name: device for name, (device, _) in self._tensors.items()}
+        own["losses"] = call.losses[self._first : stop]
+        own["weights"] = call.weights[self._first : stop]
+        own["status"] = self._status[0]
+
+        def view(name: str, data: Any) -> View:
+            return call.layout.view(data, self._parts.get(name, self._parts["logits"]))
+
+        return operands_of(call.problem, call.rule, own, call.nothing, view)
+
+
+def in_steps(
+    problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
+) -> Generator[int, None, Computed]:
+    """``cpu.launch.in_steps`` on the device, a step a piece of ``step`` bytes (STEP, if None).
+
+    Raises ``ImpossibleLabel``, and ``DeviceOutOfMemory`` where not one position fits.
+    """
+    if problem.logits.size == 0:
+        yield 0
+        return _of_nothing(problem, wanted)
+    memory = budget()
+    with contextlib.ExitStack() as leases:
+        resident = leases.enter_context(memory.lease(_resident_bytes(problem)))
+        call = _Call(problem, wanted, upstream, resident)
+        most, turns = _fitting(memory, call.wanted, problem, step or STEP)
+        queue = [leases.enter_context(memory.lease(call.wanted.bytes(most))) for _ in range(turns)]
+        running: list[_Piece] = []
+        try:
+            if not call.layout.in_order:
+                yield problem.logits.nbytes
+            for first, parts in _parts(call, most):
+                if call.layout.in_order:
+                    yield reach(problem.logits, parts["logits"])
+                if len(running) == turns:
+                    running.pop(0).collect()
+                    queue.append(queue.pop(0))
+                piece = _Piece(call, first, parts, queue[len(running)])
+                running.append(piece)
+                piece.queue()
+            for piece in running:
+                piece.collect()
+        finally:
+            for buffers in queue:
+                buffers.stream.synchronize()
+        arrays = {**call.arrays, **{name: call.kept(name) for name in RESIDENT if name in wanted}}
+        return call.block_sums(), arrays
+
+
+def _parts(call: _Call, most: int) -> Iterator[tuple[int, dict[str, Array]]]:
+    """``(first position, sub-arrays by name)`` for each piece of at most ``most`` positions."""
+    whole = {"logits": call.problem.logits, **call.arrays}
+    if call.problem.soft is not None:
+        whole["soft"] = call.problem.soft
+    names = [name for name in ("logits", "soft", *PER_CLASS) if name in whole]
+    first = 0
+    cuts = (call.layout.cut(whole[name], most) for name in names)
+    for parts in zip(*cuts, strict=True):
+        yield first, dict(zip(names, parts, strict=True))
+        first += parts[0].size // call.problem.classes
+
+
+def _resident_bytes(problem: Problem) -> int:
+    """Losses, weights and their block sums; class weights in two types."""
+    positions = rounded(8 * problem.positions)
+    blocks = rounded(16 * -(-problem.positions // reduce.BLOCK))
+    return 2 * positions + blocks + 2 * rounded(8 * problem.classes)
+
+
+def _fitting(memory: Budget, wanted: Wanted, problem: Problem, step: int) -> tuple[int, int]:
+    """How many positions a piece is of, and how many pieces there are on the device at once."""
+    row = problem.classes * problem.dtype.size
+    most = min(problem.positions, max(1, step // row))
+    free = memory.free()
+    turns = 1 if most == problem.positions else _TURNS
+    while most > 1 and turns * wanted.bytes(most) > free:
+        most, turns = math.ceil(most / 2), _TURNS
+    if turns * wanted.bytes(most) > free:
+        turns = 1
+    if wanted.bytes(most) > free:
+        raise DeviceOutOfMemory(
+            f"one position of {problem.classes} classes takes {wanted.bytes(1)} bytes of device "
+            f"memory, and {free} are free"
+        )
+    return most, turns
+
+
+def _of_nothing(problem: Problem, wanted: tuple[str, ...]) -> Computed:
+    call_wanted = wanted_of(problem, wanted, True)
+    arrays = {
+        name: np.empty(
+            problem.logits.shape if name in PER_CLASS else 0, call_wanted.tensors[name].dtype
+        )
+        for name in call_wanted.outputs
+    }
+    arrays |= {name: np.empty(0) for name in RESIDENT if name in wanted}
+    return np.empty((0, 2)), arrays

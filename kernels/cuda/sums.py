@@ -1,0 +1,268 @@
+"""Sums over a position's classes: begun, added to, and merged. In one read of the logits.
+
+With t = x * scale - shift, sum(2**t) needs no exact maximum: the shift, a whole number, follows
+the largest x so far, and moves only when t would exceed ``LIMIT``; rescaling is exact. Each sum is
+a pair, the sum and what rounding left out of it (Knuth's two-sum), so that float32 does.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from kernels.cuda.kinds import Kind, target
+from kernels.dtypes import FLOAT64
+
+# Half an ulp of t, times ln 2, is 1.7e-7 then.
+LIMIT = 4.0
+# Beyond it float32 has no whole numbers to spare; ``careful`` takes such rows.
+LARGEST_SHIFT = 2.0**22
+# Adding and taking it away rounds to a whole number; abs(shift) is at most LARGEST_SHIFT.
+_ROUND_FLOAT32, _ROUND_FLOAT64 = 1.5 * 2**23, 1.5 * 2**52
+NO_CLASS = 2**62
+
+device, exp2, fma = target.device, target.exp2, target.fma
+element = target.element
+
+
+class Sums(NamedTuple):
+    """``total``: of 2**t; ``mass``: of q, the weight of each class in a smoothed loss; ``smooth``:
+    of q * t; ``surprise``: of 2**t * t. ``best``: the largest logit, of class ``best_at``;
+    ``before``: how many classes come before the label.
+    """
+
+    shift: Any
+    total: Any
+    total_rest: Any
+    mass: Any
+    mass_rest: Any
+    smooth: Any
+    smooth_rest: Any
+    surprise: Any
+    surprise_rest: Any
+    best: Any
+    best_at: Any
+    before: Any
+
+
+class Functions(NamedTuple):
+    """``start()``, ``add(...)`` and ``merge(sums, other)``; ``logit(x, cap)``. ``add_vector`` is
+    ``add`` for all values of a vector.
+    """
+
+    start: Any
+    add: Any
+    add_vector: Any
+    merge: Any
+    logit: Any
+
+
+@device
+def add_exactly(total: Any, rest: Any, value: Any) -> Any:
+    """``(total, rest)`` and ``value``, with nothing lost but the rest's own rounding."""
+    both = total + value
+    back = both - total
+    return both, rest + ((total - (both - back)) + (value - back))
+
+
+@device
+def pair(total: Any, rest: Any) -> float:
+    """A sum as a float64; an infinite or NaN one has no rest."""
+    wide = float(total)
+    return wide + float(rest) if abs(wide) < math.inf else wide
+
+
+@device
+def beats(value: Any, at: int, other: Any, other_at: int) -> bool:
+    """Whether the class ``at`` is rather the prediction: NaNs first, then the largest, then the
+    first of equals.
+    """
+    if math.isnan(value) or math.isnan(other):
+        return math.isnan(value) and (not math.isnan(other) or at < other_at)
+    return value > other or (value == other and at < other_at)
+
+
+@lru_cache
+def functions(kind: Kind) -> Functions:
+    """The ``Functions`` for ``kind``; what it does not sum stays 0, and costs nothing."""
+    logit = _logit(kind)
+    add = _add(kind, logit, _raised(kind))
+    halved = kind.dtype.size == 2 and (kind.smooth or kind.more)
+    add_vector = _by_halves(add) if halved else add
+    return Functions(_start(kind), add, add_vector, _merge(kind), logit)
+
+
+def _two_to(kind: Kind) -> Any:
+    return target.two_to_float64 if kind.dtype is FLOAT64 else target.two_to_float32
+
+
+def _logit(kind: Kind) -> Any:
+    capped = kind.capped
+
+    @device
+    def logit(x: Any, cap: Any) -> Any:
+        return cap * math.tanh(x / cap) if capped else x
+
+    return logit
+
+
+def _start(kind: Kind) -> Any:
+    real = kind.real
+
+    @device
+    def start() -> Any:
+        """The sums of no class."""
+        zero = real(0.0)
+        return Sums(
+            real(-LARGEST_SHIFT), zero, zero, zero, zero, zero, zero, zero, zero,
+            real(-math.inf), NO_CLASS, 0,
+        )  # fmt: skip
+
+    return start
+
+
+def _moved(kind: Kind) -> Any:
+    """``sums`` with a shift that is no smaller: ``move`` is the old one less the new."""
+    two_to, smooth_wanted, more = _two_to(kind), kind.smooth, kind.more
+
+    @device
+    def moved(sums: Any, shift: Any) -> Any:
+        move = sums.shift - shift
+        factor = two_to(move)
+        smooth, smooth_rest = sums.smooth, sums.smooth_rest
+        surprise, surprise_rest = sums.surprise, sums.surprise_rest
+        if smooth_wanted:
+            smooth, smooth_rest = add_exactly(smooth, smooth_rest, move * sums.mass)
+        if more and factor > 0:
+            surprise, surprise_rest = add_exactly(surprise, surprise_rest, move * sums.total)
+        return Sums(
+            shift, sums.total * factor, sums.total_rest * factor, sums.mass, sums.mass_rest,
+            smooth, smooth_rest, surprise * factor, surprise_rest * factor,
+            sums.best, sums.best_at, sums.before,
+        )  # fmt: skip
+
+    return moved
+
+
+def _raised(kind: Kind) -> Any:
+    """``sums`` with a shift that suits ``peak``, the largest exponent of 2 to come."""
+    real, moved = kind.real, _moved(kind)
+    limit, largest = real(LIMIT), real(LARGEST_SHIFT)
+    magic = real(_ROUND_FLOAT64 if kind.dtype is FLOAT64 else _ROUND_FLOAT32)
+
+    @device
+    def raised(sums: Any, peak: Any) -> Any:
+        if not peak > sums.shift + limit:
+            return sums
+        return moved(sums, (min(peak, largest) + magic) - magic)
+
+    return raised
+
+
+def _add(kind: Kind, logit: Any, raised: Any) -> Any:
+    real, more, smooth_wanted, soft_wanted = kind.real, kind.more, kind.smooth, kind.soft
+
+    @device
+    def add(
+        sums: Any, values: Any, count: int, c: int, y: int, own: Any, rule: Any, soft: Any,
+        soft_at: int,
+    ) -> Any:  # fmt: skip
+        """``sums`` and the first ``count`` of ``values``, of classes ``c`` on, 1 at least.
+
+        ``own`` is the logit of the label ``y``; probabilities start at ``soft_at``.
+        """
+        zero, scale, cap = real(0.0), rule.reals.scale, rule.reals.cap
+        largest = values[0]
+        for k in range(1, len(values)):
+            if k < count:
+                largest = max(largest, values[k])
+        sums = raised(sums, logit(largest, cap) * scale)
+        minus = -sums.shift
+        part, mass, smooth, surprise = zero, zero, zero, zero
+        best, best_at, before = sums.best, sums.best_at, sums.before
+        for k in range(len(values)):
+            if k < count:
+                value = logit(values[k], cap)
+                t = fma(value, scale, minus)
+                power = exp2(t)
+                part += power
+                if more:
+                    if power > zero:
+                        surprise = fma(power, t, surprise)
+                    if value > best:
+                        best, best_at = value, c + k
+                    if value > own or (value == own and c + k < y):
+                        before += 1
+                if smooth_wanted:
+                    share = real(1.0)
+                    if soft_wanted:
+                        p = element(soft.data, soft_at + k * soft.class_stride)
+                        share = fma(p, rule.reals.keep, rule.reals.spread)
+                    q = share * rule.lane_weight[c + k]
+                    mass += q
+                    if share != zero:
+                        smooth = fma(q, t, smooth)
+        total, total_rest = add_exactly(sums.total, sums.total_rest, part)
+        masses, mass_rest = sums.mass, sums.mass_rest
+        smooths, smooth_rest = sums.smooth, sums.smooth_rest
+        surprises, surprise_rest = sums.surprise, sums.surprise_rest
+        if smooth_wanted:
+            masses, mass_rest = add_exactly(masses, mass_rest, mass)
+            smooths, smooth_rest = add_exactly(smooths, smooth_rest, smooth)
+        if more:
+            surprises, surprise_rest = add_exactly(surprises, surprise_rest, surprise)
+        return Sums(
+            sums.shift, total, total_rest, masses, mass_rest, smooths, smooth_rest,
+            surprises, surprise_rest, best, best_at, before,
+        )  # fmt: skip
+
+    return add
+
+
+def _by_halves(add: Any) -> Any:
+    """``add``, four values at a time: the compiler does not unroll all that for eight, and a loop
+    over a tuple would put it in local memory.
+    """
+
+    @device
+    def add_halves(
+        sums: Any, values: Any, count: int, c: int, y: int, own: Any, rule: Any, soft: Any,
+        soft_at: int,
+    ) -> Any:  # fmt: skip
+        sums = add(sums, values[:4], count, c, y, own, rule, soft, soft_at)
+        if count > 4:
+            at = soft_at + 4 * soft.class_stride
+            sums = add(sums, values[4:], count - 4, c + 4, y, own, rule, soft, at)
+        return sums
+
+    return add_halves
+
+
+def _merge(kind: Kind) -> Any:
+    moved, more, smooth_wanted = _moved(kind), kind.more, kind.smooth
+
+    @device
+    def merge(sums: Any, other: Any) -> Any:
+        """The sums of both, whichever comes first."""
+        shift = max(sums.shift, other.shift)
+        a, b = moved(sums, shift), moved(other, shift)
+        total, total_rest = add_exactly(a.total, a.total_rest + b.total_rest, b.total)
+        mass, mass_rest, smooth, smooth_rest = a.mass, a.mass_rest, a.smooth, a.smooth_rest
+        surprise, surprise_rest = a.surprise, a.surprise_rest
+        best, best_at, before = a.best, a.best_at, a.before
+        if smooth_wanted:
+            mass, mass_rest = add_exactly(mass, mass_rest + b.mass_rest, b.mass)
+            smooth, smooth_rest = add_exactly(smooth, smooth_rest + b.smooth_rest, b.smooth)
+        if more:
+            rests = surprise_rest + b.surprise_rest
+            surprise, surprise_rest = add_exactly(surprise, rests, b.surprise)
+            if beats(b.best, b.best_at, best, best_at):
+                best, best_at = b.best, b.best_at
+            before += b.before
+        return Sums(
+            shift, total, total_rest, mass, mass_rest, smooth, smooth_rest,
+            surprise, surprise_rest, best, best_at, before,
+        )  # fmt: skip
+
+    return merge

@@ -1,0 +1,84 @@
+"""Which target computes a problem: the processor, or a GPU.
+
+``kernels.cuda`` is imported when a GPU is asked for, and not before: it takes a second, and its
+packages are an extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from kernels.cpu import launch
+from kernels.cpu.launch import Computed, finish
+from kernels.errors import DeviceUnavailable
+from kernels.problem import Problem
+
+
+def target(device: str) -> str:
+    """The target, "cpu" or "cuda", for one of ``problem.DEVICES``; "auto" is "cuda" if that can be.
+
+    Raises ``DeviceUnavailable`` where "cuda" cannot be.
+    """
+    if device == "cpu":
+        return "cpu"
+    why = why_no_gpu()
+    if why is None:
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise DeviceUnavailable(why)
+
+
+@lru_cache
+def why_no_gpu() -> str | None:
+    """What keeps this process from using a GPU, or None; found out once."""
+    if find_spec("numba_cuda") is None:
+        return 'device="cuda" needs the package numba-cuda: pip install "lossd[cuda]"'
+    try:
+        from numba import cuda
+
+        if cuda.is_available():
+            return None
+        return f'device="cuda" needs an NVIDIA GPU and its driver: {_driver_error(cuda)}'
+    except Exception as error:  # numba-cuda says by many classes what it misses
+        return f'device="cuda" cannot be used: {_in_one_line(error)}'
+
+
+def _driver_error(cuda: Any) -> str:
+    try:
+        cuda.current_context()
+    except Exception as error:
+        return _in_one_line(error)
+    return "the CUDA toolkit's libraries are missing or too old"
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(" :")
+    return (text or type(error).__name__)[:200]
+
+
+def in_steps(
+    problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
+) -> Generator[int, None, Computed]:
+    """``cpu.launch.in_steps``, or the GPU's, as ``problem.device`` says.
+
+    Raises ``DeviceUnavailable`` and ``DeviceOutOfMemory``, besides what that one raises.
+    """
+    if target(problem.device) == "cpu":
+        return (yield from launch.in_steps(problem, wanted, upstream, step))
+    from kernels.cuda import pipeline
+
+    return (yield from pipeline.in_steps(problem, wanted, upstream, step))
+
+
+def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) -> Computed:
+    """``in_steps`` all at once."""
+    return finish(in_steps(problem, wanted, upstream))
+
+
+def quick(problem: Problem) -> bool:
+    """Whether the problem takes well below a millisecond on this one thread, all compiled."""
+    return problem.device == "cpu" and launch.quick(problem)

@@ -1,0 +1,135 @@
+"""A plugin for pytest: the kernels' tests on Numba's CUDA simulator.
+
+``test_simulated.py`` runs pytest with it in a process of its own, under NUMBA_ENABLE_CUDASIM=1,
+which Numba has to see before it is imported. All calls of the door are for ``device="cuda"`` then,
+and what a test compares them with is the same oracle.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+
+# Of the tests' own cases, every SAMPLE-th; LOSSD_SIMULATE=all runs them all, in some minutes.
+SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 12
+# Elements; each takes some 50 us. What is larger is computed on the CPU, whatever the test.
+LARGEST = 1600 if SAMPLE == 1 else 800
+# Files of which all cases are run.
+WHOLE = ("test_worked_example", "test_torch_facts", "test_edges", "simulated_pipeline")
+SAMPLED = (
+    "test_options",
+    "test_outputs",
+    "test_gradient",
+    "test_labels",
+    "test_layouts",
+    "test_improvements",
+    "test_shards",
+)
+# Tests of these files that are left out, by their names' beginnings, and why.
+LEFT_OUT = {
+    "test_any_number_of_threads": "it is of the CPU's threads",
+    "test_first_of_many_threads": "it is of the CPU's threads",
+    "test_nothing_outside_an_array_is_touched": "the simulator's loads check each index themselves",
+    "test_guard_pages_bite": "the simulator's loads check each index themselves",
+    "test_three_routes_agree_in_four_dimensions": "786,432 logits would take a minute",
+    "test_a_position_knows_nothing": "too large; simulated_pipeline has smaller ones",
+    "test_a_pixel_knows_nothing": "too large; simulated_pipeline has smaller ones",
+    "test_half_precision_is_computed": "131,072 classes would take a minute",
+}
+# Files that are left out whole, and why.
+NOT_RUN = {
+    "test_accumulate": "too large; simulated_pipeline has smaller ones",
+    "test_adversarial": "rows of 5,000 to 300,000 classes",
+    "test_again": "it is of plans that only the CPU keeps",
+    "test_error_budget": "rows of up to 32,769 classes",
+    "test_properties": "hundreds of random calls a test",
+    "test_repeatable": "too large; simulated_pipeline has smaller ones",
+    "test_devices": "it starts processes of its own",
+    "test_simd": "it is of the CPU's registers",
+    "test_steps": "too large; simulated_pipeline has smaller ones",
+}
+# Kernels without a barrier: one thread of Python is all of a block's, one after another.
+ALONE = {"sum_planes", "merge_segments", "write_per_class", "take_log_probs", "sum_blocks"}
+_calls = [0]
+
+
+def pytest_configure() -> None:
+    """Makes the door's functions, and accumulators, compute on the simulated device."""
+    for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax"):
+        setattr(kernels, name, _on_device(getattr(kernels, name)))
+    _quicken()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps what is to be run."""
+    items[:] = [item for item in items if _is_run(item)]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.write_line(f"{_calls[0]} calls on the simulated device")
+
+
+def _is_run(item: pytest.Item) -> bool:
+    if item.name.startswith(tuple(LEFT_OUT)):
+        return False
+    module = item.nodeid.partition(".py")[0].rpartition("/")[2]
+    return module in WHOLE or zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
+
+
+def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def on_device(*arguments: Any, **options: Any) -> Any:
+        logits: Any = arguments[0] if arguments else options.get("logits", 0)
+        small = bool(np.size(logits) <= LARGEST)
+        _calls[0] += small
+        return function(*arguments, **{"device": "cuda" if small else "cpu"} | options)
+
+    return on_device
+
+
+def _quicken() -> None:
+    """Starts as few threads as will do, and has them wait for one another: the simulator polls all
+    threads of a block, which takes it 50 times as long.
+
+    All threads of our kernels reach each barrier, or none does.
+    """
+    from numba.cuda.simulator import kernel as simulator
+
+    def run(self: Any, block: Any, *arguments: Any) -> None:
+        places = list(np.ndindex(*self._block_dim))
+        alone = self._f.__name__ in ALONE
+        barrier = threading.Barrier(1 if alone else len(places))
+
+        def one_by_one() -> None:
+            thread: Any = threading.current_thread()
+            for place in places:
+                thread.threadIdx = simulator.Dim3(*place)
+                once()
+
+        def once() -> None:
+            with np.errstate(all="ignore"):  # on a GPU no operation warns
+                self._f(*arguments)
+
+        threads = [
+            simulator.BlockThread(one_by_one if alone else once, self, block, place, self._debug)
+            for place in (places[:1] if alone else places)
+        ]
+        for thread in threads:
+            thread.syncthreads = barrier.wait
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            if thread.exception:
+                barrier.abort()
+                raise thread.exception[0].with_traceback(thread.exception[1])
+
+    simulator.BlockManager.run = run
