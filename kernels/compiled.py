@@ -33,10 +33,13 @@ INLINED = {"forceinline": True, **_INNER}
 
 
 def _stamp() -> bytes:
-    """A hash of all of this package's sources, and of what else changes the code they make."""
+    """A hash of this package's sources, and of what else changes the code they make.
+
+    Those for CUDA are never in it: no CPU kernel has anything of them.
+    """
     folder = Path(__file__).parent
     digest = hashlib.sha256(f"bounds checked: {config.BOUNDSCHECK}".encode())
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted({*folder.rglob("*.py")} - {*(folder / "cuda").iterdir()}):
         digest.update(path.read_bytes())
     return digest.digest()
 

@@ -56,7 +56,7 @@ def _array(scalar: Any, axes: int = 1) -> Any:
 
 
 def _tuple(cls: Any, *fields: Any) -> Any:
-    return types.NamedTuple(fields, cls)
+    return types.BaseTuple.from_types(fields, cls)
 
 
 def _view(scalar: Any) -> Any:

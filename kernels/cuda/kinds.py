@@ -11,6 +11,8 @@ from numba.cuda.core import config
 from kernels.dtypes import FLOAT64, DType
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
+# A small loss is a few blocks, and Numba would warn of each launch that leaves a GPU idle.
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 target: Any = import_module("kernels.cuda." + ("simulated" if SIMULATED else "hardware"))
 
 

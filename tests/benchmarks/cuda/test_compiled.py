@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from numba import types
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 pytest.importorskip("cuda.bindings.nvjitlink", reason="NVIDIA's compilers are not installed")
 
+from numba.cuda.np.numpy_support import from_dtype
+from numba.cuda.typing.typeof import typeof
+
 from benchmarks.cuda import ptx
 from benchmarks.cuda.compiled import CAPABILITIES, Case, cases, compiled
 from benchmarks.cuda.table import summary
-from kernels import dtypes
+from kernels import OUTPUTS, dtypes
+from kernels.cpu.arguments import View
 from kernels.cuda.kinds import SIMULATED
+from kernels.cuda.tensors import operands_of, rule_of, wanted_of
+from kernels.problem import check
 
 pytestmark = pytest.mark.skipif(SIMULATED, reason="the simulator compiles nothing")
 EVERYTHING = os.environ.get("LOSSD_COMPILE") == "all"
@@ -56,6 +65,44 @@ def test_machine_code(case: Case, capability: tuple[int, int]) -> None:
     if case.name.startswith("rows") and "4 lanes" not in case.name:
         whole = re.compile(r"ld\.global\.nc\.(v4\.\w32|v2\.\w64) ")
         assert any(whole.match(line) for loop in reading for line in loop)
+
+
+class Pretended:
+    """What stands for an array on a device that is not there: it has a type, and no memory."""
+
+    size = 1
+
+    def __init__(self, dtype: Any, axes: int = 1) -> None:
+        self._dtype = dtype
+        self._numba_type_ = types.Array(from_dtype(np.dtype(dtype)), axes, "C")
+
+    def reshape(self, *sizes: int) -> Pretended:
+        return Pretended(self._dtype, len(sizes))
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["loss", "all"])
+@pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)
+def test_what_is_compiled_is_what_is_launched(dtype: dtypes.DType, everything: bool) -> None:
+    logits = np.zeros((2, 9000), dtype.numpy)
+    options: dict[str, Any] = {"softcap": 3.0, "weight": np.ones(9000)} if everything else {}
+    problem = check(logits, logits if everything else np.zeros(2, int), **options)
+    names = [name for name in OUTPUTS if everything and name != "rank"] or ["loss"]
+    wanted = wanted_of(problem, tuple(names), True)
+    own = {name: Pretended(tensor.dtype) for name, tensor in wanted.tensors.items()}
+    own |= {"losses": Pretended("f8"), "weights": Pretended("f8"), "status": Pretended("i8")}
+
+    def nothing(dtype: Any, rows: int = 0) -> Any:
+        return Pretended(dtype, 2 if rows else 1)
+
+    rule = rule_of(problem, tuple(names), 1.0, lambda array: Pretended(array.dtype))
+    told = operands_of(
+        problem, rule, own, cast(Any, nothing), lambda name, data: View(data, *[1] * 6)
+    )
+    launched = tuple(map(typeof, told))
+    (case,) = (
+        case for case in ALL if case[:3] == ("careful", dtype.name, "all" if everything else "loss")
+    )
+    assert launched == case.signature
 
 
 def test_a_row_of_the_table() -> None:
