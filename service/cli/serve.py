@@ -62,6 +62,8 @@ def command(**given: str | bool | None) -> None:
             http=cast(Any, Http(Limits.of(chosen))),  # called as uvicorn calls a class of its own
             ws="none",
             server_header=False,
+            # Nothing here asks who the client is, and anyone nearby could say what they like.
+            proxy_headers=False,
             backlog=BACKLOG,
             limit_concurrency=most_connections(),
             timeout_keep_alive=chosen.keep_alive_seconds,
