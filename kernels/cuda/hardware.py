@@ -30,12 +30,12 @@ def device(function: Function) -> Function:
 team = device
 
 
-def kernel(threads: int) -> Callable[[Function], Any]:
-    """For launching in blocks of at most ``threads``, 512 of which find room on an SM together.
+def kernel(threads: int, resident: int = 512) -> Callable[[Function], Any]:
+    """For launching in blocks of at most ``threads``, ``resident`` of which find room on an SM.
 
-    That leaves each 128 registers; with 64 the kernels for every option and output would spill.
+    512 leave each 128 registers; with 64 the kernels for every option and output would spill.
     """
-    return cuda.jit(launch_bounds=(threads, 512 // threads))
+    return cuda.jit(launch_bounds=(threads, resident // threads))
 
 
 @device

@@ -20,7 +20,7 @@ def device(function: Any) -> Any:
     return function
 
 
-def kernel(threads: int) -> Callable[[Any], Any]:
+def kernel(threads: int, resident: int = 0) -> Callable[[Any], Any]:
     return cuda.jit
 
 

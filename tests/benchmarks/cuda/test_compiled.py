@@ -38,6 +38,7 @@ SUMS = ("rows", "planes")
 def is_held(case: Case, capability: tuple[int, int]) -> bool:
     """All kernels for float32 and one capability; what most requests take for all of them."""
     often = case.name in ("rows, 256 threads each", "planes") and case.options == "loss"
+    often |= case[:3] == ("careful", "float32", "all")  # the largest one
     return EVERYTHING or often or (capability == (9, 0) and case.logits == "float32")
 
 
@@ -52,7 +53,9 @@ HELD = [
 def test_machine_code(case: Case, capability: tuple[int, int]) -> None:
     code = compiled(case, capability)
     assert (code.spilled, code.stack) == (0, 0), "registers are spilled to memory"
-    assert code.occupancy >= (0.6 if case.options == "loss" and case.name in SUMS else 0.25)
+    often = case.options == "loss" and case.name.startswith(SUMS) and case.logits != "float64"
+    least = 0.6 if often else 0.12 if case.name == "careful" else 0.25
+    assert code.occupancy >= least
     loops = ptx.loops(ptx.body(code.ptx))
     reading = [loop for loop in loops if any("ld.global" in line for line in loop)]
     if case.name.startswith(SUMS):
