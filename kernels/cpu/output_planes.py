@@ -10,7 +10,7 @@ from kernels.cpu.arguments import place
 from kernels.cpu.logit import read_first, slope
 from kernels.cpu.output_rows import log_prob_of
 from kernels.cpu.planes import CLASS_BLOCK, accumulate, narrowed
-from kernels.cpu.tile import LOG2, MINUS, OWN, PULL, PUSH, SPARE, TOTAL, VALUE
+from kernels.cpu.tile import LOG2, LOSS, MINUS, OWN, PULL, PUSH, SPARE, TOTAL, VALUE
 from kernels.simd import (
     constant,
     exp2,
@@ -87,7 +87,8 @@ def entropies(
 ) -> None:
     """``output_rows.entropy`` of ``count`` positions, written to ``out``."""
     x, stride, first = logits.data, logits.class_stride, place(logits, position)
-    zero, expected, moved = constant(x, 0.0), scratch[SPARE], scratch[PUSH]
+    # Losses are weighed after all outputs: until then their row is free.
+    zero, expected, moved = constant(x, 0.0), scratch[SPARE], scratch[LOSS]
     for i in range(count):
         moved[i] = scratch[MINUS, at + i] - math.floor(scratch[LOG2, at + i] + 0.5)
     scales, minus = constant(x, options.scale), narrowed(moved, x)

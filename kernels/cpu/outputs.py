@@ -114,11 +114,10 @@ def _careful_outputs(
             value_of = scratch[PUSH, at] * p - scratch[PULL, at] * share
             if c == y:
                 value_of -= scratch[OWN, at]
+            value_of *= exact_slope(value, cap)
             if y < 0 and not soft.data.size:
                 value_of = 0.0
-            gradient.data[gradient_first + c * gradient.class_stride] = value_of * exact_slope(
-                value, cap
-            )
+            gradient.data[gradient_first + c * gradient.class_stride] = value_of
     if results.entropy.size:
         results.entropy[position] = surprise
     if results.rank.size:

@@ -224,3 +224,38 @@ def test_the_loss_is_the_same_beside_its_gradient(dtype: dtypes.DType) -> None:
                 logits, labels, reduction=reduction, outputs=["gradient", "loss"], **options
             )
             assert both["loss"].tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("outputs", [["gradient"], ["gradient", "entropy"], list(kernels.OUTPUTS)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_huge_logits_beside_other_outputs(axis: int, outputs: list[str]) -> None:
+    """Such rows are done last, in float64, from scratch that the other outputs must leave alone."""
+    rows = np.array([[3e38, -3e38, 3e38], [1e30, 0, -1e30], [0, 1, 0]] * 7, np.float32)
+    labels = np.array([0, 2, 1] * 7)
+    logits = rows if axis else np.array(rows.T, order="C")
+    got = kernels.cross_entropy(logits, labels, class_axis=axis, reduction="sum", outputs=outputs)
+    gradient = got["gradient"] if axis else got["gradient"].T
+    p = np.exp(rows[2].astype(np.float64))
+    want = [[-0.5, 0, 0.5], [1, 0, -1], p / p.sum() - [0, 1, 0]] * 7
+    np.testing.assert_allclose(gradient, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_ignored_nans_have_none_beside_other_outputs(axis: int, softcap: float | None) -> None:
+    rows = np.array([[np.nan, 1, 2], [np.inf, 0, 1], [0, 1, 0]] * 7, np.float32)
+    logits = rows if axis else np.array(rows.T, order="C")
+    got = kernels.cross_entropy(
+        logits, np.full(21, -100), class_axis=axis, softcap=softcap, outputs=kernels.OUTPUTS
+    )
+    assert (kernels.cross_entropy(rows, np.full(21, -100), reduction="sum")) == 0
+    empty = kernels.cross_entropy(
+        logits,
+        np.full(21, -100),
+        class_axis=axis,
+        softcap=softcap,
+        reduction="sum",
+        outputs=kernels.OUTPUTS,
+    )
+    assert (empty["gradient"] == 0).all()
+    assert np.isnan(got["loss"])
