@@ -56,6 +56,7 @@ NOT_RUN = {
     "test_shards": "class_shard is computed on the CPU",
     "test_simd": "it is of the CPU's registers",
     "test_steps": "too large; simulated_pipeline has smaller ones",
+    "test_warm": "it is of compiling for the CPU",
 }
 # Kernels without a barrier: one thread of Python is all of a block's, one after another.
 ALONE = {"sum_planes", "merge_segments", "write_per_class", "take_log_probs", "sum_blocks"}
