@@ -80,7 +80,7 @@ class Computation:
         lease, transcode = self._lease, self._service.transcode
         if self._message is None:
             await whole.wait()
-            await lease.grow(await transcode.call(self._decoded_bytes))
+            await lease.grow(await self._decoded_bytes())
             self._message = await transcode.call(self._decoded)
         if self._work is None and self._converted() <= _AT_ONCE:
             self._work = self._checked()
@@ -111,10 +111,14 @@ class Computation:
         del work
         return await running
 
-    def _decoded_bytes(self) -> int:
+    async def _decoded_bytes(self) -> int:
         assert self._incoming is not None
-        most = 2 * self._service.settings.max_decoded_bytes  # some is read twice
-        return min(self._codec.decoded_bytes(self._incoming.memory), most)
+        body, count = self._incoming.memory, self._codec.decoded_bytes
+        if self._codec.counted_at_once(body):
+            needed = count(body)
+        else:
+            needed = await self._service.transcode.call(partial(count, body))
+        return min(needed, 2 * self._service.settings.max_decoded_bytes)  # some is read twice
 
     def _decoded(self) -> Message:
         assert self._incoming is not None

@@ -103,7 +103,8 @@ class Codec:
 
     ``typed``: options are JSON's values; otherwise they are texts.
     ``at_once(body)``: whether decoding takes no longer than about a millisecond.
-    ``decoded_bytes(body)``: at most how many bytes decoding allocates besides the body.
+    ``decoded_bytes(body)``: at most how many bytes decoding allocates besides the body;
+    ``counted_at_once(body)``: whether saying that takes no longer than about a millisecond.
     ``encoded_bytes(arrays)``: at most how many bytes encoding allocates besides the arrays.
     ``ready_at(prefix)``: from the first bytes of a body, where the logits begin, if they are the
     last tensor and ``decode`` can be given the body before they have come; else ``None``.
@@ -117,6 +118,7 @@ class Codec:
     typed: bool = False
     at_once: Callable[[memoryview], bool] = lambda body: False
     decoded_bytes: Callable[[memoryview], int] = lambda body: 0
+    counted_at_once: Callable[[memoryview], bool] = lambda body: False
     encoded_bytes: Callable[[Arrays], int] = _at_most_copied
     ready_at: Callable[[memoryview], int | None] = lambda prefix: None
 

@@ -23,9 +23,8 @@ from service.codecs.json_bits import U64
 from service.codecs.json_float import MOST_DIGITS, narrow, to_float
 from service.codecs.json_lex import number, peek, skip_space, word
 from service.codecs.json_long import long_to_float
-
-# What an element becomes, and so which of the output arrays is filled.
-FLOAT32, FLOAT64, NARROW, INT64 = range(4)
+from service.codecs.json_run import read_plain
+from service.codecs.json_target import FLOAT32, FLOAT64, INT64, NARROW, Outputs, Target
 
 # What the kernel found.
 (
@@ -41,27 +40,6 @@ FLOAT32, FLOAT64, NARROW, INT64 = range(4)
     DEEP,  # more than MAX_RANK brackets
     FULL,  # more elements than the output holds
 ) = range(11)
-
-
-class Target(NamedTuple):
-    """What an element becomes: one of the kinds, and for NARROW its fraction bits and bias.
-
-    A finite number of ``limit`` or more would round to infinity: it is refused.
-    """
-
-    kind: int
-    fraction: int
-    bias: int
-    limit: float
-
-
-class Outputs(NamedTuple):
-    """One contiguous array for each kind; those of other kinds are empty."""
-
-    float32: Any
-    float64: Any
-    narrow: Any
-    int64: Any
 
 
 class Place(NamedTuple):
@@ -145,10 +123,17 @@ def _read_tensor(
                 return NO_ROW, at, depth, 0
             if count == capacity:
                 return FULL, at, depth, count
-            status, at = _store(text, at, target, outputs, count, scratch)
-            if status != DONE:
-                return status, at, depth, 0
-            count += 1
+            before = count
+            if depth > 0 and (target.kind == FLOAT32 or target.kind == NARROW):
+                at, count = read_plain(text, at, target, outputs, count, capacity)
+            if count > before:
+                last += count - before - 1
+                index[depth - 1] = last
+            else:
+                status, at = _store(text, at, target, outputs, count, scratch)
+                if status != DONE:
+                    return status, at, depth, 0
+                count += 1
         while True:
             if depth == 0:
                 return DONE, at, rank, count

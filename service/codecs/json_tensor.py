@@ -14,7 +14,7 @@ import numpy as np
 
 from kernels import dtypes
 from kernels.dtypes import DType
-from service.codecs import json_scan
+from service.codecs import json_scan, json_target
 from service.codecs.base import MAX_RANK, DecodeError, TooLarge, shown
 from service.codecs.json_long import SCRATCH
 
@@ -28,28 +28,28 @@ class Kind(NamedTuple):
     """What a tensor's elements become: the dtype's row, and what the scanner is told."""
 
     row: DType
-    target: json_scan.Target
+    target: json_target.Target
 
 
 def _float(row: DType, kind: int, fraction: int, bias: int) -> Kind:
     # Halfway between the largest number and the next power of two; infinity for float64.
     limit = (2 - 2.0 ** -(fraction + 1)) * 2.0**bias
-    return Kind(row, json_scan.Target(kind, fraction, bias, limit))
+    return Kind(row, json_target.Target(kind, fraction, bias, limit))
 
 
 FLOATS = {
     kind.row.name: kind
     for kind in (
-        _float(dtypes.FLOAT32, json_scan.FLOAT32, 23, 127),
-        _float(dtypes.FLOAT64, json_scan.FLOAT64, 52, 1023),
-        _float(dtypes.FLOAT16, json_scan.NARROW, 10, 15),
-        _float(dtypes.BFLOAT16, json_scan.NARROW, 7, 127),
+        _float(dtypes.FLOAT32, json_target.FLOAT32, 23, 127),
+        _float(dtypes.FLOAT64, json_target.FLOAT64, 52, 1023),
+        _float(dtypes.FLOAT16, json_target.NARROW, 10, 15),
+        _float(dtypes.BFLOAT16, json_target.NARROW, 7, 127),
     )
 }
 DEFAULT = FLOATS[dtypes.FLOAT32.name]
 WIDEST = FLOATS[dtypes.FLOAT64.name]
-INTEGER = Kind(dtypes.INTEGERS[0], json_scan.Target(json_scan.INT64, 0, 0, math.inf))
-_NO_OUTPUTS = json_scan.Outputs(
+INTEGER = Kind(dtypes.INTEGERS[0], json_target.Target(json_target.INT64, 0, 0, math.inf))
+_NO_OUTPUTS = json_target.Outputs(
     *(
         np.empty(0, row.load)
         for row in (dtypes.FLOAT32, dtypes.FLOAT64, dtypes.BFLOAT16, dtypes.INTEGERS[0])
@@ -118,7 +118,7 @@ def read(body: memoryview, start: int, kind: Kind, room: int, end: int | None = 
     place = json_scan.Place(np.zeros(MAX_RANK, np.int64), np.zeros(MAX_RANK, np.int64))
     scratch = np.empty(SCRATCH, np.uint64)
     status, at, length, number = json_scan.compiled()(
-        text, start, target, json_scan.Outputs(*outputs), place, scratch
+        text, start, target, json_target.Outputs(*outputs), place, scratch
     )
     # The commas were those of other tensors if most of the room is left: give it back.
     kept = elements[:number] if 2 * number >= elements.size else elements[:number].copy()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from functools import partial
+
+import numpy as np
 
 from service.codecs import json_text
 from service.codecs.base import DecodeError
@@ -16,3 +20,10 @@ def decoded(text: str, dtype: str = "float64", name: str = "logits") -> Array:
 
 def refused(text: str, dtype: str = "float64", name: str = "logits") -> DecodeError:
     return refusal(partial(decoded, text, dtype, name))
+
+
+def nearest_bfloat16(value: float) -> int:
+    """The bits of the bfloat16 nearest to ``value``, ties to even, in exact arithmetic."""
+    unit = max(math.frexp(value)[1] - 8, -133)
+    rounded = float(round(Fraction(value) / Fraction(2) ** unit) * Fraction(2) ** unit)
+    return int(np.float32(math.copysign(rounded, value)).view(np.uint32)) >> 16

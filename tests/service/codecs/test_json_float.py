@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kernels import dtypes
 from service.codecs import json_text
-from tests.service.codecs.json_samples import decoded, refused
+from tests.service.codecs.json_samples import decoded, nearest_bfloat16, refused
 from tests.service.codecs.samples import LIMITS, NAMES, Array
 
 LARGEST = 2**1024 - 2**970  # halfway from the largest float64 to 2**1024: the first to overflow
@@ -153,13 +153,6 @@ def test_float32_and_float16_are_rounded_as_numpy_does(value: float) -> None:
                 assert "Infinity" in refused(repr(value), dtype.__name__).message
             else:
                 assert decoded(repr(value), dtype.__name__).tobytes() == expected.tobytes()
-
-
-def nearest_bfloat16(value: float) -> int:
-    """The bits of the bfloat16 nearest to ``value``, ties to even, in exact arithmetic."""
-    unit = max(math.frexp(value)[1] - 8, -133)
-    rounded = float(round(Fraction(value) / Fraction(2) ** unit) * Fraction(2) ** unit)
-    return int(np.float32(math.copysign(rounded, value)).view(np.uint32)) >> 16
 
 
 @given(st.floats(-3.38e38, 3.38e38) | st.floats(-1e-37, 1e-37))

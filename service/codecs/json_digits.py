@@ -1,0 +1,97 @@
+"""Vectors of text, inside Numba kernels: which of its bytes are no digits, and what digits make.
+
+These are LLVM's own vectors and operations, for which every machine has instructions. What is
+beyond the text's end must not be read: callers see to it that all the bytes that are asked for
+are there, and under NUMBA_BOUNDSCHECK=1 both ends are checked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+WINDOW = 32  # bytes that are looked at together: few numbers are longer
+DIGITS = 16  # that are read together: more than enough to round to float32
+
+_WORD = ir.IntType(64)
+_INDEX = ir.IntType(32)
+
+
+def _vector(width: int, count: int) -> ir.VectorType:
+    return ir.VectorType(ir.IntType(width), count)
+
+
+def _all(kind: ir.VectorType, value: int) -> ir.Constant:
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def _values(context: Any, builder: Any, kind: Any, text: Any, at: Any, count: int) -> Any:
+    """``count`` bytes from ``at`` on, each less the digit 0's."""
+    array = context.make_array(kind)(context, builder, text)
+    if config.BOUNDSCHECK:
+        size = builder.extract_value(array.shape, 0)
+        for index in (at, builder.add(at, at.type(count - 1))):
+            cgutils.do_boundscheck(context, builder, index, size, 0)
+    bytes_ = _vector(8, count)
+    pointer = builder.bitcast(builder.gep(array.data, [at]), bytes_.as_pointer())
+    return builder.sub(builder.load(pointer, align=1), _all(bytes_, ord("0")))
+
+
+@intrinsic
+def no_digits(typing: Any, text: Any, at: Any) -> Any:
+    """A bit for each of ``WINDOW`` bytes from ``at`` on, the lowest first: set for no digit."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = _values(context, builder, text, args[0], args[1], WINDOW)
+        others = builder.icmp_unsigned(">", values, _all(values.type, 9))
+        return builder.zext(builder.bitcast(others, ir.IntType(WINDOW)), _WORD)
+
+    return types.uint64(text, types.intp), codegen
+
+
+def _first(builder: Any, count: Any) -> Any:
+    """A mask of the first ``count`` of ``DIGITS`` bytes."""
+    kind = _vector(8, DIGITS)
+    byte = builder.trunc(count, kind.element)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), byte, _INDEX(0))
+    limit = builder.shuffle_vector(one, one, _all(_vector(32, DIGITS), 0))
+    return builder.icmp_unsigned("<", ir.Constant(kind, list(range(DIGITS))), limit)
+
+
+def _paired(builder: Any, numbers: Any, digits: int) -> Any:
+    """Numbers of so many digits, and of as many bits as a lane has, two and two as one.
+
+    The first one of two, which little-endian machines have in the lower bits, is more significant.
+    """
+    width = numbers.type.element.width
+    kind = _vector(2 * width, numbers.type.count // 2)
+    pairs = builder.bitcast(numbers, kind)
+    first = builder.and_(pairs, _all(kind, 2**width - 1))
+    second = builder.lshr(pairs, _all(kind, width))
+    return builder.add(builder.mul(first, _all(kind, 10**digits)), second)
+
+
+@intrinsic
+def leading_digits(typing: Any, text: Any, at: Any, whole: Any, count: Any) -> Any:
+    """The first ``DIGITS`` of ``count`` digits as an integer, with zeros where there are fewer.
+
+    They are at ``at``, and after ``whole`` of them comes the decimal point. Reads one byte more
+    than ``DIGITS``.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, at, whole, count = args
+        before = _values(context, builder, text, array, at, DIGITS)
+        after = _values(context, builder, text, array, builder.add(at, at.type(1)), DIGITS)
+        numbers = builder.select(_first(builder, whole), before, after)
+        numbers = builder.select(_first(builder, count), numbers, _all(numbers.type, 0))
+        for digits in (1, 2, 4):
+            numbers = _paired(builder, numbers, digits)
+        high, low = (builder.extract_element(numbers, _INDEX(i)) for i in range(2))
+        return builder.add(builder.mul(high, _WORD(10**8)), low)
+
+    return types.uint64(text, types.intp, types.int64, types.int64), codegen
