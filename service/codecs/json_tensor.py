@@ -21,6 +21,7 @@ from service.codecs.json_long import SCRATCH
 _Array: TypeAlias = np.ndarray[Any, Any]
 _TOKEN = re.compile(rb'"[^"]{0,60}+"?+|[^\s,\]]{1,60}+|.?', re.DOTALL)
 _NO_INTEGER = re.compile(rb"[.eENI]")
+_USUAL = 16  # bytes of an element's text: if they are fewer, memory is made for the rest of them
 _COUNTED = 1 << 17  # bytes looked at together: they stay in cache, and are worth NumPy's call
 
 
@@ -104,25 +105,35 @@ def first_fit(body: memoryview, at: int, name: str, kinds: Iterable[Kind], room:
 
 def read(body: memoryview, start: int, kind: Kind, room: int, end: int | None = None) -> Reading:
     """Read the tensor at ``start`` into at most ``room`` bytes; it ends at ``end``, where known."""
-    text = np.frombuffer(body, np.uint8)
+    text = np.frombuffer(body, np.uint8)[:end]
     text.flags.writeable = False  # the one type that the scanner is compiled for
-    # A comma between any two elements: text that is no tensor's costs addresses, not memory.
-    most = sum(
-        np.count_nonzero(text[at : min(at + _COUNTED, end or text.size)] == ord(","))
-        for at in range(start, end or text.size, _COUNTED)
-    )
-    elements = np.empty(min(most + 1, max(room, 0) // kind.row.size), kind.row.numpy)
-    target = kind.target
-    outputs = list(_NO_OUTPUTS)
-    outputs[target.kind] = elements.view(outputs[target.kind].dtype)
+    most = max(room, 0) // kind.row.size
+    elements = np.empty(min((text.size - start) // _USUAL + 1, most), kind.row.numpy)
     place = json_scan.Place(np.zeros(MAX_RANK, np.int64), np.zeros(MAX_RANK, np.int64))
     scratch = np.empty(SCRATCH, np.uint64)
-    status, at, length, number = json_scan.compiled()(
-        text, start, target, json_target.Outputs(*outputs), place, scratch
-    )
-    # The commas were those of other tensors if most of the room is left: give it back.
-    kept = elements[:number] if 2 * number >= elements.size else elements[:number].copy()
-    return Reading(kind, start, status, at, length, number, place, kept)
+    at, length, number = start, 0, 0
+    while True:
+        status, at, length, number = json_scan.compiled()(
+            text, at, kind.target, _outputs(kind, elements), place, scratch, length, number
+        )
+        if status != json_scan.FULL or number == most:
+            break
+        # A comma between any two elements.
+        elements.resize(min(number + _commas(text[at:]) + 1, most), refcheck=False)
+    # The text was also that of other tensors: the memory behind the elements is given back.
+    elements.resize(number, refcheck=False)
+    return Reading(kind, start, status, at, length, number, place, elements)
+
+
+def _outputs(kind: Kind, elements: _Array) -> json_target.Outputs:
+    outputs = list(_NO_OUTPUTS)
+    outputs[kind.target.kind] = elements.view(outputs[kind.target.kind].dtype)
+    return json_target.Outputs(*outputs)
+
+
+def _commas(text: _Array) -> int:
+    pieces = range(0, text.size, _COUNTED)
+    return sum(int(np.count_nonzero(text[at : at + _COUNTED] == ord(","))) for at in pieces)
 
 
 def checked(body: memoryview, name: str, reading: Reading) -> Reading:
