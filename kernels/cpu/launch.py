@@ -20,8 +20,8 @@ from kernels.cpu.views import PER_CLASS, PerClass, labels_of, options_of, pieces
 from kernels.dtypes import DType
 from kernels.problem import Array, Problem
 
-# Elements; waking threads takes as long as some 30,000 exponentials.
-SERIAL = 32768
+# Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
+SERIAL = 65536
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
