@@ -7,8 +7,7 @@ A step takes a few milliseconds. The numbers are those of the door's functions, 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernels import again
 from kernels.answer import answer_in_steps, wanted
@@ -17,8 +16,7 @@ from kernels.devices import in_steps, quick
 from kernels.problem import Array, Problem, check, unlabelled
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """A checked problem that waits to be computed.
 
     ``elements`` is the number of logits, ``result_bytes`` what the results will take. ``quick``:
@@ -42,8 +40,9 @@ def cross_entropy(logits: Any, labels: Any, *, outputs: Sequence[str], **options
     """``kernels.cross_entropy``. Raises ``InvalidInput``, as all here."""
     known = again.answers(logits, labels, outputs, options)
     if known is not None:
-        size = sum(array.nbytes for array in known.values())
-        return Work(logits.size, size, True, _named(_done(known), outputs))
+        answers = {name: known[name] for name in outputs}
+        size = sum([array.nbytes for array in answers.values()])
+        return Work(logits.size, size, True, _done(answers))
     return _losses(check(logits, labels, **options), outputs)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernels.steps import Work
 from service.buffers import Budget
@@ -19,8 +19,7 @@ from service.settings import Settings
 TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """What one route computes.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, MutableMapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -220,7 +219,7 @@ class Gate:
 
         def gated(*arguments: Any, **options: Any) -> Work:
             work = made(*arguments, **options)
-            return replace(work, steps=self._steps(work.steps))
+            return work._replace(steps=self._steps(work.steps))
 
         monkeypatch.setattr(steps, "cross_entropy", gated)
 
