@@ -19,7 +19,7 @@ _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 def _compute(tensors: Arrays, options: ExplainOptions) -> Work:
     elements = tensors["logits"].size
-    return Work(elements, _BYTES * elements, False, _steps({**tensors, **options.model_dump()}))
+    return Work(elements, _BYTES * elements, False, _steps({**tensors, **vars(options)}))
 
 
 def _steps(given: dict[str, Any]) -> Generator[int, None, dict[str, Any]]:

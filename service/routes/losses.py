@@ -11,21 +11,21 @@ from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 
 
 def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions) -> Work:
-    given: dict[str, Any] = {**tensors, **options.model_dump()}
+    given: dict[str, Any] = {**tensors, **vars(options)}
     return steps.cross_entropy(**given)
 
 
 def _nll_loss(tensors: Arrays, options: NllLossOptions) -> Work:
-    given: dict[str, Any] = {**tensors, **options.model_dump()}
+    given: dict[str, Any] = {**tensors, **vars(options)}
     return steps.nll_loss(**given)
 
 
 def _log_softmax(tensors: Arrays, options: LogitOptions) -> Work:
-    return steps.log_softmax(tensors["logits"], **options.model_dump())
+    return steps.log_softmax(tensors["logits"], **vars(options))
 
 
 def _softmax(tensors: Arrays, options: LogitOptions) -> Work:
-    return steps.softmax(tensors["logits"], **options.model_dump())
+    return steps.softmax(tensors["logits"], **vars(options))
 
 
 OPERATIONS = (
