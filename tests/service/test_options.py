@@ -191,3 +191,27 @@ def test_a_note_of_the_writer_is_no_option() -> None:
     assert combined(body={"format": "pt"}, typed=False) == combined()
     with pytest.raises(InvalidOption, match=r"unknown option 'format'"):
         combined(body={"format": "pt"}, typed=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"temperature": 1.0}, {"temperature": True}),
+        ({"ignore_index": 1}, {"ignore_index": 1.0}),
+        ({"outputs": ["loss"]}, {"outputs": [["loss"]]}),
+        ({"outputs": ["loss", "rank"]}, {"outputs": ["loss", 1]}),
+    ],
+)
+def test_what_is_remembered_is_not_mistaken(first: dict[str, Any], second: dict[str, Any]) -> None:
+    for _ in range(2):
+        assert combined(body=first).items() >= first.items()
+        with pytest.raises(InvalidOption):
+            combined(body=second)
+
+
+def test_text_is_not_mistaken_for_a_typed_value() -> None:
+    text = {"reduction": "sum", "temperature": "2"}
+    assert combined(body=text, typed=False)["temperature"] == 2.0
+    with pytest.raises(InvalidOption):
+        combined(body=text)
+    assert combined("reduction=sum&temperature=2")["temperature"] == 2.0
