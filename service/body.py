@@ -16,6 +16,7 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+UNPLACED = 2**13  # bytes of a body whose tensors are sooner copied than placed
 _PREFIX = 2**16  # bytes in which a body should say where its first tensor starts
 _LENGTH = re.compile(r"[0-9]{1,20}")
 
@@ -108,6 +109,11 @@ async def start(
     ``Disconnected`` where the client goes away, and what ``lease`` raises.
     """
     messages = _Messages(receive, length, limit)
+    if landing is None and length is not None and length <= UNPLACED:
+        body = bytearray()
+        while messages.more:
+            body += await messages.next()
+        return Incoming(memoryview(body), length, messages)
     prefix, tensor_at = await _prefix(messages, codec)
     if length is None and messages.more:
         return await _grown(messages, prefix, tensor_at, limit, lease)

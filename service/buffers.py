@@ -36,11 +36,9 @@ class Lease:
         self._given: list[Block] = []
 
     def memory(self, size: int) -> Bytes:
-        """``size`` bytes of what is leased: writable, 64-byte aligned, and of any content."""
+        """``size`` bytes of what is leased: writable, and of any content."""
         if size <= SMALL:
-            small: Bytes = np.empty(size + _ALIGNMENT, np.uint8)
-            start = -small.ctypes.data % _ALIGNMENT
-            return small[start : start + size]
+            return np.empty(size, np.uint8)
         block, self._ready = self._ready, None
         if block is None or block.capacity < size:
             block = self._budget.block(size)
