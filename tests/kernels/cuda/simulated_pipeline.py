@@ -219,7 +219,7 @@ def test_prepared_means_compiled_and_checked_within_a_budget(
     given: int, processes: int, total: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes = set()
-    launch = pipeline.launch
+    launch = pipeline.__dict__["launch"]
 
     def launched(kind: Any, rows: bool, segments: int, normalised: bool, *more: Any) -> None:
         shapes.add((kind.dtype.name, rows, segments > 1))
