@@ -19,7 +19,7 @@ from kernels.cpu.arguments import View
 from kernels.cpu.launch import STEP, Computed, ImpossibleLabel
 from kernels.cpu.views import PER_CLASS
 from kernels.cuda import failures
-from kernels.cuda.kinds import TABLE
+from kernels.cuda.kinds import MOST_CLASSES, TABLE
 from kernels.cuda.launch import Operands, launch
 from kernels.cuda.memory import Budget, Buffers, budget, rounded
 from kernels.cuda.pieces import Layout
@@ -34,7 +34,7 @@ from kernels.cuda.tensors import (
     rule_of,
     wanted_of,
 )
-from kernels.errors import DeviceOutOfMemory
+from kernels.errors import DeviceOutOfMemory, InvalidInput
 from kernels.problem import Array, Problem
 
 # Two: while one is computed the other one is copied.
@@ -168,18 +168,35 @@ def in_steps(
 
     All of the logits have to be there for the first one: who sends them slowly would else hold
     device memory, and as much pinned memory, meanwhile. A PCIe bus copies them some ten times as
-    fast as a socket brings them, so little is lost. Raises ``ImpossibleLabel``,
-    ``DeviceOutOfMemory`` where not one position fits, and ``DeviceFailed``.
+    fast as a socket brings them, so little is lost. Raises ``ImpossibleLabel``, ``InvalidInput``
+    for more than MOST_CLASSES, ``DeviceOutOfMemory`` where not one position fits, and
+    ``DeviceFailed``.
     """
     if problem.logits.size == 0:
         yield 0
         return _of_nothing(problem, wanted)
+    if problem.classes > MOST_CLASSES:
+        raise InvalidInput(
+            f"on a GPU there may be {MOST_CLASSES:,} classes, not {problem.classes:,}",
+            field="logits",
+        )
     yield problem.logits.nbytes
-    with failures.named(), contextlib.ExitStack() as leases:
-        memory = budget()
+    try:
+        with failures.named():
+            return (yield from _through(budget(), problem, wanted, upstream, step or STEP))
+    except DeviceOutOfMemory:
+        budget().drop()  # what is kept for the next call may be what was missing
+        raise
+
+
+def _through(
+    memory: Budget, problem: Problem, wanted: tuple[str, ...], upstream: float, step: int
+) -> Generator[int, None, Computed]:
+    """All pieces, each a step."""
+    with contextlib.ExitStack() as leases:
         resident = leases.enter_context(memory.lease(_resident_bytes(problem)))
         call = _Call(problem, wanted, upstream, resident)
-        most, turns = _fitting(memory, call.wanted, problem, step or STEP)
+        most, turns = _fitting(memory, call.wanted, problem, step)
         queue = [leases.enter_context(memory.lease(call.wanted.bytes(most))) for _ in range(turns)]
         running: list[_Piece] = []
         try:

@@ -194,8 +194,17 @@ def test_what_the_driver_says_is_said(
     with pytest.raises(kind) as caught:
         kernels.cross_entropy(np.zeros((6, 5), np.float32), np.zeros(6, int))
     assert memory.budget().free() == memory.budget().total
+    if kind is kernels.DeviceOutOfMemory:
+        assert memory.budget().leased == 0
     if kind is kernels.DeviceFailed:
         assert failures.STICKY[code] in str(caught.value)
+
+
+def test_more_classes_than_a_grid_has_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_CLASSES", 50)
+    assert kernels.cross_entropy(np.zeros((1, 50), np.float32), [0]) > 3
+    with pytest.raises(kernels.InvalidInput, match="50 classes, not 51"):
+        kernels.cross_entropy(np.zeros((1, 51), np.float32), [0])
 
 
 def test_the_end_of_a_call_may_fail_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
