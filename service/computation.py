@@ -133,7 +133,7 @@ class Computation:
         given = options.combine(
             operation.options, self._query, message.options, typed=self._codec.typed
         )
-        return operation.compute(message.tensors, given)
+        return self._service.device.work(operation.compute, message.tensors, given)
 
     def _encoded(self, outputs: Arrays) -> Answer:
         check_answer(self._reply, outputs, self._service.settings.max_json_answer_elements)

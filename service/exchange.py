@@ -59,7 +59,7 @@ async def respond(
     """
     service: Service = request.app.state.service
     if not service.ready:
-        raise NotReady("the kernels are being compiled")
+        raise NotReady(service.why_not_ready)
     limit = service.settings.max_body_bytes
     scope = request.scope
     lengths = [

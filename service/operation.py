@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kernels.steps import Work
@@ -11,6 +11,7 @@ from service.buffers import Budget
 from service.codecs import Codec, Message, TooLarge
 from service.codecs.base import LOGITS, Answer, Arrays
 from service.codecs.json_text import written_size
+from service.device import Device
 from service.errors import MissingTensor, NotAcceptable
 from service.lane import Lane
 from service.options import Options
@@ -23,7 +24,8 @@ class Operation(NamedTuple):
     """What one route computes.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
-    may; ``compute`` checks them and the options, and gives the work that makes the named outputs;
+    may; ``compute`` checks them and the options, and gives the work that makes the named outputs on
+    the named device;
     ``limit`` picks from the settings how many elements the logits may have, where that is limited;
     ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
     """
@@ -34,7 +36,7 @@ class Operation(NamedTuple):
     needs: tuple[str, ...]
     takes: tuple[str, ...]
     options: type[Options]
-    compute: Callable[[Arrays, Any], Work]
+    compute: Callable[[Arrays, Any, str], Work]
     limit: Callable[[Settings], int] | None = None
     encode: Callable[[Codec, Arrays], Answer] | None = None
 
@@ -44,14 +46,16 @@ class Service:
     """What lives as long as the process: settings, memory, two threads, whether it is ready.
 
     ``compute`` runs what is not over at once; ``transcode`` decodes, checks and encodes what would
-    hold up the loop.
+    hold up the loop. ``why_not_ready`` is said to clients while it is not.
     """
 
     settings: Settings
     budget: Budget
     compute: Lane
     transcode: Lane
+    device: Device = field(default_factory=Device)
     ready: bool = False
+    why_not_ready: str = "the kernels are being compiled"
 
 
 def check_tensors(operation: Operation, message: Message, settings: Settings) -> None:

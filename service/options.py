@@ -59,6 +59,11 @@ class Options(BaseModel):
         description="Axis of the logits that holds the classes; negative counts from the end."
         " By default 1, or 0 for logits of one dimension; -1 for channels-last data.",
     )
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "auto",
+        description="What computes: `auto` is what the server was started for; `cuda` is its GPU,"
+        " and an error where it has none or was started for the CPU; `cpu` can always be had.",
+    )
 
 
 class LogitOptions(Options):

@@ -7,25 +7,27 @@ from typing import Any
 from kernels import steps
 from kernels.steps import Work
 from service.exchange import Arrays, Operation
-from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
+from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions, Options
 
 
-def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions) -> Work:
-    given: dict[str, Any] = {**tensors, **vars(options)}
-    return steps.cross_entropy(**given)
+def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions, device: str) -> Work:
+    return steps.cross_entropy(**_given(tensors, options, device))
 
 
-def _nll_loss(tensors: Arrays, options: NllLossOptions) -> Work:
-    given: dict[str, Any] = {**tensors, **vars(options)}
-    return steps.nll_loss(**given)
+def _nll_loss(tensors: Arrays, options: NllLossOptions, device: str) -> Work:
+    return steps.nll_loss(**_given(tensors, options, device))
 
 
-def _log_softmax(tensors: Arrays, options: LogitOptions) -> Work:
-    return steps.log_softmax(tensors["logits"], **vars(options))
+def _log_softmax(tensors: Arrays, options: LogitOptions, device: str) -> Work:
+    return steps.log_softmax(**_given(tensors, options, device))
 
 
-def _softmax(tensors: Arrays, options: LogitOptions) -> Work:
-    return steps.softmax(tensors["logits"], **vars(options))
+def _softmax(tensors: Arrays, options: LogitOptions, device: str) -> Work:
+    return steps.softmax(**_given(tensors, options, device))
+
+
+def _given(tensors: Arrays, options: Options, device: str) -> dict[str, Any]:
+    return {**tensors, **vars(options), "device": device}
 
 
 OPERATIONS = (

@@ -19,6 +19,7 @@ from service.options import (
 
 EVERY: dict[str, Any] = {
     "class_axis": -1,
+    "device": "cpu",
     "ignore_index": -1,
     "label_smoothing": 0.25,
     "reduction": "sum",
@@ -47,6 +48,7 @@ def combined(
 def test_the_defaults_are_those_of_pytorch() -> None:
     assert combined() == {
         "class_axis": None,
+        "device": "auto",
         "ignore_index": -100,
         "label_smoothing": 0.0,
         "reduction": "mean",
@@ -79,6 +81,9 @@ def test_outputs_are_a_list_or_a_text(value: Any) -> None:
         ("class_axis", "1"),
         ("class_axis", 2**63),
         pytest.param("class_axis", 10**6000, id="class_axis-huge"),
+        ("device", None),
+        ("device", "gpu"),
+        ("device", 0),
         ("ignore_index", None),
         ("ignore_index", []),
         ("label_smoothing", "0.1"),
