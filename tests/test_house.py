@@ -24,10 +24,11 @@ KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_modu
 STOREYS = (
     ("service", "service.settings", "service.codecs", "service.lost_memory", "service.statistics"),
     ("service.errors", "service.examples"),
-    ("service.pages", "service.machine", "service.media", "service.options"),
+    ("service.pages", "service.sliding", "service.machine", "service.media", "service.options"),
     ("service.buffers", "service.lane", "service.body", "service.shared_memory"),
     ("service.auth", "service.ending", "service.protocol"),
     ("service.reply", "service.operation"),
+    ("service.streaming",),
     ("service.computation",),
     ("service.exchange", "service.explain"),
     ("service.warm",),
