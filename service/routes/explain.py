@@ -17,7 +17,7 @@ _BYTES = 6 * 8
 _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 
-def _compute(tensors: Arrays, options: ExplainOptions) -> Work:
+def _compute(tensors: Arrays, options: ExplainOptions, step: int | None) -> Work:
     elements = tensors["logits"].size
     return Work(elements, _BYTES * elements, False, _steps({**tensors, **options.model_dump()}))
 

@@ -10,22 +10,22 @@ from service.exchange import Arrays, Operation
 from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 
 
-def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions) -> Work:
+def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions, step: int | None) -> Work:
     given: dict[str, Any] = {**tensors, **options.model_dump()}
-    return steps.cross_entropy(**given)
+    return steps.cross_entropy(**given, step=step)
 
 
-def _nll_loss(tensors: Arrays, options: NllLossOptions) -> Work:
+def _nll_loss(tensors: Arrays, options: NllLossOptions, step: int | None) -> Work:
     given: dict[str, Any] = {**tensors, **options.model_dump()}
-    return steps.nll_loss(**given)
+    return steps.nll_loss(**given, step=step)
 
 
-def _log_softmax(tensors: Arrays, options: LogitOptions) -> Work:
-    return steps.log_softmax(tensors["logits"], **options.model_dump())
+def _log_softmax(tensors: Arrays, options: LogitOptions, step: int | None) -> Work:
+    return steps.log_softmax(tensors["logits"], **options.model_dump(), step=step)
 
 
-def _softmax(tensors: Arrays, options: LogitOptions) -> Work:
-    return steps.softmax(tensors["logits"], **options.model_dump())
+def _softmax(tensors: Arrays, options: LogitOptions, step: int | None) -> Work:
+    return steps.softmax(tensors["logits"], **options.model_dump(), step=step)
 
 
 OPERATIONS = (

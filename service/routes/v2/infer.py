@@ -71,11 +71,15 @@ def _codec(inference: Inference, counted: statistics.Request) -> Codec:
 
 
 def _computed(
-    operation: Operation, counted: statistics.Request, tensors: Arrays, options: Any
+    operation: Operation,
+    counted: statistics.Request,
+    tensors: Arrays,
+    options: Any,
+    step: int | None,
 ) -> Work:
     first = tensors[operation.needs[0]]
     counted.batch = len(first) if first.ndim > 1 else 1
-    return counted.computed(operation.compute(tensors, options))
+    return counted.computed(operation.compute(tensors, options, step))
 
 
 def header_length(values: Sequence[str]) -> int | None:
