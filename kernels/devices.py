@@ -96,3 +96,8 @@ def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) ->
 def quick(problem: Problem) -> bool:
     """Whether the problem takes well below a millisecond on this one thread, all compiled."""
     return problem.device == "cpu" and launch.quick(problem)
+
+
+def window(problem: Problem, step: int) -> int | None:
+    """``cpu.launch.window``; nothing is said of a GPU, whose pieces are copied as they come."""
+    return launch.window(problem, step) if problem.device == "cpu" else None

@@ -54,9 +54,13 @@ class Device:
             _log.info("computing on the GPU")
 
     def work(
-        self, compute: Callable[[Arrays, Any, str], Work], tensors: Arrays, options: Options
+        self,
+        compute: Callable[[Arrays, Any, str, int | None], Work],
+        tensors: Arrays,
+        options: Options,
+        step: int | None,
     ) -> Work:
-        """``compute(tensors, options, device)``, for the device that ``options`` ask for.
+        """``compute(tensors, options, device, step)``, for the device that ``options`` ask for.
 
         That is this one where they leave it open. Raises ``DeviceUnavailable`` for a GPU where this
         is none.
@@ -67,7 +71,7 @@ class Device:
                 f"device is cuda, but this server computes on the CPU: {self.why_no_gpu}"
             )
         device = self.name if asked == "auto" else asked
-        work = compute(tensors, options, device)
+        work = compute(tensors, options, device, step)
         return work if device == "cpu" else work._replace(steps=self._watched(work.steps))
 
     def _watched(self, steps: Steps) -> Steps:

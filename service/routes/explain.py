@@ -17,7 +17,7 @@ _BYTES = 6 * 8
 _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 
-def _compute(tensors: Arrays, options: ExplainOptions, device: str) -> Work:
+def _compute(tensors: Arrays, options: ExplainOptions, device: str, step: int | None) -> Work:
     elements = tensors["logits"].size
     given = {**tensors, **vars(options), "device": device}
     return Work(elements, _BYTES * elements, False, _steps(given))

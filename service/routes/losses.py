@@ -10,24 +10,24 @@ from service.exchange import Arrays, Operation
 from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions, Options
 
 
-def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions, device: str) -> Work:
-    return steps.cross_entropy(**_given(tensors, options, device))
+def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions, *how: Any) -> Work:
+    return steps.cross_entropy(**_given(tensors, options, *how))
 
 
-def _nll_loss(tensors: Arrays, options: NllLossOptions, device: str) -> Work:
-    return steps.nll_loss(**_given(tensors, options, device))
+def _nll_loss(tensors: Arrays, options: NllLossOptions, *how: Any) -> Work:
+    return steps.nll_loss(**_given(tensors, options, *how))
 
 
-def _log_softmax(tensors: Arrays, options: LogitOptions, device: str) -> Work:
-    return steps.log_softmax(**_given(tensors, options, device))
+def _log_softmax(tensors: Arrays, options: LogitOptions, *how: Any) -> Work:
+    return steps.log_softmax(**_given(tensors, options, *how))
 
 
-def _softmax(tensors: Arrays, options: LogitOptions, device: str) -> Work:
-    return steps.softmax(**_given(tensors, options, device))
+def _softmax(tensors: Arrays, options: LogitOptions, *how: Any) -> Work:
+    return steps.softmax(**_given(tensors, options, *how))
 
 
-def _given(tensors: Arrays, options: Options, device: str) -> dict[str, Any]:
-    return {**tensors, **vars(options), "device": device}
+def _given(tensors: Arrays, options: Options, device: str, step: int | None) -> dict[str, Any]:
+    return {**tensors, **vars(options), "device": device, "step": step}
 
 
 OPERATIONS = (

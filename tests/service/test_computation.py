@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from kernels import steps
 from kernels.steps import Work
+from service import streaming
 from service.app import create_app
 from service.buffers import Budget
 from service.errors import Overloaded
@@ -50,6 +51,12 @@ def started() -> Iterator[tuple[Client, FastAPI]]:
         for body, media_type in BODIES.values():  # compiles, or loads, the kernels
             assert client.send("/v1/cross_entropy", body, media_type).status_code == 200
         yield client, app
+
+
+@pytest.fixture(autouse=True)
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No body is streamed: ``test_streaming`` has those."""
+    monkeypatch.setattr(streaming, "LEAST", 2**40)
 
 
 class Request:

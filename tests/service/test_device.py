@@ -96,13 +96,13 @@ def test_a_gpu_that_cannot_be_made_ready_is_fallen_back_from_or_not(
 def test_what_a_request_may_ask_for(server: str, asked: Any, computed: str | None) -> None:
     seen: list[str] = []
 
-    def compute(tensors: Any, options: Any, name: str) -> Any:
+    def compute(tensors: Any, options: Any, name: str, step: int | None) -> Any:
         seen.append(name)
         raise StopAsyncIteration  # far enough
 
     own = Device(server, None if server == "cuda" else WHY)
     with pytest.raises((StopAsyncIteration, DeviceUnavailable)) as caught:
-        own.work(compute, {}, CrossEntropyOptions(device=asked))
+        own.work(compute, {}, CrossEntropyOptions(device=asked), None)
     assert seen == ([] if computed is None else [computed])
     if computed is None:
         assert WHY in str(caught.value)
@@ -231,7 +231,7 @@ def test_the_cpus_work_is_not_wrapped() -> None:
     """A CPU server pays nothing for what a GPU might do."""
     work = object()
     options = CrossEntropyOptions()
-    assert Device().work(lambda *_: work, {}, options) is work  # type: ignore[arg-type]
+    assert Device().work(lambda *_: work, {}, options, None) is work  # type: ignore[arg-type]
 
 
 def test_steps_pass_through_unchanged() -> None:

@@ -78,11 +78,11 @@ def _codec(inference: Inference, counted: statistics.Request) -> Codec:
 
 
 def _computed(
-    operation: Operation, counted: statistics.Request, tensors: Arrays, options: Any, device: str
+    operation: Operation, counted: statistics.Request, tensors: Arrays, options: Any, *how: Any
 ) -> Work:
     first = tensors[operation.needs[0]]
     counted.batch = len(first) if first.ndim > 1 else 1
-    return counted.computed(operation.compute(tensors, options, device))
+    return counted.computed(operation.compute(tensors, options, *how))
 
 
 # Clients send the same few headers again and again.
