@@ -7,6 +7,9 @@
 #   -v "$PWD/tokens:/run/secrets/lossd:ro" -e LOSSD_AUTH_TOKEN_FILE=/run/secrets/lossd
 # Running requests get 25 s to end (LOSSD_SHUTDOWN_SECONDS), and Docker's own patience is 10 s:
 #   docker run --stop-timeout 30 ...
+#
+# For an NVIDIA GPU, with NVIDIA's Container Toolkit and a driver of CUDA 13; each start compiles:
+#   docker build --target cuda -t lossd:cuda . && docker run --gpus all -p 8000:8000 lossd:cuda
 
 ARG PYTHON=3.13
 
@@ -26,7 +29,15 @@ RUN /opt/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
 # The libraries' own tests: 33 MB, a tenth of the environment, and nothing imports them.
 RUN find /opt/lossd/lib -type d -name tests -prune -exec rm -rf {} +
 
-FROM python:${PYTHON}-slim
+# NVIDIA's libraries, as wheels and no toolkit; cicc, 103 MB, is one of them once more, as a program.
+FROM build AS build-cuda
+COPY requirements/cuda.txt requirements/
+RUN /opt/tools/bin/pip --python /opt/lossd/bin/python install --no-cache-dir --require-hashes \
+        --only-binary :all: -r requirements/cuda.txt && \
+    find /opt/lossd/lib -type d -name tests -prune -exec rm -rf {} + && \
+    find /opt/lossd/lib -type f -name cicc -delete
+
+FROM python:${PYTHON}-slim AS runtime
 # libgomp1: without it Numba falls back, without a word, to a threading layer that aborts the
 # process where two kernels are launched at once.
 RUN apt-get update && \
@@ -34,7 +45,6 @@ RUN apt-get update && \
     rm -rf /var/lib/apt/lists/* && \
     useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin lossd && \
     install --directory --owner lossd --group lossd /var/cache/lossd
-COPY --from=build /opt/lossd /opt/lossd
 # Compiled kernels are for one kind of CPU, so they are not built in: a volume keeps them.
 ENV PATH=/opt/lossd/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -48,3 +58,14 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=180s \
     CMD ["python", "-c", "import os, sys; from service.cli.listening import is_ready; sys.exit(not is_ready(os.environ.get('LOSSD_UDS') or ('127.0.0.1', int(os.environ.get('LOSSD_PORT', '8000')))))"]
 ENTRYPOINT ["lossd"]
 CMD ["serve"]
+
+FROM runtime AS cuda
+COPY --from=build-cuda /opt/lossd /opt/lossd
+# The variables ask the Container Toolkit for every GPU, and of the driver for what computes.
+ENV LOSSD_DEVICE=cuda \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# The last stage is what is built by default: nothing of CUDA is in it.
+FROM runtime
+COPY --from=build /opt/lossd /opt/lossd

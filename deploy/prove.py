@@ -1,12 +1,14 @@
 """Runs the Dockerfile where there is no Docker engine: stage by stage, in Debian roots.
 
-    sudo python deploy/prove.py DIRECTORY
+    sudo python deploy/prove.py DIRECTORY [cuda]
 
 It needs root, debootstrap and the network. ``python:X-slim`` is stood in for by a minimal Debian
 with Debian's own Python; every instruction below it is the Dockerfile's. The last stage then runs
 as its user, without capabilities, on a read-only root with only the volume writable, until its own
 health check passes and it has answered a request; once with an empty volume, once with what that
-left there. DIRECTORY is filled with the roots, some 2 GB, and is not removed.
+left there. Of the target ``cuda`` all is done but what needs a GPU: as it is, it must end with a
+line that says what is missing, and it runs on the CPU with LOSSD_DEVICE=auto, which /readyz tells.
+DIRECTORY is filled with the roots, some 2 GB, or 4 for ``cuda``, and is not removed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent
@@ -60,7 +62,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 def base(directory: Path) -> Path:
     """A root like ``python:X-slim``, made once."""
-    root = directory / "base"
+    root = directory / "debian"
     if not root.exists():
         run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, f"{root}.part")
         for name in ("python", "python3"):
@@ -69,22 +71,55 @@ def base(directory: Path) -> Path:
     return root
 
 
-def build(directory: Path) -> Stage:
-    """Carry out the Dockerfile; the last stage."""
+def recipes(text: str) -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each stage by its name, from its FROM on; the last one is "final"."""
+    stages: dict[str, list[tuple[str, str]]] = {}
+    for name, rest in instructions(text):
+        if name == "FROM":
+            stages[rest.partition(" AS ")[2] or "final"] = own = [(name, rest)]
+        elif stages:
+            own.append((name, rest))
+    return stages
+
+
+def needed(stages: dict[str, list[tuple[str, str]]], target: str) -> list[str]:
+    """The stages that ``target`` is made from, in their order, and itself."""
+    wanted = {target}
+    for label in reversed(stages):
+        if label in wanted:
+            for name, rest in stages[label]:
+                first = rest.split()[0].removeprefix("--from=")
+                wanted |= {first} & stages.keys() if name in ("FROM", "COPY") else set()
+    return [label for label in stages if label in wanted]
+
+
+def build(directory: Path, target: str) -> Stage:
+    """Carry out what the Dockerfile has for ``target``."""
+    recipe = recipes((SOURCE / "Dockerfile").read_text())
     stages: dict[str, Stage] = {}
-    stage = Stage(base(directory))
-    for name, rest in instructions((SOURCE / "Dockerfile").read_text()):
+    for label in needed(recipe, target):
+        origin = stages.get(recipe[label][0][1].split()[0], Stage(base(directory)))
+        stage = stages[label] = replace(
+            origin,
+            root=directory / label,
+            environment={**origin.environment},
+            volumes=[*origin.volumes],
+        )
+        shutil.rmtree(stage.root, ignore_errors=True)
+        run("cp", "--archive", str(origin.root), str(stage.root))
+        for path in LENT:
+            shutil.copy(path, stage.inside(path))
+        carry_out(recipe[label], stage, stages)
+    return stages[target]
+
+
+def carry_out(recipe: list[tuple[str, str]], stage: Stage, stages: dict[str, Stage]) -> None:
+    """One stage's instructions."""
+    for name, rest in recipe:
         print(f"{name} {rest[:100]}", flush=True)
         match name:
-            case "ARG":
-                pass
             case "FROM":
-                label = rest.partition(" AS ")[2] or "final"
-                stage = stages[label] = Stage(directory / label)
-                shutil.rmtree(stage.root, ignore_errors=True)
-                run("cp", "--archive", str(base(directory)), str(stage.root))
-                for path in LENT:
-                    shutil.copy(path, stage.inside(path))
+                pass
             case "WORKDIR":
                 stage.workdir = rest
                 stage.inside(".").mkdir(parents=True, exist_ok=True)
@@ -108,7 +143,6 @@ def build(directory: Path) -> Stage:
                 pass
             case _:
                 raise SystemExit(f"{name}: this script has no idea how to do that")
-    return stage
 
 
 def copy(stages: dict[str, Stage], stage: Stage, words: list[str]) -> None:
@@ -152,8 +186,8 @@ def run(*command: str) -> None:
         raise SystemExit(f"{shlex.join(command)}\n{result.stdout}{result.stderr}")
 
 
-def serve(stage: Stage) -> float:
-    """Start the container, wait for its health check, ask it, stop it; seconds until healthy."""
+def container(stage: Stage, **more: str) -> tuple[list[str], list[str]]:
+    """What starts the container, and what runs its health check."""
     volume, inside = stage.root.parent / "volume", stage.inside(stage.volumes[0])
     if not volume.exists():
         # A new volume is a copy of the directory that it covers, owner and all.
@@ -161,7 +195,7 @@ def serve(stage: Stage) -> float:
     user, group = stage.user.split(":")
     become = ["setpriv", "--reuid", user, "--regid", group, "--clear-groups", "--bounding-set=-all"]
     # Nothing but this machine's loopback may reach it here.
-    more = {"LOSSD_HOST": "127.0.0.1", "LOSSD_PORT": PORT}
+    more |= {"LOSSD_HOST": "127.0.0.1", "LOSSD_PORT": PORT}
     command = chroot(stage, become + stage.entrypoint + stage.command, more)
     health = chroot(stage, become + stage.health, more)
     # In a mount namespace of their own, the mounts end with the process.
@@ -172,8 +206,14 @@ def serve(stage: Stage) -> float:
         f"mount -t tmpfs tmpfs {stage.inside('/dev/shm')} && "
         f"mount -o remount,ro,bind {stage.root} && exec {shlex.join(command)}"
     )
+    return ["unshare", "--mount", "sh", "-c", script], health
+
+
+def serve(stage: Stage, **more: str) -> float:
+    """Start the container, wait for its health check, ask it, stop it; seconds until healthy."""
+    command, health = container(stage, **more)
     started = time.perf_counter()
-    process = subprocess.Popen(["unshare", "--mount", "sh", "-c", script])
+    process = subprocess.Popen(command)
     try:
         while subprocess.run(health, check=False, stderr=subprocess.DEVNULL).returncode:
             if process.poll() is not None or time.perf_counter() - started > PATIENCE:
@@ -181,6 +221,9 @@ def serve(stage: Stage) -> float:
             time.sleep(1)
         seconds = time.perf_counter() - started
         ask()
+        if more:
+            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz") as response:
+                print(response.read().decode())
     finally:
         process.terminate()
         status = process.wait(30)
@@ -206,6 +249,17 @@ def ask() -> None:
         raise SystemExit(f"the loss is {loss}, not 1.5722")
 
 
+def refuse(stage: Stage) -> None:
+    """Start the container for a GPU, where there is none."""
+    ended = subprocess.run(
+        container(stage)[0], check=False, capture_output=True, text=True, timeout=PATIENCE
+    )
+    said = [line for line in ended.stderr.splitlines() if "LOSSD_DEVICE is cuda" in line]
+    if ended.returncode != 3 or not said or "Traceback" in ended.stderr:
+        raise SystemExit(f"without a GPU: status {ended.returncode}\n{ended.stderr}")
+    print(said[0])
+
+
 def megabytes(path: Path) -> float:
     return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()) / 1e6
 
@@ -213,19 +267,25 @@ def megabytes(path: Path) -> float:
 def main() -> None:
     """Build the image's file system and run it twice."""
     directory = Path(sys.argv[1]).resolve()
+    target = sys.argv[2] if len(sys.argv) > 2 else "final"
     directory.mkdir(parents=True, exist_ok=True)
-    stage = build(directory)
+    stage = build(directory, target)
     found = [
         name
-        for name in ("cc", "gcc", "clang", "torch")
+        for name in ("cc", "gcc", "clang", "nvcc", "cicc", "ptxas", "torch")
         if list(stage.root.glob(f"**/bin/{name}"))
         + list(stage.root.glob(f"**/site-packages/{name}"))
     ]
-    if found:
-        raise SystemExit(f"the image holds what it must not: {found}")
+    cuda = list(stage.root.glob("**/site-packages/*cuda*"))
+    if found or bool(cuda) != (target == "cuda"):
+        raise SystemExit(f"the image holds what it must not, or not what it must: {found} {cuda}")
     shutil.rmtree(directory / "volume", ignore_errors=True)
+    more = {}
+    if target == "cuda":
+        refuse(stage)
+        more = {"LOSSD_DEVICE": "auto"}
     for state in ("empty", "warm"):
-        print(f"{state} volume: healthy after {serve(stage):.1f} s", flush=True)
+        print(f"{state} volume: healthy after {serve(stage, **more):.1f} s", flush=True)
     added = megabytes(stage.root) - megabytes(base(directory))
     print(
         f"the image adds {added:.0f} MB to its base; the volume holds "

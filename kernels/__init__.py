@@ -10,7 +10,7 @@ for float64 logits, however narrow the logits are.
 
 With ``device="cuda"`` all is computed on the GPU (extra ``cuda``), from and to the same arrays;
 "auto" is that where there is one, and the processor elsewhere. These may raise
-``DeviceUnavailable`` and ``DeviceOutOfMemory``.
+``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from typing import Any
 from kernels import again, steps
 from kernels.accumulate import LossAccumulator
 from kernels.answer import OUTPUTS, answer
-from kernels.errors import DeviceOutOfMemory, DeviceUnavailable, InvalidInput
+from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
 from kernels.problem import Array, check
 from kernels.shards import class_shard, merge_class_shards
 
 __all__ = [
     "OUTPUTS",
+    "DeviceFailed",
     "DeviceOutOfMemory",
     "DeviceUnavailable",
     "InvalidInput",

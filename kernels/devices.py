@@ -65,13 +65,27 @@ def in_steps(
 ) -> Generator[int, None, Computed]:
     """``cpu.launch.in_steps``, or the GPU's, as ``problem.device`` says.
 
-    Raises ``DeviceUnavailable`` and ``DeviceOutOfMemory``, besides what that one raises.
+    Raises ``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``, besides what that one
+    raises. The GPU's waits for all of the logits, and holds none of its memory before.
     """
     if target(problem.device) == "cpu":
         return (yield from launch.in_steps(problem, wanted, upstream, step))
     from kernels.cuda import pipeline
 
     return (yield from pipeline.in_steps(problem, wanted, upstream, step))
+
+
+def prepare(memory_bytes: int = 0, processes: int = 1) -> None:
+    """Has the GPU's common kernels compiled, and checked by the worked example.
+
+    ``memory_bytes`` is what calls may hold of the device's memory at once; 0: this process's part
+    of what is free, where ``processes`` share the GPU. Raises what ``in_steps`` does, and
+    ``SelfTestFailed``.
+    """
+    from kernels.cuda import memory, warm
+
+    memory.set_budget(memory_bytes or memory.share_of_free(processes))
+    warm.compile_common()
 
 
 def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) -> Computed:
@@ -82,3 +96,8 @@ def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) ->
 def quick(problem: Problem) -> bool:
     """Whether the problem takes well below a millisecond on this one thread, all compiled."""
     return problem.device == "cpu" and launch.quick(problem)
+
+
+def window(problem: Problem, step: int) -> int | None:
+    """``cpu.launch.window``; nothing is said of a GPU, whose pieces are copied as they come."""
+    return launch.window(problem, step) if problem.device == "cpu" else None

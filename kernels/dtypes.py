@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a row is itself only: a key that costs nothing
 class DType:
     """One element type, under each of the names it goes by.
 

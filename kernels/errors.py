@@ -20,9 +20,27 @@ class InvalidInput(ValueError):
         self.position = position
 
 
-class DeviceUnavailable(RuntimeError):
+class DeviceError(RuntimeError):
+    """A GPU cannot do what was asked for; ``message`` says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class DeviceUnavailable(DeviceError):
     """CUDA was asked for, and there is no usable GPU, driver or ``numba-cuda``: the text says."""
 
+    field = "device"
 
-class DeviceOutOfMemory(RuntimeError):
+
+class DeviceOutOfMemory(DeviceError):
     """The device, or the budget of its memory, has too little left; nothing is held any more."""
+
+
+class DeviceFailed(DeviceError):
+    """The GPU stopped in a way that leaves it of no use to this process, which has to be replaced.
+
+    An illegal address does that, or memory that cannot be corrected: CUDA answers every later call
+    with the same error.
+    """

@@ -7,66 +7,82 @@ A step takes a few milliseconds. The numbers are those of the door's functions, 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernels import again
 from kernels.answer import answer_in_steps, wanted
-from kernels.cpu.launch import STEP, finish, result_bytes
-from kernels.devices import in_steps, quick
+from kernels.cpu.launch import STEP, Computed, finish, result_bytes
+from kernels.devices import in_steps, quick, window
 from kernels.problem import Array, Problem, check, unlabelled
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """A checked problem that waits to be computed.
 
     ``elements`` is the number of logits, ``result_bytes`` what the results will take. ``quick``:
     it takes well below a millisecond on the calling thread alone, and nothing is to be compiled.
     ``steps`` yields, before each step, how many bytes from the first logit on have to be there;
     everything else that was given has to be from the start. It returns the outputs by name, and
-    raises ``InvalidInput`` for a label that is no class.
+    raises ``InvalidInput`` for a label that is no class. ``window``: only so many bytes before the
+    end of those are read from then on, so that what precedes them may go; None: all may be, or no
+    ``step`` was named.
     """
 
     elements: int
     result_bytes: int
     quick: bool
     steps: Generator[int, None, dict[str, Array]]
+    window: int | None = None
 
     def run(self) -> dict[str, Array]:
         """The outputs, all steps at once."""
         return finish(self.steps)
 
 
-def cross_entropy(logits: Any, labels: Any, *, outputs: Sequence[str], **options: Any) -> Work:
-    """``kernels.cross_entropy``. Raises ``InvalidInput``, as all here."""
+def cross_entropy(
+    logits: Any, labels: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any
+) -> Work:
+    """``kernels.cross_entropy``, a step some ``step`` bytes (STEP, if None), as all here.
+
+    Raises ``InvalidInput``, as all here.
+    """
     known = again.answers(logits, labels, outputs, options)
     if known is not None:
-        size = sum(array.nbytes for array in known.values())
-        return Work(logits.size, size, True, _named(_done(known), outputs))
-    return _losses(check(logits, labels, **options), outputs)
+        answers = {name: known[name] for name in outputs}
+        size = sum([array.nbytes for array in answers.values()])
+        return Work(logits.size, size, True, _done(answers))
+    return _losses(check(logits, labels, **options), outputs, step)
 
 
-def nll_loss(log_probs: Any, labels: Any, *, outputs: Sequence[str], **options: Any) -> Work:
+def nll_loss(
+    log_probs: Any, labels: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any
+) -> Work:
     """``kernels.nll_loss``."""
-    return _losses(check(log_probs, labels, normalised=True, **options), outputs)
+    problem = check(log_probs, labels, normalised=True, **options)
+    return _losses(problem, outputs, step)
 
 
-def log_softmax(logits: Any, **options: Any) -> Work:
+def log_softmax(logits: Any, *, step: int | None = None, **options: Any) -> Work:
     """``kernels.log_softmax``, as "log_probs"."""
-    problem, names = unlabelled(logits, **options), ("log_probs",)
-    return _work(problem, names, _per_class(problem, names, "log_probs"))
+    return _per_class(unlabelled(logits, **options), ("log_probs",), "log_probs", step)
 
 
-def softmax(logits: Any, **options: Any) -> Work:
+def softmax(logits: Any, *, step: int | None = None, **options: Any) -> Work:
     """``kernels.softmax``, as "probs"."""
-    problem, names = unlabelled(logits, **options), ("log_probs", "probs")
-    return _work(problem, names, _per_class(problem, names, "probs"))
+    return _per_class(unlabelled(logits, **options), ("log_probs", "probs"), "probs", step)
 
 
-def _losses(problem: Problem, outputs: Sequence[str]) -> Work:
+def _losses(problem: Problem, outputs: Sequence[str], step: int | None) -> Work:
     names = wanted(problem, outputs)
-    return _work(problem, names, _named(answer_in_steps(problem, names, STEP), outputs))
+    return _work(
+        problem, names, _named(answer_in_steps(problem, names, step or STEP), outputs), step
+    )
+
+
+def _per_class(problem: Problem, names: tuple[str, ...], called: str, step: int | None) -> Work:
+    return _work(
+        problem, names, _renamed(in_steps(problem, names, step=step or STEP), called), step
+    )
 
 
 def _done(answers: dict[str, Array]) -> Generator[int, None, dict[str, Array]]:
@@ -81,14 +97,18 @@ def _named(
     return {name: answers[name] for name in outputs}
 
 
-def _per_class(
-    problem: Problem, names: tuple[str, ...], called: str
+def _renamed(
+    steps: Generator[int, None, Computed], called: str
 ) -> Generator[int, None, dict[str, Array]]:
-    _, arrays = yield from in_steps(problem, names, step=STEP)
+    _, arrays = yield from steps
     return {called: arrays["log_probs"]}
 
 
 def _work(
-    problem: Problem, names: tuple[str, ...], steps: Generator[int, None, dict[str, Array]]
+    problem: Problem,
+    names: tuple[str, ...],
+    steps: Generator[int, None, dict[str, Array]],
+    step: int | None,
 ) -> Work:
-    return Work(problem.logits.size, result_bytes(problem, names), quick(problem), steps)
+    reach = None if step is None else window(problem, step)
+    return Work(problem.logits.size, result_bytes(problem, names), quick(problem), steps, reach)

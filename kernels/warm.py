@@ -60,13 +60,16 @@ def _compile(dtype: dtypes.DType) -> None:
             kernels.softmax(logits)
 
 
-def _check() -> None:
-    """Compares the worked example, contiguous and strided, with its known loss."""
+def check(device: str = "cpu") -> None:
+    """Compares the worked example, contiguous and strided, with its known loss.
+
+    Raises ``SelfTestFailed``.
+    """
     pred = np.array(_PRED, dtypes.FLOAT32.numpy)
     answers: list[Any] = [
-        kernels.cross_entropy(pred, _TARGET),
-        kernels.cross_entropy(np.asfortranarray(pred), _TARGET),
-        kernels.nll_loss(kernels.log_softmax(pred), _TARGET),
+        kernels.cross_entropy(pred, _TARGET, device=device),
+        kernels.cross_entropy(np.asfortranarray(pred), _TARGET, device=device),
+        kernels.nll_loss(kernels.log_softmax(pred, device=device), _TARGET, device=device),
     ]
     if not all(math.isclose(answer, _LOSS, rel_tol=1e-6) for answer in answers):
         raise SelfTestFailed(f"the worked example has the loss {_LOSS}, not {answers}")
@@ -101,7 +104,7 @@ def compile_common() -> None:
         if not known:
             with contextlib.suppress(OSError):
                 _filled().write_bytes(STAMP)
-    _check()
+    check()
     _log.info("kernels ready after %.1f s", time.monotonic() - start)
 
 

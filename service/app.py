@@ -12,9 +12,10 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from service import VERSION, auth, ending, errors, openapi, routes, settings
+from service import VERSION, auth, device, ending, handlers, openapi, routes, settings
 from service.buffers import Budget
 from service.exchange import Service
+from service.failing import Failing
 from service.lane import Lane
 from service.machine import default_budget
 from service.routes.direct import Direct
@@ -37,10 +38,12 @@ def create_app(
 
     ``warm`` runs in the compute lane once the server has started, and no other work is taken until
     it returns; where it raises, ``fail`` is called with the process's exit status. Raises
-    ``SettingsError`` where the environment holds a setting that cannot be used, tokens included.
+    ``SettingsError`` where the environment holds a setting that cannot be used, tokens and the
+    device included.
     """
     chosen = given or settings.load()
     tokens = auth.tokens(chosen)
+    computing = device.chosen(chosen)
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -54,9 +57,11 @@ def create_app(
             ),
             compute=Lane("lossd-compute", chosen.lane_queue, chosen.compute_seconds),
             transcode=Lane("lossd-transcode", chosen.lane_queue),
+            device=computing,
         )
         app.state.service = service
         stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
+        computing.failed = Failing(service, fail).in_thread
         with ending.on_sigterm(stop):
             warming = asyncio.create_task(_warm(service, warm, fail))
             if chosen.workers > 1:
@@ -82,7 +87,7 @@ def create_app(
     app.state.v2 = routes.v2.State(chosen)
     for router in routes.ROUTERS:
         app.include_router(router)
-    errors.install(app)
+    handlers.install(app)
     openapi.install(app, secured=bool(tokens))
     app.add_middleware(Direct, endpoints=routes.ENDPOINTS)
     if tokens:
@@ -105,6 +110,7 @@ async def _warm(service: Service, warm: Callable[[], None], fail: Callable[[int]
     started = time.perf_counter()
     try:
         await service.compute.call(warm)
+        await service.compute.call(partial(service.device.prepare, service.settings))
     except Exception:
         _log.critical("the kernels could not be made ready: stopping", exc_info=True)
         fail(START_FAILED)

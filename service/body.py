@@ -16,6 +16,7 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+UNPLACED = 2**13  # bytes of a body whose tensors are sooner copied than placed
 _PREFIX = 2**16  # bytes in which a body should say where its first tensor starts
 _LENGTH = re.compile(r"[0-9]{1,20}")
 
@@ -69,6 +70,9 @@ class Incoming:
 
         await self._source.receive_into(self.memory[start:count], arrived)
 
+    def passed(self, count: int) -> None:
+        """Take note that of the first ``count`` bytes none is looked at any more."""
+
     async def all(self) -> memoryview:
         """The whole body. Raises as ``at_least``, and ``DecodeError`` where more comes."""
         await self.at_least(len(self.memory))
@@ -92,6 +96,55 @@ def declared_length(content_lengths: Sequence[str], limit: int) -> int | None:
     return length
 
 
+class Begun:
+    """A body of ``length`` bytes (``None``: unknown), of which ``prefix`` is there.
+
+    ``tensor_at`` is where that says that the first tensor starts, or 0.
+    """
+
+    def __init__(
+        self, messages: _Messages, length: int | None, prefix: bytearray, tensor_at: int
+    ) -> None:
+        self.messages = messages
+        self.length = length
+        self.prefix = prefix
+        self.tensor_at = tensor_at
+
+    def start_in(self, memory: _Bytes) -> int:
+        """Where in ``memory`` it is to start, at most ALIGNMENT bytes from the first."""
+        return -(memory.ctypes.data + self.tensor_at) % ALIGNMENT
+
+
+async def begin(receive: Receive, codec: Codec, length: int | None, limit: int) -> Begun:
+    """Receive a body up to where it says where its first tensor starts, or 64 KiB and a message.
+
+    Raises ``DecodeError`` where more or less than ``length`` comes, ``TooLarge`` above ``limit``,
+    and ``Disconnected`` where the client goes away.
+    """
+    messages = _Messages(receive, length, limit)
+    return Begun(messages, length, *await _prefix(messages, codec))
+
+
+async def whole(begun: Begun, landing: Landing | None, limit: int, lease: Lease) -> Incoming:
+    """The body, in memory of ``lease``, which has as much as its length.
+
+    Where that is unknown (a chunked body) it is there as a whole, of at most ``limit`` bytes by
+    which ``lease`` has grown. What comes later is received through ``landing``, if there is one.
+    Raises as ``begin``, and what ``lease`` raises.
+    """
+    length, prefix = begun.length, begun.prefix
+    if length is None and begun.messages.more:
+        return await _grown(begun, limit, lease)
+    if length is None:
+        length = len(prefix)
+        await lease.grow(length)
+    memory = lease.memory(length + ALIGNMENT)
+    start = begun.start_in(memory)
+    content = memory[start : start + length].data
+    content[: len(prefix)] = prefix
+    return Incoming(content, len(prefix), landing or begun.messages)
+
+
 async def start(
     receive: Receive,
     landing: Landing | None,
@@ -100,25 +153,13 @@ async def start(
     limit: int,
     lease: Lease,
 ) -> Incoming:
-    """The body of which the first bytes are there: of ``length`` bytes, which ``lease`` has.
-
-    Where ``length`` is ``None`` (a chunked body) it is there as a whole, of at most ``limit`` bytes
-    by which ``lease`` has grown. What comes later is received through ``landing``, if there is one.
-    Raises ``DecodeError`` where more or less than ``length`` comes, ``TooLarge`` above ``limit``,
-    ``Disconnected`` where the client goes away, and what ``lease`` raises.
-    """
-    messages = _Messages(receive, length, limit)
-    prefix, tensor_at = await _prefix(messages, codec)
-    if length is None and messages.more:
-        return await _grown(messages, prefix, tensor_at, limit, lease)
-    if length is None:
-        length = len(prefix)
-        await lease.grow(length)
-    memory = lease.memory(length + ALIGNMENT)
-    start = -(memory.ctypes.data + tensor_at) % ALIGNMENT
-    whole = memory[start : start + length].data
-    whole[: len(prefix)] = prefix
-    return Incoming(whole, len(prefix), landing or messages)
+    """``begin``, and ``whole`` of it; what is small, as it comes."""
+    if landing is None and length is not None and length <= UNPLACED:
+        messages, content = _Messages(receive, length, limit), bytearray()
+        while messages.more:
+            content += await messages.next()
+        return Incoming(memoryview(content), length, messages)
+    return await whole(await begin(receive, codec, length, limit), landing, limit, lease)
 
 
 class _Messages:
@@ -181,17 +222,15 @@ async def _prefix(messages: _Messages, codec: Codec) -> tuple[bytearray, int]:
     return prefix, tensor_at or 0
 
 
-async def _grown(
-    messages: _Messages, prefix: bytearray, tensor_at: int, limit: int, lease: Lease
-) -> Incoming:
+async def _grown(begun: Begun, limit: int, lease: Lease) -> Incoming:
     """A body of unknown length, in memory of its own that doubles."""
-    start = -tensor_at % ALIGNMENT
+    messages, prefix = begun.messages, begun.prefix
+    start = -begun.tensor_at % ALIGNMENT
     filled = len(prefix)
     capacity = min(2 * max(filled, _PREFIX), limit)
     await lease.grow(capacity)
     memory = _mapped(start + capacity)
     memory[start : start + filled] = prefix
-    del prefix
     while messages.more:
         chunk = await messages.next()
         end = filled + len(chunk)

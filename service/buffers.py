@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 
 import numpy as np
@@ -16,31 +18,36 @@ import numpy as np
 from service.codecs import TooLarge
 from service.errors import Overloaded
 from service.pages import Block, Bytes, Idle
+from service.sliding import Sliding
 
 # Bytes: a lease of no more is a small one, and an eighth of the budget is for small ones only, so
 # that however many large bodies are slow to come, small requests are answered.
 SMALL = 2**20
 _RESERVED = 8
+# Bytes that are leased for the beginning of a large body, and how many such leases there are at a
+# time: all of them are half of what is for small ones only where the budget is the least.
+_OPENING = 2**17
+_OPENINGS = 32
+_FULL = "other requests hold all the memory there is"
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
 class Lease:
     """``size`` bytes of a budget, until they are released; made by ``Budget.lease``."""
 
-    __slots__ = ("__weakref__", "_budget", "_given", "_ready", "size")
+    __slots__ = ("__weakref__", "_budget", "_given", "_ready", "_sliding", "size")
 
     def __init__(self, budget: Budget) -> None:
         self.size = 0
         self._budget = budget
         self._ready: Block | None = None
         self._given: list[Block] = []
+        self._sliding: list[Sliding] = []
 
     def memory(self, size: int) -> Bytes:
-        """``size`` bytes of what is leased: writable, 64-byte aligned, and of any content."""
+        """``size`` bytes of what is leased: writable, and of any content."""
         if size <= SMALL:
-            small: Bytes = np.empty(size + _ALIGNMENT, np.uint8)
-            start = -small.ctypes.data % _ALIGNMENT
-            return small[start : start + size]
+            return np.empty(size, np.uint8)
         block, self._ready = self._ready, None
         if block is None or block.capacity < size:
             block = self._budget.block(size)
@@ -48,6 +55,12 @@ class Lease:
         block.warm = max(block.warm, size)
         self._given.append(block)
         return block.bytes[:size]
+
+    def behind(self, sliding: Sliding, kept: int, size: int) -> None:
+        """Have ``sliding`` hold ``size`` bytes of what is leased. Raises as ``Sliding.hold``."""
+        self.memory(size)
+        self._sliding.append(sliding)
+        sliding.hold(self._given[-1], kept, size)
 
     async def grow(self, size: int) -> None:
         """Lease ``size`` bytes more. Waits and raises as ``Budget.lease`` does."""
@@ -58,8 +71,10 @@ class Lease:
 
         The next body is written there, so nothing may be reading or writing it any more.
         """
+        for sliding in self._sliding:
+            sliding.give_back()
         blocks = self._given if self._ready is None else [*self._given, self._ready]
-        self._given, self._ready = [], None
+        self._given, self._ready, self._sliding = [], None, []
         if size < self.size:
             self._budget.count(self, size - self.size)
         for block in blocks:
@@ -76,7 +91,7 @@ class Lease:
 
         Unlike ``shrink``, safe where a thread or a connection may still be at work on it.
         """
-        self._given, self._ready = [], None
+        self._given, self._ready, self._sliding = [], None, []
         if self.size:
             self._budget.count(self, -self.size)
 
@@ -111,7 +126,7 @@ class _Waiter:
 
     def expire(self) -> None:
         if not self.turn.done():
-            self.turn.set_exception(Overloaded("other requests hold all the memory there is"))
+            self.turn.set_exception(Overloaded(_FULL))
 
 
 class Budget:
@@ -130,6 +145,7 @@ class Budget:
         self._small_waiting: deque[_Waiter] = deque()
         self._growing: deque[_Waiter] = deque()
         self._new: deque[_Waiter] = deque()
+        self._openings = asyncio.Semaphore(_OPENINGS)
         self._idle = Idle(total // 2)
 
     @property
@@ -147,8 +163,8 @@ class Budget:
         """Leases that wait."""
         return len(self._small_waiting) + len(self._growing) + len(self._new)
 
-    async def lease(self, size: int) -> Lease:
-        """A lease of ``size`` bytes; large ones have that much memory ready.
+    async def lease(self, size: int, memory: int | None = None) -> Lease:
+        """A lease of ``size`` bytes; large ones have ``memory`` ready, or else that much.
 
         Raises ``TooLarge`` if they could never fit, ``Overloaded`` if they do not fit in time.
         """
@@ -157,11 +173,29 @@ class Budget:
             await self.grant(lease, size)
             if size > SMALL:
                 # A body is shifted by up to a cache line, to align its first tensor.
-                await lease.warm(size + _ALIGNMENT)
+                await lease.warm(size + _ALIGNMENT if memory is None else memory)
         except BaseException:
             lease.release()
             raise
         return lease
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Lease the beginning of a large body, from which follows what all of it takes.
+
+        Whoever leases that before the end keeps its place among large ones, and nobody waits for
+        memory that is held by others who wait for theirs. Raises ``Overloaded`` as ``lease``.
+        """
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._openings.acquire()
+        except TimeoutError:
+            raise Overloaded(_FULL) from None
+        try:
+            with await self.lease(_OPENING):
+                yield
+        finally:
+            self._openings.release()
 
     async def grant(self, lease: Lease, size: int) -> None:
         """Count ``size`` bytes more for ``lease`` once they fit."""

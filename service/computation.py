@@ -7,30 +7,28 @@ than a small loss. All else leaves the loop, while it is watched whether the cli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+import math
+from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
+from time import perf_counter
 from typing import Any, TypeVar
 
 from kernels.steps import Work
-from service import options
 from service.body import Incoming, Receive
 from service.buffers import Lease
-from service.codecs import Codec, Limits, Message
-from service.codecs.base import Answer, Arrays
+from service.codecs import Message
+from service.codecs.base import Answer, Arrays, TakesLong
 from service.errors import Disconnected
-from service.operation import (
-    TENSORS,
-    Operation,
-    Service,
-    check_answer,
-    check_tensors,
-    converted_bytes,
-)
+from service.operation import Asked, converted_bytes
+from service.streaming import Head
 
 T = TypeVar("T")
 
 # Bytes that are copied, converted or made on the event loop: some tens of microseconds.
 _AT_ONCE = 2**16
+# Seconds after which decoding gives up on the event loop, to be done again in a lane.
+_SOON = 0.002
 # Bytes of a body from which on its logits are computed with before all of them have come.
 _EARLY = 2**22
 
@@ -39,126 +37,115 @@ class Computation:
     """One request's stages, and what each left for the next.
 
     ``lease`` counts what it holds. Nothing is held here that a later stage has no use for: the
-    body is given back before the answer is encoded.
+    body is given back before the answer is encoded. ``head``: what the body's beginning has told.
     """
 
     def __init__(
-        self,
-        service: Service,
-        operation: Operation,
-        codec: Codec,
-        reply: Codec,
-        query: Mapping[str, str],
-        lease: Lease,
-        incoming: Incoming,
+        self, asked: Asked, lease: Lease, incoming: Incoming, head: Head | None = None
     ) -> None:
-        self._service = service
-        self._operation = operation
-        self._codec = codec
-        self._reply = reply
-        self._query = query
+        self._asked = asked
         self._lease = lease
         self._incoming: Incoming | None = incoming
-        self._message: Message | None = None
+        self._message: Message | None = None if head is None else head.message
+        self._logits_at = None if head is None else head.logits_at
+        self._step = None if head is None else head.step
         self._work: Work | None = None
 
     async def content(self, receive: Receive) -> Answer:
         """The answer's content; raises what ``service.errors`` has a row for."""
         assert self._incoming is not None
-        logits_at = await _received(self._incoming, self._codec)
-        if self._codec.at_once(self._incoming.memory):
-            self._message = self._decoded()
-            if logits_at is None and self._converted() <= _AT_ONCE:
-                self._work = self._checked()
-                if self._work.quick and self._work.result_bytes <= _AT_ONCE:
-                    return self._encoded(self._work.run())
+        logits_at = await self._received()
+        if self._message is None and self._asked.codec.at_once(self._incoming.memory):
+            with suppress(TakesLong):
+                self._message = self._decoded(perf_counter() + _SOON)
+                if logits_at is None and self._converted() <= _AT_ONCE:
+                    self._work = self._checked()
+                    if self._work.quick and self._work.result_bytes <= _AT_ONCE:
+                        return self._asked.encoded(self._work.run())
         whole = asyncio.Event()
         watching = _watch(self._incoming, receive, whole)
         return await _unless(watching, self._in_lanes(logits_at, whole))
 
     async def _in_lanes(self, logits_at: int | None, whole: asyncio.Event) -> Answer:
-        lease, transcode = self._lease, self._service.transcode
+        lease, transcode = self._lease, self._asked.service.transcode
         if self._message is None:
             await whole.wait()
-            await lease.grow(await self._decoded_bytes())
+            await lease.grow(await transcode.call(self._decoded_bytes))
             self._message = await transcode.call(self._decoded)
+        else:
+            await self._grow(self._decoded_bytes())
         if self._work is None and self._converted() <= _AT_ONCE:
             self._work = self._checked()
         elif self._work is None:
-            await whole.wait()
-            await lease.grow(self._converted())
+            if logits_at is None or not self._aligned():
+                await whole.wait()
+            await self._grow(self._converted())
             self._work = await transcode.call(self._checked)
         outputs = await self._outputs(logits_at)
         await whole.wait()
         self._incoming = None
         lease.shrink(sum(array.nbytes for array in outputs.values()))
-        needed = self._reply.encoded_bytes(outputs)
+        needed = self._asked.reply.encoded_bytes(outputs)
         if needed <= _AT_ONCE:
-            return self._encoded(outputs)
+            return self._asked.encoded(outputs)
         await lease.grow(needed)
-        return await transcode.call(partial(self._encoded, outputs))
+        return await transcode.call(partial(self._asked.encoded, outputs))
 
     async def _outputs(self, logits_at: int | None) -> Arrays:
         work, self._work, self._message = self._work, None, None
+        compute = self._asked.service.compute
         assert work is not None
-        await self._lease.grow(work.result_bytes)
+        await self._grow(work.result_bytes)
         if work.quick and logits_at is None:
             return work.run()
         if logits_at is None:
-            running = self._service.compute.run(work)
+            running = compute.run(work)
         else:
-            running = self._service.compute.run(work, self._incoming, logits_at)
+            running = compute.run(work, self._incoming, logits_at)
         del work
         return await running
 
-    async def _decoded_bytes(self) -> int:
-        assert self._incoming is not None
-        body, count = self._incoming.memory, self._codec.decoded_bytes
-        if self._codec.counted_at_once(body):
-            needed = count(body)
-        else:
-            needed = await self._service.transcode.call(partial(count, body))
-        return min(needed, 2 * self._service.settings.max_decoded_bytes)  # some is read twice
+    async def _grow(self, size: int) -> None:
+        """Lease ``size`` bytes more; where the body is streamed, they are leased already."""
+        if self._step is None:
+            await self._lease.grow(size)
 
-    def _decoded(self) -> Message:
+    async def _received(self) -> int | None:
+        """Return once the body is there, or all of it up to the byte, returned, of its logits.
+
+        ``None``: all of it is there.
+        """
+        incoming, logits_at = self._incoming, self._logits_at
+        assert incoming is not None
+        if logits_at is None and incoming.filled < len(incoming.memory) >= _EARLY:
+            logits_at = self._asked.codec.ready_at(incoming.memory[: incoming.filled])
+        if logits_at is None:
+            await incoming.all()
+        else:
+            await incoming.at_least(logits_at)
+        return logits_at
+
+    def _decoded_bytes(self) -> int:
         assert self._incoming is not None
-        limits = Limits(self._service.settings.max_decoded_bytes)
-        message = self._codec.decode(self._incoming.memory, TENSORS, limits)
-        check_tensors(self._operation, message, self._service.settings)
-        return message
+        most = 2 * self._asked.service.settings.max_decoded_bytes  # some is read twice
+        return min(self._asked.codec.decoded_bytes(self._incoming.memory), most)
+
+    def _decoded(self, until: float = math.inf) -> Message:
+        assert self._incoming is not None
+        return self._asked.decoded(self._incoming.memory, until)
 
     def _converted(self) -> int:
         assert self._message is not None
-        return converted_bytes(self._operation, self._message.tensors)
+        return converted_bytes(self._asked.operation, self._message.tensors)
+
+    def _aligned(self) -> bool:
+        assert self._message is not None
+        return self._message.tensors[self._asked.operation.needs[0]].flags.aligned
 
     def _checked(self) -> Work:
-        message, operation = self._message, self._operation
+        message = self._message
         assert message is not None
-        given = options.combine(
-            operation.options, self._query, message.options, typed=self._codec.typed
-        )
-        return operation.compute(message.tensors, given)
-
-    def _encoded(self, outputs: Arrays) -> Answer:
-        check_answer(self._reply, outputs, self._service.settings.max_json_answer_elements)
-        if self._operation.encode is not None:
-            return self._operation.encode(self._reply, outputs)
-        return self._reply.encode(outputs)
-
-
-async def _received(incoming: Incoming, codec: Codec) -> int | None:
-    """Return once the body is there, or all of it up to the byte, returned, where its logits begin.
-
-    ``None``: all of it is there.
-    """
-    logits_at = None
-    if incoming.filled < len(incoming.memory) >= _EARLY:
-        logits_at = codec.ready_at(incoming.memory[: incoming.filled])
-    if logits_at is None:
-        await incoming.all()
-    else:
-        await incoming.at_least(logits_at)
-    return logits_at
+        return self._asked.work(message.tensors, message.options, self._step)
 
 
 async def _watch(incoming: Incoming, receive: Receive, whole: asyncio.Event) -> None:

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import Response
 from starlette.requests import ClientDisconnect
 
-from kernels import InvalidInput
+from kernels import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
 from service.codecs import DecodeError, TooLarge
-from service.codecs.base import shown
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:lossd:problem:"
@@ -196,6 +194,12 @@ TABLE: dict[type[Exception], Row] = {
         "The request does not hold the tensors that this route needs",
         "See /docs for the tensors of this route.",
     ),
+    DeviceUnavailable: Row(
+        422,
+        "device-unavailable",
+        "There is no GPU for this request",
+        "Leave `device` out, or have the server started for a GPU.",
+    ),
     HeaderTooLarge: Row(
         431,
         "header-too-large",
@@ -211,6 +215,20 @@ TABLE: dict[type[Exception], Row] = {
     NotOffered: Row(501, "not-offered", "Not offered here", "See /v2 for what extensions it has."),
     MemoryError: Row(
         503, "out-of-memory", "No memory for this request", "Send it again later, or smaller.", 5
+    ),
+    DeviceOutOfMemory: Row(
+        503,
+        "device-out-of-memory",
+        "The GPU has no memory for this request",
+        "Send it again later, or smaller, or with `device` cpu.",
+        5,
+    ),
+    DeviceFailed: Row(
+        503,
+        "device-failed",
+        "The GPU failed, and this process ends",
+        "Send it again to the process that takes its place.",
+        10,
     ),
     # Not 504, which is a gateway's: this server itself is too busy, or the request too much for it.
     Expired: Row(
@@ -229,8 +247,8 @@ TABLE: dict[type[Exception], Row] = {
     ),
 }
 
-
-_GONE = (Disconnected, ClientDisconnect)
+# Whoever asked, is not there to read an answer.
+GONE = (Disconnected, ClientDisconnect)
 
 
 def row_for(error: Exception) -> Row:
@@ -263,38 +281,6 @@ def problem(error: Exception) -> Response:
 
 def answer_to(error: Exception) -> Response | None:
     """What a client is answered, or ``None`` where ``error`` is a fault of ours, to be logged."""
-    if isinstance(error, _GONE):
+    if isinstance(error, GONE):
         return Response(status_code=HTTPStatus.BAD_REQUEST)
     return None if row_for(error) is TABLE[Exception] else problem(error)
-
-
-def install(app: FastAPI) -> None:
-    """Have ``app`` answer every error of the table, and those of its router, in the one shape.
-
-    An exception of no known class is raised again once it is answered: the server logs it with its
-    traceback.
-    """
-
-    async def answer(request: Request, error: Exception) -> Response:
-        return answer_to(error) or problem(error)
-
-    async def answer_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        response = problem(_of_router(request, error))
-        response.headers.update(error.headers or {})
-        return response
-
-    for kind in (*TABLE, *_GONE):
-        app.add_exception_handler(kind, answer)
-    app.add_exception_handler(HTTPException, answer_http)
-
-
-def _of_router(request: Request, error: HTTPException) -> Exception:
-    path = shown(request.scope["path"])
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return UnknownPath(f"there is nothing at {path}: /docs lists the paths there are")
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        method = shown(request.method)
-        return WrongMethod(f"{path} does not answer {method}, but {allowed}", field="method")
-    return error

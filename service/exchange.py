@@ -7,13 +7,16 @@ from functools import lru_cache
 
 from fastapi import Request, Response
 
-from service import body, media, options
+from service import body, media, options, streaming
+from service.body import Incoming, Landing, Receive
+from service.buffers import Lease
 from service.codecs import Codec
 from service.codecs.base import Arrays
 from service.computation import Computation
 from service.errors import NotReady
-from service.operation import TENSORS, Operation, Service
+from service.operation import TENSORS, Asked, Operation, Service
 from service.reply import Reply, size_of
+from service.streaming import Head
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
 
@@ -59,7 +62,7 @@ async def respond(
     """
     service: Service = request.app.state.service
     if not service.ready:
-        raise NotReady("the kernels are being compiled")
+        raise NotReady(service.why_not_ready)
     limit = service.settings.max_body_bytes
     scope = request.scope
     lengths = [
@@ -67,14 +70,29 @@ async def respond(
     ]
     length = body.declared_length(lengths, limit)
     landing = scope.get("extensions", {}).get("lossd.landing")
-    lease = await service.budget.lease(length or 0)
+    asked = Asked(service, operation, codec, reply, query)
+    lease, incoming, head = await _received(asked, request.receive, landing, length, limit)
     try:
-        incoming = await body.start(request.receive, landing, codec, length, limit, lease)
-        work = Computation(service, operation, codec, reply, query, lease, incoming)
-        del incoming
+        work = Computation(asked, lease, incoming, head)
+        del incoming, head
         content = await work.content(request.receive)
         await lease.resize(size_of(content))
     except BaseException:
         lease.release()
         raise
     return Reply(content, media_type, lease)
+
+
+async def _received(
+    asked: Asked, receive: Receive, landing: Landing | None, length: int | None, limit: int
+) -> tuple[Lease, Incoming, Head | None]:
+    """As ``streaming.received``, for a body of any length, or of one that is not known."""
+    if length is not None and length >= streaming.LEAST:
+        return await streaming.received(asked, receive, landing, length, limit)
+    lease = await asked.service.budget.lease(length or 0)
+    try:
+        incoming = await body.start(receive, landing, asked.codec, length, limit, lease)
+        return lease, incoming, None
+    except BaseException:
+        lease.release()
+        raise

@@ -28,6 +28,7 @@ def chain(
     ignore_index: int = -100,
     reduction: str = "mean",
     class_axis: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Array]:
     """Every array between ``logits`` and the loss.
 
@@ -46,10 +47,11 @@ def chain(
         "ignore_index": ignore_index,
         "reduction": reduction,
         "class_axis": class_axis,
+        "device": device,
     }
     # First, since this proves that every label is in range.
     direct = kernels.cross_entropy(logits, labels, outputs=["loss", "per_element"], **options)
-    log_softmax = kernels.log_softmax(logits, class_axis=class_axis)
+    log_softmax = kernels.log_softmax(logits, class_axis=class_axis, device=device)
     axis = class_axis if class_axis is not None else min(1, logits.ndim - 1)
     counted = labels != ignore_index
     one_hot = _one_hot(labels, counted, logits.shape, axis)
@@ -59,7 +61,7 @@ def chain(
         direct["loss"],
     )
     return {
-        "softmax": kernels.softmax(logits, class_axis=class_axis),
+        "softmax": kernels.softmax(logits, class_axis=class_axis, device=device),
         "log_softmax": log_softmax,
         "one_hot": one_hot,
         "per_element": direct["per_element"],

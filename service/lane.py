@@ -41,6 +41,9 @@ class Source(Protocol):
     filled: int
     progress: Callable[[int], None]
 
+    def passed(self, count: int) -> None:
+        """Be told, on the event loop, that none of the first ``count`` bytes is read any more."""
+
 
 class Lane:
     """One thread and a bounded queue before it.
@@ -87,7 +90,8 @@ class Lane:
         the lane closed. Work that is cancelled is forgotten with all that it holds, at the latest
         after the step that runs.
         """
-        job = _Job(next(self._numbers), work.elements <= SMALL, work.steps, source, start)
+        small = work.elements <= SMALL
+        job = _Job(next(self._numbers), small, work.steps, source, start, work.window)
         del work
         result: Outputs = await self._result(job, self._seconds)
         return result
@@ -213,6 +217,7 @@ class _Job:
         steps: Steps,
         source: Source | None = None,
         start: int = 0,
+        window: int | None = None,
     ) -> None:
         self.number = number
         self.small = small
@@ -223,6 +228,7 @@ class _Job:
         self.begun = self.forgotten = False
         self.result: Any = None
         self._steps: Steps | None = steps
+        self._window = window
 
     def __lt__(self, other: _Job) -> bool:
         return self.number < other.number
@@ -244,12 +250,22 @@ class _Job:
         """Take one step: how many bytes the next one needs, or what was raised."""
         assert self._steps is not None
         try:
-            return next(self._steps), None
+            needed = next(self._steps)
+            self._pass(needed)
+            return needed, None
         except StopIteration as stopped:
             self.result = stopped.value
             return None, None
         except BaseException as error:
             return None, error
+
+    def _pass(self, needed: int) -> None:
+        """Have the source told what is done with, before a step that reads up to ``needed``."""
+        source = self.source
+        if source is not None and self._window is not None:
+            with suppress(RuntimeError):  # a loop that was closed meanwhile
+                passed = self.start + needed - self._window
+                self.loop.call_soon_threadsafe(source.passed, passed)
 
     def drop(self) -> None:
         """Let go of everything, wherever the steps have got to."""

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from kernels.steps import Work
+from service import options
 from service.buffers import Budget
-from service.codecs import Codec, Message, TooLarge
+from service.codecs import Codec, Limits, Message, TooLarge
 from service.codecs.base import LOGITS, Answer, Arrays
 from service.codecs.json_text import written_size
+from service.device import Device
 from service.errors import MissingTensor, NotAcceptable
 from service.lane import Lane
-from service.options import Options
 from service.settings import Settings
 
 TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """What one route computes.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
-    may; ``compute`` checks them and the options, and gives the work that makes the named outputs;
+    may; ``compute`` checks them and the options, and gives the work that makes the named outputs
+    on the named device, in steps of so many bytes of logits, or as many as is usual (``None``);
     ``limit`` picks from the settings how many elements the logits may have, where that is limited;
     ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
     """
@@ -34,8 +36,8 @@ class Operation:
     description: str
     needs: tuple[str, ...]
     takes: tuple[str, ...]
-    options: type[Options]
-    compute: Callable[[Arrays, Any], Work]
+    options: type[options.Options]
+    compute: Callable[[Arrays, Any, str, int | None], Work]
     limit: Callable[[Settings], int] | None = None
     encode: Callable[[Codec, Arrays], Answer] | None = None
 
@@ -45,14 +47,48 @@ class Service:
     """What lives as long as the process: settings, memory, two threads, whether it is ready.
 
     ``compute`` runs what is not over at once; ``transcode`` decodes, checks and encodes what would
-    hold up the loop.
+    hold up the loop. ``why_not_ready`` is said to clients while it is not.
     """
 
     settings: Settings
     budget: Budget
     compute: Lane
     transcode: Lane
+    device: Device = field(default_factory=Device)
     ready: bool = False
+    why_not_ready: str = "the kernels are being compiled"
+
+
+class Asked(NamedTuple):
+    """What one request asks for, and in which formats; ``query`` holds options from its address."""
+
+    service: Service
+    operation: Operation
+    codec: Codec
+    reply: Codec
+    query: Mapping[str, str]
+
+    def decoded(self, body: memoryview, until: float = math.inf) -> Message:
+        """The body's tensors, all of which the operation takes. Raises what that raises, and
+        ``TakesLong`` after ``until``, as ``perf_counter`` counts.
+        """
+        settings = self.service.settings
+        message = self.codec.decode(body, TENSORS, Limits(settings.max_decoded_bytes, until))
+        check_tensors(self.operation, message, settings)
+        return message
+
+    def work(self, tensors: Arrays, given: Mapping[str, Any], step: int | None = None) -> Work:
+        """The work on ``tensors`` with the body's options ``given``; raises ``InvalidInput``."""
+        operation = self.operation
+        combined = options.combine(operation.options, self.query, given, typed=self.codec.typed)
+        return self.service.device.work(operation.compute, tensors, combined, step)
+
+    def encoded(self, outputs: Arrays) -> Answer:
+        """The answer's content."""
+        check_answer(self.reply, outputs, self.service.settings.max_json_answer_elements)
+        if self.operation.encode is not None:
+            return self.operation.encode(self.reply, outputs)
+        return self.reply.encode(outputs)
 
 
 def check_tensors(operation: Operation, message: Message, settings: Settings) -> None:

@@ -16,6 +16,9 @@ from service.errors import InvalidOption
 # Writers of safetensors note their framework under this name: {"format": "pt"}.
 _NOT_OPTIONS = frozenset({"format"})
 _MOST_FIELDS = 64
+# Texts that are remembered are shorter, in all.
+_LONG = 256
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 _Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 _Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
@@ -55,6 +58,11 @@ class Options(BaseModel):
         None,
         description="Axis of the logits that holds the classes; negative counts from the end."
         " By default 1, or 0 for logits of one dimension; -1 for channels-last data.",
+    )
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "auto",
+        description="What computes: `auto` is what the server was started for; `cuda` is its GPU,"
+        " and an error where it has none or was started for the CPU; `cpu` can always be had.",
     )
 
 
@@ -163,10 +171,45 @@ def combine(
     as those of a query always are. Raises ``InvalidOption`` for an option that is unknown, given in
     both places, or of the wrong type.
     """
-    if not query and not body:
-        defaults = _defaults(model)
-        assert isinstance(defaults, model)
-        return defaults
+    given = _plain(query), _plain(body)
+    if None in given:
+        return _combined(model, query, body, typed)
+    known = _known_options(model, typed, *given)
+    assert isinstance(known, model)
+    return known
+
+
+def _plain(given: Mapping[str, Any]) -> tuple[tuple[str, type, Any], ...] | None:
+    """``given`` with each value's type, since 1 is equal to True; None if any is out of the common.
+
+    That are lists of anything but texts, and long ones.
+    """
+    plain = []
+    for name, value in given.items():
+        kind = type(value)
+        if kind is list:
+            if len(value) > _MOST_FIELDS or not all(type(item) is str for item in value):
+                return None
+            value = tuple(value)
+        elif kind not in _PLAIN:
+            return None
+        if kind in (str, list) and sum(map(len, value)) > _LONG:
+            return None
+        plain.append((name, kind, value))
+    return tuple(plain)
+
+
+# Clients send the same few options again and again, and to validate them takes 10 us.
+@lru_cache(256)
+def _known_options(model: type[Options], typed: bool, query: Any, body: Any) -> Options:
+    texts = {name: value for name, _, value in query}
+    values = {name: list(value) if kind is list else value for name, kind, value in body}
+    return _combined(model, texts, values, typed)
+
+
+def _combined(
+    model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], typed: bool
+) -> AnyOptions:
     if not typed:
         body = {name: value for name, value in body.items() if name not in _NOT_OPTIONS}
     _check_names(model, body)
@@ -183,11 +226,6 @@ def combine(
         return model.model_validate({**body, **from_texts}, strict=True)
     except ValidationError as error:
         raise _as_invalid_option(error) from None
-
-
-@lru_cache
-def _defaults(model: type[Options]) -> Options:
-    return model()
 
 
 def _check_names(model: type[Options], names: Iterable[str]) -> None:

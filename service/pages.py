@@ -15,6 +15,8 @@ import numpy as np
 
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
+# Bytes of a huge page; memory of at least as much begins at one.
+HUGE = 2**21
 # Bytes faulted in at a time, between which a request can be cancelled: at most some 30 ms.
 _STEP = 2**26
 # Seconds that memory is kept for the next body before its pages go back to the system.
@@ -27,15 +29,11 @@ class Block:
     def __init__(self, size: int) -> None:
         self.capacity = _whole_pages(size)
         self.warm = 0
-        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        try:
-            self._map = mmap.mmap(-1, self.capacity, flags=private)
-        except OSError as error:
-            raise MemoryError from error
+        self._map, self._start = mapped(self.capacity)
         # Not on macOS, nor in every sandbox: then pages are small.
         with suppress(AttributeError, OSError):
             self._map.madvise(mmap.MADV_HUGEPAGE)
-        self.bytes: Bytes = np.frombuffer(self._map, np.uint8)
+        self.bytes: Bytes = np.frombuffer(self._map, np.uint8, self.capacity, self._start)
 
     async def fault_in(self, size: int) -> None:
         """Have at least ``size`` bytes warm; other threads do the work."""
@@ -49,8 +47,22 @@ class Block:
         """Give the pages after the first ``size`` bytes back to the system."""
         kept = _whole_pages(size)
         if self.warm > kept:
-            self._map.madvise(mmap.MADV_DONTNEED, kept, self.warm - kept)
+            self._map.madvise(mmap.MADV_DONTNEED, self._start + kept, self.warm - kept)
             self.warm = kept
+
+
+def mapped(size: int, flags: int = 0) -> tuple[mmap.mmap, int]:
+    """Fresh memory, and where in it ``size`` bytes begin that huge pages fit, if so many.
+
+    ``flags`` are mmap's, besides those of private anonymous memory. Raises ``MemoryError``.
+    """
+    spare = HUGE if size >= HUGE else 0
+    flags |= mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    try:
+        memory = mmap.mmap(-1, size + spare, flags=flags)
+    except (OSError, OverflowError) as error:
+        raise MemoryError from error
+    return memory, -np.frombuffer(memory, np.uint8).ctypes.data % HUGE if spare else 0
 
 
 class Idle:

@@ -176,6 +176,19 @@ class Settings(BaseSettings):
         " included (503): some kernels are compiled on first use, for 10 s.",
     )
 
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu",
+        description="What computes requests that do not say: cuda needs an NVIDIA GPU and the extra"
+        " cuda; auto is that where it can be, else the CPU.",
+    )
+    device_memory_bytes: int = Field(
+        0,
+        ge=0,
+        le=2**50,
+        description="Most bytes of the GPU's memory that a worker holds, and as many of the host's,"
+        " pinned; 0 for its share of 80 % of what is free.",
+    )
+
     allow_shared_memory: bool = Field(
         False,
         description="Whether V2 clients may have shared memory of this machine read and written,"

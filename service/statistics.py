@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from kernels.steps import Work
@@ -41,7 +41,7 @@ class Request:
 
     def computed(self, work: Work) -> Work:
         """``work``, its time counted as waiting until its first step, and computing from there."""
-        return replace(work, steps=self._steps(work.steps, time.perf_counter_ns()))
+        return work._replace(steps=self._steps(work.steps, time.perf_counter_ns()))
 
     def _steps(self, steps: Generator[int, None, T], queued: int) -> Generator[int, None, T]:
         self._add("queue", queued)

@@ -19,7 +19,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 LOCKS = {path.stem: path.read_text() for path in (ROOT / "requirements").glob("*.txt")}
 PIN = re.compile(r"^(?P<name>[a-z0-9-]+)==(?P<version>\S+)", re.MULTILINE)
 
-OURS = {"kernels", "service", "benchmarks", "tests"}
+OURS = {"kernels", "service", "benchmarks", "deploy", "tests"}
 # A dependency's own base, of which it takes one version and no other: not ours to choose.
 INHERITED = {"llvmlite", "starlette", "cuda"}
 
@@ -53,7 +53,7 @@ def imported(package: str) -> set[str]:
 
 
 def test_there_is_a_lock_for_each_use() -> None:
-    assert set(LOCKS) == {"run", "dev", "build"}
+    assert set(LOCKS) == {"run", "dev", "build", "cuda"}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -68,7 +68,9 @@ def test_a_lock_pins_and_hashes_and_names_no_place(lock: str) -> None:
         assert "--hash=sha256:" in requirement
 
 
-@pytest.mark.parametrize(("lock", "extras"), [("run", []), ("dev", ["dev"])], ids=["run", "dev"])
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("run", []), ("dev", ["dev"]), ("cuda", ["cuda"])], ids=str
+)
 def test_a_lock_holds_what_the_project_declares(lock: str, extras: list[str]) -> None:
     locked = pins(lock)
     for requirement in declared(*extras):
@@ -76,9 +78,19 @@ def test_a_lock_holds_what_the_project_declares(lock: str, extras: list[str]) ->
 
 
 def test_the_locks_agree() -> None:
-    run, dev, build = pins("run"), pins("dev"), pins("build")
+    run, dev, build, cuda = (pins(name) for name in ("run", "dev", "build", "cuda"))
     assert run.items() <= dev.items()
     assert build.items() <= dev.items()
+    assert run.items() <= cuda.items() <= dev.items()
+
+
+def test_what_runs_on_the_cpu_has_nothing_of_cuda() -> None:
+    def nvidias(lock: str) -> list[str]:
+        return [name for name in pins(lock) if re.search("cuda|nvidia", name)]
+
+    assert len(nvidias("cuda")) > 5
+    assert not nvidias("run")
+    assert not nvidias("build")
 
 
 def test_no_peer_is_locked() -> None:

@@ -77,6 +77,13 @@ def _told(real: Any) -> tuple[Any, Any, Any]:
     return labels, rule, answers
 
 
+def _of_lanes(kind: Kind, answers: Any) -> Iterator[tuple[str, int, Any, tuple[Any, ...]]]:
+    for row in TABLE.rows:
+        if row.lanes <= target.WARP:
+            kernel = rows.lanes_kernel(kind, row)
+            yield f"rows, {row.lanes} lanes each", row.threads, kernel, (answers,)
+
+
 def cases(dtype: dtypes.DType) -> Iterator[Case]:
     """The kernels for ``dtype``: a plain loss, and every option and output at once."""
     load = getattr(types, _LOADS[dtype.name])
@@ -84,12 +91,10 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
         real, logits, threads = kind.number, _view(load), TABLE.threads
         labels, rule, answers = _told(real)
         inputs, out, long = (logits, logits, labels, rule), _view(real), types.int64
-        short, warp = TABLE.rows[0], next(row for row in TABLE.rows if row.lanes == target.WARP)
         merged, state = (logits, labels, rule, answers, long), _array(types.float64, 2)
         write_rows, write_planes = (per_class.per_class_kernel(kind, way) for way in (True, False))
         for name, size, kernel, signature in (
-            ("rows, 4 lanes each", short.threads, rows.lanes_kernel(kind, short), (answers,)),
-            ("rows, a warp each", warp.threads, rows.lanes_kernel(kind, warp), (answers,)),
+            *_of_lanes(kind, answers),
             ("rows, 128 threads each", 128, rows.block_kernel(kind, 128), (answers, long)),
             ("rows, 256 threads each", 256, rows.block_kernel(kind, 256), (answers, long)),
             ("planes", threads, planes.plane_kernel(kind), (answers, long)),

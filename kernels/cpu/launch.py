@@ -241,6 +241,23 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
     return each * problem.positions + whole * problem.logits.size + blocks
 
 
+def window(problem: Problem, step: int) -> int | None:
+    """Bytes of logits, up to the end of those that a step announces, that are read from then on.
+
+    That many at most: whatever lies before them is done with. None where all of them are wanted.
+    """
+    logits = view_of(problem.logits, problem.axis)
+    if logits is None or problem.logits.size == 0 or not _in_order(problem):
+        return None
+    if not PerClass(problem, ()).in_place or (not problem.normalised and _segments(logits)):
+        return None
+    plan = _plan(logits, _shared(problem), step)
+    tiles = -(-logits.positions // plan.tile)
+    positions = -(-tiles // plan.launches) * plan.tile
+    # They may begin and end in the middle of what an outer index holds.
+    return _reach(logits, positions + logits.inner_size - 1)
+
+
 def quick(problem: Problem) -> bool:
     """Whether the problem takes well below a millisecond on this one thread, all compiled."""
     if problem.logits.size > SERIAL:

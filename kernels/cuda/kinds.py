@@ -86,6 +86,8 @@ _SIMULATED = Table(
     odd_blocks=1,
 )
 TABLE = _SIMULATED if SIMULATED else _TABLE
+# A grid has up to 65535 rows of blocks, on every capability: one for each segment of a position.
+MOST_CLASSES = 65535 * min(TABLE.segment, TABLE.plane_segment)
 
 
 def shape_of(classes: int) -> Shape:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numba import cuda
-from numba.cuda.cudadrv.driver import CudaAPIError
 
 from kernels.errors import DeviceOutOfMemory
 from kernels.problem import Array
@@ -24,7 +23,6 @@ ALIGNMENT = 256
 SHARE = 0.8
 _KEPT = 4
 _MOST = 2**50  # the simulator has infinitely many
-_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 
 
 class Budget:
@@ -93,9 +91,8 @@ class Buffers:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        with _out_of_memory(size):
-            self._device = _on_device(size)
-            self._pinned = _pinned(size)
+        self._device = _on_device(size)
+        self._pinned = _pinned(size)
         self.stream = cuda.stream()
         self._used = 0
 
@@ -126,28 +123,16 @@ def _pinned(size: int) -> Array:
     return memory
 
 
-@contextlib.contextmanager
-def _out_of_memory(size: int) -> Iterator[None]:
-    try:
-        yield
-    except CudaAPIError as error:
-        if error.code != _OUT_OF_MEMORY:
-            raise
-        raise DeviceOutOfMemory(f"the device has no {size} bytes left") from error
-
-
 _budget: Budget | None = None
 _budget_lock = threading.Lock()
 
 
-def budget(measure: Callable[[], int] | None = None) -> Budget:
-    """The process's budget: ``SHARE`` of what ``measure`` says is free, or of the device's free
-    memory.
-    """
+def budget() -> Budget:
+    """The process's budget: ``share_of_free``, unless it was set."""
     global _budget
     with _budget_lock:
         if _budget is None:
-            _budget = Budget(int((measure or _free_on_device)() * SHARE))
+            _budget = Budget(share_of_free())
         return _budget
 
 
@@ -158,6 +143,7 @@ def set_budget(total: int) -> None:
         _budget = Budget(total)
 
 
-def _free_on_device() -> int:
+def share_of_free(processes: int = 1) -> int:
+    """What each of some ``processes`` may have of the bytes that are free on the device."""
     free = cuda.current_context().get_memory_info()[0]
-    return int(min(free, _MOST))
+    return int(min(free, _MOST) * SHARE / processes)

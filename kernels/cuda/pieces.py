@@ -34,7 +34,6 @@ class Layout:
         # Classes that come last by the shape but lie furthest apart are gathered as they lie.
         self._turned = bool(before) and not behind and steps[self._axis] > max(others, default=0)
         self.rows = not behind and not self._turned
-        self.in_order = logits.flags.c_contiguous
 
     def cut(self, array: Array, most: int) -> Iterator[Array]:
         """Sub-arrays of ``array`` in order of position, of ``most`` positions at most."""
@@ -62,9 +61,3 @@ def _cut(array: Array, axis: int, limit: int) -> Iterator[Array]:
             yield part
         else:
             yield from _cut(part, axis, limit)
-
-
-def reach(array: Array, part: Array) -> int:
-    """Bytes of contiguous ``array``, from its first on, to the end of ``part`` of it."""
-    start = array.__array_interface__["data"][0]
-    return int(np.lib.array_utils.byte_bounds(part)[1]) - int(start)

@@ -12,15 +12,17 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
+from numba import cuda
 
 from kernels import reduce
 from kernels.cpu.arguments import View
 from kernels.cpu.launch import STEP, Computed, ImpossibleLabel
 from kernels.cpu.views import PER_CLASS
-from kernels.cuda.kinds import TABLE
+from kernels.cuda import failures
+from kernels.cuda.kinds import MOST_CLASSES, TABLE
 from kernels.cuda.launch import Operands, launch
 from kernels.cuda.memory import Budget, Buffers, budget, rounded
-from kernels.cuda.pieces import Layout, reach
+from kernels.cuda.pieces import Layout
 from kernels.cuda.simple import blocks_kernel
 from kernels.cuda.tensors import (
     NOWHERE,
@@ -32,7 +34,7 @@ from kernels.cuda.tensors import (
     rule_of,
     wanted_of,
 )
-from kernels.errors import DeviceOutOfMemory
+from kernels.errors import DeviceOutOfMemory, InvalidInput
 from kernels.problem import Array, Problem
 
 # Two: while one is computed the other one is copied.
@@ -164,24 +166,43 @@ def in_steps(
 ) -> Generator[int, None, Computed]:
     """``cpu.launch.in_steps`` on the device, a step a piece of ``step`` bytes (STEP, if None).
 
-    Raises ``ImpossibleLabel``, and ``DeviceOutOfMemory`` where not one position fits.
+    All of the logits have to be there for the first one: who sends them slowly would else hold
+    device memory, and as much pinned memory, meanwhile. A PCIe bus copies them some ten times as
+    fast as a socket brings them, so little is lost. Raises ``ImpossibleLabel``, ``InvalidInput``
+    for more than MOST_CLASSES, ``DeviceOutOfMemory`` where not one position fits, and
+    ``DeviceFailed``.
     """
     if problem.logits.size == 0:
         yield 0
         return _of_nothing(problem, wanted)
-    memory = budget()
+    if problem.classes > MOST_CLASSES:
+        raise InvalidInput(
+            f"on a GPU there may be {MOST_CLASSES:,} classes, not {problem.classes:,}",
+            field="logits",
+        )
+    yield problem.logits.nbytes
+    try:
+        with failures.named():
+            return (yield from _through(budget(), problem, wanted, upstream, step or STEP))
+    except DeviceOutOfMemory:
+        budget().drop()  # what is kept for the next call may be what was missing
+        raise
+
+
+def _through(
+    memory: Budget, problem: Problem, wanted: tuple[str, ...], upstream: float, step: int
+) -> Generator[int, None, Computed]:
+    """All pieces, each a step."""
     with contextlib.ExitStack() as leases:
         resident = leases.enter_context(memory.lease(_resident_bytes(problem)))
         call = _Call(problem, wanted, upstream, resident)
-        most, turns = _fitting(memory, call.wanted, problem, step or STEP)
+        most, turns = _fitting(memory, call.wanted, problem, step)
         queue = [leases.enter_context(memory.lease(call.wanted.bytes(most))) for _ in range(turns)]
         running: list[_Piece] = []
         try:
-            if not call.layout.in_order:
-                yield problem.logits.nbytes
             for first, parts in _parts(call, most):
-                if call.layout.in_order:
-                    yield reach(problem.logits, parts["logits"])
+                if first:
+                    yield problem.logits.nbytes
                 if len(running) == turns:
                     running.pop(0).collect()
                     queue.append(queue.pop(0))
@@ -191,6 +212,9 @@ def in_steps(
             for piece in running:
                 piece.collect()
         finally:
+            # What runs may still write there. Whoever drops a call may do so in another thread than
+            # the one that began it, and CUDA's context is a thread's.
+            cuda.current_context()
             for buffers in queue:
                 buffers.stream.synchronize()
         arrays = {**call.arrays, **{name: call.kept(name) for name in RESIDENT if name in wanted}}

@@ -61,6 +61,8 @@ def command(**given: str | bool | None) -> None:
             log_level=chosen.log_level,
             http=cast(Any, Http(Limits.of(chosen))),  # called as uvicorn calls a class of its own
             ws="none",
+            # Its lines are of this level; else each would be made, and thrown away.
+            access_log=chosen.log_level in ("info", "debug"),
             server_header=False,
             # Nothing here asks who the client is, and anyone nearby could say what they like.
             proxy_headers=False,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -39,12 +40,16 @@ class DecodeError(Exception):
         self.where = where
 
 
+class TakesLong(Exception):
+    """The body is not decoded by the time that was set: ask another thread to do it."""
+
+
 class TooLarge(DecodeError):
     """The tensors would take more than ``Limits.decoded_bytes`` once decoded (HTTP 413)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+# These are made for every request, and a named tuple in a third of a frozen dataclass's time.
+class Message(NamedTuple):
     """A decoded body.
 
     ``tensors`` holds arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier): views
@@ -62,13 +67,14 @@ class Limits:
     """What one body may grow to.
 
     ``decoded_bytes`` is the most bytes that all tensors of one message may hold once decoded.
+    What is not decoded by ``until``, as ``time.perf_counter`` counts, may raise ``TakesLong``.
     """
 
     decoded_bytes: int
+    until: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """An encoded answer that is more than one buffer of bytes in the format's media type.
 
     ``headers`` are sent along; ``media_type`` takes the place of the negotiated one, if not
@@ -76,7 +82,7 @@ class Encoded:
     """
 
     content: bytes | memoryview
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     media_type: str | None = None
     more: Sequence[memoryview] = ()
 
@@ -89,8 +95,7 @@ def _at_most_copied(arrays: Arrays) -> int:
     return sum(array.nbytes for array in arrays.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(NamedTuple):
     """One body format.
 
     ``media_types``: those it answers to; the first is the one it answers with.
@@ -102,9 +107,8 @@ class Codec:
     bytes do not say, or the format has no such place.
 
     ``typed``: options are JSON's values; otherwise they are texts.
-    ``at_once(body)``: whether decoding takes no longer than about a millisecond.
-    ``decoded_bytes(body)``: at most how many bytes decoding allocates besides the body;
-    ``counted_at_once(body)``: whether saying that takes no longer than about a millisecond.
+    ``at_once(body)``: whether decoding takes no longer than about a millisecond, or gives up then.
+    ``decoded_bytes(body)``: at most how many bytes decoding allocates besides the body.
     ``encoded_bytes(arrays)``: at most how many bytes encoding allocates besides the arrays.
     ``ready_at(prefix)``: from the first bytes of a body, where the logits begin, if they are the
     last tensor and ``decode`` can be given the body before they have come; else ``None``.
@@ -118,7 +122,6 @@ class Codec:
     typed: bool = False
     at_once: Callable[[memoryview], bool] = lambda body: False
     decoded_bytes: Callable[[memoryview], int] = lambda body: 0
-    counted_at_once: Callable[[memoryview], bool] = lambda body: False
     encoded_bytes: Callable[[Arrays], int] = _at_most_copied
     ready_at: Callable[[memoryview], int | None] = lambda prefix: None
 
@@ -168,7 +171,8 @@ def tensor_view(
             where=where,
         )
     # An empty tensor may claim any other extent for no bytes at all, and results are sized by it.
-    if math.prod(extent or 1 for extent in shape) * row.size > limits.decoded_bytes:
+    claimed = needed or math.prod(extent or 1 for extent in shape) * row.size
+    if claimed > limits.decoded_bytes:
         raise TooLarge(
             f"{where}: shape {list(shape)} of {row.name} is larger than the limit of "
             f"{limits.decoded_bytes:,} bytes",

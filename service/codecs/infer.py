@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -40,6 +41,7 @@ _OUTPUTS = "outputs"  # the option that the request's list of outputs becomes
 # Bytes that a number in JSON takes at most, twice if its datatype comes behind its data.
 _NUMBER = 2 * 8
 _QUICK = 2**18  # bytes that are copied in a few tens of microseconds
+_SHORT = 1 << 12  # bytes of JSON that are worth remembering
 _SHORTEST_ANSWER = 1024  # bytes that are worth compressing
 
 
@@ -53,7 +55,7 @@ class SharedMemory(Protocol):
         """Raise if anything viewed was not there all the time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is the only one of its kind
 class Model:
     """What a model is called, and has.
 
@@ -66,6 +68,19 @@ class Model:
     largest: str
     outputs: tuple[str, ...]
     chooses: bool
+
+
+class Understood(NamedTuple):
+    """What follows from a request's JSON and its model; nobody changes any of it.
+
+    ``starts``: where each binary tensor starts behind the JSON, in their order. ``options``: the
+    model's. ``held``: bytes that its inputs take besides the body.
+    """
+
+    request: InferRequest
+    starts: Mapping[str, int]
+    options: Mapping[str, Any]
+    held: int
 
 
 @dataclass(slots=True)
@@ -85,7 +100,7 @@ class Inference:
     most_numbers: int
     names: frozenset[str]
     limits: Limits
-    _request: InferRequest | None = field(default=None, init=False)
+    _understood: Understood | None = field(default=None, init=False)
     _size: int = field(default=0, init=False)
     _targets: dict[str, _Array] = field(default_factory=dict, init=False)
 
@@ -101,15 +116,15 @@ class Inference:
             return self._size + (commas + 1) * _NUMBER
         length = self._json_length(body)
         if length <= VALUE_LIMIT:
-            return sum(_held(entry) for entry in self._read(body).inputs)
+            return self._read(body).held
         # At most two arrays of eight bytes an element, as a datatype may come behind its data;
         # labels in shared memory are beside so much text.
         return json_text.decoded_bytes(body[:length]) * 2
 
     def encoded_bytes(self, arrays: Mapping[str, _Array]) -> int:
         """At most how many bytes ``encode`` allocates for ``arrays``, or writes elsewhere."""
-        assert self._request is not None
-        wanted = {wanted.name: wanted for wanted in self._request.wanted(arrays)}
+        assert self._understood is not None
+        wanted = {wanted.name: wanted for wanted in self._understood.request.wanted(arrays)}
         text = {
             name: array
             for name, array in arrays.items()
@@ -124,15 +139,15 @@ class Inference:
 
     def first_tensor_at(self, prefix: bytes | memoryview) -> int | None:
         """Where the largest tensor starts, if it is binary and ``prefix`` holds all the JSON."""
-        found = self._layout(prefix)
-        return None if found is None else found.get(self.model.largest)
+        starts = self._starts(prefix)
+        return None if starts is None else starts.get(self.model.largest)
 
     def ready_at(self, prefix: memoryview) -> int | None:
         """Where the largest tensor starts, if no other follows it."""
-        found = self._layout(prefix)
-        if not found or next(reversed(found)) != self.model.largest:
+        starts = self._starts(prefix)
+        if not starts or next(reversed(starts)) != self.model.largest:
             return None
-        return found[self.model.largest]
+        return starts[self.model.largest]
 
     def decode(self, body: memoryview, names: frozenset[str], limits: Limits) -> Message:
         """The inputs: views of ``body`` where binary, of shared memory where floating.
@@ -142,8 +157,8 @@ class Inference:
         """
         if self.coding is not None:
             body = compression.inflate(body, self.coding, self._size)
-        request = self._read(body)
-        at = self._json_length(body)
+        understood = self._read(body)
+        request, at = understood.request, self._json_length(body)
         present, needed = len(body) - at, request.binary_size
         if present != needed:
             raise DecodeError(
@@ -164,16 +179,17 @@ class Inference:
             for wanted in request.outputs
             if wanted.region is not None
         }
-        # Their elements are the caller's from here on.
-        self._request = replace(request, inputs=())
-        return Message(tensors, self._options(request))
+        if understood.held:
+            # Their elements are the caller's from here on.
+            self._understood = understood._replace(request=request._replace(inputs=()))
+        return Message(tensors, {**understood.options})
 
     def encode(self, arrays: Mapping[str, _Array]) -> Encoded:
         """The answer; raises what ``memory`` raises if any of it was lost meanwhile."""
-        assert self._request is not None
-        model = self.model
+        assert self._understood is not None
+        model, request = self.model, self._understood.request
         answer = infer_answer.encode(
-            model.name, model.version, self._request, arrays, self._targets, self.most_numbers
+            model.name, model.version, request, arrays, self._targets, self.most_numbers
         )
         self.memory.check()
         parts = (answer.content, *answer.more)
@@ -192,26 +208,27 @@ class Inference:
             )
         return length
 
-    def _read(self, body: memoryview) -> InferRequest:
+    def _read(self, body: memoryview) -> Understood:
         """What the JSON of ``body`` says: read once, though asked for before ``decode`` too."""
-        if self._request is None:
-            self._request = parse(body[: self._json_length(body)], self.names, self.limits)
-        return self._request
+        if self._understood is None:
+            text = body[: self._json_length(body)]
+            raw = bytes(text[: _SHORT + 1])
+            if len(raw) > _SHORT or b'"data"' in raw:
+                self._understood = _understand(text, self.model, self.names, self.limits)
+            else:
+                self._understood = _known(raw, self.model, self.names, self.limits)
+        return self._understood
 
-    def _layout(self, prefix: bytes | memoryview) -> dict[str, int] | None:
+    def _starts(self, prefix: bytes | memoryview) -> dict[str, int] | None:
         """Where each binary tensor starts, in their order; None if ``prefix`` does not say."""
-        if self.coding is not None or self.header_length is None:
+        length = self.header_length
+        if self.coding is not None or length is None or length > len(prefix):
             return None
-        if self.header_length > len(prefix):
-            return None
-        at, starts = self.header_length, {}
         # What is wrong with it, ``decode`` says: here it only lies where it lies.
         with suppress(DecodeError):
-            for entry in self._read(memoryview(prefix)).inputs:
-                if isinstance(entry.source, int):
-                    starts[entry.name] = at
-                    at += entry.source
-        return starts
+            starts = self._read(memoryview(prefix)).starts
+            return {name: length + start for name, start in starts.items()}
+        return {}
 
     def _data(self, entry: Input, binary: memoryview) -> memoryview:
         if isinstance(entry.source, int):
@@ -223,27 +240,46 @@ class Inference:
             return view.copy().data if entry.row.numpy.kind in "iu" else view.data
         return flat_bytes(entry.source)
 
-    def _options(self, request: InferRequest) -> dict[str, Any]:
-        options = {
-            name: value
-            for name, value in request.parameters.items()
-            if name not in _RESERVED and not name.startswith(_RESERVED_PREFIX)
-        }
-        if _OUTPUTS in options:
+
+def _understand(
+    text: memoryview, model: Model, names: frozenset[str], limits: Limits
+) -> Understood:
+    request = parse(text, names, limits)
+    at, starts = 0, {}
+    for entry in request.inputs:
+        if isinstance(entry.source, int):
+            starts[entry.name] = at
+            at += entry.source
+    return Understood(request, starts, _options(request, model), sum(map(_held, request.inputs)))
+
+
+# Of binary tensors, clients send the same JSON again and again.
+@lru_cache(256)
+def _known(raw: bytes, model: Model, names: frozenset[str], limits: Limits) -> Understood:
+    return _understand(memoryview(raw), model, names, limits)
+
+
+def _options(request: InferRequest, model: Model) -> dict[str, Any]:
+    options = {
+        name: value
+        for name, value in request.parameters.items()
+        if name not in _RESERVED and not name.startswith(_RESERVED_PREFIX)
+    }
+    if _OUTPUTS in options:
+        raise DecodeError(
+            "outputs is no parameter: name them in the request's list of outputs",
+            where="parameters",
+        )
+    for wanted in request.outputs:
+        if wanted.name not in model.outputs:
             raise DecodeError(
-                "outputs is no parameter: name them in the request's list of outputs",
-                where="parameters",
+                f"unknown output {shown(wanted.name)}: those of {model.name} are "
+                f"{', '.join(model.outputs)}",
+                where="outputs",
             )
-        for wanted in request.outputs:
-            if wanted.name not in self.model.outputs:
-                raise DecodeError(
-                    f"unknown output {shown(wanted.name)}: those of {self.model.name} are "
-                    f"{', '.join(self.model.outputs)}",
-                    where="outputs",
-                )
-        if request.outputs and self.model.chooses:
-            options[_OUTPUTS] = [wanted.name for wanted in request.outputs]
-        return options
+    if request.outputs and model.chooses:
+        options[_OUTPUTS] = [wanted.name for wanted in request.outputs]
+    return options
 
 
 _NO_HEADER = f"; binary tensors need the header {infer_answer.HEADER_LENGTH}"

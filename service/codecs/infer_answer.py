@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,31 +44,27 @@ def encode(
             " its outputs with binary_data",
             where="outputs",
         )
-    first: dict[str, Any] = {"model_name": model, "model_version": version}
+    parts = [b"{", _members(model_name=model, model_version=version), b',"outputs":[']
     if request.id is not None:
-        first = {"id": request.id, **first}
-    # What json.dumps makes of the answer, but for each output's data, which is put in later.
-    parts = [json.dumps(first, separators=(",", ":")).encode()[:-1], b',"outputs":[']
+        parts[1:1] = [b'"id":', json.dumps(request.id).encode(), b","]
     blobs: list[memoryview] = []
     for index, wanted in enumerate(outputs):
         array = arrays[wanted.name]
         # The protocol has no numbers that are not tensors: a reduced loss has shape [1].
         array = array.reshape(array.shape or 1)
         row = row_of(wanted.name, array)
-        entry: dict[str, Any] = {
-            "name": wanted.name,
-            "datatype": row.v2,
-            "shape": list(array.shape),
-        }
+        parts += [
+            b",{" if index else b"{",
+            _members(name=wanted.name, datatype=row.v2, shape=array.shape),
+        ]
         if wanted.region is not None:
             _write(array, wanted, targets[wanted.name])
         elif wanted.binary:
             blobs.append(flat_bytes(array))
-            entry["parameters"] = {"binary_data_size": array.nbytes}
-        parts += [b"," if index else b"", json.dumps(entry, separators=(",", ":")).encode()]
-        if wanted.region is None and not wanted.binary:
-            parts[-1] = parts[-1][:-1] + b',"data":'
-            parts += [*pieces(np.ravel(array), BARE), b"}"]
+            parts.append(b',"parameters":{"binary_data_size":%d}' % array.nbytes)
+        else:
+            parts += [b',"data":', *pieces(np.ravel(array), BARE)]
+        parts.append(b"}")
     parts.append(b"]}")
     if not blobs:
         return Encoded(b"".join(parts), {}, JSON)
@@ -75,6 +72,13 @@ def encode(
     padding = -length % _ALIGNMENT
     text = b"".join([*parts, b" " * padding])
     return Encoded(text, {HEADER_LENGTH: str(length + padding)}, BINARY, blobs)
+
+
+# What is said of outputs is the same again and again.
+@lru_cache(256)
+def _members(**members: Any) -> bytes:
+    """The text of an object's ``members``, without its braces."""
+    return json.dumps(members, separators=(",", ":")).encode()[1:-1]
 
 
 def _write(array: _Array, wanted: Requested, target: _Array) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,7 +21,6 @@ from service.codecs.json_tensor import INTEGER, Reading, checked, read
 _Array: TypeAlias = np.ndarray[Any, Any]
 ID_LIMIT = 1024  # characters that are sent back
 
-_SHORT = 1 << 12  # bytes of JSON that are worth remembering
 _SOURCES = ("data", "binary_data_size", "shared_memory_region")
 _LARGEST = 2**63 - 1
 
@@ -36,8 +33,7 @@ class Region(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """A tensor that comes with the request.
 
     ``source``: the elements, flat, that ``data`` gave (integers are int64 then, and so is ``row``);
@@ -50,8 +46,7 @@ class Input:
     source: _Array | int | Region
 
 
-@dataclass(frozen=True, slots=True)
-class Requested:
+class Requested(NamedTuple):
     """An output that is asked for: in JSON unless ``binary``, or written into shared memory."""
 
     name: str
@@ -59,8 +54,7 @@ class Requested:
     region: Region | None
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """The whole of it; ``binary`` says how outputs are sent where none is asked for by name."""
 
     id: str | None
@@ -85,19 +79,6 @@ def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferReque
     Elements go straight into arrays (``json_tensor``). Raises ``DecodeError``, and ``TooLarge``
     where those arrays would take more than ``limits`` grants.
     """
-    raw = bytes(text[: _SHORT + 1])
-    if len(raw) > _SHORT or b'"data"' in raw:
-        return _parsed(text, names, limits)
-    return _known(raw, names, limits)
-
-
-# Of binary tensors, clients send the same JSON again and again. Nobody changes what it says.
-@lru_cache(256)
-def _known(raw: bytes, names: frozenset[str], limits: Limits) -> InferRequest:
-    return _parsed(memoryview(raw), names, limits)
-
-
-def _parsed(text: memoryview, names: frozenset[str], limits: Limits) -> InferRequest:
     found = members(text, limits)
     parameters = _parameters(found, "parameters")
     binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")

@@ -23,8 +23,10 @@ _LABELS, _LOGITS, _DTYPE = "labels", "logits", "dtype"
 _ODD = re.compile(rb"\\|true|false|null|-0(?!\.)")
 # Numbers are rounded to float64, then to float32: the second time, what lies halfway may go the
 # wrong way. The bits of float64 that float32 has not, of such a number; and where these are others.
-_BELOW, _HALFWAY = np.int64((1 << 29) - 1), np.int64(1 << 28)
-_SMALLEST, _LARGEST = 2.0**-126, 2.0**127
+_BELOW, _HALFWAY = np.uint64((1 << 29) - 1), np.uint64(1 << 28)
+_UNSIGNED = np.uint64((1 << 63) - 1)
+_SMALLEST, _LARGEST = np.array([2.0**-126, 2.0**127]).view(np.uint64)
+_SPAN = _LARGEST - _SMALLEST
 _EXACT = 2**53  # integers from here on may have become floats
 
 
@@ -66,10 +68,10 @@ def _tensor(name: str, value: Any) -> np.ndarray[Any, Any]:
             raise TypeError
         return labels
     wide = np.array(value, np.float64)
-    size = np.abs(wide)
-    odd = (size < _SMALLEST) & (size > 0) | (size >= _LARGEST)
-    odd |= (wide.view(np.int64) & _BELOW) == _HALFWAY
-    if wide.ndim > MAX_RANK or odd.any():
+    bits = wide.view(np.uint64)
+    odd = (bits & _BELOW) == _HALFWAY
+    odd |= (bits & _UNSIGNED) - _SMALLEST >= _SPAN  # smaller ones wrap around
+    if wide.ndim > MAX_RANK or (np.count_nonzero(odd) and (wide[odd] != 0).any()):
         raise ValueError
     return wide.astype(np.float32)
 

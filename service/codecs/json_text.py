@@ -44,9 +44,8 @@ QUOTED = (b'"NaN"', b'"-Infinity"', b'"Infinity"')
 BARE = (b"NaN", b"-Infinity", b"Infinity")
 # Numbers that are written with the GIL held: 16 Ki take some half a millisecond.
 _PIECE = 1 << 14
-_SHORT = 1 << 18  # bytes that are read in about a millisecond
+_SHORT = 3 << 19  # bytes of plain numbers that are read in less than a millisecond
 _COUNTED = 1 << 17  # bytes whose commas are counted together, in cache
-_SOON_COUNTED = 1 << 22  # bytes whose commas are counted in less than a millisecond
 _LONGEST = 26  # bytes of a number's text, its comma and brackets included: -1.7976931348623157e-308
 _Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -75,7 +74,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
         if key in names:
             floats = [_kind(options)] if _DTYPE in options else [DEFAULT, WIDEST]
             kinds = [INTEGER, *floats] if key == _LABELS else floats
-            tensors[key] = first_fit(body, at, key, kinds, _room(tensors, limits))
+            room = _room(tensors, limits)
+            tensors[key] = first_fit(body, at, key, kinds, room, limits.until)
             at = tensors[key].at
         else:
             options[key], at = value_at(body, at, VALUE_LIMIT, f"option {shown(key)}")
@@ -87,7 +87,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
         kind = INTEGER if first.kind is INTEGER and not _probable(tensors) else floating
         if kind is not first.kind:
             room = _room(tensors, limits) + first.elements.nbytes
-            tensors[name] = checked(body, name, read(body, first.start, kind, room, first.at))
+            again = read(body, first.start, kind, room, first.at, limits.until)
+            tensors[name] = checked(body, name, again)
     arrays = {name: tensor.elements.reshape(tensor.shape) for name, tensor in tensors.items()}
     return Message(arrays, options)
 
@@ -110,13 +111,8 @@ def _room(tensors: Mapping[str, Reading], limits: Limits) -> int:
 
 
 def at_once(body: memoryview) -> bool:
-    """Whether the text is short: 0.2 to 2 GB are read in a second."""
+    """Whether plain text of this length is soon read: 2 GB are in a second. Other text gives up."""
     return len(body) <= _SHORT
-
-
-def counted_at_once(body: memoryview) -> bool:
-    """Whether commas are soon counted: 10 GB are looked at in a second."""
-    return len(body) <= _SOON_COUNTED
 
 
 def decoded_bytes(body: memoryview) -> int:
@@ -213,7 +209,6 @@ CODEC = Codec(
     first_tensor_at=_first_tensor_at,
     at_once=at_once,
     decoded_bytes=decoded_bytes,
-    counted_at_once=counted_at_once,
     encoded_bytes=encoded_bytes,
     typed=True,
 )

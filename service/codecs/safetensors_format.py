@@ -7,6 +7,7 @@ official one, which accepts duplicate names and headers of 100 MB, and copies wh
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
@@ -249,22 +250,31 @@ def _parts(arrays: Arrays) -> list[memoryview]:
     The widest elements come first, as from the official writer, so every tensor is aligned to its
     element size.
     """
-    rows = {name: row_of(name, array) for name, array in arrays.items()}
-    ordered = sorted(arrays, key=lambda name: -rows[name].size)
+    prefix, ordered = _prefix(
+        tuple([(name, row_of(name, array), array.shape) for name, array in arrays.items()])
+    )
+    return [prefix, *[flat_bytes(arrays[name]) for name in ordered]]
+
+
+# Answers are alike, from request to request, as long as their shapes are.
+@lru_cache(256)
+def _prefix(
+    tensors: tuple[tuple[str, DType, tuple[int, ...]], ...],
+) -> tuple[memoryview, tuple[str, ...]]:
+    """What comes before the data of ``tensors``, and the order of that."""
     header = {}
     begin = 0
-    for name in ordered:
-        end = begin + arrays[name].size * rows[name].size
+    for name, row, shape in sorted(tensors, key=lambda tensor: -tensor[1].size):
+        end = begin + math.prod(shape) * row.size
         header[name] = {
-            "dtype": rows[name].safetensors,
-            "shape": list(arrays[name].shape),
+            "dtype": row.safetensors,
+            "shape": shape,
             "data_offsets": [begin, end],
         }
         begin = end
     text = orjson.dumps(header)
     text += b" " * (-(_LENGTH_BYTES + len(text)) % ALIGNMENT)
-    prefix = memoryview(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
-    return [prefix, *(flat_bytes(arrays[name]) for name in ordered)]
+    return memoryview(len(text).to_bytes(_LENGTH_BYTES, "little") + text), tuple(header)
 
 
 CODEC = Codec(

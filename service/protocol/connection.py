@@ -66,7 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._sending = Pace(limits.body_bytes_per_second, limits.send_seconds)
         self._unsent = 0
         self._written = 0
-        self._head = 0
+        self._head = (0, False)
         self._head_since = 0.0
         self._lingering_since: float | None = None
         self._may_linger = limits.linger_bytes
@@ -143,17 +143,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def _look_at_head(self, now: float) -> None:
         http = self._http
-        # Between two requests uvicorn's keep-alive timer runs, until the first byte of the next.
-        if http.busy or http.timeout_keep_alive_task is not None:
-            self._head = -1
-        elif self._head != http.heads:
-            self._head, self._head_since = http.heads, now
-        elif now - self._head_since > http.limits.header_seconds:
-            if http.head_bytes:
-                seconds = http.limits.header_seconds
-                http.refuse(TooSlow(f"the header did not come within {seconds:g} seconds"))
-            else:
-                self._transport.close()
+        begun = http.head_bytes > 0
+        # The first header's time runs from the connection on, later ones' from their first byte.
+        state = (-1, False) if http.busy else (http.heads, begun and http.heads > 0)
+        if self._head != state:
+            self._head, self._head_since = state, now
+            return
+        kept_alive = http.heads > 0 and not begun
+        most = http.timeout_keep_alive if kept_alive else http.limits.header_seconds
+        if http.busy or now - self._head_since <= most:
+            return
+        if begun:
+            http.refuse(TooSlow(f"the header did not come within {most:g} seconds"))
+        else:
+            self._transport.close()
 
     def _close(self) -> None:
         """Close; but who may still be sending is listened to for a while.

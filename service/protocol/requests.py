@@ -9,14 +9,11 @@ from typing import Any
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.errors import HeaderTooLarge, MalformedRequest, RequestError, problem, row_for
+from service.errors import HeaderTooLarge, MalformedRequest, RequestError, row_for
+from service.protocol.cycle import begin, refusal
 from service.protocol.landing import Flow, Landing
 from service.protocol.limits import Limits, body_length, check_chunks, check_framing
 
@@ -94,7 +91,6 @@ class Requests(HttpToolsProtocol):
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Parse what has come, in pieces where a limit ends within it."""
-        self._unset_keepalive_if_required()
         rest = memoryview(data)
         while rest and not self.refused and not self._deaf:
             rest = rest[self._take(rest) :]
@@ -161,7 +157,13 @@ class Requests(HttpToolsProtocol):
             raise MalformedRequest("Upgrade is not for requests with a chunked body")
         if len(self.pipeline) >= _PIPELINED:
             raise MalformedRequest(f"more than {_PIPELINED} requests wait on this connection")
-        super().on_headers_complete()
+        before: RequestResponseCycle | None = self.cycle
+        self.cycle, app = begin(self, version, method)
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, app))
         self.heads += 1
         if self._ending:
             self.cycle.keep_alive = False
@@ -245,11 +247,17 @@ class Requests(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """Go on with the next request that waits, or with the refusal of one."""
-        last = not self.pipeline
-        super().on_response_complete()
+        """Go on with the next request that waits, or with the refusal of one.
+
+        Not with uvicorn's keep-alive timer: ``Connection.look`` sees to that without one.
+        """
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        self.flow.resume_reading()
+        last = not self.pipeline
+        if not last:
+            self._start_asgi_task(*self.pipeline.pop())
         if self._refusal is not None and last:
             self._answer(self._refusal)
         elif self.landing is not None:
@@ -275,13 +283,8 @@ class Requests(HttpToolsProtocol):
             self._answer(error)
 
     def _answer(self, error: RequestError) -> None:
-        self._unset_keepalive_if_required()
         if self.in_head or not self.cycle.response_started:
-            response = problem(error)
-            fields = [*self.server_state.default_headers, *response.raw_headers]
-            lines = [b"%s: %s\r\n" % field for field in (*fields, (b"connection", b"close"))]
-            head = STATUS_LINE[response.status_code] + b"".join(lines)
-            self.transport.write(head + b"\r\n" + bytes(response.body))
+            self.transport.write(refusal(error, self.server_state.default_headers))
         self.transport.close()
 
     def _drop(self, cycle: RequestResponseCycle | None) -> None:

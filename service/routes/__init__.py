@@ -13,7 +13,7 @@ from service.routes import docs, explain, health, losses, v2
 OPERATIONS = (*losses.OPERATIONS, explain.OPERATION)
 
 # By path: what ``direct`` calls without asking a router.
-ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {}
+ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {**v2.ENDPOINTS}
 
 _computing = APIRouter(tags=["losses"])
 

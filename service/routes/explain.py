@@ -17,9 +17,10 @@ _BYTES = 6 * 8
 _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 
-def _compute(tensors: Arrays, options: ExplainOptions) -> Work:
+def _compute(tensors: Arrays, options: ExplainOptions, device: str, step: int | None) -> Work:
     elements = tensors["logits"].size
-    return Work(elements, _BYTES * elements, False, _steps({**tensors, **options.model_dump()}))
+    given = {**tensors, **vars(options), "device": device}
+    return Work(elements, _BYTES * elements, False, _steps(given))
 
 
 def _steps(given: dict[str, Any]) -> Generator[int, None, dict[str, Any]]:

@@ -19,16 +19,22 @@ async def live() -> JSONResponse:
 @router.get("/readyz", summary="Ready", response_class=JSONResponse)
 async def ready(request: Request) -> JSONResponse:
     """Answers 503 until the kernels are compiled and have reproduced the worked example, and again
-    once the server was told to stop. ``leased_bytes`` is the memory that requests hold right now.
+    once the server was told to stop. ``leased_bytes`` is the memory that requests hold right now;
+    ``device``, what computes those that do not say: with ``why_no_gpu``, where that is the CPU.
     """
     check_ready(request)
-    leased = request.app.state.service.budget.leased
-    return JSONResponse({"status": "ready", "leased_bytes": leased})
+    service = request.app.state.service
+    state = {"status": "ready", "leased_bytes": service.budget.leased}
+    state["device"] = service.device.name
+    if service.device.why_no_gpu is not None:
+        state["why_no_gpu"] = service.device.why_no_gpu
+    return JSONResponse(state)
 
 
 def check_ready(request: Request) -> None:
     """Raise ``NotReady``, or ``Stopping``, where nobody should send work here."""
     if request.app.state.stopping.is_set():
         raise Stopping("the server was told to stop")
-    if not request.app.state.service.ready:
-        raise NotReady("the kernels are being compiled")
+    service = request.app.state.service
+    if not service.ready:
+        raise NotReady(service.why_not_ready)

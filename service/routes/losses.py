@@ -7,25 +7,27 @@ from typing import Any
 from kernels import steps
 from kernels.steps import Work
 from service.exchange import Arrays, Operation
-from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
+from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions, Options
 
 
-def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions) -> Work:
-    given: dict[str, Any] = {**tensors, **options.model_dump()}
-    return steps.cross_entropy(**given)
+def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions, *how: Any) -> Work:
+    return steps.cross_entropy(**_given(tensors, options, *how))
 
 
-def _nll_loss(tensors: Arrays, options: NllLossOptions) -> Work:
-    given: dict[str, Any] = {**tensors, **options.model_dump()}
-    return steps.nll_loss(**given)
+def _nll_loss(tensors: Arrays, options: NllLossOptions, *how: Any) -> Work:
+    return steps.nll_loss(**_given(tensors, options, *how))
 
 
-def _log_softmax(tensors: Arrays, options: LogitOptions) -> Work:
-    return steps.log_softmax(tensors["logits"], **options.model_dump())
+def _log_softmax(tensors: Arrays, options: LogitOptions, *how: Any) -> Work:
+    return steps.log_softmax(**_given(tensors, options, *how))
 
 
-def _softmax(tensors: Arrays, options: LogitOptions) -> Work:
-    return steps.softmax(tensors["logits"], **options.model_dump())
+def _softmax(tensors: Arrays, options: LogitOptions, *how: Any) -> Work:
+    return steps.softmax(**_given(tensors, options, *how))
+
+
+def _given(tensors: Arrays, options: Options, device: str, step: int | None) -> dict[str, Any]:
+    return {**tensors, **vars(options), "device": device, "step": step}
 
 
 OPERATIONS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -57,6 +58,61 @@ def test_same_bits_while_the_logits_arrive(
     if axis == 1 and shape[0] > 3:
         assert len(announced) >= 3
         assert announced[0] < logits.nbytes
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [*SHAPES[:2], ((7, 19, 40, 30), 1), ((600, 50, 17), -1)]
+)
+@pytest.mark.parametrize("names", [["loss"], list(kernels.OUTPUTS)], ids=["loss", "all"])
+def test_nothing_before_the_window_is_read_again(
+    shape: tuple[int, ...], axis: int, names: list[str], dtype: dtypes.DType
+) -> None:
+    example = zoo.example(shape, axis, dtype, "plain")
+    logits, labels, options = example.lying(np.asarray)
+    options = {**options, "outputs": names}
+    want = kernels.cross_entropy(logits, labels, **options)
+    passing = logits.copy()
+    there, step = passing.reshape(-1).view(np.uint8), 1 << 16
+    work = steps.cross_entropy(passing, labels, step=step, **options)
+    assert work.window is not None
+    image = logits.nbytes // shape[0] if len(shape) == 4 else 0
+    assert work.window <= 2 * step + 2 * image
+    announced = []
+    while True:
+        try:
+            announced.append(next(work.steps))
+        except StopIteration as stopped:
+            assert_same(stopped.value, want)
+            break
+        there[: max(announced[-1] - work.window, 0)] = 255  # not a number, in any type
+    assert len(announced) >= 3
+    assert announced[-1] > work.window
+
+
+@pytest.mark.parametrize("name", ["reversed", "fortran"])
+def test_what_is_not_read_in_order_has_no_window(name: str) -> None:
+    example = zoo.example((900, 700), 1, dtypes.FLOAT32, "plain")
+    logits, labels, options = example.lying(zoo.LAYOUTS[name])
+    work = steps.cross_entropy(logits, labels, outputs=["loss"], step=1 << 14, **options)
+    assert work.window is None
+
+
+def test_few_long_rows_have_no_window_and_what_names_no_step_has_none() -> None:
+    labels = np.zeros(1, np.int64)
+    long = steps.cross_entropy(
+        np.zeros((1, 200_001), np.float32), labels, outputs=["loss"], step=1 << 14
+    )
+    assert numba.get_num_threads() == 1 or long.window is None
+    rows = np.zeros((9000, 50), np.float32)
+    labels = np.zeros(9000, np.int64)
+    assert steps.cross_entropy(rows, labels, outputs=["loss"]).window is None
+    for work in (
+        steps.nll_loss(rows, labels, outputs=["loss"], step=1 << 14),
+        steps.softmax(rows, step=1 << 14),
+        steps.log_softmax(rows, step=1 << 14),
+    ):
+        assert work.window is not None
+        assert work.window < rows.nbytes // 4
 
 
 def test_nll_and_softmax_in_steps() -> None:

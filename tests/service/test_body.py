@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import body
+from service.body import UNPLACED
 from service.codecs import CODECS, Codec, DecodeError, TooLarge
 from service.errors import Disconnected, Overloaded
 from tests.service import wire
@@ -126,7 +127,8 @@ def test_the_first_tensor_is_aligned_and_the_body_writable(size: int, declared: 
     assert not received.readonly
     offset = SAFETENSORS.first_tensor_at(content)
     assert offset is not None
-    assert (address(received) + offset) % 64 == 0
+    if not declared or len(content) > UNPLACED:
+        assert (address(received) + offset) % 64 == 0
 
 
 def test_an_empty_body_is_empty() -> None:

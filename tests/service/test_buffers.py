@@ -62,12 +62,11 @@ def test_a_lease_is_counted_until_it_is_released() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1000, SMALL, SMALL + 1, 5 * MIB + 1])
-def test_memory_is_aligned_writable_and_of_the_size(size: int) -> None:
+def test_memory_is_writable_and_of_the_size(size: int) -> None:
     async def test(budget: Budget) -> None:
         with await budget.lease(size) as lease:
             memory = lease.memory(size)
             assert (memory.size, memory.itemsize) == (size, 1)
-            assert memory.ctypes.data % 64 == 0
             memory[:] = 7
 
     run(test)
@@ -275,3 +274,44 @@ def test_the_loop_runs_while_pages_are_faulted_in() -> None:
         lease.release()
 
     run(test, total=256 * MIB)
+
+
+def test_beginnings_are_few_and_keep_nothing_from_what_they_wait_for() -> None:
+    async def test(budget: Budget) -> None:
+        order: list[int] = []
+        first = await budget.lease(50 * MIB)
+
+        async def use(number: int) -> None:
+            async with budget.opening():
+                lease = await budget.lease(50 * MIB)
+            with lease:
+                order.append(number)
+
+        tasks = [await waiting(use(number)) for number in range(200)]
+        assert budget.leased - 50 * MIB <= budget.total // 8 // 2
+        with await budget.lease(SMALL):
+            pass
+        first.release()
+        await asyncio.gather(*tasks)
+        assert order == list(range(200))
+
+    run(test)
+
+
+def test_a_beginning_that_waits_too_long_is_refused() -> None:
+    async def test(budget: Budget) -> None:
+        async def use() -> None:
+            async with budget.opening():
+                await asyncio.sleep(PATIENCE)
+
+        tasks = [await waiting(use()) for _ in range(100)]
+        before = budget.leased
+        with pytest.raises(Overloaded, match="memory"):
+            async with budget.opening():
+                pass
+        assert budget.leased == before
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(test, wait_seconds=0.01)

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, MutableMapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,12 @@ from fastapi import FastAPI
 
 from kernels import steps
 from kernels.steps import Work
+from service import computation, streaming
 from service.app import create_app
 from service.buffers import Budget
 from service.errors import Overloaded
 from service.exchange import Service
+from service.operation import Asked
 from service.settings import Settings
 from tests.service import wire
 from tests.service.conftest import Client, running, wait_until_ready
@@ -38,7 +39,7 @@ BODIES = {
     if (size, name) != ("large", "json")
 }
 BODIES["middle-json"] = (
-    wire.json_body({"logits": np.ones((300, 150)), "labels": np.zeros(300, int)}),
+    wire.json_body({"logits": np.ones((600, 150)), "labels": np.zeros(600, int)}),
     wire.JSON,
 )
 
@@ -51,6 +52,12 @@ def started() -> Iterator[tuple[Client, FastAPI]]:
         for body, media_type in BODIES.values():  # compiles, or loads, the kernels
             assert client.send("/v1/cross_entropy", body, media_type).status_code == 200
         yield client, app
+
+
+@pytest.fixture(autouse=True)
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No body is streamed: ``test_streaming`` has those."""
+    monkeypatch.setattr(streaming, "LEAST", 2**40)
 
 
 class Request:
@@ -147,6 +154,31 @@ def test_a_client_may_leave_at_any_receive(
     client.runner.run(test())
 
 
+def test_text_that_takes_long_is_read_in_a_lane(
+    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, app = started
+    threads: list[str] = []
+    decode = Asked.decoded
+
+    def watched(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return decode(*arguments)
+
+    monkeypatch.setattr(Asked, "decoded", watched)
+    monkeypatch.setattr(computation, "_SOON", -1)
+
+    async def test() -> None:
+        request = Request(app, *BODIES["middle-json"])
+        async with nothing_left(request.service):
+            await request.run()
+        assert request.status == 200
+
+    client.runner.run(test())
+    assert len(threads) == 2
+    assert threads[0] != threads[1]
+
+
 @pytest.mark.parametrize("name", BODIES)
 def test_a_request_may_be_cancelled_at_any_await(
     started: tuple[Client, FastAPI], name: str
@@ -220,7 +252,7 @@ class Gate:
 
         def gated(*arguments: Any, **options: Any) -> Work:
             work = made(*arguments, **options)
-            return replace(work, steps=self._steps(work.steps))
+            return work._replace(steps=self._steps(work.steps))
 
         monkeypatch.setattr(steps, "cross_entropy", gated)
 

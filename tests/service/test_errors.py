@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from kernels import InvalidInput
-from service import errors
+from service import errors, handlers
 from service.codecs import DecodeError, TooLarge
 from service.errors import (
     Disconnected,
@@ -79,7 +79,7 @@ def test_a_clients_text_comes_back_bounded_and_clean() -> None:
 
 def failing(error: Exception) -> FastAPI:
     app = FastAPI()
-    errors.install(app)
+    handlers.install(app)
 
     @app.get("/fail")
     async def fail() -> None:

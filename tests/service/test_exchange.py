@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -240,7 +239,7 @@ def test_large_bodies_are_decoded_and_encoded_off_the_loop(
         return spying
 
     own = BY_MEDIA_TYPE[wire.JSON]
-    spied = replace(own, decode=spy("decode", own.decode), encode=spy("encode", own.encode))
+    spied = own._replace(decode=spy("decode", own.decode), encode=spy("encode", own.encode))
     monkeypatch.setitem(BY_MEDIA_TYPE, wire.JSON, spied)
     body = wire.json_body({"logits": np.zeros((rows, 10), np.float32)})
     with limited() as (client, _):
@@ -265,7 +264,7 @@ def test_the_body_is_given_back_before_the_answer_is_built(
         left.extend(trace() for trace in traces)
         return own.encode(outputs)
 
-    spied = replace(own, decode=decode, encode=encode)
+    spied = own._replace(decode=decode, encode=encode)
     monkeypatch.setitem(BY_MEDIA_TYPE, wire.SAFETENSORS, spied)
     body = wire.safetensors_body({"logits": np.zeros((400, 1000), np.float32)})
     with limited() as (client, _):

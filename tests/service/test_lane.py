@@ -173,8 +173,10 @@ def test_closing_drops_what_waits_and_refuses_what_comes() -> None:
     run(test)
 
 
-def work_of(steps: Generator[int, None, Any], elements: int = 2 * SMALL) -> Work:
-    return Work(elements, 0, False, steps)
+def work_of(
+    steps: Generator[int, None, Any], elements: int = 2 * SMALL, window: int | None = None
+) -> Work:
+    return Work(elements, 0, False, steps, window)
 
 
 def steps_of(
@@ -192,6 +194,10 @@ class Source:
     def __init__(self) -> None:
         self.filled = 0
         self.progress: Callable[[int], None] = lambda filled: None
+        self.told: list[int] = []
+
+    def passed(self, count: int) -> None:
+        self.told.append(count)
 
     def receive(self, filled: int) -> None:
         self.filled = filled
@@ -242,6 +248,24 @@ def test_large_work_goes_on_in_the_order_in_which_it_came() -> None:
 
     run(test)
     assert "".join(seen) == "aaabbb"
+
+
+@pytest.mark.parametrize(
+    ("window", "told"), [(15, [95, 105, 115, 125]), (100, [10, 20, 30, 40]), (None, [])]
+)
+def test_the_source_is_told_what_is_done_with(window: int | None, told: list[int]) -> None:
+    async def test(lane: Lane) -> None:
+        source = Source()
+        steps = steps_of("a", [], 4, needs=lambda step: 10 * (step + 1))
+        work = asyncio.ensure_future(lane.run(work_of(steps, window=window), source, 100))
+        for filled in range(100, 150, 10):
+            source.receive(filled)
+            # Before the step's own bytes are there, so that they may take the place of others.
+            await until(lambda: len(source.told) >= min(len(told), 1))
+        await work
+        assert source.told == told
+
+    run(test)
 
 
 def test_work_waits_for_its_bytes_while_other_work_runs() -> None:

@@ -19,6 +19,7 @@ from service.options import (
 
 EVERY: dict[str, Any] = {
     "class_axis": -1,
+    "device": "cpu",
     "ignore_index": -1,
     "label_smoothing": 0.25,
     "reduction": "sum",
@@ -47,6 +48,7 @@ def combined(
 def test_the_defaults_are_those_of_pytorch() -> None:
     assert combined() == {
         "class_axis": None,
+        "device": "auto",
         "ignore_index": -100,
         "label_smoothing": 0.0,
         "reduction": "mean",
@@ -79,6 +81,9 @@ def test_outputs_are_a_list_or_a_text(value: Any) -> None:
         ("class_axis", "1"),
         ("class_axis", 2**63),
         pytest.param("class_axis", 10**6000, id="class_axis-huge"),
+        ("device", None),
+        ("device", "gpu"),
+        ("device", 0),
         ("ignore_index", None),
         ("ignore_index", []),
         ("label_smoothing", "0.1"),
@@ -191,3 +196,27 @@ def test_a_note_of_the_writer_is_no_option() -> None:
     assert combined(body={"format": "pt"}, typed=False) == combined()
     with pytest.raises(InvalidOption, match=r"unknown option 'format'"):
         combined(body={"format": "pt"}, typed=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"temperature": 1.0}, {"temperature": True}),
+        ({"ignore_index": 1}, {"ignore_index": 1.0}),
+        ({"outputs": ["loss"]}, {"outputs": [["loss"]]}),
+        ({"outputs": ["loss", "rank"]}, {"outputs": ["loss", 1]}),
+    ],
+)
+def test_what_is_remembered_is_not_mistaken(first: dict[str, Any], second: dict[str, Any]) -> None:
+    for _ in range(2):
+        assert combined(body=first).items() >= first.items()
+        with pytest.raises(InvalidOption):
+            combined(body=second)
+
+
+def test_text_is_not_mistaken_for_a_typed_value() -> None:
+    text = {"reduction": "sum", "temperature": "2"}
+    assert combined(body=text, typed=False)["temperature"] == 2.0
+    with pytest.raises(InvalidOption):
+        combined(body=text)
+    assert combined("reduction=sum&temperature=2")["temperature"] == 2.0

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,6 +63,6 @@ def test_a_format_that_changes_a_tensor_is_not_ready(
         message = codec.decode(*arguments)
         return Message(message.tensors | {"labels": message.tensors["labels"] + 1}, {})
 
-    monkeypatch.setattr(warm, "CODECS", (replace(codec, decode=off_by_one),))
+    monkeypatch.setattr(warm, "CODECS", (codec._replace(decode=off_by_one),))
     with pytest.raises(RuntimeError, match=f"{codec.name} does not return the labels"):
         warm.warm_up()

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from collections.abc import Awaitable, Callable
+from functools import partial
 
-from service.routes.v2 import description, memory, server
-from service.routes.v2.infer import infer
+from fastapi import APIRouter, Request, Response
+
+from service.routes.v2 import description, memory, models, server
+from service.routes.v2.infer import answer, infer
 from service.routes.v2.state import State
 
-__all__ = ["State", "router"]
+__all__ = ["ENDPOINTS", "State", "router"]
+
+# By path, as ``service.routes.ENDPOINTS``: inference by the models that there are.
+ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {
+    f"/v2/models/{name}{version}/infer": partial(answer, name)
+    for name in models.MODELS
+    for version in ("", f"/versions/{models.VERSION}")
+}
 
 router = APIRouter(tags=["V2"])
 # First, since it is what is asked for most.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from fastapi import Request, Response
 
 from kernels.steps import Work
 from service import statistics
-from service.codecs import Codec, DecodeError, Limits
+from service.codecs import Codec, DecodeError
 from service.codecs.base import shown
 from service.codecs.compression import CODINGS
 from service.codecs.infer import Inference
@@ -26,26 +25,34 @@ from service.shared_memory import Loan
 _LENGTH = re.compile(r"[0-9]{1,20}")
 
 
+_FIELDS = (HEADER_LENGTH.lower().encode(), b"content-encoding", b"accept-encoding")
+
+
 async def infer(request: Request) -> Response:
-    """Compute one model's outputs; raises what ``service.errors`` has a row for."""
-    name = models.named(request)
+    """Compute the outputs of the model in the path; raises as ``answer``."""
+    return await answer(models.named(request), request)
+
+
+async def answer(name: str, request: Request) -> Response:
+    """Compute the model's outputs; raises what ``service.errors`` has a row for."""
     state: State = request.app.state.v2
-    settings = request.app.state.service.settings
-    headers = request.headers
+    length, coding, reply_coding = formats(
+        tuple(field for field in request.scope["headers"] if field[0] in _FIELDS)
+    )
     inference = Inference(
         model=models.MODELS[name],
-        header_length=header_length(headers.getlist(HEADER_LENGTH)),
-        coding=body_coding(headers.getlist("content-encoding")),
-        reply_coding=answer_coding(headers.getlist("accept-encoding")),
+        header_length=length,
+        coding=coding,
+        reply_coding=reply_coding,
         memory=Loan(state.regions),
-        most_numbers=settings.max_json_answer_elements,
+        most_numbers=state.most_numbers,
         names=TENSORS,
-        limits=Limits(decoded_bytes=settings.max_decoded_bytes),
+        limits=state.limits,
     )
     counted = statistics.Request()
     codec = _codec(inference, counted)
     operation = models.OPERATIONS[name]
-    timed = replace(operation, compute=partial(_computed, operation, counted))
+    timed = operation._replace(compute=partial(_computed, operation, counted))
     success = False
     try:
         response = await respond(request, timed, codec, codec, BINARY, {})
@@ -71,11 +78,26 @@ def _codec(inference: Inference, counted: statistics.Request) -> Codec:
 
 
 def _computed(
-    operation: Operation, counted: statistics.Request, tensors: Arrays, options: Any
+    operation: Operation, counted: statistics.Request, tensors: Arrays, options: Any, *how: Any
 ) -> Work:
     first = tensors[operation.needs[0]]
     counted.batch = len(first) if first.ndim > 1 else 1
-    return counted.computed(operation.compute(tensors, options))
+    return counted.computed(operation.compute(tensors, options, *how))
+
+
+# Clients send the same few headers again and again.
+@lru_cache(256)
+def formats(
+    fields: tuple[tuple[bytes, bytes], ...],
+) -> tuple[int | None, str | None, str | None]:
+    """How many bytes of JSON come first, the body's coding, and that of the answer.
+
+    From the header's ``fields`` of these; raises as the functions that read each.
+    """
+    length, encodings, accepts = (
+        [value.decode("latin-1") for name, value in fields if name == wanted] for wanted in _FIELDS
+    )
+    return header_length(length), body_coding(encodings), answer_coding(accepts)
 
 
 def header_length(values: Sequence[str]) -> int | None:

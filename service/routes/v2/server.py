@@ -106,11 +106,12 @@ async def index(request: Request) -> JSONResponse:
     only_ready = given.get("ready", False)
     if not isinstance(only_ready, bool):
         raise DecodeError("ready must be true or false", where="ready")
-    is_ready = request.app.state.service.ready
+    service = request.app.state.service
+    is_ready = service.ready
     state = {
         "version": models.VERSION,
         "state": "READY" if is_ready else "UNAVAILABLE",
-        "reason": "" if is_ready else "the kernels are being compiled",
+        "reason": "" if is_ready else service.why_not_ready,
     }
     names = models.MODELS if is_ready or not only_ready else ()
     return JSONResponse([{"name": name, **state} for name in names])

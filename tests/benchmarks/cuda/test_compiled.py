@@ -65,7 +65,8 @@ def test_machine_code(case: Case, capability: tuple[int, int]) -> None:
     if case.logits != "float64" and case.name.startswith((*SUMS, "per class")):
         assert reading
         assert not [line for loop in reading for line in loop if ".f64" in line]
-    if case.name.startswith("rows") and "4 lanes" not in case.name:
+    # Rows of up to 256 classes are read by neighbouring lanes, an element each.
+    if case.name.startswith(("rows, 32", "rows, 128", "rows, 256")):
         whole = re.compile(r"ld\.global\.nc\.(v4\.\w32|v2\.\w64) ")
         assert any(whole.match(line) for loop in reading for line in loop)
 

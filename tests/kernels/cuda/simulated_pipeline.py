@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numba import cuda
+from numba.cuda.cudadrv.driver import CudaAPIError
 
 import kernels
 from benchmarks.cuda.resident import Resident
-from kernels import dtypes
-from kernels.cuda import memory, pipeline
+from kernels import devices, dtypes, warm
+from kernels.cuda import failures, memory, pipeline
 from kernels.problem import check
 from tests import zoo
 from tests.oracle import Array
@@ -109,8 +110,6 @@ def test_every_allocation_may_fail(
     fails: int, fresh_budget: memory.Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The n-th, for every n: a clear error, nothing held, and the next call is right."""
-    from numba.cuda.cudadrv.driver import CudaAPIError
-
     count = [0]
     pinned, on_device = memory._pinned, memory._on_device
 
@@ -118,9 +117,7 @@ def test_every_allocation_may_fail(
         def one(size: int) -> Any:
             count[0] += 1
             if count[0] == fails:
-                error = CudaAPIError("out of memory")
-                error.code = 2
-                raise error
+                raise driver_error(2)
             return allocate(size)
 
         return one
@@ -146,25 +143,109 @@ def test_the_first_impossible_label_of_any_piece(monkeypatch: pytest.MonkeyPatch
         assert caught.value.position == (11,)
 
 
-def test_steps_ask_for_no_more_than_they_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes behind a piece may still be anything while it is copied."""
+def test_nothing_is_held_until_the_logits_are_there(fresh_budget: memory.Budget) -> None:
+    """What they hold may still be anything until then, and so may who sends them."""
     logits = np.random.default_rng(0).normal(0, 3, (16, 6)).astype(np.float32)
     problem = check(logits.copy(), np.arange(16) % 6, device="cuda")
     arriving: Array = np.full_like(logits, np.nan)
     late = check(arriving, np.arange(16) % 6, device="cuda")
     want = kernels.devices.compute(problem, ("losses",))[1]["losses"]
     steps = pipeline.in_steps(late, ("losses",), step=4 * 6 * 4)
-    asked = []
+    assert next(steps) == logits.nbytes
+    assert fresh_budget.free() == fresh_budget.total
+    arriving[...] = logits
+    later = []
     while True:
         try:
-            reach = next(steps)
+            later.append(next(steps))
         except StopIteration as stopped:
             got = stopped.value[1]["losses"]
             break
-        asked.append(reach)
-        arriving.reshape(-1)[: reach // 4] = logits.reshape(-1)[: reach // 4]
-    assert asked == [96, 192, 288, 384]
+    assert later == [logits.nbytes] * 3
     assert got.tobytes() == want.tobytes()
+
+
+def driver_error(code: int) -> CudaAPIError:
+    """The simulator's, with the number that the real one has."""
+    error = CudaAPIError("a fault")
+    error.code = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(2, kernels.DeviceOutOfMemory), (1, CudaAPIError)]
+    + [(code, kernels.DeviceFailed) for code in failures.STICKY],
+)
+@pytest.mark.parametrize("piece", range(3))
+def test_what_the_driver_says_is_said(
+    code: int, kind: type[Exception], piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any piece; nothing is held then, and a text says what it was."""
+    launched: list[int] = []
+
+    def launch(*arguments: Any) -> None:
+        launched.append(1)
+        if len(launched) > piece:
+            raise driver_error(code)
+
+    monkeypatch.setattr(pipeline, "launch", launch)
+    monkeypatch.setattr(pipeline, "STEP", 2 * 5 * 4)
+    with pytest.raises(kind) as caught:
+        kernels.cross_entropy(np.zeros((6, 5), np.float32), np.zeros(6, int))
+    assert memory.budget().free() == memory.budget().total
+    if kind is kernels.DeviceOutOfMemory:
+        assert memory.budget().leased == 0
+    if kind is kernels.DeviceFailed:
+        assert failures.STICKY[code] in str(caught.value)
+
+
+def test_more_classes_than_a_grid_has_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_CLASSES", 50)
+    assert kernels.cross_entropy(np.zeros((1, 50), np.float32), [0]) > 3
+    with pytest.raises(kernels.InvalidInput, match="50 classes, not 51"):
+        kernels.cross_entropy(np.zeros((1, 51), np.float32), [0])
+
+
+def test_the_end_of_a_call_may_fail_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it waits for what still runs, whatever made it end."""
+
+    def context() -> None:
+        raise driver_error(700)
+
+    problem = check(np.zeros((16, 6), np.float32), np.zeros(16, int), device="cuda")
+    steps = pipeline.in_steps(problem, ("loss",), step=96)
+    next(steps)
+    next(steps)
+    monkeypatch.setattr(cuda, "current_context", context)
+    with pytest.raises(kernels.DeviceFailed):
+        steps.close()
+    assert memory.budget().free() == memory.budget().total
+
+
+@pytest.mark.parametrize(("given", "processes", "total"), [(1 << 20, 1, 1 << 20), (0, 4, None)])
+def test_prepared_means_compiled_and_checked_within_a_budget(
+    given: int, processes: int, total: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = set()
+    launch = pipeline.__dict__["launch"]
+
+    def launched(kind: Any, rows: bool, segments: int, normalised: bool, *more: Any) -> None:
+        shapes.add((kind.dtype.name, rows, segments > 1))
+        launch(kind, rows, segments, normalised, *more)
+
+    monkeypatch.setattr(pipeline, "launch", launched)
+    devices.prepare(given, processes)
+    assert memory.budget().total == (total or memory.share_of_free() // 4)
+    for dtype in warm.EAGER:
+        assert {(dtype.name, True, False), (dtype.name, True, True)} <= shapes
+        assert (dtype.name, False, False) in shapes
+
+
+def test_a_gpu_that_is_wrong_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "_LOSS", 1.6)
+    with pytest.raises(warm.SelfTestFailed):
+        devices.prepare()
 
 
 def test_a_call_that_is_dropped_holds_nothing(fresh_budget: memory.Budget) -> None:

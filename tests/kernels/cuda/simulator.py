@@ -67,7 +67,7 @@ def pytest_configure() -> None:
     """Makes the door's functions, and accumulators, compute on the simulated device."""
     for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax"):
         setattr(kernels, name, _on_device(getattr(kernels, name)))
-    _quicken()
+    quicken()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -97,9 +97,10 @@ def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
     return on_device
 
 
-def _quicken() -> None:
-    """Starts as few threads as will do, and has them wait for one another: the simulator polls all
-    threads of a block, which takes it 50 times as long.
+def quicken() -> None:
+    """Has the simulator start as few threads as will do, and these wait for one another.
+
+    Of itself it polls all threads of a block, which takes it 50 times as long.
 
     All threads of our kernels reach each barrier, or none does.
     """

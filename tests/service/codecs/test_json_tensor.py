@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from functools import partial
 from typing import Any
 
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 
 from kernels import dtypes
-from service.codecs import json_text
-from service.codecs.base import DecodeError, Limits, Message, TooLarge
+from service.codecs import json_tensor, json_text
+from service.codecs.base import DecodeError, Limits, Message, TakesLong, TooLarge
+from service.codecs.json_tensor import FLOATS
 from tests.service.codecs.samples import LIMITS, NAMES, refusal, same
 
 
@@ -108,3 +111,39 @@ def test_what_is_held_is_what_the_tensor_takes() -> None:
     weight = message.tensors["weight"]
     base = weight if weight.base is None else weight.base
     assert base.nbytes == 8
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 71, 72, 100])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_reading_goes_on_between_any_two_elements(
+    dtype: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_tensor, "_PIECE", piece)
+    soon = Limits(LIMITS.decoded_bytes, until=math.inf), Limits(LIMITS.decoded_bytes, until=1e300)
+    values = np.arange(72).reshape(3, 2, 4, 3)
+    for text in (json.dumps(values.tolist()), json.dumps((values / 8).tolist())):
+        body = f'{{"dtype":"{dtype}","labels":[0,1],"logits":{text}, "weight":[[],[]]}}'
+        whole, pieces = (decode(body, limits).tensors for limits in soon)
+        assert all(same(whole[name], pieces[name]) for name in whole)
+        for wrong in (body.replace(text, text[:-1] + ",[]]"), body.replace(", 1", ", x1", 1)):
+            first, second = (refusal(partial(decode, wrong, limits)) for limits in soon)
+            assert (first.where, first.message) == (second.where, second.message)
+
+
+def test_text_that_takes_long_is_given_up() -> None:
+    for count, late in ((json_tensor._PIECE, False), (json_tensor._PIECE + 1, True)):
+        body = json.dumps({"logits": [0.12345678901234567] * count})
+        assert decode(body, Limits(2**20, until=time.perf_counter() + 3600)).tensors
+        if late:
+            with pytest.raises(TakesLong):
+                decode(body, Limits(2**20, until=0.0))
+        else:
+            assert decode(body, Limits(2**20, until=0.0)).tensors
+
+
+@pytest.mark.parametrize("limit", [0, 4, 8, 400, 4000])
+def test_elements_that_outgrow_the_guess_stay_within_the_limit(limit: int) -> None:
+    body = json.dumps({"logits": [1] * (limit // 4)}, separators=(",", ":"))
+    assert decode(body, Limits(limit)).tensors["logits"].tolist() == [1] * (limit // 4)
+    with pytest.raises(TooLarge, match=f"{limit:,} bytes"):
+        decode(json.dumps({"logits": [1] * (limit // 4 + 1)}), Limits(limit))

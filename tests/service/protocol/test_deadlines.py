@@ -173,6 +173,32 @@ def test_an_application_that_does_not_ask_costs_the_client_no_time(head: bytes) 
     run(check())
 
 
+def test_an_application_that_has_no_room_for_more_costs_the_client_no_time() -> None:
+    async def check() -> None:
+        room = asyncio.Semaphore(0)
+        memory = bytearray(100_000)
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            landing = scope["extensions"]["lossd.landing"]
+            for _ in range(6):
+                await room.acquire()
+                await landing.receive_into(memoryview(memory), lambda filled: None)
+            await answer(send)
+
+        wire = Wire(app)
+        await wire.send(request(body=bytes(600_000)))
+        for _ in range(6):
+            await wire.wait(100)
+            assert wire.open
+            room.release()
+            await settle()
+        while not wire.sent:
+            await settle()
+        assert Answers(bytes(wire.sent)).statuses == [200]
+
+    run(check())
+
+
 def test_an_answer_that_nobody_reads_is_cut_off() -> None:
     async def check() -> None:
         wire = Wire(Echo())

@@ -1,0 +1,85 @@
+"""Answers on the wire: a head and the beginning of its body in one write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.service.protocol.messages import Answers, request
+from tests.service.protocol.transport import Wire, run
+
+LENGTH = (b"content-length", b"10")
+GET = request(line="GET / HTTP/1.1")
+
+
+class Counting(Wire):
+    """Remembers each write."""
+
+    def __init__(self, app: Any) -> None:
+        self.writes: list[bytes] = []
+        super().__init__(app)
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+        super().write(data)
+
+
+def writes(
+    pieces: Sequence[bytes], headers: Sequence[Any] = (LENGTH,), head: bytes = GET
+) -> list[bytes]:
+    """What is written where an application answers with ``pieces``."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers]})
+        for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+
+    async def check() -> list[bytes]:
+        wire = Counting(app)
+        await wire.send(head)
+        assert wire.open
+        return wire.writes
+
+    return run(check())
+
+
+@pytest.mark.parametrize("pieces", [[b"0123456789"], [b"01234", b"56789"], [b"", b"0123456789"]])
+def test_the_head_goes_out_with_the_first_of_the_body(pieces: Sequence[bytes]) -> None:
+    first, *others = writes(pieces)
+    assert Answers(first + b"".join(others)).bodies == [b"0123456789"]
+    assert first.endswith(b"\r\n\r\n" + pieces[0])
+    assert others == pieces[1:]
+
+
+def test_a_large_body_is_not_copied() -> None:
+    body = bytes(2**20)
+    head, rest = writes([body], [(b"content-length", b"%d" % len(body))])
+    assert head.endswith(b"\r\n\r\n")
+    assert rest == body
+
+
+def test_chunks_follow_the_head() -> None:
+    sent = b"".join(writes([b"01234", b"56789"], []))
+    assert sent.endswith(b"\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n")
+
+
+def test_an_answer_to_head_has_no_body() -> None:
+    sent = b"".join(writes([b"0123456789"], head=request(line="HEAD / HTTP/1.1")))
+    assert b"content-length: 10\r\n" in sent
+    assert sent.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("body", [b"012345678", b"0123456789a"])
+def test_a_body_of_another_length_ends_the_connection(body: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def check() -> None:
+        wire = Counting(app)
+        await wire.send(GET)
+        assert not wire.open
+
+    run(check())
