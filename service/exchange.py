@@ -25,7 +25,7 @@ __all__ = ["TENSORS", "Arrays", "Operation", "Service", "answer", "respond"]
 
 async def answer(request: Request, operation: Operation) -> Response:
     """Serve one request of ``operation``; raises what ``service.errors`` has a row for."""
-    named = tuple(field for field in request.scope["headers"] if field[0] in _NEGOTIATED)
+    named = tuple([field for field in request.scope["headers"] if field[0] in _NEGOTIATED])
     codec, reply, media_type = formats(named)
     query = options.from_query(operation.options, request.scope["query_string"])
     return await respond(request, operation, codec, reply, media_type, query)

@@ -145,6 +145,8 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 def from_query(model: type[Options], query: bytes) -> dict[str, str]:
     """The options of a query string; raises ``InvalidOption`` for unknown or repeated ones."""
+    if not query:
+        return {}
     try:
         pairs = parse_qsl(
             query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS

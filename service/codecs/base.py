@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -62,8 +61,7 @@ class Message(NamedTuple):
     options: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What one body may grow to.
 
     ``decoded_bytes`` is the most bytes that all tensors of one message may hold once decoded.

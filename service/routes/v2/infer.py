@@ -37,7 +37,7 @@ async def answer(name: str, request: Request) -> Response:
     """Compute the model's outputs; raises what ``service.errors`` has a row for."""
     state: State = request.app.state.v2
     length, coding, reply_coding = formats(
-        tuple(field for field in request.scope["headers"] if field[0] in _FIELDS)
+        tuple([field for field in request.scope["headers"] if field[0] in _FIELDS])
     )
     inference = Inference(
         model=models.MODELS[name],
