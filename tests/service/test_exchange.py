@@ -273,7 +273,7 @@ def test_the_body_is_given_back_before_the_answer_is_built(
 
 
 @pytest.mark.parametrize("sent", wire.BODIES)
-@pytest.mark.parametrize("rows", [4, 400])
+@pytest.mark.parametrize("rows", [4, 800])
 def test_small_kernels_run_at_once_and_others_in_their_lane(
     monkeypatch: pytest.MonkeyPatch, rows: int, sent: str
 ) -> None:
@@ -296,7 +296,7 @@ def test_small_kernels_run_at_once_and_others_in_their_lane(
             lanes.clear()
             response = client.send("/v1/cross_entropy", body, wire.MEDIA_TYPES[sent])
             assert response.status_code == 200
-        assert lanes == ([app.state.service.compute] if rows == 400 else [])
+        assert lanes == ([app.state.service.compute] if rows == 800 else [])
 
 
 def test_a_small_request_is_answered_while_the_lane_is_busy() -> None:
