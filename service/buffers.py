@@ -17,7 +17,7 @@ import numpy as np
 
 from service.codecs import TooLarge
 from service.errors import Overloaded
-from service.pages import Block, Bytes, Idle
+from service.pages import ALIGNMENT, Block, Bytes, Idle
 from service.sliding import Sliding
 
 # Bytes: a lease of no more is a small one, and an eighth of the budget is for small ones only, so
@@ -29,7 +29,6 @@ _RESERVED = 8
 _OPENING = 2**17
 _OPENINGS = 32
 _FULL = "other requests hold all the memory there is"
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
 class Lease:
@@ -173,7 +172,7 @@ class Budget:
             await self.grant(lease, size)
             if size > SMALL:
                 # A body is shifted by up to a cache line, to align its first tensor.
-                await lease.warm(size + _ALIGNMENT if memory is None else memory)
+                await lease.warm(size + ALIGNMENT if memory is None else memory)
         except BaseException:
             lease.release()
             raise

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from kernels.steps import Work
-from service import statistics
+from service import media, statistics
 from service.codecs import Codec, DecodeError
 from service.codecs.base import shown
 from service.codecs.compression import CODINGS
@@ -91,9 +91,7 @@ def formats(
 
     From the header's ``fields`` of these; raises as the functions that read each.
     """
-    length, encodings, accepts = (
-        [value.decode("latin-1") for name, value in fields if name == wanted] for wanted in _FIELDS
-    )
+    length, encodings, accepts = (media.values(fields, name) for name in _FIELDS)
     return header_length(length), body_coding(encodings), answer_coding(accepts)
 
 
