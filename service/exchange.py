@@ -11,16 +11,13 @@ from service import body, media, options, streaming
 from service.body import Incoming, Landing, Receive
 from service.buffers import Lease
 from service.codecs import Codec
-from service.codecs.base import Arrays
 from service.computation import Computation
 from service.errors import NotReady
-from service.operation import TENSORS, Asked, Operation, Service
+from service.operation import Asked, Operation, Service
 from service.reply import Reply, size_of
 from service.streaming import Head
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
-
-__all__ = ["TENSORS", "Arrays", "Operation", "Service", "answer", "respond"]
 
 
 async def answer(request: Request, operation: Operation) -> Response:

@@ -7,8 +7,8 @@ from typing import Any
 from kernels.steps import Steps, Work
 from service import explain
 from service.codecs import Codec, json_text
-from service.codecs.base import Answer
-from service.exchange import Arrays, Operation
+from service.codecs.base import Answer, Arrays
+from service.operation import Operation
 from service.options import ExplainOptions
 
 # For each logit, at most: six arrays of float64 on the way, of which three are answered.

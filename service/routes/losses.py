@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kernels import steps
-from service.exchange import Operation
+from service.operation import Operation
 from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 
 OPERATIONS = (

@@ -18,7 +18,7 @@ from service import streaming
 from service.app import create_app
 from service.buffers import Budget
 from service.errors import Overloaded
-from service.exchange import Service
+from service.operation import Service
 from service.settings import Settings
 from tests.service import wire
 from tests.service.conftest import Client, running, wait_until_ready

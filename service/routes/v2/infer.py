@@ -17,7 +17,8 @@ from service.codecs.compression import CODINGS
 from service.codecs.infer import Inference
 from service.codecs.infer_answer import BINARY, HEADER_LENGTH
 from service.errors import UnsupportedMediaType
-from service.exchange import TENSORS, Operation, Service, respond
+from service.exchange import respond
+from service.operation import TENSORS, Operation, Service
 from service.routes.v2 import models
 from service.routes.v2.state import State
 from service.shared_memory import Loan
