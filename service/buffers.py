@@ -25,7 +25,7 @@ from service.sliding import Sliding
 SMALL = 2**20
 _RESERVED = 8
 # Bytes that are leased for the beginning of a large body, and how many such leases there are at a
-# time: all of them are half of what is for small ones only where the budget is the least.
+# time: 4 MiB in all, half of what is for small ones only where the budget is 64 MiB.
 _OPENING = 2**17
 _OPENINGS = 32
 _FULL = "other requests hold all the memory there is"

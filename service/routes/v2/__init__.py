@@ -20,7 +20,7 @@ ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {
 }
 
 router = APIRouter(tags=["V2"])
-# First, since it is what is asked for most.
+# For the description, and to refuse models that there are not: all others have an endpoint above.
 router.add_api_route(
     "/v2/models/{model}/infer",
     infer.infer,
