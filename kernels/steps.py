@@ -7,13 +7,15 @@ A step takes a few milliseconds. The numbers are those of the door's functions, 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from kernels import again
 from kernels.answer import answer_in_steps, wanted
 from kernels.cpu.launch import STEP, Computed, finish, result_bytes
 from kernels.devices import in_steps, quick, window
 from kernels.problem import Array, Problem, check, unlabelled
+
+Steps: TypeAlias = Generator[int, None, dict[str, Array]]
 
 
 class Work(NamedTuple):
@@ -31,7 +33,7 @@ class Work(NamedTuple):
     elements: int
     result_bytes: int
     quick: bool
-    steps: Generator[int, None, dict[str, Array]]
+    steps: Steps
     window: int | None = None
 
     def run(self) -> dict[str, Array]:
@@ -74,41 +76,30 @@ def softmax(logits: Any, *, step: int | None = None, **options: Any) -> Work:
 
 def _losses(problem: Problem, outputs: Sequence[str], step: int | None) -> Work:
     names = wanted(problem, outputs)
-    return _work(
-        problem, names, _named(answer_in_steps(problem, names, step or STEP), outputs), step
-    )
+    answers = answer_in_steps(problem, names, step or STEP)
+    return _work(problem, names, _named(answers, outputs), step)
 
 
 def _per_class(problem: Problem, names: tuple[str, ...], called: str, step: int | None) -> Work:
-    return _work(
-        problem, names, _renamed(in_steps(problem, names, step=step or STEP), called), step
-    )
+    computed = in_steps(problem, names, step=step or STEP)
+    return _work(problem, names, _renamed(computed, called), step)
 
 
-def _done(answers: dict[str, Array]) -> Generator[int, None, dict[str, Array]]:
+def _done(answers: dict[str, Array]) -> Steps:
     yield from ()
     return answers
 
 
-def _named(
-    steps: Generator[int, None, dict[str, Array]], outputs: Sequence[str]
-) -> Generator[int, None, dict[str, Array]]:
+def _named(steps: Steps, outputs: Sequence[str]) -> Steps:
     answers = yield from steps
     return {name: answers[name] for name in outputs}
 
 
-def _renamed(
-    steps: Generator[int, None, Computed], called: str
-) -> Generator[int, None, dict[str, Array]]:
+def _renamed(steps: Generator[int, None, Computed], called: str) -> Steps:
     _, arrays = yield from steps
     return {called: arrays["log_probs"]}
 
 
-def _work(
-    problem: Problem,
-    names: tuple[str, ...],
-    steps: Generator[int, None, dict[str, Array]],
-    step: int | None,
-) -> Work:
+def _work(problem: Problem, names: tuple[str, ...], steps: Steps, step: int | None) -> Work:
     reach = None if step is None else window(problem, step)
     return Work(problem.logits.size, result_bytes(problem, names), quick(problem), steps, reach)

@@ -14,10 +14,10 @@ from fastapi import FastAPI
 
 from service import VERSION, auth, device, ending, handlers, openapi, routes, settings
 from service.buffers import Budget
-from service.exchange import Service
 from service.failing import Failing
 from service.lane import Lane
 from service.machine import default_budget
+from service.operation import Service
 from service.routes.direct import Direct
 from service.warm import warm_up
 

@@ -7,15 +7,12 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
 from service.codecs import Codec, DecodeError, TooLarge
 from service.errors import Disconnected
+from service.pages import ALIGNMENT, Bytes
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 UNPLACED = 2**13  # bytes of a body whose tensors are sooner copied than placed
 _PREFIX = 2**16  # bytes in which a body should say where its first tensor starts
 _LENGTH = re.compile(r"[0-9]{1,20}")
@@ -24,7 +21,7 @@ _LENGTH = re.compile(r"[0-9]{1,20}")
 class Lease(Protocol):
     """Memory that is counted, as ``service.buffers`` gives it."""
 
-    def memory(self, size: int) -> _Bytes:
+    def memory(self, size: int) -> Bytes:
         """``size`` bytes of what is leased."""
 
     async def grow(self, size: int) -> None:
@@ -110,7 +107,7 @@ class Begun:
         self.prefix = prefix
         self.tensor_at = tensor_at
 
-    def start_in(self, memory: _Bytes) -> int:
+    def start_in(self, memory: Bytes) -> int:
         """Where in ``memory`` it is to start, at most ALIGNMENT bytes from the first."""
         return -(memory.ctypes.data + self.tensor_at) % ALIGNMENT
 

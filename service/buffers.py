@@ -17,7 +17,7 @@ import numpy as np
 
 from service.codecs import TooLarge
 from service.errors import Overloaded
-from service.pages import Block, Bytes, Idle
+from service.pages import ALIGNMENT, Block, Bytes, Idle
 from service.sliding import Sliding
 
 # Bytes: a lease of no more is a small one, and an eighth of the budget is for small ones only, so
@@ -25,11 +25,10 @@ from service.sliding import Sliding
 SMALL = 2**20
 _RESERVED = 8
 # Bytes that are leased for the beginning of a large body, and how many such leases there are at a
-# time: all of them are half of what is for small ones only where the budget is the least.
+# time: 4 MiB in all, half of what is for small ones only where the budget is 64 MiB.
 _OPENING = 2**17
 _OPENINGS = 32
 _FULL = "other requests hold all the memory there is"
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
 class Lease:
@@ -173,7 +172,7 @@ class Budget:
             await self.grant(lease, size)
             if size > SMALL:
                 # A body is shifted by up to a cache line, to align its first tensor.
-                await lease.warm(size + _ALIGNMENT if memory is None else memory)
+                await lease.warm(size + ALIGNMENT if memory is None else memory)
         except BaseException:
             lease.release()
             raise

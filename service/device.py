@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from kernels import DeviceFailed, DeviceUnavailable, devices
-from kernels.steps import Work
+from kernels.steps import Steps, Work
 from service.codecs.base import Arrays
 from service.options import Options
 from service.settings import Settings, SettingsError
 
-Steps: TypeAlias = Generator[int, None, Any]
+# Checks what it is given, tensors and options, as a function of ``kernels.steps`` its arguments:
+# by name, ``device`` ("cpu" or "cuda") and ``step`` among them.
+Compute: TypeAlias = Callable[[dict[str, Any]], Work]
 
 _log = logging.getLogger("uvicorn.lossd")
 
@@ -53,25 +55,19 @@ class Device:
         else:
             _log.info("computing on the GPU")
 
-    def work(
-        self,
-        compute: Callable[[Arrays, Any, str, int | None], Work],
-        tensors: Arrays,
-        options: Options,
-        step: int | None,
-    ) -> Work:
-        """``compute(tensors, options, device, step)``, for the device that ``options`` ask for.
+    def work(self, compute: Compute, tensors: Arrays, options: Options, step: int | None) -> Work:
+        """``compute`` of all these, for the device that ``options`` ask for.
 
         That is this one where they leave it open. Raises ``DeviceUnavailable`` for a GPU where this
         is none.
         """
         asked = options.device
-        if asked == "cuda" != self.name:
+        if asked == "cuda" and self.name != "cuda":
             raise DeviceUnavailable(
                 f"device is cuda, but this server computes on the CPU: {self.why_no_gpu}"
             )
         device = self.name if asked == "auto" else asked
-        work = compute(tensors, options, device, step)
+        work = compute({**tensors, **vars(options), "device": device, "step": step})
         return work if device == "cpu" else work._replace(steps=self._watched(work.steps))
 
     def _watched(self, steps: Steps) -> Steps:

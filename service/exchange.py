@@ -11,16 +11,13 @@ from service import body, media, options, streaming
 from service.body import Incoming, Landing, Receive
 from service.buffers import Lease
 from service.codecs import Codec
-from service.codecs.base import Arrays
 from service.computation import Computation
 from service.errors import NotReady
-from service.operation import TENSORS, Asked, Operation, Service
+from service.operation import Asked, Operation, Service
 from service.reply import Reply, size_of
 from service.streaming import Head
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
-
-__all__ = ["TENSORS", "Arrays", "Operation", "Service", "answer", "respond"]
 
 
 async def answer(request: Request, operation: Operation) -> Response:
@@ -39,10 +36,7 @@ def formats(fields: tuple[tuple[bytes, bytes], ...]) -> tuple[Codec, Codec, str]
     From the header's ``fields`` Content-Type, Content-Encoding and Accept; raises as
     ``service.media``.
     """
-    types, encodings, accepts = (
-        [value.decode("latin-1") for name, value in fields if name == wanted]
-        for wanted in _NEGOTIATED
-    )
+    types, encodings, accepts = (media.values(fields, name) for name in _NEGOTIATED)
     codec = media.of_request(types, encodings)
     return codec, *media.of_answer(accepts, codec)
 
@@ -65,10 +59,7 @@ async def respond(
         raise NotReady(service.why_not_ready)
     limit = service.settings.max_body_bytes
     scope = request.scope
-    lengths = [
-        value.decode("latin-1") for name, value in scope["headers"] if name == b"content-length"
-    ]
-    length = body.declared_length(lengths, limit)
+    length = body.declared_length(media.values(scope["headers"], b"content-length"), limit)
     landing = scope.get("extensions", {}).get("lossd.landing")
     asked = Asked(service, operation, codec, reply, query)
     lease, incoming, head = await _received(asked, request.receive, landing, length, limit)

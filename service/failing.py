@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from kernels import DeviceFailed
-from service.exchange import Service
+from service.operation import Service
 
 # The process's exit status: another one than that of a failed start, on which uvicorn's supervisor
 # would not start another process.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from service.codecs import BY_MEDIA_TYPE, CODECS, Codec
 from service.codecs.base import shown
@@ -11,6 +11,11 @@ from service.errors import NotAcceptable, UnsupportedMediaType
 
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 _KNOWN = ", ".join(codec.media_types[0] for codec in CODECS)
+
+
+def values(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
+    """The value of every header field of ``fields`` that is called ``name``, in lower case."""
+    return [value.decode("latin-1") for called, value in fields if called == name]
 
 
 def of_request(content_types: Sequence[str], content_encodings: Sequence[str] = ()) -> Codec:

@@ -16,7 +16,7 @@ from kernels import dtypes
 from service import auth, errors
 from service.codecs import CODECS
 from service.examples import EXAMPLES
-from service.exchange import Operation
+from service.operation import Operation
 
 DESCRIPTION = """
 A loss server: logits and labels in, the cross-entropy loss and its per-element values out, with

@@ -1,4 +1,4 @@
-"""What a route computes, and what the process has to compute it with."""
+"""What a route computes, what the process has to compute it with, and what a request asks of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.buffers import Budget
 from service.codecs import Codec, Limits, Message, TooLarge
 from service.codecs.base import LOGITS, Answer, Arrays
 from service.codecs.json_text import written_size
-from service.device import Device
+from service.device import Compute, Device
 from service.errors import MissingTensor, NotAcceptable
 from service.lane import Lane
 from service.settings import Settings
@@ -25,8 +25,7 @@ class Operation(NamedTuple):
     """What one route computes.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
-    may; ``compute`` checks them and the options, and gives the work that makes the named outputs
-    on the named device, in steps of so many bytes of logits, or as many as is usual (``None``);
+    may; ``compute`` checks them and the options, and gives the work that makes the outputs;
     ``limit`` picks from the settings how many elements the logits may have, where that is limited;
     ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
     """
@@ -37,17 +36,18 @@ class Operation(NamedTuple):
     needs: tuple[str, ...]
     takes: tuple[str, ...]
     options: type[options.Options]
-    compute: Callable[[Arrays, Any, str, int | None], Work]
+    compute: Compute
     limit: Callable[[Settings], int] | None = None
     encode: Callable[[Codec, Arrays], Answer] | None = None
 
 
 @dataclass(slots=True)
 class Service:
-    """What lives as long as the process: settings, memory, two threads, whether it is ready.
+    """What lives as long as the process: settings, memory, two threads, the device.
 
     ``compute`` runs what is not over at once; ``transcode`` decodes, checks and encodes what would
-    hold up the loop. ``why_not_ready`` is said to clients while it is not.
+    hold up the loop. ``limits`` follow from the settings, once for all requests. ``why_not_ready``
+    is said to clients while it is not ``ready``.
     """
 
     settings: Settings
@@ -57,6 +57,10 @@ class Service:
     device: Device = field(default_factory=Device)
     ready: bool = False
     why_not_ready: str = "the kernels are being compiled"
+    limits: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limits = Limits(self.settings.max_decoded_bytes)
 
 
 class Asked(NamedTuple):
@@ -72,9 +76,9 @@ class Asked(NamedTuple):
         """The body's tensors, all of which the operation takes. Raises what that raises, and
         ``TakesLong`` after ``until``, as ``perf_counter`` counts.
         """
-        settings = self.service.settings
-        message = self.codec.decode(body, TENSORS, Limits(settings.max_decoded_bytes, until))
-        check_tensors(self.operation, message, settings)
+        limits = Limits(self.service.limits.decoded_bytes, until)
+        message = self.codec.decode(body, TENSORS, limits)
+        check_tensors(self.operation, message, self.service.settings)
         return message
 
     def work(self, tensors: Arrays, given: Mapping[str, Any], step: int | None = None) -> Work:

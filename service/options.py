@@ -182,9 +182,9 @@ def combine(
 
 
 def _plain(given: Mapping[str, Any]) -> tuple[tuple[str, type, Any], ...] | None:
-    """``given`` with each value's type, since 1 is equal to True; None if any is out of the common.
+    """``given`` with each value's type, since 1 is equal to True; None if it is not remembered.
 
-    That are lists of anything but texts, and long ones.
+    It is not where a value is long, or anything but JSON's scalars and lists of texts.
     """
     plain = []
     for name, value in given.items():

@@ -17,6 +17,7 @@ Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 # Bytes of a huge page; memory of at least as much begins at one.
 HUGE = 2**21
+ALIGNMENT = 64  # bytes, of a body's first tensor: a cache line, and the widest vector register
 # Bytes faulted in at a time, between which a request can be cancelled: at most some 30 ms.
 _STEP = 2**26
 # Seconds that memory is kept for the next body before its pages go back to the system.

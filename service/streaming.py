@@ -13,10 +13,11 @@ import numpy as np
 
 from kernels.steps import Work
 from service import body, sliding
-from service.body import ALIGNMENT, Begun, Incoming, Landing, Receive
+from service.body import Begun, Incoming, Landing, Receive
 from service.buffers import Lease
 from service.codecs import Message
 from service.operation import Asked, converted_bytes
+from service.pages import ALIGNMENT
 from service.sliding import Sliding, whole_pieces
 
 # Bytes of a body from which on it is streamed.

@@ -6,7 +6,7 @@ import numpy as np
 
 from kernels.warm import compile_common, one_at_a_time
 from service.codecs import CODECS, Encoded, Limits, json_scan
-from service.exchange import TENSORS
+from service.operation import TENSORS
 
 _LIMITS = Limits(decoded_bytes=2**20)
 

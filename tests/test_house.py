@@ -11,7 +11,7 @@ import pytest
 
 from kernels import OUTPUTS
 from service import errors, settings
-from service.exchange import TENSORS
+from service.operation import TENSORS
 from service.routes import OPERATIONS
 
 ROOT = Path(__file__).parents[1]

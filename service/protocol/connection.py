@@ -66,7 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._sending = Pace(limits.body_bytes_per_second, limits.send_seconds)
         self._unsent = 0
         self._written = 0
-        self._head = (0, False)
+        self._head = (0, False)  # which header is timed, and whether from its own first byte on
         self._head_since = 0.0
         self._lingering_since: float | None = None
         self._may_linger = limits.linger_bytes

@@ -47,6 +47,7 @@ class Cycle(RequestResponseCycle):
             if self.chunked_encoding or self.scope["method"] == "HEAD" or len(body) > _JOINED:
                 self.transport.write(head)
             else:
+                # What uvicorn writes it takes off this, and refuses to write more.
                 self.expected_content_length += len(head)
                 message = {**message, "body": b"".join((head, body))}
         await super().send(message)

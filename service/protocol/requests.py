@@ -254,15 +254,15 @@ class Requests(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
-        last = not self.pipeline
-        if not last:
-            self._start_asgi_task(*self.pipeline.pop())
-        if self._refusal is not None and last:
-            self._answer(self._refusal)
-        elif self.landing is not None:
-            # The large body of the request that starts now: uvicorn reads on.
+        if self.landing is None:
+            self.flow.resume_reading()
+        else:
+            # A large body waits for its own request, though the one before has asked for more.
             self.flow.pause_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self._answer(self._refusal)
 
     def refuse(self, error: RequestError) -> None:
         """Answer ``error`` to the request that is coming, when its turn comes, and close.

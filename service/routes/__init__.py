@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Request, Response
 
 from service import openapi
-from service.exchange import Operation, answer
+from service.exchange import answer
+from service.operation import Operation
 from service.routes import docs, explain, health, losses, v2
 
 OPERATIONS = (*losses.OPERATIONS, explain.OPERATION)

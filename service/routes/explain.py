@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
-from kernels.steps import Work
+from kernels.steps import Steps, Work
 from service import explain
 from service.codecs import Codec, json_text
-from service.codecs.base import Answer
-from service.exchange import Arrays, Operation
+from service.codecs.base import Answer, Arrays
+from service.operation import Operation
 from service.options import ExplainOptions
 
 # For each logit, at most: six arrays of float64 on the way, of which three are answered.
@@ -17,13 +16,13 @@ _BYTES = 6 * 8
 _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 
-def _compute(tensors: Arrays, options: ExplainOptions, device: str, step: int | None) -> Work:
-    elements = tensors["logits"].size
-    given = {**tensors, **vars(options), "device": device}
-    return Work(elements, _BYTES * elements, False, _steps(given))
+def _compute(given: dict[str, Any]) -> Work:
+    elements = given["logits"].size
+    return Work(elements, _BYTES * elements, False, _steps(**given))
 
 
-def _steps(given: dict[str, Any]) -> Generator[int, None, dict[str, Any]]:
+def _steps(*, step: int | None, **given: Any) -> Steps:
+    """A single one, whatever ``step`` it is to be."""
     yield from ()
     return explain.chain(**given)
 

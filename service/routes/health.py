@@ -24,8 +24,11 @@ async def ready(request: Request) -> JSONResponse:
     """
     check_ready(request)
     service = request.app.state.service
-    state = {"status": "ready", "leased_bytes": service.budget.leased}
-    state["device"] = service.device.name
+    state = {
+        "status": "ready",
+        "leased_bytes": service.budget.leased,
+        "device": service.device.name,
+    }
     if service.device.why_no_gpu is not None:
         state["why_no_gpu"] = service.device.why_no_gpu
     return JSONResponse(state)

@@ -2,33 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kernels import steps
-from kernels.steps import Work
-from service.exchange import Arrays, Operation
-from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions, Options
-
-
-def _cross_entropy(tensors: Arrays, options: CrossEntropyOptions, *how: Any) -> Work:
-    return steps.cross_entropy(**_given(tensors, options, *how))
-
-
-def _nll_loss(tensors: Arrays, options: NllLossOptions, *how: Any) -> Work:
-    return steps.nll_loss(**_given(tensors, options, *how))
-
-
-def _log_softmax(tensors: Arrays, options: LogitOptions, *how: Any) -> Work:
-    return steps.log_softmax(**_given(tensors, options, *how))
-
-
-def _softmax(tensors: Arrays, options: LogitOptions, *how: Any) -> Work:
-    return steps.softmax(**_given(tensors, options, *how))
-
-
-def _given(tensors: Arrays, options: Options, device: str, step: int | None) -> dict[str, Any]:
-    return {**tensors, **vars(options), "device": device, "step": step}
-
+from service.operation import Operation
+from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 
 OPERATIONS = (
     Operation(
@@ -41,7 +17,7 @@ OPERATIONS = (
         needs=("logits", "labels"),
         takes=("weight", "sample_weight"),
         options=CrossEntropyOptions,
-        compute=_cross_entropy,
+        compute=lambda given: steps.cross_entropy(**given),
     ),
     Operation(
         path="/v1/nll_loss",
@@ -50,7 +26,7 @@ OPERATIONS = (
         needs=("log_probs", "labels"),
         takes=("weight", "sample_weight"),
         options=NllLossOptions,
-        compute=_nll_loss,
+        compute=lambda given: steps.nll_loss(**given),
     ),
     Operation(
         path="/v1/log_softmax",
@@ -60,7 +36,7 @@ OPERATIONS = (
         needs=("logits",),
         takes=(),
         options=LogitOptions,
-        compute=_log_softmax,
+        compute=lambda given: steps.log_softmax(**given),
     ),
     Operation(
         path="/v1/softmax",
@@ -69,6 +45,6 @@ OPERATIONS = (
         needs=("logits",),
         takes=(),
         options=LogitOptions,
-        compute=_softmax,
+        compute=lambda given: steps.softmax(**given),
     ),
 )

@@ -18,8 +18,7 @@ from service import computation, streaming
 from service.app import create_app
 from service.buffers import Budget
 from service.errors import Overloaded
-from service.exchange import Service
-from service.operation import Asked
+from service.operation import Asked, Service
 from service.settings import Settings
 from tests.service import wire
 from tests.service.conftest import Client, running, wait_until_ready

@@ -96,8 +96,8 @@ def test_a_gpu_that_cannot_be_made_ready_is_fallen_back_from_or_not(
 def test_what_a_request_may_ask_for(server: str, asked: Any, computed: str | None) -> None:
     seen: list[str] = []
 
-    def compute(tensors: Any, options: Any, name: str, step: int | None) -> Any:
-        seen.append(name)
+    def compute(given: dict[str, Any]) -> Any:
+        seen.append(given["device"])
         raise StopAsyncIteration  # far enough
 
     own = Device(server, None if server == "cuda" else WHY)

@@ -15,8 +15,9 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.codecs import BY_MEDIA_TYPE
-from service.exchange import Service, formats
+from service.exchange import formats
 from service.lane import Lane
+from service.operation import Service
 from service.settings import Settings
 from tests.service import wire
 from tests.service.cases import LOGITS, worked

@@ -18,7 +18,7 @@ from service import sliding, streaming
 from service.app import create_app
 from service.buffers import Budget
 from service.errors import Overloaded
-from service.exchange import Service
+from service.operation import Service
 from service.pages import HUGE
 from service.settings import Settings
 from tests import zoo

@@ -7,24 +7,23 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from service.routes.v2 import description, memory, models, server
-from service.routes.v2.infer import answer, infer
+from service.routes.v2 import description, infer, memory, models, server
 from service.routes.v2.state import State
 
 __all__ = ["ENDPOINTS", "State", "router"]
 
 # By path, as ``service.routes.ENDPOINTS``: inference by the models that there are.
 ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {
-    f"/v2/models/{name}{version}/infer": partial(answer, name)
+    f"/v2/models/{name}{version}/infer": partial(infer.answer, name)
     for name in models.MODELS
     for version in ("", f"/versions/{models.VERSION}")
 }
 
 router = APIRouter(tags=["V2"])
-# First, since it is what is asked for most.
+# For the description, and to refuse models that there are not: all others have an endpoint above.
 router.add_api_route(
     "/v2/models/{model}/infer",
-    infer,
+    infer.infer,
     methods=["POST"],
     summary="Inference",
     response_class=Response,
@@ -32,7 +31,7 @@ router.add_api_route(
 )
 router.add_api_route(
     "/v2/models/{model}/versions/{version}/infer",
-    infer,
+    infer.infer,
     methods=["POST"],
     include_in_schema=False,
 )

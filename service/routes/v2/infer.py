@@ -10,21 +10,20 @@ from typing import Any
 from fastapi import Request, Response
 
 from kernels.steps import Work
-from service import statistics
+from service import media, statistics
 from service.codecs import Codec, DecodeError
 from service.codecs.base import shown
 from service.codecs.compression import CODINGS
 from service.codecs.infer import Inference
 from service.codecs.infer_answer import BINARY, HEADER_LENGTH
 from service.errors import UnsupportedMediaType
-from service.exchange import TENSORS, Arrays, Operation, respond
+from service.exchange import respond
+from service.operation import TENSORS, Operation, Service
 from service.routes.v2 import models
 from service.routes.v2.state import State
 from service.shared_memory import Loan
 
 _LENGTH = re.compile(r"[0-9]{1,20}")
-
-
 _FIELDS = (HEADER_LENGTH.lower().encode(), b"content-encoding", b"accept-encoding")
 
 
@@ -36,6 +35,7 @@ async def infer(request: Request) -> Response:
 async def answer(name: str, request: Request) -> Response:
     """Compute the model's outputs; raises what ``service.errors`` has a row for."""
     state: State = request.app.state.v2
+    service: Service = request.app.state.service
     length, coding, reply_coding = formats(
         tuple([field for field in request.scope["headers"] if field[0] in _FIELDS])
     )
@@ -45,9 +45,9 @@ async def answer(name: str, request: Request) -> Response:
         coding=coding,
         reply_coding=reply_coding,
         memory=Loan(state.regions),
-        most_numbers=state.most_numbers,
+        most_numbers=service.settings.max_json_answer_elements,
         names=TENSORS,
-        limits=state.limits,
+        limits=service.limits,
     )
     counted = statistics.Request()
     codec = _codec(inference, counted)
@@ -77,12 +77,10 @@ def _codec(inference: Inference, counted: statistics.Request) -> Codec:
     )
 
 
-def _computed(
-    operation: Operation, counted: statistics.Request, tensors: Arrays, options: Any, *how: Any
-) -> Work:
-    first = tensors[operation.needs[0]]
+def _computed(operation: Operation, counted: statistics.Request, given: dict[str, Any]) -> Work:
+    first = given[operation.needs[0]]
     counted.batch = len(first) if first.ndim > 1 else 1
-    return counted.computed(operation.compute(tensors, options, *how))
+    return counted.computed(operation.compute(given))
 
 
 # Clients send the same few headers again and again.
@@ -94,9 +92,7 @@ def formats(
 
     From the header's ``fields`` of these; raises as the functions that read each.
     """
-    length, encodings, accepts = (
-        [value.decode("latin-1") for name, value in fields if name == wanted] for wanted in _FIELDS
-    )
+    length, encodings, accepts = (media.values(fields, name) for name in _FIELDS)
     return header_length(length), body_coding(encodings), answer_coding(accepts)
 
 

@@ -87,7 +87,7 @@ async def cuda_status() -> JSONResponse:
 @router.post("/v2/cudasharedmemory/region/{region}/register", include_in_schema=False)
 async def cuda_register() -> Response:
     """Memory of a GPU cannot be registered."""
-    raise NotOffered("memory of a GPU cannot be registered: losses are computed on the CPU")
+    raise NotOffered("memory of a GPU cannot be registered: tensors come from the host's")
 
 
 @router.post("/v2/cudasharedmemory/unregister", include_in_schema=False)

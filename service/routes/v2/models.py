@@ -13,7 +13,7 @@ from service import openapi
 from service.codecs.base import shown
 from service.codecs.infer import Model
 from service.errors import UnknownPath
-from service.exchange import Operation
+from service.operation import Operation
 from service.routes import losses
 
 VERSION = "1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from service.codecs import Limits
 from service.routes.v2 import models
 from service.settings import Settings
 from service.shared_memory import Regions
@@ -10,13 +9,8 @@ from service.statistics import Counters
 
 
 class State:
-    """The state of one application; it starts and ends with it.
-
-    And what its settings say of each request: ``limits``, and ``most_numbers`` of a JSON answer.
-    """
+    """The state of one application; it starts and ends with it."""
 
     def __init__(self, settings: Settings) -> None:
         self.regions = Regions(settings.allow_shared_memory, settings.shared_memory_prefix)
-        self.limits = Limits(decoded_bytes=settings.max_decoded_bytes)
-        self.most_numbers = settings.max_json_answer_elements
         self.counters = {name: Counters() for name in models.MODELS}
