@@ -170,6 +170,29 @@ def test_every_type_of_logits(
     assert got == answered(client, app, body)
 
 
+@pytest.mark.parametrize("cut", [3, 8, 9, 100])
+def test_a_beginning_that_comes_in_parts_is_waited_for(
+    started: tuple[Client, FastAPI], planned: list[streaming._Plan | None], cut: int
+) -> None:
+    client, app = started
+    request = asked(app)
+    first, *others = request.pieces
+    request.pieces = [first[:cut], first[cut : cut + 8], first[cut + 8 :], *others]
+
+    async def test() -> None:
+        async with nothing_left(request.service):
+            task = asyncio.ensure_future(request.run())
+            await until(lambda: task.done() or request.status is not None)
+            request.gone.set()
+            await task
+        assert request.status == 200
+
+    client.runner.run(test())
+    [plan] = planned
+    assert plan is not None
+    assert plan.head.step is not None
+
+
 NOT_STREAMED: dict[str, dict[str, wire.Array]] = {
     "labels last": {"logits": np.zeros((3000, 1000)), "labels": np.zeros(3000, np.int32)},
     "one long row": {
