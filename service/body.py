@@ -210,10 +210,11 @@ async def _prefix(messages: _Messages, codec: Codec) -> tuple[bytearray, int]:
     prefix = bytearray()
     tensor_at: int | None = None
     ask_at = 0
-    while messages.more and tensor_at is None and len(prefix) < _PREFIX:
+    # Up to there, since what precedes the first tensor says where the others are.
+    while messages.more and len(prefix) < min(_PREFIX, tensor_at or _PREFIX):
         prefix += await messages.next()
         # Asked again only of twice as much, since each time it may be read from its start.
-        if len(prefix) >= ask_at or not messages.more:
+        if tensor_at is None and (len(prefix) >= ask_at or not messages.more):
             tensor_at = codec.first_tensor_at(bytes(prefix))
             ask_at = 2 * len(prefix)
     return prefix, tensor_at or 0

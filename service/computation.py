@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 from kernels.steps import Work
@@ -165,6 +166,20 @@ async def _unless(watching: Coroutine[Any, Any, None], work: Coroutine[Any, Any,
             watcher = group.create_task(watching)
             result = await work
             watcher.cancel()
+            return result
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return result
+        raised = _let_go(errors)
+    # What is raised has a traceback to here, and would have the group as its context.
+    del watcher
+    raise raised.pop(0)
+
+
+def _let_go(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """What ``group`` is of, once the frames that it all came through hold nothing any more.
+
+    asyncio's own keeps the group, and futures keep what they raised: circles, in which a failed
+    request's body would outlive its lease until the next collection.
+    """
+    for error in (group, *group.exceptions):
+        clear_frames(error.__traceback__)
+    return list(group.exceptions)

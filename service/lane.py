@@ -135,6 +135,7 @@ class Lane:
         job.result = job.source = None
         with self._wake:
             job.forgotten = True
+            job.turn = job.loop.create_future()  # not the one that keeps the exception
             if job is self._running:
                 return
             queue = self._small if job.small else self._large
@@ -191,6 +192,7 @@ class Lane:
                 self._put(job)
             else:
                 job.settle(needed, None)
+        del error  # Its traceback leads here: a circle would keep all that the step held.
 
     def _put(self, job: _Job) -> None:
         if job.small and job.begun:

@@ -79,6 +79,8 @@ class Landing:
         finally:
             # From here on not a byte may be written there, whatever ended this.
             self._stop()
+            # What it raises has a traceback to here: a circle would keep all of the body.
+            self._full = None
 
     def room(self) -> memoryview | None:
         """Where the next bytes from the socket are to go, if they are asked for."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from kernels import steps
 from kernels.steps import Work
 from service import computation, streaming
 from service.app import create_app
+from service.body import Incoming
 from service.buffers import Budget
 from service.errors import Overloaded
 from service.operation import Asked, Service
@@ -123,6 +126,70 @@ async def nothing_left(service: Service) -> AsyncIterator[None]:
     await service.compute.call(lambda: None)
     assert (service.compute.waiting, service.transcode.waiting) == (0, 0)
     assert service.budget.leased == 0
+
+
+@contextmanager
+def freed_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """At the end no body is held, though nothing is collected: leases end before a collection."""
+    bodies: weakref.WeakSet[Incoming] = weakref.WeakSet()
+    made = Incoming.__init__
+
+    def noting(incoming: Incoming, *arguments: Any) -> None:
+        bodies.add(incoming)
+        made(incoming, *arguments)
+
+    monkeypatch.setattr(Incoming, "__init__", noting)
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+        assert not list(bodies)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_failed_request_holds_its_body_no_longer_than_its_lease(
+    started: tuple[Client, FastAPI], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, app = started
+    body, media_type = BODIES[name]
+
+    async def failed(request: Request) -> int | None:
+        async with nothing_left(request.service):
+            await request.run()
+        return request.status
+
+    async def test() -> None:
+        piece = -(-len(body) // 5)
+        for leaves_at in range(1, 6):
+            request = Request(app, body, media_type, piece)
+            request.leaves_at = leaves_at
+            await failed(request)
+        for option in (b"ignore_index=x", b"class_axis=7"):
+            request = Request(app, body, media_type, piece)
+            request._scope["query_string"] = option
+            assert await failed(request) == 422
+
+    with freed_at_once(monkeypatch):
+        client.runner.run(test())
+
+
+@pytest.mark.parametrize("format_", ["safetensors", "npz"])
+def test_a_label_that_is_no_class_does_not_keep_its_body(
+    started: tuple[Client, FastAPI], format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, app = started
+    body = wire.BODIES[format_]({**LARGE, "labels": LARGE["labels"] + 1})
+
+    async def test() -> None:
+        request = Request(app, body, wire.MEDIA_TYPES[format_])
+        async with nothing_left(request.service):
+            await request.run()
+        assert request.status == 422
+
+    with freed_at_once(monkeypatch):
+        client.runner.run(test())
 
 
 @pytest.mark.parametrize("name", BODIES)

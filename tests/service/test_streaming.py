@@ -24,7 +24,14 @@ from service.settings import Settings
 from tests import zoo
 from tests.service import wire
 from tests.service.conftest import Client, running, serving, wait_until_ready
-from tests.service.test_computation import PATIENCE, Gate, Request, nothing_left, until
+from tests.service.test_computation import (
+    PATIENCE,
+    Gate,
+    Request,
+    freed_at_once,
+    nothing_left,
+    until,
+)
 
 MIB = 2**20
 BUDGET = 64 * MIB
@@ -170,6 +177,29 @@ def test_every_type_of_logits(
     assert got == answered(client, app, body)
 
 
+@pytest.mark.parametrize("cut", [3, 8, 9, 100])
+def test_a_beginning_that_comes_in_parts_is_waited_for(
+    started: tuple[Client, FastAPI], planned: list[streaming._Plan | None], cut: int
+) -> None:
+    client, app = started
+    request = asked(app)
+    first, *others = request.pieces
+    request.pieces = [first[:cut], first[cut : cut + 8], first[cut + 8 :], *others]
+
+    async def test() -> None:
+        async with nothing_left(request.service):
+            task = asyncio.ensure_future(request.run())
+            await until(lambda: task.done() or request.status is not None)
+            request.gone.set()
+            await task
+        assert request.status == 200
+
+    client.runner.run(test())
+    [plan] = planned
+    assert plan is not None
+    assert plan.head.step is not None
+
+
 NOT_STREAMED: dict[str, dict[str, wire.Array]] = {
     "labels last": {"logits": np.zeros((3000, 1000)), "labels": np.zeros(3000, np.int32)},
     "one long row": {
@@ -248,7 +278,9 @@ def test_no_more_comes_than_there_is_room_for(
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 10, 30, 60, 79, 80])
-def test_a_client_may_leave_at_any_time(started: tuple[Client, FastAPI], at: int) -> None:
+def test_a_client_may_leave_at_any_time(
+    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
     client, app = started
 
     async def test() -> None:
@@ -258,7 +290,8 @@ def test_a_client_may_leave_at_any_time(started: tuple[Client, FastAPI], at: int
             await request.run()
         assert request.status == 400
 
-    client.runner.run(test())
+    with freed_at_once(monkeypatch):
+        client.runner.run(test())
 
 
 def test_a_client_that_leaves_while_there_is_no_room_costs_no_more_than_the_room(
@@ -358,7 +391,7 @@ def test_a_system_that_stops_moving_pages_is_a_503(
 
 
 def test_an_impossible_label_is_named_before_the_body_is_there(
-    started: tuple[Client, FastAPI],
+    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
     labels = MANY["labels"].copy()
@@ -373,7 +406,8 @@ def test_an_impossible_label_is_named_before_the_body_is_there(
         problem = json.loads(request.content)
         assert (request.status, problem["position"]) == (422, [1000])
 
-    client.runner.run(test())
+    with freed_at_once(monkeypatch):
+        client.runner.run(test())
 
 
 @pytest.mark.parametrize(

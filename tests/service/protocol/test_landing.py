@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from service.errors import Disconnected
 from tests.service.protocol.apps import BODY, Echo, Lander, answer
 from tests.service.protocol.messages import Answers, cuts, request
 from tests.service.protocol.transport import Wire, run, settle
@@ -159,3 +163,27 @@ def test_more_than_the_body_is_not_landed() -> None:
         assert Answers(bytes(wire.sent)).statuses == [200, 200]
 
     run(check())
+
+
+def test_a_client_that_leaves_does_not_keep_what_its_body_was_to_land_in() -> None:
+    traces = []
+
+    async def check() -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            memory = memoryview(bytearray(len(BODY)))
+            traces.append(weakref.ref(memory))
+            with suppress(Disconnected):
+                await scope["extensions"]["lossd.landing"].receive_into(memory, lambda filled: None)
+
+        wire = Wire(app)
+        await wire.send(request(body=BODY)[:-1])
+        await wire.hang_up()
+        await settle()
+        # No collection: that may come long after the next body has.
+        assert [trace() for trace in traces] == [None]
+
+    gc.disable()
+    try:
+        run(check())
+    finally:
+        gc.enable()
