@@ -31,9 +31,11 @@ class Block:
         self.capacity = _whole_pages(size)
         self.warm = 0
         self._map, self._start = mapped(self.capacity)
+        # Whole ones only: the last of 8 MiB and 64 bytes would be 2 MiB that nobody counted.
+        huge = self.capacity // HUGE * HUGE
         # Not on macOS, nor in every sandbox: then pages are small.
         with suppress(AttributeError, OSError):
-            self._map.madvise(mmap.MADV_HUGEPAGE)
+            self._map.madvise(mmap.MADV_HUGEPAGE, self._start, huge)
         self.bytes: Bytes = np.frombuffer(self._map, np.uint8, self.capacity, self._start)
 
     async def fault_in(self, size: int) -> None:

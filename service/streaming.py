@@ -22,7 +22,8 @@ from service.sliding import Sliding, whole_pieces
 
 # Bytes of a body from which on it is streamed.
 LEAST = 2**26
-# Bytes of logits of a step, and how many may come while it runs and until the next one begins.
+# Bytes of logits of a step, and how many may come while it runs and until the next one begins: at
+# least HUGE, which is what slides, or a body would wait for ever.
 STEP = 2**22
 AHEAD = 3 * STEP
 

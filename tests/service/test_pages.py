@@ -115,3 +115,20 @@ def test_what_nobody_uses_for_a_while_is_given_back(monkeypatch: pytest.MonkeyPa
         assert idle.take(MIB) is not block
 
     run(test)
+
+
+def test_no_page_is_there_that_nobody_counts(proc: None) -> None:
+    """A body of 8 MiB is shifted by up to 64 bytes: not by another huge page."""
+
+    def held() -> int:
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line[:7] == "RssAnon")
+
+    async def test() -> None:
+        before = held()
+        blocks = [Block(8 * MIB + 64) for _ in range(16)]
+        for block in blocks:
+            await block.fault_in(block.capacity)
+        assert held() - before <= sum(block.warm for block in blocks) + 8 * MIB
+
+    run(test)
