@@ -138,6 +138,14 @@ CASES: dict[str, tuple[dict[str, wire.Array], bytes]] = {
 }
 
 
+def streamed(planned: list[streaming._Plan | None]) -> streaming._Plan:
+    """The only plan that was made: to stream."""
+    [plan] = planned
+    assert plan is not None
+    assert plan.head.step is not None
+    return plan
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_bits_as_in_memory_of_the_whole(
     started: tuple[Client, FastAPI],
@@ -149,9 +157,7 @@ def test_the_same_bits_as_in_memory_of_the_whole(
     tensors, query = CASES[name]
     body = wire.safetensors_body(tensors)
     got = answered(client, app, body, query)
-    [plan] = planned
-    assert plan is not None
-    assert plan.head.step is not None
+    plan = streamed(planned)
     assert plan.held <= len(body) // 2
     monkeypatch.setattr(streaming, "LEAST", 2**40)
     assert got == answered(client, app, body, query)
@@ -170,9 +176,7 @@ def test_every_type_of_logits(
     logits, labels, _ = example.lying(np.asarray)
     body = wire.safetensors_body({"logits": logits, "labels": labels.astype(np.int64)})
     got = answered(client, app, body)
-    [plan] = planned
-    assert plan is not None
-    assert plan.head.step is not None
+    streamed(planned)
     monkeypatch.setattr(streaming, "LEAST", 2**40)
     assert got == answered(client, app, body)
 
@@ -195,9 +199,7 @@ def test_a_beginning_that_comes_in_parts_is_waited_for(
         assert request.status == 200
 
     client.runner.run(test())
-    [plan] = planned
-    assert plan is not None
-    assert plan.head.step is not None
+    streamed(planned)
 
 
 NOT_STREAMED: dict[str, dict[str, wire.Array]] = {
