@@ -17,6 +17,7 @@ from service.buffers import Budget
 from service.failing import Failing
 from service.lane import Lane
 from service.machine import default_budget
+from service.methods import Methods
 from service.operation import Service
 from service.routes.direct import Direct
 from service.warm import warm_up
@@ -89,6 +90,7 @@ def create_app(
         app.include_router(router)
     handlers.install(app)
     openapi.install(app, secured=bool(tokens))
+    app.add_middleware(Methods)
     app.add_middleware(Direct, endpoints=routes.ENDPOINTS)
     if tokens:
         app.add_middleware(auth.Gate, tokens=tokens)

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from service.codecs.base import shown
 from service.errors import GONE, TABLE, UnknownPath, WrongMethod, answer_to, problem
+from service.methods import allowed
 
 
 def install(app: FastAPI) -> None:
@@ -23,6 +24,8 @@ def install(app: FastAPI) -> None:
 
     async def answer_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            return _wrong_method(request)
         response = problem(_of_router(request, error))
         response.headers.update(error.headers or {})
         return response
@@ -33,11 +36,17 @@ def install(app: FastAPI) -> None:
 
 
 def _of_router(request: Request, error: HTTPException) -> Exception:
-    path = shown(request.scope["path"])
     if error.status_code == HTTPStatus.NOT_FOUND:
+        path = shown(request.scope["path"])
         return UnknownPath(f"there is nothing at {path}: /docs lists the paths there are")
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        method = shown(request.method)
-        return WrongMethod(f"{path} does not answer {method}, but {allowed}", field="method")
     return error
+
+
+def _wrong_method(request: Request) -> Response:
+    path, method = shown(request.scope["path"]), shown(request.method)
+    # The router knows of one route's methods only, and of neither HEAD nor OPTIONS.
+    methods = ", ".join(allowed(request.app.routes, request.scope))
+    error = WrongMethod(f"{path} does not answer {method}, but {methods}", field="method")
+    response = problem(error)
+    response.headers["Allow"] = methods
+    return response

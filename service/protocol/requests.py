@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from service.errors import HeaderTooLarge, MalformedRequest, RequestError, row_for
+from service.protocol import parser
 from service.protocol.cycle import begin, refusal
 from service.protocol.landing import Flow, Landing
 from service.protocol.limits import Limits, body_length, check_chunks, check_framing
@@ -56,6 +57,7 @@ class Requests(HttpToolsProtocol):
         self._ending = False  # after its first request, if one still comes
         self._past_parser = False
         self._deaf = False
+        self._skipped = False  # chunks, which are yet to be read
         self._chunks: int | None = None
         self._framing = 0
         self._data = 0
@@ -101,7 +103,7 @@ class Requests(HttpToolsProtocol):
             piece = bytes(data[: self.unread])
             self.on_body(piece)
             if not self.unread:
-                self._renew_parser()
+                self.parser = parser.of_requests(self)
                 self.on_message_complete()
             return len(piece)
         if not self.in_head:
@@ -125,8 +127,11 @@ class Requests(HttpToolsProtocol):
             # We go on with HTTP/1.1, as a server may: but the parser has left out the body.
             if self.unread:
                 self._past_parser = True
+            elif self._skipped:
+                self._skipped = False
+                self.parser = parser.of_chunks(self)
             else:
-                self._renew_parser()
+                self.parser = parser.of_requests(self)
             offset: int = upgrade.args[0]
             return offset
         except httptools.HttpParserError as error:
@@ -150,11 +155,10 @@ class Requests(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the application, unless the header says what no request may."""
-        parser = self.parser
-        version, method = parser.get_http_version(), parser.get_method()
+        version, method = self.parser.get_http_version(), self.parser.get_method()
         length = body_length(version, method, self.headers, self.limits.header_count)
-        if length is None and parser.should_upgrade():
-            raise MalformedRequest("Upgrade is not for requests with a chunked body")
+        # 1.0 has no such status, and without a body nothing waits for it (RFC 9110, 10.1.1).
+        self.expect_100_continue &= version != "1.0" and length != 0
         if len(self.pipeline) >= _PIPELINED:
             raise MalformedRequest(f"more than {_PIPELINED} requests wait on this connection")
         before: RequestResponseCycle | None = self.cycle
@@ -173,6 +177,7 @@ class Requests(HttpToolsProtocol):
         self.headers = []
         self.unread = length or 0
         self._chunks = 0 if length is None else None
+        self._skipped = length is None and self.parser.should_upgrade()
         self._framing = self._data = 0
         self._stays = self.cycle.keep_alive
         if length is None or length > LARGE or self.expect_100_continue:
@@ -203,7 +208,7 @@ class Requests(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Go on to the next request, if the body has been seen."""
-        if not self.unread:
+        if not self.unread and not self._skipped:
             super().on_message_complete()
             self._next()
 
@@ -223,7 +228,7 @@ class Requests(HttpToolsProtocol):
         self.unread -= count
         if not self.unread:
             self.cycle.more_body = False
-            self._renew_parser()
+            self.parser = parser.of_requests(self)
             self._next()
             self.flow.resume_reading()
 
@@ -237,10 +242,6 @@ class Requests(HttpToolsProtocol):
         self.flow.held = False
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._stays
-
-    def _renew_parser(self) -> None:
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 router = APIRouter(include_in_schema=False)
 
 # A table, not a directory: no path of a client's reaches the file system.
-_ASSETS = {
+ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
     "favicon.png": "image/png",
@@ -57,5 +57,5 @@ def _read(name: str) -> bytes:
     return (files("fastapi_offline") / "static" / name).read_bytes()
 
 
-for _name, _media_type in _ASSETS.items():
+for _name, _media_type in ASSETS.items():
     _add(_name, _media_type)

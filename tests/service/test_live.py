@@ -193,3 +193,20 @@ def test_errors_are_problems_over_a_socket_too(
     response = http.request(method, path, headers=headers)
     wire.problem_of(response, status)
     assert "server" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/docs/swagger-ui-bundle.js"])
+def test_a_connection_goes_on_after_head_and_options(http: httpx.Client, path: str) -> None:
+    for _ in range(2):
+        head, get = http.head(path), http.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert int(head.headers["content-length"]) == len(get.content)
+        assert http.options(path).headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_head_ends_with_its_header_and_the_server_has_options(live_server: httpx.URL) -> None:
+    for line, status in (("HEAD /docs HTTP/1.0", 200), ("OPTIONS * HTTP/1.0", 204)):
+        answer = raw(live_server, f"{line}\r\n\r\n".encode())
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+        assert answer.endswith(b"\r\n\r\n")
+        assert answer.count(b"\r\n\r\n") == 1

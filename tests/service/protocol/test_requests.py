@@ -48,7 +48,21 @@ MALFORMED = {
     "a chunk size that is none": request(CHUNKED, body=b"x\r\n"),
     "a chunk size behind a line feed": request(CHUNKED, body=b"1\na\r\n0\r\n\r\n"),
     "a chunk longer than it says": request(CHUNKED, body=b"1\r\nab\r\n0\r\n\r\n"),
-    "an upgrade with chunks": request("Connection: upgrade", "Upgrade: x", CHUNKED, body=b"0\r\n"),
+    "an upgrade with chunks that are none": request(
+        "Connection: upgrade", "Upgrade: x", CHUNKED, body=b"x\r\n"
+    ),
+    "an upgrade with both lengths": request(
+        "Connection: upgrade", "Upgrade: x", "Content-Length: 3", CHUNKED, body=b"abc"
+    ),
+    "an upgrade with two lengths": request(
+        "Connection: upgrade", "Upgrade: x", "Content-Length: 3", "Content-Length: 4", body=b"abcd"
+    ),
+    "an upgrade with an unknown coding": request(
+        "Connection: upgrade", "Upgrade: x", "Transfer-Encoding: chunked, x"
+    ),
+    "an upgrade in chunks in version 1.0": request(
+        "Connection: upgrade", "Upgrade: x", CHUNKED, body=chunked([b"a"]), line="POST / HTTP/1.0"
+    ),
 }
 
 
@@ -159,6 +173,7 @@ def test_anything_is_answered_the_same_however_it_is_cut() -> None:
         request(CHUNKED, body=chunked([b"abc", b"defgh"], trailers=b"X: y\r\n")),
         request("Connection: close", body=b"last"),
         request("Connection: upgrade", "Upgrade: x", body=b"x" * 20),
+        request("Connection: upgrade", "Upgrade: x", CHUNKED, body=chunked([b"abc", b"defgh"])),
         request("Expect: 100-continue", body=b"x" * 20),
         request(line="GET /?a=b HTTP/1.1"),
         request(body=b"x" * 100_000),

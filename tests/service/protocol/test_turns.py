@@ -84,6 +84,29 @@ def test_a_client_that_was_not_told_to_continue_may_send_anything_next() -> None
     run(check())
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (request("Expect: 100-continue", "Content-Length: 3"), True),
+        (request("Expect: 100-continue", CHUNKED), True),
+        (request("Expect: 100-Continue", "Content-Length: 100000"), True),
+        (request("Expect: 100-continue", "Content-Length: 0"), False),
+        (request("Expect: 100-continue"), False),
+        (request("Expect: something"), False),
+        (request("Expect: 100-continue", "Content-Length: 3", line="POST / HTTP/1.0"), False),
+        (request("Expect: 100-continue", "Content-Length: 100000", line="PUT / HTTP/1.0"), False),
+    ],
+)
+def test_only_who_waits_for_it_is_told_to_continue(data: bytes, told: bool) -> None:
+    async def check() -> None:
+        for pieces in cuts(data, seed=9):
+            sent, wire, _ = await exchange(pieces)
+            assert sent.startswith(b"HTTP/1.1 100 Continue\r\n\r\n") == told
+            await wire.hang_up()
+
+    run(check())
+
+
 def test_not_every_request_can_be_pipelined() -> None:
     async def check() -> None:
         for count, refused in ((50, []), (100, [400])):
@@ -92,22 +115,6 @@ def test_not_every_request_can_be_pipelined() -> None:
             answers = Answers(bytes(wire.sent))
             assert answers.statuses == [200] * min(count, 65) + refused
         assert "wait on this connection" in problem(wire)["detail"]
-
-    run(check())
-
-
-@pytest.mark.parametrize("size", [0, 10, 50_000, 200_000])
-def test_an_upgrade_is_declined_and_its_body_is_a_body(size: int) -> None:
-    # As Java's HTTP client asks for HTTP/2.
-    upgrade = request(
-        "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: x", body=b"x" * size
-    )
-
-    async def check() -> None:
-        for pieces in cuts(upgrade + request(body=b"next"), seed=5):
-            sent, _, echo = await exchange(pieces)
-            assert Answers(sent).statuses == [200, 200]
-            assert echo.bodies == [b"x" * size, b"next"]
 
     run(check())
 
