@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -19,6 +20,10 @@ from service.protocol.requests import Requests
 # request holds while it waits for its turn; the rest of a body is only read when it is asked for.
 _FIRST_READ = 2**14
 _READ = 2**16
+
+# Bytes of answers that the system takes off us and cannot send yet: else it would keep some MB for
+# each client that does not read, until it has no memory for anybody's answers.
+_UNSENT = 2**15
 
 
 class Http:
@@ -74,6 +79,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the deadline of the first header."""
         self._transport = cast(asyncio.Transport, transport)
+        _bound_unsent(transport.get_extra_info("socket"))
         self._head_since = self._http.loop.time()
         self._watch.add(self)
         self._http.connection_made(cast(asyncio.Transport, Line(self._transport, self._close)))
@@ -177,6 +183,18 @@ class Connection(asyncio.BufferedProtocol):
         with suppress(OSError):  # the client is gone already
             transport.write_eof()
         transport.resume_reading()
+
+
+def _bound_unsent(connection: socket.socket | None) -> None:
+    """Have the system hold little of what ``connection``'s client does not read.
+
+    Not by its buffer's size, which would bound what is on the way to a client far away as well. A
+    Unix socket's buffer does not grow.
+    """
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(AttributeError, OSError):  # not on Windows; or the client is gone already
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
 
 class Line:

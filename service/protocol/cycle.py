@@ -18,6 +18,9 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from service.errors import RequestError, problem
 
+# Bytes that are handed to the connection at a time, and so at most twice as many are held for a
+# client that does not read.
+_PIECE = 2**18
 # Bytes of a body that are copied to go out with its head: a longer one is worth a call of its own.
 _JOINED = 2**16
 
@@ -25,13 +28,24 @@ _JOINED = 2**16
 class Cycle(RequestResponseCycle):
     """uvicorn's; but an answer's head goes out together with the beginning of its body.
 
-    uvicorn writes it on its own: one more system call, and a client that waits wakes up twice.
+    uvicorn writes it on its own: one more system call, and a client that waits wakes up twice. And
+    a long body goes out in pieces, each once the client has read enough of the one before.
     """
 
     _head = b""
 
     async def send(self, message: Any) -> None:
         """As ASGI's ``send``."""
+        body = message.get("body", b"")
+        if len(body) <= _PIECE:
+            await self._send(message)
+            return
+        more = message.get("more_body", False)
+        for end in range(_PIECE, len(body) + _PIECE, _PIECE):
+            piece = memoryview(body)[end - _PIECE : end]
+            await self._send({**message, "body": piece, "more_body": more or end < len(body)})
+
+    async def _send(self, message: Any) -> None:
         if not self.response_started:
             transport, held = self.transport, _Held()
             self.transport = cast(asyncio.Transport, held)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from tests.service.protocol.apps import answer
 from tests.service.protocol.messages import Answers, request
 from tests.service.protocol.transport import Wire, run
 
+PIECE = 2**18
 LENGTH = (b"content-length", b"10")
 GET = request(line="GET / HTTP/1.1")
 
@@ -53,11 +56,37 @@ def test_the_head_goes_out_with_the_first_of_the_body(pieces: Sequence[bytes]) -
     assert others == pieces[1:]
 
 
-def test_a_large_body_is_not_copied() -> None:
-    body = bytes(2**20)
-    head, rest = writes([body], [(b"content-length", b"%d" % len(body))])
+@pytest.mark.parametrize("size", [PIECE, PIECE + 1, 4 * PIECE, 5 * PIECE - 1])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_body_goes_out_in_pieces(size: int, chunked: bool) -> None:
+    body = random.Random(size).randbytes(size)
+    head, *rest = writes([body], [] if chunked else [(b"content-length", b"%d" % size)])
     assert head.endswith(b"\r\n\r\n")
-    assert rest == body
+    pieces = [body[start : start + PIECE] for start in range(0, size, PIECE)]
+    if chunked:
+        pieces = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
+        pieces[-1] += b"0\r\n\r\n"
+    assert rest == pieces
+
+
+def test_a_large_body_waits_for_the_client_to_read() -> None:
+    body = bytes(10 * PIECE)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, body)
+
+    async def check() -> None:
+        wire = Wire(app)
+        wire.reads = False
+        await wire.send(GET)
+        for _ in range(20):
+            before = len(wire.sent)
+            await wire.take(2**30)
+            assert len(wire.sent) - before <= PIECE
+        assert Answers(bytes(wire.sent)).bodies == [body]
+        assert wire.open
+
+    run(check())
 
 
 def test_chunks_follow_the_head() -> None:

@@ -215,3 +215,19 @@ def test_who_does_not_read_is_cut_off(hasty: Running) -> None:
         connection.sendall(head(0, path="/long"))
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         eventually(lambda: not hasty.connections())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what it holds")
+def test_the_system_holds_little_for_who_does_not_read(running: Running) -> None:
+    if running.stock:
+        pytest.skip("uvicorn leaves it to the system, which keeps megabytes")
+    import fcntl
+
+    with running.connect() as connection:
+        connection.sendall(head(0, path="/long"))
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        [served] = cast(Any, running.server.server_state.connections)
+        eventually(lambda: bool(served.flow.write_paused))
+        unsent = fcntl.ioctl(served.transport.get_extra_info("socket").fileno(), 0x894B, bytes(4))
+        assert int.from_bytes(unsent, sys.byteorder) < 2**17
+    eventually(lambda: not running.connections())

@@ -9,7 +9,11 @@ from tests.service.protocol.transport import exchange, run
 
 UPGRADES = {
     # As Java's HTTP client asks for HTTP/2.
-    "h2c": ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB"],
+    "h2c": [
+        "Connection: Upgrade, HTTP2-Settings",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAEAAEAAAAIAAAAB",
+    ],
     "websocket": [
         "Connection: Upgrade",
         "Upgrade: websocket",
