@@ -78,6 +78,7 @@ def create_app(
         version=VERSION,
         description=openapi.DESCRIPTION,
         lifespan=lifespan,
+        openapi_url=None,  # ``service.openapi`` has its own
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -6,10 +6,12 @@ description of the bodies is written here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from kernels import dtypes
@@ -151,7 +153,17 @@ def install(app: FastAPI, *, secured: bool = False) -> None:
                     paths[path]["get"]["security"] = []
         return app.openapi_schema
 
+    @cache
+    def written() -> bytes:
+        return json.dumps(description(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def answer(_: Request) -> Response:
+        return Response(written(), media_type=_JSON)
+
     app.openapi = description  # type: ignore[method-assign]
+    # Not FastAPI's own route, which writes the JSON anew for each request.
+    app.openapi_url = "/openapi.json"
+    app.add_route(app.openapi_url, answer, include_in_schema=False)
 
 
 def _properties(operation: Operation) -> dict[str, Any]:

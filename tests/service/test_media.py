@@ -6,7 +6,9 @@ import pytest
 
 from service import media
 from service.codecs import BY_MEDIA_TYPE
-from service.errors import NotAcceptable, UnsupportedMediaType
+from service.errors import HeaderTooLarge, NotAcceptable, UnsupportedMediaType
+from tests.service import wire
+from tests.service.conftest import Client
 
 JSON, SAFETENSORS, NPZ = "application/json", "application/x-safetensors", "application/x-npz"
 
@@ -107,3 +109,30 @@ def test_several_accept_fields_are_one_list() -> None:
 def test_what_cannot_be_met_is_refused(accept: str) -> None:
     with pytest.raises(NotAcceptable, match=NPZ):
         media.of_answer([accept], BY_MEDIA_TYPE[JSON])
+
+
+@pytest.mark.parametrize("fields", [["x" * 2049], ["x" * 1000] * 3, ["", "é" * 2049]])
+def test_a_value_that_is_longer_than_any_clients_is_not_read(fields: list[str]) -> None:
+    given = [(b"accept", field.encode("latin-1")) for field in fields]
+    with pytest.raises(HeaderTooLarge, match="Accept may have at most 2,048 bytes") as caught:
+        media.values(given, b"accept")
+    assert caught.value.field == "accept"
+    assert media.values(given, b"content-type") == []
+    assert media.values([(b"accept", b"x" * 2048)], b"accept") == ["x" * 2048]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/softmax", "accept"),
+        ("/v1/softmax", "content-type"),
+        ("/v1/softmax", "content-encoding"),
+        ("/v2/models/softmax/infer", "accept-encoding"),
+        ("/v2/models/softmax/infer", "content-encoding"),
+        ("/v2/models/softmax/infer", "inference-header-content-length"),
+    ],
+)
+def test_a_header_that_would_hold_the_loop_is_a_431(client: Client, path: str, name: str) -> None:
+    headers = {"content-type": JSON} | {name: "a," * 1025}
+    problem = wire.problem_of(client.post(path, content=b"{}", headers=headers), 431)
+    assert problem["field"] == name

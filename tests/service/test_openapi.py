@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import kernels
-from service import errors
+from service import errors, openapi
+from service.app import create_app
 from service.codecs import CODECS
 from service.examples import EXAMPLES
 from service.routes import OPERATIONS
 from tests.service.cases import ANSWERS
-from tests.service.conftest import Client
+from tests.service.conftest import Client, running
 
 CASES = [
     pytest.param(path, name, id=f"{path}-{name}")
@@ -32,6 +34,20 @@ def description(client: Client) -> dict[str, Any]:
 def content_of(description: dict[str, Any], path: str) -> dict[str, Any]:
     content: dict[str, Any] = description["paths"][path]["post"]["requestBody"]["content"]
     return content
+
+
+def test_the_description_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def dumps(*_: Any, **__: Any) -> str:
+        written.append(1)
+        return "{}"
+
+    monkeypatch.setattr(openapi, "json", SimpleNamespace(dumps=dumps))
+    with running(create_app(warm=lambda: None)) as client:
+        for method in ("GET", "HEAD", "GET"):
+            assert client.request(method, "/openapi.json").headers["content-length"] == "2"
+    assert written == [1]
 
 
 def nearly(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""An upgrade is declined by going on with HTTP/1.1: its body is a body, and what follows a request."""
+"""An upgrade is declined by going on with HTTP/1.1: bodies, and requests behind them."""
 
 from __future__ import annotations
 
