@@ -26,11 +26,6 @@ from service.cli.logs import CONFIG
 # longer than that while it compiles.
 _WORKER_SILENCE_SECONDS = 60
 
-# Above so many connections, idle ones included, uvicorn answers 503. It is far more than honest
-# clients open, and only there to leave files to open for others.
-_MOST_CONNECTIONS = 16384
-_OTHER_FILES = 128
-
 # Numba reads it as it is imported.
 _THREADS = "NUMBA_NUM_THREADS"
 # And OpenMP's libraries as they start their threads.
@@ -47,6 +42,7 @@ def command(**given: str | bool | None) -> None:
     """
     import uvicorn
 
+    from service.cli.descriptors import most_connections
     from service.protocol import Http, Limits
 
     chosen = _settings({name: str(value) for name, value in given.items() if value is not None})
@@ -67,7 +63,7 @@ def command(**given: str | bool | None) -> None:
             # Nothing here asks who the client is, and anyone nearby could say what they like.
             proxy_headers=False,
             backlog=BACKLOG,
-            limit_concurrency=most_connections(),
+            limit_concurrency=most_connections(chosen.workers),
             timeout_keep_alive=chosen.keep_alive_seconds,
             timeout_graceful_shutdown=chosen.shutdown_seconds,
             timeout_worker_healthcheck=_WORKER_SILENCE_SECONDS,
@@ -120,20 +116,6 @@ def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[s
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         made[_THREADS] = str(max(1, cores // chosen.workers))
     return made
-
-
-def most_connections() -> int:
-    """Have this process and its workers open as many files as they may; connections that leaves."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return _MOST_CONNECTIONS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_CONNECTIONS + _OTHER_FILES
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return max(1, allowed - _OTHER_FILES)
 
 
 def _run(config: Any, bound: socket.socket, greet: Callable[[], None]) -> bool:

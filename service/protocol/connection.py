@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from service.errors import TooSlow
 from service.protocol.deadlines import Pace, Watch
-from service.protocol.limits import Limits
+from service.protocol.limits import REFUSED_PART, Limits, overloaded
 from service.protocol.requests import Requests
 
 # Bytes of one read. The first brings a header and the beginning of a body, which is all that a
@@ -83,6 +83,19 @@ class Connection(asyncio.BufferedProtocol):
         self._head_since = self._http.loop.time()
         self._watch.add(self)
         self._http.connection_made(cast(asyncio.Transport, Line(self._transport, self._close)))
+        self._refuse_surplus()
+
+    def _refuse_surplus(self) -> None:
+        """Refuse one connection too many: its first request, or itself, so that files are left.
+
+        Others are served on, however many come.
+        """
+        http = self._http
+        above = len(http.connections) - http.most
+        http.surplus = above > 0
+        if above > max(1, http.most // REFUSED_PART):
+            http.refuse(overloaded(http.most))
+            self._transport.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the socket is to be read into."""

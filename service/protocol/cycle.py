@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import httptools
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -76,8 +74,8 @@ class _Held:
         self.text = data
 
 
-def begin(http: HttpToolsProtocol, version: str, method: bytes) -> tuple[Cycle, ASGI3Application]:
-    """The request whose header ``http`` has read, and the application that is to answer it."""
+def begin(http: HttpToolsProtocol, version: str, method: bytes) -> Cycle:
+    """The request whose header ``http`` has read."""
     scope: Any = http.scope
     scope["method"] = method.decode("ascii")
     scope["http_version"] = version
@@ -86,7 +84,7 @@ def begin(http: HttpToolsProtocol, version: str, method: bytes) -> tuple[Cycle, 
     scope["path"] = http.root_path + (urllib.parse.unquote(path) if "%" in path else path)
     scope["raw_path"] = http.root_path.encode("ascii") + url.path
     scope["query_string"] = url.query or b""
-    cycle = Cycle(
+    return Cycle(
         scope=scope,
         transport=http.transport,
         flow=http.flow,
@@ -99,11 +97,6 @@ def begin(http: HttpToolsProtocol, version: str, method: bytes) -> tuple[Cycle, 
         keep_alive=version != "1.0" and http.parser.should_keep_alive(),
         on_response=http.on_response_complete,
     )
-    most = http.limit_concurrency
-    if most is not None and max(len(http.connections), len(http.tasks)) >= most:
-        http.logger.warning("Exceeded concurrency limit.")
-        return cycle, service_unavailable
-    return cycle, http.app
 
 
 def refusal(error: RequestError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:

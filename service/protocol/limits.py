@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.errors import HeaderTooLarge, MalformedRequest
+from service.errors import HeaderTooLarge, MalformedRequest, Overloaded
 from service.settings import Settings
 
 # uri-host [":" port] of RFC 9110: nothing that a URL made of it could be mistaken about.
@@ -19,6 +19,11 @@ _CHUNKS = 65_536
 _CHUNK_BYTES = 1024
 # Bytes that a chunk's size and line ends may take: more is padding, which no client sends.
 _CHUNK_HEADER = 32
+
+
+# Beside as many connections as there may be, this part of them more is told at its first request
+# that there are too many; who comes then is told at once.
+REFUSED_PART = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +96,40 @@ def body_length(
     return length
 
 
-def check_chunks(count: int, data: int) -> None:
-    """Raise ``MalformedRequest`` where ``count`` chunks are too many for ``data`` bytes."""
-    if count > _CHUNKS + data // _CHUNK_BYTES:
-        raise MalformedRequest(
-            f"more than {_CHUNKS:,} chunks, of less than {_CHUNK_BYTES:,} bytes: send larger ones"
-        )
+class Chunks:
+    """What has come of a body in chunks; raises ``MalformedRequest`` for what is not for its data.
+
+    ``padding`` is how many bytes of chunk extensions and trailers it may have.
+    """
+
+    def __init__(self, padding: int) -> None:
+        self._padding = padding
+        self._count = 0
+        self._data = 0
+        self._size = 0
+
+    def begun(self) -> None:
+        """Count a chunk."""
+        self._count += 1
+        if self._count > _CHUNKS + self._data // _CHUNK_BYTES:
+            raise MalformedRequest(
+                f"more than {_CHUNKS:,} chunks, of less than {_CHUNK_BYTES:,} bytes: send larger"
+                " ones"
+            )
+
+    def held(self, count: int) -> None:
+        """Count ``count`` bytes of data."""
+        self._data += count
+
+    def read(self, count: int) -> None:
+        """Count ``count`` bytes of data and of what is around it."""
+        self._size += count
+        if self._size - self._data > self._padding + self._count * _CHUNK_HEADER:
+            raise MalformedRequest("chunk extensions and trailers are larger than a header may be")
 
 
-def check_framing(size: int, chunks: int, header_bytes: int) -> None:
-    """Raise ``MalformedRequest`` where ``size`` bytes around ``chunks`` chunks are too many."""
-    if size > header_bytes + chunks * _CHUNK_HEADER:
-        raise MalformedRequest("chunk extensions and trailers are larger than a header may be")
+def overloaded(most: int) -> Overloaded:
+    """The error of a connection that is one more than ``most``."""
+    return Overloaded(
+        f"this server has {most:,} connections, which is all that it can: this one is closed"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from typing import Any
 
@@ -16,7 +17,7 @@ from service.errors import HeaderTooLarge, MalformedRequest, RequestError, row_f
 from service.protocol import parser
 from service.protocol.cycle import begin, refusal
 from service.protocol.landing import Flow, Landing
-from service.protocol.limits import Limits, body_length, check_chunks, check_framing
+from service.protocol.limits import Chunks, Limits, body_length, overloaded
 
 # Bytes: a longer body waits in the socket until the application asks for it, and can be landed.
 LARGE = 2**16
@@ -50,6 +51,8 @@ class Requests(HttpToolsProtocol):
         self.heads = 0  # how many were complete: which request this is
         self.unread = 0  # bytes of the body that are still to come, where its length is known
         self.landing: Landing | None = None
+        self.most = config.limit_concurrency or sys.maxsize  # connections
+        self.surplus = False  # whether this is one more
         self.refused = False
         self._refusal: RequestError | None = None
         self._answering: RequestResponseCycle | None = None
@@ -58,9 +61,7 @@ class Requests(HttpToolsProtocol):
         self._past_parser = False
         self._deaf = False
         self._skipped = False  # chunks, which are yet to be read
-        self._chunks: int | None = None
-        self._framing = 0
-        self._data = 0
+        self._chunks: Chunks | None = None
 
     @property
     def busy(self) -> bool:
@@ -107,8 +108,14 @@ class Requests(HttpToolsProtocol):
                 self.on_message_complete()
             return len(piece)
         if not self.in_head:
+            chunks = self._chunks
             taken = self._parse(data)
-            self._check_framing(taken)
+            # Not where these bytes were the last of one body, and the first of another.
+            if chunks is not None and chunks is self._chunks:
+                try:
+                    chunks.read(taken)
+                except RequestError as error:
+                    self.refuse(error)
             return taken
         head, most = self.heads, self.limits.header_bytes
         if self.head_bytes >= most:
@@ -144,30 +151,23 @@ class Requests(HttpToolsProtocol):
                 self.refuse(MalformedRequest(f"not a request of HTTP/1.1: {error}"))
         return len(data)
 
-    def _check_framing(self, taken: int) -> None:
-        self._framing += taken
-        if self._chunks is None:
-            return
-        try:
-            check_framing(self._framing - self._data, self._chunks, self.limits.header_bytes)
-        except RequestError as error:
-            self.refuse(error)
-
     def on_headers_complete(self) -> None:
         """Start the application, unless the header says what no request may."""
         version, method = self.parser.get_http_version(), self.parser.get_method()
         length = body_length(version, method, self.headers, self.limits.header_count)
         # 1.0 has no such status, and without a body nothing waits for it (RFC 9110, 10.1.1).
         self.expect_100_continue &= version != "1.0" and length != 0
+        if self.surplus or len(self.tasks) > self.most:
+            raise overloaded(self.most)
         if len(self.pipeline) >= _PIPELINED:
             raise MalformedRequest(f"more than {_PIPELINED} requests wait on this connection")
         before: RequestResponseCycle | None = self.cycle
-        self.cycle, app = begin(self, version, method)
+        self.cycle = begin(self, version, method)
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, app)
+            self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, app))
+            self.pipeline.appendleft((self.cycle, self.app))
         self.heads += 1
         if self._ending:
             self.cycle.keep_alive = False
@@ -176,9 +176,8 @@ class Requests(HttpToolsProtocol):
         # The scope has the list of before: what comes now are trailers, which are for nobody.
         self.headers = []
         self.unread = length or 0
-        self._chunks = 0 if length is None else None
+        self._chunks = Chunks(self.limits.header_bytes) if length is None else None
         self._skipped = length is None and self.parser.should_upgrade()
-        self._framing = self._data = 0
         self._stays = self.cycle.keep_alive
         if length is None or length > LARGE or self.expect_100_continue:
             # An answer that comes before all of the body closes the connection, and says so: what
@@ -193,15 +192,14 @@ class Requests(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """Count the chunks."""
         if self._chunks is not None:
-            self._chunks += 1
-            check_chunks(self._chunks, self._data)
+            self._chunks.begun()
 
     def on_body(self, body: bytes) -> None:
         """Keep ``body`` for the application; of a large one, no more than one read at a time."""
         if self._chunks is None:
             self.unread -= len(body)
         else:
-            self._data += len(body)
+            self._chunks.held(len(body))
         super().on_body(body)
         if self.landing is not None:
             self.flow.pause_reading()

@@ -173,14 +173,3 @@ def test_an_application_that_cannot_be_made_is_not_tried_again(
         serve.application()
     assert stopped.value.code == REFUSED
     assert said in caplog.text
-
-
-def test_the_limit_of_open_files_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {"now": (1024, 4096)}
-    monkeypatch.setattr("resource.getrlimit", lambda _: limits["now"])
-    monkeypatch.setattr("resource.setrlimit", lambda _, wanted: limits.update(now=wanted))
-    assert serve.most_connections() == 4096 - 128
-    assert limits["now"] == (4096, 4096)
-    limits["now"] = (2**20, 2**20)
-    assert serve.most_connections() == 16384
-    assert limits["now"] == (2**20, 2**20)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.protocol.apps import answer
+from tests.service.protocol.apps import Echo, answer
 from tests.service.protocol.messages import CHUNKED, Answers, chunked, request
 from tests.service.protocol.transport import Wire, exchange, run, settle
 
@@ -52,6 +52,20 @@ def test_many_large_chunks_are_a_large_body() -> None:
             await settle()
         assert Answers(bytes(wire.sent)).statuses == [200]
         assert sum(sizes) == 70_000 * 1100
+
+    run(check())
+
+
+@pytest.mark.parametrize("size", [100, 40_000, 60_000, 200_000])
+def test_what_precedes_a_request_does_not_count_as_its_framing(size: int) -> None:
+    body = chunked([b"x" * size])
+
+    async def check() -> None:
+        wire, asked = Wire(Echo()), request(CHUNKED, body=body)
+        await wire.send(asked * 4)
+        while wire.held:
+            await settle()
+        assert Answers(bytes(wire.sent)).bodies == [b"x" * size] * 4
 
     run(check())
 

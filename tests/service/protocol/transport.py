@@ -40,11 +40,17 @@ async def settle() -> None:
 class Wire(asyncio.Transport):
     """The server's end is a transport; the test's is ``send``, ``sent``, ``stop_reading``..."""
 
-    def __init__(self, app: Any, limits: Limits | None = None, **config: Any) -> None:
+    def __init__(
+        self,
+        app: Any,
+        limits: Limits | None = None,
+        state: ServerState | None = None,
+        **config: Any,
+    ) -> None:
         super().__init__()
         self.loop = cast(_Loop, asyncio.get_running_loop())
         self.limits = limits or Limits()
-        self.state = ServerState()
+        self.state = state or ServerState()
         config = {"lifespan": "off", "log_config": None, "access_log": False, **config}
         self.connection: Connection = Http(self.limits)(Config(app, **config), self.state, {})
         self.sent = bytearray()  # what the server has sent
