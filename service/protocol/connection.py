@@ -20,6 +20,8 @@ from service.protocol.requests import Requests
 # request holds while it waits for its turn; the rest of a body is only read when it is asked for.
 _FIRST_READ = 2**14
 _READ = 2**16
+# And of one that holds small chunks: a thousand of them take a millisecond to parse.
+_SLOW_READ = 2**12
 
 # Bytes of answers that the system takes off us and cannot send yet: else it would keep some MB for
 # each client that does not read, until it has no memory for anybody's answers.
@@ -64,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._watch = watch
         self._scratch = scratch
         self._first = scratch[:_FIRST_READ]
+        self._slow = scratch[:_SLOW_READ]
         self._transport: asyncio.Transport
         self._room: memoryview | None = None
         self._received = 0
@@ -103,7 +106,10 @@ class Connection(asyncio.BufferedProtocol):
         self._room = None if landing is None else landing.room()
         if self._room is not None:
             return self._room
-        return self._first if self._http.in_head else self._scratch
+        if self._http.in_head:
+            return self._first
+        chunks = self._http.chunks
+        return self._scratch if chunks is None or not chunks.small else self._slow
 
     def buffer_updated(self, nbytes: int) -> None:
         """Have ``nbytes`` that were read parsed, or counted as landed."""

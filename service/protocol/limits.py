@@ -108,6 +108,11 @@ class Chunks:
         self._data = 0
         self._size = 0
 
+    @property
+    def small(self) -> bool:
+        """Whether they are so small that each byte takes many times longer to parse."""
+        return self._count * _CHUNK_BYTES > self._data
+
     def begun(self) -> None:
         """Count a chunk."""
         self._count += 1

@@ -61,7 +61,7 @@ class Requests(HttpToolsProtocol):
         self._past_parser = False
         self._deaf = False
         self._skipped = False  # chunks, which are yet to be read
-        self._chunks: Chunks | None = None
+        self.chunks: Chunks | None = None  # of the body that is coming, if it is in chunks
 
     @property
     def busy(self) -> bool:
@@ -108,10 +108,10 @@ class Requests(HttpToolsProtocol):
                 self.on_message_complete()
             return len(piece)
         if not self.in_head:
-            chunks = self._chunks
+            chunks = self.chunks
             taken = self._parse(data)
             # Not where these bytes were the last of one body, and the first of another.
-            if chunks is not None and chunks is self._chunks:
+            if chunks is not None and chunks is self.chunks:
                 try:
                     chunks.read(taken)
                 except RequestError as error:
@@ -176,7 +176,7 @@ class Requests(HttpToolsProtocol):
         # The scope has the list of before: what comes now are trailers, which are for nobody.
         self.headers = []
         self.unread = length or 0
-        self._chunks = Chunks(self.limits.header_bytes) if length is None else None
+        self.chunks = Chunks(self.limits.header_bytes) if length is None else None
         self._skipped = length is None and self.parser.should_upgrade()
         self._stays = self.cycle.keep_alive
         if length is None or length > LARGE or self.expect_100_continue:
@@ -191,15 +191,15 @@ class Requests(HttpToolsProtocol):
 
     def on_chunk_header(self) -> None:
         """Count the chunks."""
-        if self._chunks is not None:
-            self._chunks.begun()
+        if self.chunks is not None:
+            self.chunks.begun()
 
     def on_body(self, body: bytes) -> None:
         """Keep ``body`` for the application; of a large one, no more than one read at a time."""
-        if self._chunks is None:
+        if self.chunks is None:
             self.unread -= len(body)
         else:
-            self._chunks.held(len(body))
+            self.chunks.held(len(body))
         super().on_body(body)
         if self.landing is not None:
             self.flow.pause_reading()
@@ -235,7 +235,7 @@ class Requests(HttpToolsProtocol):
         # Nothing is to follow the last request on a connection.
         self._deaf = not self._stays
         self._past_parser = False
-        self._chunks = None
+        self.chunks = None
         self.landing = None
         self.flow.held = False
         if not self.cycle.response_started:

@@ -56,6 +56,22 @@ def test_many_large_chunks_are_a_large_body() -> None:
     run(check())
 
 
+@pytest.mark.parametrize(("size", "most"), [(1, 2**12), (1000, 2**12), (1100, 2**16)])
+def test_small_chunks_are_read_a_little_at_a_time(size: int, most: int) -> None:
+    """Since a read is parsed in one go, while everybody waits."""
+    body = chunked([b"x" * size] * 200)
+
+    async def check() -> None:
+        wire = Wire(Echo())
+        await wire.send(request(CHUNKED, body=body[:-5]))
+        assert len(wire.connection.get_buffer(-1)) == most
+        wire.connection.buffer_updated(0)
+        await wire.send(body[-5:] + request(line="GET / HTTP/1.1"))
+        assert Answers(bytes(wire.sent)).bodies == [b"x" * size * 200, b""]
+
+    run(check())
+
+
 @pytest.mark.parametrize("size", [100, 40_000, 60_000, 200_000])
 def test_what_precedes_a_request_does_not_count_as_its_framing(size: int) -> None:
     body = chunked([b"x" * size])
