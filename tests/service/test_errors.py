@@ -138,9 +138,9 @@ def test_unknown_paths_are_problems(client: Client, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/v1/softmax", "POST"),
-        ("DELETE", "/v1/explain", "POST"),
-        ("POST", "/healthz", "GET"),
+        ("GET", "/v1/softmax", "POST, OPTIONS"),
+        ("DELETE", "/v1/explain", "POST, OPTIONS"),
+        ("POST", "/healthz", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_wrong_methods_are_problems_that_name_the_right_one(
