@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from service.errors import HeaderTooLarge, MalformedRequest, Overloaded
 from service.settings import Settings
 
-# uri-host [":" port] of RFC 9110: nothing that a URL made of it could be mistaken about.
+# uri-host [":" port] of RFC 9110: nothing that a URL made of it could be mistaken about. Without
+# going back over it, which takes 4 ms for as long a one as a header may hold.
 _HOST = re.compile(
-    rb"(\[[0-9A-Fa-f:.]+\]|([A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]{0,5})?"
+    rb"(\[[0-9A-Fa-f:.]++\]|([A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(:[0-9]{0,5})?"
 )
 
 # A body in more chunks than Triton takes, and of less than 1 KiB each, is there to cost time.

@@ -91,9 +91,12 @@ def client() -> Iterator[Client]:
 
 
 @contextmanager
-def serving(**environment: str) -> Iterator[httpx.URL]:
-    """The URL of ``lossd serve`` as a process of its own, ready, on a free port of the loopback."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+def serving(*prefix: str, **environment: str) -> Iterator[httpx.URL]:
+    """The URL of ``lossd serve`` as a process of its own, ready, on a free port of the loopback.
+
+    ``prefix`` is the command that runs it, if one is to.
+    """
+    command = [*prefix, sys.executable, "-m", "service.cli", "serve", "--port", "0"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import socket
+from contextlib import ExitStack
+
 import pytest
 import typer
 
 from service.cli import REFUSED
 from service.cli.descriptors import most_connections
+from tests.service.conftest import serving
 
 resource = pytest.importorskip("resource")
 ENOUGH = 16384 + 2048 + 128
@@ -70,3 +75,21 @@ def test_too_few_files_to_serve_are_refused(
     assert stopped.value.exit_code == REFUSED
     told = capsys.readouterr().err
     assert f"only {allowed} files may be open (ulimit -n), and {said} are the fewest" in told
+
+
+def test_the_fewest_files_serve_and_every_connection_is_answered() -> None:
+    with serving("sh", "-c", 'ulimit -n 57; exec "$0" "$@"') as url, ExitStack() as opened:
+        address = (url.host, url.port or 80)
+        connections = [
+            opened.enter_context(socket.create_connection(address, timeout=60)) for _ in range(100)
+        ]
+        answers = []
+        for connection in connections:
+            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            with connection.makefile("rb") as received:
+                answers.append(received.read())
+    served = [answer for answer in answers if answer.startswith(b"HTTP/1.1 200 ")]
+    assert 8 <= len(served) < 20
+    for answer in answers:
+        body = json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert answer in served or body["type"] == "urn:lossd:problem:overloaded"
