@@ -45,7 +45,8 @@ class Image(NamedTuple):
     def volume(self) -> Path:
         """The folder of the image that a volume covers."""
         (path,) = self.config["Volumes"]
-        return self.root / path.lstrip("/")
+        folder: Path = self.root / str(path).lstrip("/")
+        return folder
 
     def inside(self, command: list[str], **variables: str) -> list[str]:
         """``command`` in the image's root, with its environment, as its user."""
