@@ -11,9 +11,10 @@
 # For an NVIDIA GPU, with NVIDIA's Container Toolkit and a driver of CUDA 13; each start compiles:
 #   docker build --target cuda -t lossd:cuda . && docker run --gpus all -p 8000:8000 lossd:cuda
 
-ARG PYTHON=3.13
+# Any image with Python 3.11 or newer, its venv, and apt.
+ARG BASE=python:3.13-slim
 
-FROM python:${PYTHON}-slim AS build
+FROM ${BASE} AS build
 WORKDIR /build
 RUN python -m venv /opt/tools && python -m venv --without-pip /opt/lossd
 COPY requirements/run.txt requirements/build.txt requirements/
@@ -37,7 +38,7 @@ RUN /opt/tools/bin/pip --python /opt/lossd/bin/python install --no-cache-dir --r
     find /opt/lossd/lib -type d -name tests -prune -exec rm -rf {} + && \
     find /opt/lossd/lib -type f -name cicc -delete
 
-FROM python:${PYTHON}-slim AS runtime
+FROM ${BASE} AS runtime
 # libgomp1: without it Numba falls back, without a word, to a threading layer that aborts the
 # process where two kernels are launched at once.
 RUN apt-get update && \

@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, pinned and hashed.
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test bench check lock clean python
+.PHONY: help serve demo test bench check image check-image lock clean python
 
 SUITS := -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'
 # PYTHON=/path/to/python3 chooses another one.
@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 LOCKED := $(INSTALL) --require-hashes --only-binary :all:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: $(RUN) ## start the service on 127.0.0.1:8000 (ARGS="--port 9000" for options)
 	@$(BIN)/lossd serve $(ARGS)
@@ -36,6 +36,13 @@ check: $(DEV) ## lint, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict
+
+image: ## build the container image (BASE=python:3.13-slim NAME=lossd)
+	@BASE="$(BASE)" NAME="$(NAME)" deploy/build_image.sh $(ARGS)
+
+# Needs root and buildah, and no engine.
+check-image: ## run what buildah built as an orchestrator would: a user, a read-only root
+	@$(PYTHON) deploy/check_image.py $(NAME)
 
 UV := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --no-annotate --no-emit-index-url \
