@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -143,6 +144,14 @@ class Lane:
                 queue.remove(job)
                 heapq.heapify(self._large)
         job.drop()
+
+    def take_all(self) -> None:
+        """Refuse no more work for the length of the queue.
+
+        At a shutdown no connection is added, so that what comes is bounded, and was accepted.
+        """
+        with self._wake:
+            self._length = sys.maxsize
 
     def close(self, timeout: float = 1.0) -> None:
         """Refuse new work, drop what waits, and give what runs ``timeout`` seconds to end."""

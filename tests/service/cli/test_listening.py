@@ -27,12 +27,12 @@ def test_the_file_of_a_unix_socket_is_there_as_long_as_it_listens(path: Path) ->
     before = os.umask(0o027)
     try:
         with listening(unix(path)) as bound, socket.socket(socket.AF_UNIX) as client:
-            assert bound.getsockname() == str(path)
+            assert bound.address == str(path)
             assert stat.S_IMODE(path.stat().st_mode) == 0o750
             client.connect(str(path))
     finally:
         os.umask(before)
-    bound.close()
+    bound.socket.close()
     assert not path.exists()
 
 
@@ -41,7 +41,7 @@ def test_a_socket_that_a_killed_server_left_is_replaced(path: Path) -> None:
         left.bind(str(path))
     with listening(unix(path)) as bound, socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-    bound.close()
+    bound.socket.close()
 
 
 @pytest.mark.parametrize("backlog", [0, 128])
@@ -70,12 +70,12 @@ def test_what_is_another_servers_by_now_is_left_alone(path: Path) -> None:
         path.unlink()
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(path))
-    bound.close()
+    bound.socket.close()
     assert path.exists()
     path.unlink()
     with listening(unix(path)) as bound:
         path.unlink()
-    bound.close()
+    bound.socket.close()
 
 
 @pytest.mark.parametrize("name", ["x" * 200, "no/such/folder"])
@@ -89,10 +89,10 @@ def test_a_path_that_cannot_be_is_refused(
 
 def test_two_servers_do_not_share_a_port() -> None:
     with listening(Settings(port=0)) as bound:
-        taken = Settings(port=bound.getsockname()[1])
+        taken = Settings(port=bound.address[1])
         with pytest.raises(typer.Exit), listening(taken):
             pass
-    bound.close()
+    bound.socket.close()
 
 
 def test_who_can_reach_it() -> None:

@@ -1,0 +1,74 @@
+"""Signals that end or change a server, and what the process of a worker leaves to its parent."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Each ends a server that is a single process; SIGHUP, too, as it has no other to replace it.
+ENDING = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    if hasattr(signal, name)
+)
+# Those of a supervisor, and two whose default would end a process that has no use for them.
+_OTHERS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
+
+
+def _exit(*_: Any) -> None:
+    raise SystemExit(0)
+
+
+@contextmanager
+def ending_with_success() -> Iterator[None]:
+    """Have a signal that ends this process give the status 0: to stop as told is no failure.
+
+    That is where a server has no handlers of its own. Under ``nohup``, SIGHUP stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in (*ENDING, *_OTHERS)}
+    for number in ENDING:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, _exit)
+    for number in _OTHERS:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        raise
+    # The end has been reached: what still comes changes nothing.
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def leave_to_parent() -> None:
+    """In a worker: a terminal sends its signals to all processes, and the parent acts on them."""
+    for number in (*ENDING, *_OTHERS):
+        if number is not signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, *_OTHERS})
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """While it lasts, a new process is born deaf to what ``leave_to_parent`` ignores.
+
+    Else the signals of a terminal would end it while it imports its modules.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    deaf = {number for number in (*ENDING, *_OTHERS) if number is not signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
