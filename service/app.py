@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -74,8 +75,8 @@ def create_app(
 
         def begin_stop() -> None:
             stopping.set()
-            service.compute.take_all()
-            service.transcode.take_all()
+            # No connection is added from here on: what still comes is bounded, and was accepted.
+            service.compute.length = service.transcode.length = sys.maxsize
 
         stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
         computing.failed = Failing(service, fail).in_thread

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -54,7 +53,7 @@ class Lane:
     """
 
     def __init__(self, name: str, length: int, seconds: float | None = None) -> None:
-        self._length = length
+        self.length = length
         self._seconds = seconds
         self._numbers = count()
         self._small: deque[_Job] = deque()
@@ -126,7 +125,7 @@ class Lane:
         with self._wake:
             if self._closed:
                 raise Overloaded(_CLOSING)
-            if not job.begun and self._unbegun() >= self._length:
+            if not job.begun and self._unbegun() >= self.length:
                 raise Overloaded("too many requests are waiting already")
             self._put(job)
             self._wake.notify()
@@ -144,14 +143,6 @@ class Lane:
                 queue.remove(job)
                 heapq.heapify(self._large)
         job.drop()
-
-    def take_all(self) -> None:
-        """Refuse no more work for the length of the queue.
-
-        At a shutdown no connection is added, so that what comes is bounded, and was accepted.
-        """
-        with self._wake:
-            self._length = sys.maxsize
 
     def close(self, timeout: float = 1.0) -> None:
         """Refuse new work, drop what waits, and give what runs ``timeout`` seconds to end."""

@@ -218,7 +218,8 @@ def _renew(state: State, now: float) -> Step:
         state = _put(state, replace(worker, replaces=None))
         if old is not None and old.phase is not Phase.ENDING:
             return _terminate(state, old, now)
-    renewing = tuple(w.number for w in _counted(state) if w.number in state.renewing)
+    live = [w.number for w in state.workers if w.phase is not Phase.ENDING]
+    renewing = tuple(number for number in live if number in state.renewing)
     state = replace(state, renewing=renewing)
     # One at a time: each holds its share of the memory.
     busy = any(w.replaces is not None or w.phase is Phase.ENDING for w in state.workers)
