@@ -42,12 +42,13 @@ def command(**given: str | bool | None) -> None:
     Every option can also be given in the environment, under the name that stands with it. Options
     win.
     """
-    with signals.ending_with_success():
+    with signals.ending_with_success() as last:
         chosen = _settings({name: str(value) for name, value in given.items() if value is not None})
         wrong = numba_variables.fault(os.environ)
         if wrong is not None:
             raise fail(wrong, REFUSED)
         with listening(chosen) as listener:
+            last.append(listener.shut)
             # The workers are spawned, and each makes its application from the environment.
             os.environ.update(environment(chosen, os.environ))
             status = _serve(chosen, listener)

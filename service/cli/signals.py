@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,24 +22,29 @@ _OTHERS = tuple(
 )
 
 
-def _exit(*_: Any) -> None:
-    raise SystemExit(0)
-
-
 @contextmanager
-def ending_with_success() -> Iterator[None]:
+def ending_with_success() -> Iterator[list[Callable[[], object]]]:
     """Have a signal that ends this process give the status 0: to stop as told is no failure.
 
-    That is where a server has no handlers of its own. Under ``nohup``, SIGHUP stays ignored.
+    That is where a server has no handlers of its own yet. What is to be called before goes into
+    the list. Under ``nohup``, SIGHUP stays ignored.
     """
+    last: list[Callable[[], object]] = []
+
+    def end(*_: Any) -> None:
+        for call in last:
+            call()
+        # No exception: those who import modules catch them all, and go on with what is half made.
+        os._exit(0)
+
     before = {number: signal.getsignal(number) for number in (*ENDING, *_OTHERS)}
     for number in ENDING:
         if before[number] is not signal.SIG_IGN:
-            signal.signal(number, _exit)
+            signal.signal(number, end)
     for number in _OTHERS:
         signal.signal(number, signal.SIG_IGN)
     try:
-        yield
+        yield last
     except BaseException:
         for number, handler in before.items():
             signal.signal(number, handler)
