@@ -73,19 +73,13 @@ class Requests(HttpToolsProtocol):
         self.pipeline.clear()
 
     def shutdown(self) -> None:
-        """Have the connection closed: after an answer that says so, or once no request comes.
-
-        A request may be on its way, and closing would lose it.
-        """
+        """Close after an answer that says so, or when no request has come for a while."""
         if self._ending or self.refused:
             return
         self._ending = True
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_started:
             cycle.keep_alive = self._stays = False
-        self._end_if_idle_later()
-
-    def _end_if_idle_later(self) -> None:
         self.loop.call_later(self.limits.last_idle_seconds, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
@@ -264,7 +258,7 @@ class Requests(HttpToolsProtocol):
             # A large body waits for its own request, though the one before has asked for more.
             self.flow.pause_reading()
         if self._ending:
-            self._end_if_idle_later()
+            self.loop.call_later(self.limits.last_idle_seconds, self._end_if_idle)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._refusal is not None:
