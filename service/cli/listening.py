@@ -202,7 +202,10 @@ def report_mode(listener: Listener) -> None:
     """Log who may connect to a Unix socket."""
     if listener.path is None:
         return
-    mode = stat.S_IMODE(os.stat(listener.path).st_mode)
+    try:
+        mode = stat.S_IMODE(os.stat(listener.path).st_mode)
+    except OSError:  # somebody has removed it
+        return
     where = f"the Unix socket {listener.path} has the mode {mode:04o}, which the umask has left"
     if mode & stat.S_IWOTH:
         _log.warning("%s: every user of this machine may connect", where)

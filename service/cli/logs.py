@@ -214,8 +214,6 @@ CONFIG: dict[str, Any] = {
     "loggers": {
         "uvicorn": {"handlers": ["messages"], "level": "INFO", "propagate": False},
         "uvicorn.access": {"handlers": ["requests"], "level": "INFO", "propagate": False},
-        # How far the compilation of kernels is, which may take a minute.
-        "kernels": {"handlers": ["messages"], "level": "INFO", "propagate": False},
     },
     # Other libraries': by default they would be written at once, by whoever logs them.
     "root": {"handlers": ["messages"], "level": "WARNING"},
