@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,17 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from service import VERSION, auth, device, ending, handlers, openapi, routes, settings
+from service import (
+    VERSION,
+    auth,
+    device,
+    ending,
+    handlers,
+    numba_variables,
+    openapi,
+    routes,
+    settings,
+)
 from service.buffers import Budget
 from service.failing import Failing
 from service.lane import Lane
@@ -44,6 +55,7 @@ def create_app(
     """
     chosen = given or settings.load()
     tokens = auth.tokens(chosen)
+    auth.warn_of_weak(chosen, tokens)
     computing = device.chosen(chosen)
     stopping = asyncio.Event()
 
@@ -61,7 +73,13 @@ def create_app(
             device=computing,
         )
         app.state.service = service
-        stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
+
+        def begin_stop() -> None:
+            stopping.set()
+            # No connection is added from here on: what still comes is bounded, and was accepted.
+            service.compute.length = service.transcode.length = sys.maxsize
+
+        stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
         computing.failed = Failing(service, fail).in_thread
         with ending.on_sigterm(stop):
             warming = asyncio.create_task(_warm(service, warm, fail))
@@ -114,8 +132,9 @@ async def _warm(service: Service, warm: Callable[[], None], fail: Callable[[int]
     try:
         await service.compute.call(warm)
         await service.compute.call(partial(service.device.prepare, service.settings))
-    except Exception:
-        _log.critical("the kernels could not be made ready: stopping", exc_info=True)
+    except Exception as error:
+        known = numba_variables.behind(error)
+        _log.critical(known or "the kernels could not be made ready", exc_info=known is None)
         fail(START_FAILED)
     else:
         service.ready = True

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +22,17 @@ from service.settings import Settings, SettingsError, variable
 
 # What an orchestrator asks, which has no token.
 PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+
+_MISSING = "a token is needed: send the header Authorization: Bearer TOKEN"
+_WRONG = (
+    "the token is not accepted: send one header Authorization: Bearer TOKEN, with one of the tokens"
+    " that this server was started with"
+)
+
+# Characters of a token below which guessing is worth a try; 22 random ones hold 128 bits.
+_SHORT = 16
+
+_log = logging.getLogger("uvicorn.lossd")
 
 _TOKEN = re.compile(r"[!-~]+")
 _SEPARATORS = re.compile(r"[\s,]+")
@@ -35,7 +49,8 @@ class Gate:
         if scope["type"] == "lifespan" or scope["path"] in PUBLIC or self._knows(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            refusal = problem(Unauthorized("no token of this server's", field="authorization"))
+            given = any(name == b"authorization" for name, _ in scope["headers"])
+            refusal = problem(Unauthorized(_WRONG if given else _MISSING, field="authorization"))
             refusal.headers["WWW-Authenticate"] = "Bearer"
             await refusal(scope, receive, send)
         else:
@@ -67,6 +82,35 @@ def tokens(settings: Settings) -> frozenset[str]:
         source = f"{variable('auth_token_file')} {settings.auth_token_file}"
         found |= _checked(enumerate(_lines(settings.auth_token_file, source), 1), source, "line")
     return frozenset(found)
+
+
+def warn_of_weak(settings: Settings, held: Iterable[str]) -> None:
+    """Log a warning of tokens that can be guessed, and of a file that others read or change."""
+    short = sum(len(token) < _SHORT for token in held)
+    if short:
+        _log.warning(
+            "%d of the tokens can be guessed: give each %d characters or more, at random",
+            short,
+            _SHORT,
+        )
+    if settings.auth_token_file is None:
+        return
+    try:
+        mode = stat.S_IMODE(os.stat(settings.auth_token_file).st_mode)
+    except OSError:  # it has been read, and is gone since
+        return
+    others = [
+        what
+        for what, bits in (("read", stat.S_IROTH), ("change", stat.S_IWGRP | stat.S_IWOTH))
+        if mode & bits
+    ]
+    if others:
+        _log.warning(
+            "others than its user may %s %s, whose mode is %04o: chmod 600 ends that",
+            " and ".join(others),
+            settings.auth_token_file,
+            mode,
+        )
 
 
 def _lines(path: str, source: str) -> list[str]:

@@ -53,7 +53,7 @@ class Lane:
     """
 
     def __init__(self, name: str, length: int, seconds: float | None = None) -> None:
-        self._length = length
+        self.length = length
         self._seconds = seconds
         self._numbers = count()
         self._small: deque[_Job] = deque()
@@ -125,7 +125,7 @@ class Lane:
         with self._wake:
             if self._closed:
                 raise Overloaded(_CLOSING)
-            if not job.begun and self._unbegun() >= self._length:
+            if not job.begun and self._unbegun() >= self.length:
                 raise Overloaded("too many requests are waiting already")
             self._put(job)
             self._wake.notify()

@@ -46,8 +46,8 @@ class Settings(BaseSettings):
     uds: str | None = Field(
         None,
         min_length=1,
-        description="Path of a Unix socket to listen on instead of host and port; the umask decides"
-        " who may connect.",
+        description="Path of a Unix socket to listen on instead of host and port, of up to 107"
+        " bytes; the umask decides who may connect.",
     )
     auth_token_file: str | None = Field(
         None,

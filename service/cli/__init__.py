@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -58,10 +61,31 @@ def lossd(
 
 def fail(message: str, status: int = 2) -> typer.Exit:
     """One line on stderr, and the exception that ends the command with ``status``."""
-    typer.echo(f"lossd: {message}", err=True)
+    with suppress(OSError):  # the status tells it as well
+        typer.echo(f"lossd: {message}", err=True)
     return typer.Exit(status)
 
 
 def main() -> None:
     """What the console script runs."""
+    _open_standard_files()
     app(prog_name="lossd")
+
+
+def _open_standard_files() -> None:
+    """Open what was closed at the start of stdin, stdout and stderr, to no effect.
+
+    Python has ``None`` for them, which is printed to all the same; and a socket would become file
+    number 1, and be printed to by others.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until the end)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
+import logging
 import os
 import socket
 import stat
+import struct
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
 
 from service.cli import REFUSED, fail
 from service.settings import Settings
@@ -16,51 +24,138 @@ from service.settings import Settings
 # Connections that may wait to be accepted: they come in bursts of as many as there are clients.
 BACKLOG = 2048
 
+# Bytes of a Unix socket's path, less the NUL that ends it.
+_LONGEST_PATH = 107 if sys.platform == "linux" else 103
+
+_log = logging.getLogger("uvicorn.lossd")
+
+
+# linux/filter.h and asm-generic/socket.h, which Python has no names for.
+_ATTACH_FILTER = 26
+# Load the byte of a TCP header that holds its flags; drop the packet if SYN is one of them.
+_NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that listens; ``file`` tells the file of a Unix socket from others at its path."""
+
+    socket: socket.socket
+    path: str | None = None
+    file: tuple[int, int, int] | None = None
+
+    @property
+    def address(self) -> Any:
+        """Where it listens: a path, or a host and a port, of which a Unix socket has none."""
+        return self.path or self.socket.getsockname()
+
+    def shut(self) -> None:
+        """Have the system begin no more connections; those that wait can still be accepted.
+
+        Where it cannot do that for TCP, closing the socket resets those that come meanwhile.
+        """
+        if self.path is not None:
+            # By now it may be another server's.
+            if self.file is not None and self.file == _identity(self.path):
+                os.unlink(self.path)
+        elif sys.platform == "linux" and self.socket.fileno() >= 0:
+            program = ctypes.create_string_buffer(
+                b"".join(struct.pack("HBBI", *step) for step in _NO_SYN)
+            )
+            option = struct.pack("HP", len(_NO_SYN), ctypes.addressof(program))
+            with suppress(OSError):  # a sandbox may have no filters
+                self.socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, option)
+
 
 @contextmanager
-def listening(chosen: Settings) -> Iterator[socket.socket]:
-    """A socket that listens where ``chosen`` says; a Unix socket's file is removed at the end.
+def listening(chosen: Settings) -> Iterator[Listener]:
+    """What listens where ``chosen`` says; a Unix socket's file is removed at the end.
 
     Its permissions are what the umask leaves: by default, only the same user may connect.
     """
     if chosen.uds is None:
-        with _bound(socket.AF_INET6 if ":" in chosen.host else socket.AF_INET, chosen) as made:
-            yield made
+        with _tcp(chosen) as made:
+            yield Listener(made)
         return
-    with _bound(socket.AF_UNIX, chosen) as made:
-        own = _identity(chosen.uds)
+    # What it is now called will still be its name should the process change its folder.
+    path = (
+        os.path.abspath(chosen.uds)
+        if _path_fault(os.path.abspath(chosen.uds)) is None
+        else chosen.uds
+    )
+    with _unix(path) as made:
+        listener = Listener(made, path, _identity(path))
         try:
-            yield made
+            yield listener
         finally:
-            # By now it may be another server's.
-            if own == _identity(chosen.uds):
-                os.unlink(chosen.uds)
+            listener.shut()
 
 
-def _bound(family: socket.AddressFamily, chosen: Settings) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+def _tcp(chosen: Settings) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in chosen.host else socket.AF_INET)
     try:
-        if chosen.uds is None:
-            where = f"{chosen.host} port {chosen.port}"
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((chosen.host, chosen.port))
-        else:
-            where = chosen.uds
-            _remove_stale(chosen.uds)
-            made.bind(chosen.uds)
-        # At once, or a second server could bind it as well, and take a Unix socket for a stale one.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((chosen.host, chosen.port))
+        # At once, or a second server could bind it as well.
         made.listen(BACKLOG)
     except (OSError, UnicodeError) as error:
         made.close()
-        reason = getattr(error, "strerror", None) or (
-            "not the name of a host" if chosen.uds is None else str(error)
-        )
-        raise fail(f"cannot listen on {where}: {reason}", REFUSED) from None
+        reason = getattr(error, "strerror", None) or "not the name of a host"
+        raise fail(
+            f"cannot listen on {chosen.host} port {chosen.port}: {reason}", REFUSED
+        ) from None
     return made
 
 
+def _unix(path: str) -> socket.socket:
+    fault = _path_fault(path)
+    if fault is not None:
+        raise fail(f"cannot listen on the Unix socket of LOSSD_UDS: {fault}", REFUSED)
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        with _one_server(os.path.dirname(path) or "."):
+            _remove_stale(path)
+            made.bind(path)
+            made.listen(BACKLOG)
+    except OSError as error:
+        made.close()
+        raise fail(f"cannot listen on {path}: {error.strerror or error}", REFUSED) from None
+    return made
+
+
+def _path_fault(path: str) -> str | None:
+    """The reason why no Unix socket can have ``path``, if there is one."""
+    size = len(os.fsencode(path))
+    if size > _LONGEST_PATH:
+        return f"its path has {size} bytes, and {_LONGEST_PATH} are the most"
+    if "\0" in path:
+        return "its path holds a NUL character"
+    return None
+
+
+@contextmanager
+def _one_server(folder: str) -> Iterator[None]:
+    """Keep other servers from looking for a stale socket in ``folder`` until this one listens."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Whoever holds it for seconds is no server that starts: it must not keep this one waiting.
+        for _ in range(50):
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _remove_stale(path: str) -> None:
-    """Remove the socket that a server left at ``path`` when it was killed: nobody listens there."""
+    """Remove the socket that a server left at ``path`` when it was killed: nobody has it bound."""
     with suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
@@ -70,7 +165,28 @@ def _remove_stale(path: str) -> None:
         except BlockingIOError:
             pass
         except ConnectionRefusedError:
-            os.unlink(path)
+            # A process may have bound it, and not listen yet.
+            if not any(_same_file(bound, path) for bound in _bound_paths()):
+                os.unlink(path)
+
+
+def _bound_paths() -> list[str]:
+    """The paths that living processes have bound, where the system tells, as they wrote them."""
+    try:
+        # Seven fields, then the path.
+        lines = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
+    except OSError:
+        return []
+    return [fields[7] for line in lines if len(fields := line.split(None, 7)) == 8]
+
+
+def _same_file(bound: str, path: str) -> bool:
+    if not os.path.isabs(bound):
+        # Relative to a folder that is not known: rather refuse than take what is another's.
+        return os.path.basename(bound) == os.path.basename(path)
+    with suppress(OSError):
+        return os.path.samefile(bound, path)
+    return False
 
 
 def _identity(path: str) -> tuple[int, int, int] | None:
@@ -80,6 +196,22 @@ def _identity(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def report_mode(listener: Listener) -> None:
+    """Log who may connect to a Unix socket."""
+    if listener.path is None:
+        return
+    try:
+        mode = stat.S_IMODE(os.stat(listener.path).st_mode)
+    except OSError:  # somebody has removed it
+        return
+    where = f"the Unix socket {listener.path} has the mode {mode:04o}, which the umask has left"
+    if mode & stat.S_IWOTH:
+        _log.warning("%s: every user of this machine may connect", where)
+    else:
+        who = "its user and its group" if mode & stat.S_IWGRP else "its user alone"
+        _log.info("%s: %s may connect", where, who)
 
 
 def is_open(address: object) -> bool:

@@ -23,23 +23,26 @@ def add(
     model: type[BaseModel],
     names: Iterable[str],
     note: Callable[[str], str] = lambda name: "",
+    panel: Callable[[str], str | None] = lambda name: None,
 ) -> None:
     """Have Typer, which reads signatures, offer the fields ``names`` where ``command`` has ``**``.
 
     They are taken as text, ``None`` where not given: the model says whether a text can be used.
     A truth is a flag, which makes it ``True``.
-    ``note(name)`` is added to a field's description.
+    ``note(name)`` is added to a field's description, and ``panel(name)`` is the help's heading.
     """
     properties = model.model_json_schema()["properties"]
     signature = inspect.signature(command, eval_str=True)
     own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
-    made = [_parameter(name, properties[name], note(name)) for name in names]
+    made = [_parameter(name, properties[name], note(name), panel(name)) for name in names]
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*own, *made]
     )
 
 
-def _parameter(name: str, schema: dict[str, Any], note: str) -> inspect.Parameter:
+def _parameter(
+    name: str, schema: dict[str, Any], note: str, panel: str | None
+) -> inspect.Parameter:
     kinds = [schema, *schema.get("anyOf", [])]
     kind = next(kind["type"] for kind in kinds if "type" in kind)
     default = schema["default"]
@@ -51,7 +54,11 @@ def _parameter(name: str, schema: dict[str, Any], note: str) -> inspect.Paramete
     flag = kind == "boolean"
     metavar = None if flag else _KINDS.get(kind, "<str>")
     made = typer.Option(
-        option(name), metavar=metavar, help=f"{text} {note}".strip(), show_default=False
+        option(name),
+        metavar=metavar,
+        help=f"{text} {note}".strip(),
+        show_default=False,
+        rich_help_panel=panel,
     )
     return inspect.Parameter(
         name,

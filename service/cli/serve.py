@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import shlex
-import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +15,9 @@ from typing import Any, cast
 
 import typer
 
-from service import settings
-from service.cli import REFUSED, fail, parameters
-from service.cli.listening import BACKLOG, is_open, is_ready, listening
-from service.cli.logs import CONFIG
+from service import numba_variables, settings
+from service.cli import REFUSED, fail, logs, parameters, signals
+from service.cli.listening import BACKLOG, Listener, is_open, is_ready, listening, report_mode
 
 # uvicorn's supervisor kills a worker that has been silent for 5 s, and Numba holds the GIL for
 # longer than that while it compiles.
@@ -40,64 +37,73 @@ def command(**given: str | bool | None) -> None:
     Every option can also be given in the environment, under the name that stands with it. Options
     win.
     """
+    with signals.ending_with_success() as last:
+        chosen = _settings({name: str(value) for name, value in given.items() if value is not None})
+        wrong = numba_variables.fault(os.environ)
+        if wrong is not None:
+            raise fail(wrong, REFUSED)
+        with listening(chosen) as listener:
+            last.append(listener.shut)
+            # The workers are spawned, and each makes its application from the environment.
+            os.environ.update(environment(chosen, os.environ))
+            status = _serve(chosen, listener)
+    if status:
+        raise typer.Exit(status)
+
+
+def _serve(chosen: settings.Settings, listener: Listener) -> int:
+    """Serve until told to stop, and return the status to end with."""
     import uvicorn
 
     from service.cli.descriptors import most_connections
     from service.protocol import Http, Limits
 
-    chosen = _settings({name: str(value) for name, value in given.items() if value is not None})
-    with listening(chosen) as bound:
-        # The workers are spawned, and each makes its application from the environment.
-        os.environ.update(environment(chosen, os.environ))
-        config = uvicorn.Config(
-            "service.cli.serve:application",
-            factory=True,
-            workers=chosen.workers,
-            log_config=CONFIG,
-            log_level=chosen.log_level,
-            http=cast(Any, Http(Limits.of(chosen))),  # called as uvicorn calls a class of its own
-            ws="none",
-            # Its lines are of this level; else each would be made, and thrown away.
-            access_log=chosen.log_level in ("info", "debug"),
-            server_header=False,
-            # Nothing here asks who the client is, and anyone nearby could say what they like.
-            proxy_headers=False,
-            backlog=BACKLOG,
-            limit_concurrency=most_connections(chosen.workers),
-            timeout_keep_alive=chosen.keep_alive_seconds,
-            timeout_graceful_shutdown=chosen.shutdown_seconds,
-            timeout_worker_healthcheck=_WORKER_SILENCE_SECONDS,
-        )
-        secured = bool(chosen.auth_tokens or chosen.auth_token_file)
-        if is_open(bound.getsockname()) and not secured:
-            _log.warning("without tokens, whoever can reach %s is answered", chosen.host)
-        greet = partial(typer.echo, greeting(bound.getsockname(), secured=secured))
-        # uvicorn shuts down on it and then raises it again: to stop as told is no failure.
-        signal.signal(signal.SIGTERM, _exit)
-        try:
-            started = (_run_workers if chosen.workers > 1 else _run)(config, bound, greet)
-        except KeyboardInterrupt:
-            return
-    if not started:
-        raise typer.Exit(REFUSED)
+    config = uvicorn.Config(
+        "service.cli.serve:application",
+        factory=True,
+        workers=chosen.workers,
+        log_config=logs.CONFIG,
+        log_level=chosen.log_level,
+        http=cast(Any, Http(Limits.of(chosen))),  # called as uvicorn calls a class of its own
+        ws="none",
+        # Its lines are of this level; else each would be made, and thrown away.
+        access_log=chosen.log_level in ("info", "debug"),
+        server_header=False,
+        # Nothing here asks who the client is, and anyone nearby could say what they like.
+        proxy_headers=False,
+        backlog=BACKLOG,
+        limit_concurrency=most_connections(chosen.workers),
+        timeout_keep_alive=chosen.keep_alive_seconds,
+        timeout_graceful_shutdown=chosen.shutdown_seconds,
+        timeout_worker_healthcheck=_WORKER_SILENCE_SECONDS,
+    )
+    secured = bool(chosen.auth_tokens or chosen.auth_token_file)
+    if is_open(listener.address) and not secured:
+        _log.warning("without tokens, whoever can reach %s is answered", chosen.host)
+    report_mode(listener)
+    # Python's own go to stderr at once, and wait there for whoever reads it.
+    logging.captureWarnings(True)
+    greet = partial(_print, greeting(listener.address, secured=secured))
+    return (_run_workers if chosen.workers > 1 else _run)(config, listener, greet)
 
 
 def application() -> Any:
     """What each worker serves; where it cannot be made, the process ends with ``REFUSED``."""
     try:
         # By its name, as uvicorn does it: no other module imports the application.
-        return import_module("service.app").create_app()
+        made = import_module("service.app").create_app()
+        logs.redact(import_module("service.auth").tokens(settings.load()))
+        return made
     except settings.SettingsError as error:
         _log.critical("%s", error)
     except Exception as error:
-        if "cannot cache function" in str(error):
-            _log.critical(
-                "compiled kernels cannot be kept: set NUMBA_CACHE_DIR, which is %s, to a directory"
-                " that can be written",
-                os.environ.get("NUMBA_CACHE_DIR") or "not set",
-            )
+        known = numba_variables.behind(error)
+        if known is not None:
+            _log.critical("%s", known)
         else:
-            _log.critical("the application cannot be made", exc_info=True)
+            _log.critical(
+                "the application cannot be made%s", numba_variables.named(os.environ), exc_info=True
+            )
     raise SystemExit(REFUSED)
 
 
@@ -118,23 +124,19 @@ def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[s
     return made
 
 
-def _run(config: Any, bound: socket.socket, greet: Callable[[], None]) -> bool:
-    import uvicorn
+def _run(config: Any, listener: Listener, greet: Callable[[], None]) -> int:
+    from service.cli.server import Server
 
-    threading.Thread(target=_greet, args=(bound.getsockname(), greet), daemon=True).start()
-    server = uvicorn.Server(config)
-    server.run(sockets=[bound])
-    return server.started
+    threading.Thread(target=_greet, args=(listener.address, greet), daemon=True).start()
+    server = Server(config, listener.shut)
+    server.run(sockets=[listener.socket])
+    return 0 if server.started else REFUSED
 
 
-def _run_workers(config: Any, bound: socket.socket, greet: Callable[[], None]) -> bool:
+def _run_workers(config: Any, listener: Listener, greet: Callable[[], None]) -> int:
     from service.cli import workers
 
-    return workers.run(config, bound, greet)
-
-
-def _exit(*_: Any) -> None:
-    raise SystemExit(0)
+    return workers.run(config, listener.socket, listener.shut, greet)
 
 
 def _settings(given: dict[str, str]) -> settings.Settings:
@@ -154,6 +156,11 @@ def _greet(address: Any, greet: Callable[[], None]) -> None:
     while not is_ready(_near(address)):
         time.sleep(0.1)
     greet()
+
+
+def _print(text: str) -> None:
+    """Write a line to stdout; nobody is kept waiting if it is not read."""
+    threading.Thread(target=logs.write, args=(1, f"{text}\n"), daemon=True).start()
 
 
 def greeting(address: Any, *, secured: bool = False) -> str:
@@ -180,5 +187,29 @@ def _near(address: Any) -> Any:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0]), address[1]
 
 
+_PANELS = {
+    "Address": ("host", "port", "uds"),
+    "Access": ("auth_token_file", "allow_shared_memory", "shared_memory_prefix"),
+    "Processes": ("workers", "log_level", "shutdown_seconds"),
+    "Connections": (
+        "header_seconds",
+        "header_bytes",
+        "header_count",
+        "body_bytes_per_second",
+        "send_seconds",
+        "keep_alive_seconds",
+    ),
+    "Device": ("device", "device_memory_bytes"),
+}
+_PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
+
 _OPTIONS = [name for name in settings.Settings.model_fields if name not in settings.SECRETS]
-parameters.add(command, settings.Settings, _OPTIONS, settings.variable)
+# By panel, in the order of the table: Typer shows panels as their first options come.
+_OPTIONS.sort(key=lambda name: [*_PANELS, None].index(_PANEL_OF.get(name)))
+parameters.add(
+    command,
+    settings.Settings,
+    _OPTIONS,
+    settings.variable,
+    panel=lambda name: _PANEL_OF.get(name, "Sizes, memory and computing time"),
+)

@@ -1,86 +1,213 @@
-"""Several worker processes under uvicorn's supervisor, which is made quicker and bounded here."""
+"""Several worker processes and their supervisor, which does what its state machine says."""
 
 from __future__ import annotations
 
-import select
+import contextlib
+import logging
+import multiprocessing
+import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 from uvicorn import Config
-from uvicorn.supervisors import Multiprocess
 
-from service.cli import REFUSED
+from service.cli import signals
+from service.cli.server import Server
+from service.cli.supervision import (
+    Action,
+    Command,
+    Ended,
+    Event,
+    Heard,
+    State,
+    Tick,
+    Verb,
+    advance,
+)
 
 # Seconds that a worker may take to end after the time that its requests were given is up.
 _LAST_SECONDS = 5
+# Seconds between two signs of life of a worker, and between two looks whether it serves.
+_BEAT = 1.0
+_LOOK = 0.1
+
+_COMMANDS = {
+    "SIGTERM": Command.STOP,
+    "SIGINT": Command.STOP,
+    "SIGQUIT": Command.STOP,
+    "SIGBREAK": Command.STOP,
+    "SIGHUP": Command.RENEW,
+    "SIGTTIN": Command.MORE,
+    "SIGTTOU": Command.FEWER,
+}
+
+_log = logging.getLogger("uvicorn.lossd")
 
 
-def run(config: Config, listening: socket.socket, ready: Callable[[], None]) -> bool:
-    """Run the workers until told to stop; ``ready`` is called once all are.
+def run(
+    config: Config, listening: socket.socket, shut: Callable[[], None], ready: Callable[[], None]
+) -> int:
+    """Run the workers until told to stop, and return the status to end with.
 
-    Returns whether none of them failed to start.
+    ``shut`` has the system take no more connections; ``ready`` is called once all workers are.
     """
-    supervisor = _Supervisor(config, [listening], ready)
-    supervisor.run()
-    return all(process.exitcode != REFUSED for process in supervisor.processes)
+    state = State(
+        wanted=config.workers,
+        silence=config.timeout_worker_healthcheck,
+        grace=(config.timeout_graceful_shutdown or 0) + _LAST_SECONDS,
+    )
+    with _Processes(config, listening, shut, ready) as processes:
+        events: list[Event] = [Tick()]
+        while not state.over:
+            for event in events:
+                state, actions = advance(state, event, time.monotonic())
+                for action in actions:
+                    processes.act(action)
+            events = [] if state.over else processes.events(state.next_deadline(time.monotonic()))
+    return state.status
 
 
-class _Supervisor(Multiprocess):
-    """Workers are started, watched, and started again where they die."""
+class _Processes:
+    """The workers' processes, the signals, and the socket: where actions go and events come from.
+
+    A worker's number leads to its process and to this end of a pipe to it.
+    """
 
     def __init__(
-        self, config: Config, sockets: list[socket.socket], ready: Callable[[], None]
+        self,
+        config: Config,
+        listening: socket.socket,
+        shut: Callable[[], None],
+        ready: Callable[[], None],
     ) -> None:
-        super().__init__(config, sockets)
-        self.should_exit = _Prompt()
-        self._ready: Callable[[], None] | None = ready
-
-    def keep_subprocess_alive(self) -> None:
-        for process in self.processes:
-            # Were its end of the pipe open here, a worker that dies before it answers would be
-            # waited for as if it were alive, and all others with it.
-            process.child_conn.close()
-        super().keep_subprocess_alive()
-        patience = self.config.timeout_worker_healthcheck
-        if self._ready and all(process.is_ready(patience) for process in self.processes):
-            self._ready()
-            self._ready = None
-
-    def terminate_all(self) -> None:
-        super().terminate_all()
-        # The workers close theirs: were this one open, clients would be kept waiting for nobody.
-        for listening in self.sockets:
-            listening.close()
-
-    def join_all(self) -> None:
-        deadline = time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + _LAST_SECONDS
-        for process in self.processes:
-            process.process.join(max(0.0, deadline - time.monotonic()))
-            if process.exitcode is None:
-                process.kill()
-            process.join()
-
-
-class _Prompt(threading.Event):
-    """An event whose wait a signal ends, which the supervisor would else see half a second later.
-
-    To set it in the signal's handler would not do: the thread that waits holds its lock at times.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
+        self._config = config
+        self._listening = listening
+        self._shut = shut
+        self._ready = ready
+        self._spawn = multiprocessing.get_context("spawn")
+        self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
+        self._stopped = False
         self._woken, self._waking = socket.socketpair()
         self._woken.setblocking(False)
         self._waking.setblocking(False)
-        signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        if not self.is_set():
-            select.select([self._woken], [], [], timeout)
-            with suppress(BlockingIOError):
-                self._woken.recv(4096)
-        return self.is_set()
+    def __enter__(self) -> _Processes:
+        # What Python writes there is the signal's number.
+        signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
+        for name in _COMMANDS:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: None)
+        _log.info("supervisor started: process %d", os.getpid())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for process, _pipe in self._workers.values():
+            process.kill()  # there are none, unless this ends by an error
+
+    def events(self, deadline: float | None) -> list[Event]:
+        """What has happened, or a tick at the ``deadline``."""
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        sentinels = {process.sentinel: n for n, (process, _) in self._workers.items()}
+        pipes = {pipe: n for n, (_, pipe) in self._workers.items() if not pipe.closed}
+        there = wait([self._woken, *sentinels, *pipes], timeout)
+        # First who lives: it was said before the time is looked at.
+        made: list[Event] = []
+        for one in there:
+            if isinstance(one, Connection):
+                made += self._heard(one, pipes[one])
+        made += [
+            Ended(sentinels[one], self._reap(sentinels[one])) for one in there if one in sentinels
+        ]
+        return [*made, *self._commands(), Tick()]
+
+    def _heard(self, pipe: Connection, number: int) -> Iterator[Event]:
+        try:
+            while pipe.poll():
+                yield Heard(number, pipe.recv_bytes() == _SERVING)
+        except (EOFError, OSError):
+            pipe.close()  # it ends, which its sentinel tells
+
+    def _reap(self, number: int) -> int:
+        process, pipe = self._workers.pop(number)
+        process.join()
+        pipe.close()
+        return process.exitcode or 0
+
+    def _commands(self) -> Iterator[Event]:
+        with contextlib.suppress(BlockingIOError):
+            for number in self._woken.recv(4096):
+                name = signal.Signals(number).name
+                command = _COMMANDS.get(name)
+                if command is Command.STOP and name == "SIGINT" and self._stopped:
+                    command = Command.ABORT
+                self._stopped |= command is Command.STOP
+                if command is not None:
+                    _log.info("%s received", name)
+                    yield command
+
+    def act(self, action: Action) -> None:
+        """Do what the state machine says."""
+        worker = self._workers.get(action.number)
+        match action.verb:
+            case Verb.START:
+                self._start(action.number)
+            case Verb.TERMINATE if worker:
+                worker[0].terminate()
+            case Verb.KILL if worker:
+                worker[0].kill()
+            case Verb.CLOSE:
+                self._shut()
+                # The workers close theirs: were this open, clients would be kept waiting.
+                self._listening.close()
+            case Verb.GREET:
+                self._ready()
+            case Verb.INFORM:
+                _log.info("%s", action.text)
+            case Verb.WARN:
+                _log.warning("%s", action.text)
+
+    def _start(self, number: int) -> None:
+        here, there = self._spawn.Pipe()
+        process = self._spawn.Process(
+            target=_work, args=(self._config, self._listening, there), name=f"lossd-{number}"
+        )
+        with signals.blocked():
+            process.start()
+        # Were it open here, too, nobody would see the end of the pipe.
+        there.close()
+        self._workers[number] = process, here
+        _log.info("worker %d started: process %d", number, process.pid)
+
+
+_STARTING, _SERVING = b"starting", b"serving"
+
+
+def _work(config: Config, listening: socket.socket, pipe: Connection) -> None:
+    """What the process of a worker runs."""
+    signals.leave_to_parent()
+    config.configure_logging()
+    server = Server(config)
+    threading.Thread(target=_live, args=(server, pipe), daemon=True).start()
+    server.run([listening])
+
+
+def _live(server: Server, pipe: Connection) -> None:
+    """Tell the supervisor that this worker lives; end with it, should it be killed."""
+    said: Any = None
+    at = 0.0
+    with contextlib.suppress(OSError, EOFError):
+        while not pipe.poll(_BEAT if said == _SERVING else _LOOK):
+            now, what = time.monotonic(), _SERVING if server.started else _STARTING
+            if what != said or now - at >= _BEAT:
+                said, at = what, now
+                pipe.send_bytes(what)
+    # Nothing is ever sent here: the pipe has ended.
+    _log.warning("the supervisor is gone: this worker ends")
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -41,6 +41,8 @@ class Limits:
     # until then is thrown away, at most that much and for that long.
     linger_bytes: int = 2**26
     linger_seconds: float = 5
+    # At a shutdown, how long an idle connection is left open for a request that is on its way.
+    last_idle_seconds: float = 5
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -51,6 +53,8 @@ class Limits:
             header_count=settings.header_count,
             body_bytes_per_second=settings.body_bytes_per_second,
             send_seconds=settings.send_seconds,
+            # Of the 25 that there are by default: time is left for that request's answer.
+            last_idle_seconds=settings.shutdown_seconds / 5,
         )
 
     @property

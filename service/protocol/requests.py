@@ -22,10 +22,6 @@ from service.protocol.limits import Chunks, Limits, body_length, overloaded
 # Bytes: a longer body waits in the socket until the application asks for it, and can be landed.
 LARGE = 2**16
 
-# Seconds that a shutdown leaves a new connection for its first request, which may be on its way:
-# without them that client would see a reset.
-_FIRST_HEAD_SECONDS = 0.5
-
 # Requests that may wait for the answer to another on their connection; browsers pipelined 6.
 _PIPELINED = 64
 
@@ -57,7 +53,7 @@ class Requests(HttpToolsProtocol):
         self._refusal: RequestError | None = None
         self._answering: RequestResponseCycle | None = None
         self._stays = True  # the connection, once the body that is coming is there
-        self._ending = False  # after its first request, if one still comes
+        self._ending = False  # after the next request, if one still comes
         self._past_parser = False
         self._deaf = False
         self._skipped = False  # chunks, which are yet to be read
@@ -80,16 +76,18 @@ class Requests(HttpToolsProtocol):
         self.pipeline.clear()
 
     def shutdown(self) -> None:
-        """Close the connection, or have it closed after the answer that is under way."""
-        self._stays = False
-        if self.heads or self.refused:
-            super().shutdown()
-        elif not self._ending:
-            self._ending = True
-            self.loop.call_later(_FIRST_HEAD_SECONDS, self._end_unless_asked)
+        """Close after an answer that says so, or when no request has come for a while."""
+        if self._ending or self.refused:
+            return
+        self._ending = True
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_started:
+            cycle.keep_alive = self._stays = False
+        self.loop.call_later(self.limits.last_idle_seconds, self._end_if_idle)
 
-    def _end_unless_asked(self) -> None:
-        if not self.heads and not self.transport.is_closing():
+    def _end_if_idle(self) -> None:
+        begun = self.busy or not self.in_head or self.head_bytes
+        if not begun and not self.transport.is_closing():
             self.transport.close()
 
     def data_received(self, data: bytes | memoryview) -> None:
@@ -258,6 +256,8 @@ class Requests(HttpToolsProtocol):
         else:
             # A large body waits for its own request, though the one before has asked for more.
             self.flow.pause_reading()
+        if self._ending:
+            self.loop.call_later(self.limits.last_idle_seconds, self._end_if_idle)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._refusal is not None:

@@ -77,6 +77,37 @@ def test_everything_but_health_needs_a_token(app: FastAPI, path: str, method: st
     assert status_of(app, path, method) == 401
 
 
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [(0o600, []), (0o640, []), (0o644, ["read"]), (0o620, ["change"]), (0o666, ["read", "change"])],
+)
+def test_a_file_that_others_read_or_change_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, said: list[str]
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("a-token-of-some-length\n")
+    file.chmod(mode)
+    chosen = load(auth_token_file=str(file))
+    auth.warn_of_weak(chosen, auth.tokens(chosen))
+    expected = [f"others than its user may {' and '.join(said)} {file}"] if said else []
+    assert [record.getMessage().split(", whose")[0] for record in caplog.records] == expected
+    assert all(f"{mode:04o}" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "count"), [("x", 1), ("x y", 2), ("x a-token-of-some-length", 1), ("l" * 16, 0)]
+)
+def test_tokens_that_can_be_guessed_are_told_and_not_shown(
+    caplog: pytest.LogCaptureFixture, tokens: str, count: int
+) -> None:
+    create_app(load(auth_tokens=tokens), warm=lambda: None)
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0] for line in told] == (
+        [f"{count} of the tokens can be guessed"] if count else []
+    )
+    assert not any(token in line.split() for line in told for token in tokens.split())
+
+
 def test_health_is_answered_to_anybody() -> None:
     settings = load(auth_tokens=TOKENS[0])
     with running(create_app(settings, warm=lambda: None)) as client:

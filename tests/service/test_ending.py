@@ -7,6 +7,7 @@ import json
 import signal
 import threading
 from collections.abc import MutableMapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 
 from service.app import create_app
 from service.ending import Farewell, on_sigterm
+from service.errors import Overloaded
+from service.lane import Lane
 from service.settings import Settings
 from tests.service import wire
 from tests.service.conftest import running, wait_until_ready
@@ -44,6 +47,29 @@ def test_it_is_not_ready_from_then_on_but_answers(terminations: list[int]) -> No
         assert client.get("/healthz").status_code == 200
         assert client.send("/v1/softmax", b'{"logits": [[1, 2]]}', wire.JSON).status_code == 200
     assert terminations == [signal.SIGTERM]
+
+
+def test_what_was_accepted_waits_for_its_turn_however_long_the_queue(
+    terminations: list[int],
+) -> None:
+    app = create_app(Settings(lane_queue=1), warm=lambda: None)
+    with running(app) as client:
+        wait_until_ready(client)
+        service = app.state.service
+
+        async def refused(lane: Lane) -> int:
+            go_on = threading.Event()
+            calls = [asyncio.create_task(lane.call(partial(_wait, go_on))) for _ in range(9)]
+            await asyncio.sleep(0.01)
+            go_on.set()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            return sum(isinstance(result, Overloaded) for result in results)
+
+        for lane in (service.compute, service.transcode):
+            assert client.runner.run(refused(lane)) > 0
+        signal.raise_signal(signal.SIGTERM)
+        for lane in (service.compute, service.transcode):
+            assert client.runner.run(refused(lane)) == 0
 
 
 def test_one_of_several_workers_that_is_told_early_does_not_wait() -> None:

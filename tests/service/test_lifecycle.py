@@ -5,6 +5,7 @@ A request is known to have begun once the server asks for its body, with "100 Co
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ import pytest
 
 import kernels
 from benchmarks.server import Server, serving
+from service.cli.listening import is_ready
 from tests.service import wire
 from tests.service.cases import worked
 from tests.service.conftest import ROOT
@@ -108,15 +110,38 @@ def unread(address: tuple[str, int], kept: ExitStack) -> None:
     assert connection.recv(12) == b"HTTP/1.1 200"
 
 
-def stop(server: Server, kept: ExitStack) -> None:
-    """SIGTERM at any time: what was begun is answered, and what never ends does not keep it up."""
+def kept_alive(address: tuple[str, int], kept: ExitStack) -> socket.socket:
+    """A connection on which a request was answered, and another may be sent."""
+    connection = kept.enter_context(socket.create_connection(address, timeout=PATIENCE))
+    ask(connection)
+    return connection
+
+
+def ask(connection: socket.socket) -> bytes:
+    """The whole answer to a small request."""
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: lossd\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = connection.recv(65536)
+        assert part, "it was closed without an answer"
+        answer += part
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    return answer.lower()
+
+
+def stop(server: Server, kept: ExitStack, number: int = signal.SIGTERM) -> None:
+    """A signal at any time: what was begun is answered, and what never ends does not keep it up."""
+    known, unknown = kept_alive(server.address, kept), kept_alive(server.address, kept)
     honest, stuck = Slow(server.address), Slow(server.address)
     for slow in (honest, stuck):
         kept.callback(slow.connection.close)
     idle = kept.enter_context(socket.create_connection(server.address, timeout=PATIENCE))
     unread(server.address, kept)
-    os.kill(server.process, signal.SIGTERM)
+    os.kill(server.process, number)
+    # What is on its way is answered, and one answer says that it is the last.
+    until(lambda: b"connection: close" in ask(known))
     until(lambda: refused(server.address))
+    assert unknown.recv(1) == b""
     honest.rest()
     assert honest.status() == 200
     assert idle.recv(1) == b""
@@ -125,10 +150,11 @@ def stop(server: Server, kept: ExitStack) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_one_process_ends_as_told() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_one_process_ends_as_told(number: int) -> None:
     """With status 0, or else the context manager raises."""
     with ExitStack() as kept, serving("--shutdown-seconds", str(GRACE)) as server:
-        stop(server, kept)
+        stop(server, kept, number)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -159,7 +185,67 @@ def test_a_killed_worker_is_replaced_and_takes_only_its_own_requests_along() -> 
         assert set(statuses) <= {200, None}
         assert statuses.count(200) >= 1
         assert both[1] in workers(server.process)
+        # One that says nothing does not keep others from being replaced.
+        os.kill(both[1], signal.SIGSTOP)
+        [new] = set(workers(server.process)) - set(both)
+        os.kill(new, signal.SIGKILL)
+        until(lambda: bool(set(workers(server.process)) - {*both, new}))
+        assert state(both[1]) == "T"
+        os.kill(both[1], signal.SIGCONT)
         stop(server, kept)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_with_their_parent() -> None:
+    # Which says that the status is not 0.
+    with suppress(RuntimeError), serving("--workers", "2") as server:
+        both = workers(server.process)
+        begun = Slow(server.address)
+        os.kill(server.process, signal.SIGKILL)
+        until(lambda: refused(server.address))
+        begun.rest()
+        assert begun.status() == 200
+        until(lambda: all(state(worker) == "Z" for worker in both))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_obeyed_though_a_worker_died_while_it_started(number: int) -> None:
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        until(lambda: len(workers(process.pid)) == 2)
+        os.kill(workers(process.pid)[0], signal.SIGKILL)
+        os.kill(process.pid, number)
+        assert process.wait(PATIENCE / 2) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a pipe's size")
+def test_a_log_that_nobody_reads_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Nor does a standard output: the pipes are full before the first line."""
+    path = tmp_path / "lossd.sock"
+    command = [sys.executable, "-m", "service.cli", "serve", "--uds", str(path)]
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, b"x" * 4096)
+    with subprocess.Popen(command, cwd=ROOT, stdout=writing, stderr=writing) as process:
+        until(lambda: is_ready(str(path)))
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            for _ in range(100):
+                assert client.get("http://lossd/v2").status_code == 200
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    os.close(writing)
+    os.close(reading)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_no_standard_file_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "lossd.sock"
+    command = f'exec "{sys.executable}" -m service.cli serve --uds "{path}" <&- >&- 2>&-'
+    with subprocess.Popen(["sh", "-c", command], cwd=ROOT) as process:
+        until(lambda: is_ready(str(path)) or process.poll() is not None)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.slow

@@ -44,6 +44,32 @@ def test_every_setting_is_an_option(name: str) -> None:
     assert settings.variable(name) in line
 
 
+def test_help_has_panels_of_at_most_a_screen() -> None:
+    lines = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["serve", "--help"]).stdout.splitlines()
+    tops = [at for at, line in enumerate(lines) if line.startswith("╭")]
+    titles = [lines[at].strip("╭╮─ ") for at in tops]
+    assert titles[1:] == [*serve._PANELS, "Sizes, memory and computing time"]
+    assert max(later - at for at, later in itertools.pairwise([*tops, len(lines)])) < 40
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NUMBA_NUM_THREADS", "0"),
+        ("NUMBA_NUM_THREADS", "-1"),
+        ("NUMBA_NUM_THREADS", "many"),
+        ("NUMBA_NUM_THREADS", ""),
+        ("NUMBA_THREADING_LAYER", "nonsense"),
+        ("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb"),
+    ],
+)
+def test_a_variable_that_numba_cannot_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert f"{name} is {value!r}: it must be " in refusal("--port", "0")
+
+
 @pytest.mark.parametrize("name", sorted(settings.SECRETS))
 def test_a_secret_is_no_option(name: str) -> None:
     option = "--" + name.replace("_", "-")
@@ -159,6 +185,7 @@ def test_a_greeting_puts_brackets_around_an_ipv6_address() -> None:
     [
         (settings.SettingsError("LOSSD_PORT is 'x'"), "LOSSD_PORT is 'x'"),
         (RuntimeError("cannot cache function 'kernel': no locator"), "NUMBA_CACHE_DIR, which is "),
+        (ValueError("No threading layer could be loaded.\nHINT"), "set NUMBA_THREADING_LAYER"),
         (ImportError("no such module"), "no such module"),
     ],
 )

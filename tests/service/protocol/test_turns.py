@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.protocol import Limits
 from tests.service.protocol.apps import Echo, answer
 from tests.service.protocol.messages import CHUNKED, Answers, cuts, request
 from tests.service.protocol.transport import Wire, exchange, problem, run, settle
@@ -138,28 +139,75 @@ def test_a_shutdown_lets_the_request_end_and_then_the_connection(size: int) -> N
 
 def test_a_shutdown_closes_what_is_idle() -> None:
     async def check() -> None:
-        for before in (b"", b"GET / HT", request(line="GET / HTTP/1.1")):
+        for before in (b"", request(line="GET / HTTP/1.1")):
             _, wire, _ = await exchange([before])
             for connection in tuple(wire.state.connections):
                 connection.shutdown()
+            await wire.wait(Limits().last_idle_seconds - 0.5)
+            assert not wire.lost
             await wire.wait(1)
-            assert wire.lost
             assert not wire.state.connections
+            assert wire.lost
 
     run(check())
 
 
-def test_a_shutdown_leaves_a_new_connection_time_for_its_first_request() -> None:
+@pytest.mark.parametrize("begun", [b"", b"POST / HT"], ids=["idle", "begun"])
+@pytest.mark.parametrize("earlier", [0, 1, 3])
+def test_a_shutdown_leaves_time_for_a_request_that_is_on_its_way(
+    begun: bytes, earlier: int
+) -> None:
+    """On a new connection or on one that is kept alive: its answer says that it is the last."""
+
     async def check() -> None:
-        _, wire, echo = await exchange([b""])
+        before = [request(body=b"before")] * earlier
+        _, wire, echo = await exchange([*before, begun])
         for connection in tuple(wire.state.connections):
             connection.shutdown()
-        await settle()
+        await wire.wait(Limits().last_idle_seconds - 0.5)
         assert not wire.lost
-        await wire.send(request(body=b"in time") + request(body=b"too late"))
+        coming = request(body=b"in time")
+        assert coming.startswith(begun)
+        await wire.send(coming[len(begun) :] + request(body=b"too late"))
         answers = Answers(bytes(wire.sent))
-        assert answers.bodies == echo.bodies == [b"in time"]
-        assert answers.headers[0]["connection"] == "close"
+        assert answers.bodies == echo.bodies == [b"before"] * earlier + [b"in time"]
+        said = [headers.get("connection") for headers in answers.headers]
+        assert said == [None] * earlier + ["close"]
         assert wire.lost
+
+    run(check())
+
+
+def test_a_shutdown_keeps_what_an_answer_has_promised() -> None:
+    """One that began before did not say that it is the last: so the next one is, and says so."""
+
+    async def check() -> None:
+        go_on = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            length = (b"content-length", b"2")
+            await send({"type": "http.response.start", "status": 200, "headers": [length]})
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+            await go_on.wait()
+            await send({"type": "http.response.body", "body": b"b"})
+
+        for asked_again in (True, False):
+            go_on.clear()
+            wire = Wire(app)
+            await wire.send(request(line="GET / HTTP/1.1"))
+            [connection] = wire.state.connections
+            connection.shutdown()
+            await wire.wait(Limits().last_idle_seconds + 0.5)
+            assert not wire.lost
+            go_on.set()
+            await settle()
+            assert not wire.lost
+            if asked_again:
+                await wire.send(request(line="GET / HTTP/1.1"))
+                answers = Answers(bytes(wire.sent))
+                assert [h.get("connection") for h in answers.headers] == [None, "close"]
+            else:
+                await wire.wait(Limits().last_idle_seconds + 0.5)
+            assert wire.lost
 
     run(check())

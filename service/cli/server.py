@@ -1,0 +1,70 @@
+"""uvicorn's server, which ends without losing a request that is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import connection
+from types import FrameType
+
+import uvicorn
+
+from service.cli.signals import ENDING
+
+# Seconds in which connections are still accepted, at least, for those whose handshake has begun,
+# and at most, where other processes go on with the socket.
+_LEAST_DRAIN = 0.1
+_MOST_DRAIN = 1.0
+
+
+class Server(uvicorn.Server):
+    """Ends on every signal that ends a process, by the way of SIGTERM.
+
+    ``shut`` is called first: it has the system take no more connections. What waits to be accepted
+    then is accepted, as closing the socket would reset it.
+    """
+
+    def __init__(self, config: uvicorn.Config, shut: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._shut = shut
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals that are not ignored, and leave them as they were."""
+        before = {number: signal.getsignal(number) for number in ENDING}
+        for number, handler in before.items():
+            if number is signal.SIGTERM:
+                signal.signal(number, self.handle_exit)
+            elif handler is not signal.SIG_IGN:
+                signal.signal(number, self._handle_other)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle_other(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.should_exit:
+            self.force_exit = True
+        else:
+            # Whoever waits for it, such as the application, learns of this one.
+            signal.raise_signal(signal.SIGTERM)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as uvicorn does, once nobody waits to be accepted."""
+        self._shut()
+        await _drain(sockets or [])
+        await super().shutdown(sockets)
+
+
+async def _drain(sockets: list[socket.socket]) -> None:
+    """Let the event loop accept what waits at ``sockets``."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while (elapsed := loop.time() - began) < _MOST_DRAIN:
+        if elapsed >= _LEAST_DRAIN and not connection.wait(sockets, 0):
+            return
+        await asyncio.sleep(0.01)

@@ -1,0 +1,56 @@
+"""Environment variables that Numba reads: those with which it fails are told in a sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+_LAYERS = ("default", "safe", "threadsafe", "forksafe", "tbb", "omp", "workqueue")
+_BACKENDS = ("omp", "tbb", "workqueue")
+
+
+def fault(environment: Mapping[str, str]) -> str | None:
+    """The first of ``environment`` with which Numba would fail, and what would be right."""
+    threads = environment.get("NUMBA_NUM_THREADS")
+    if threads is not None and not (threads.strip().isdecimal() and int(threads) > 0):
+        return _said("NUMBA_NUM_THREADS", threads, "a whole number of threads, 1 or more")
+    layer = environment.get("NUMBA_THREADING_LAYER")
+    if layer is not None and layer.lower() not in _LAYERS:
+        return _said("NUMBA_THREADING_LAYER", layer, f"one of {', '.join(_LAYERS)}")
+    order = environment.get("NUMBA_THREADING_LAYER_PRIORITY")
+    if order is not None and sorted(order.split()) != sorted(_BACKENDS):
+        right = f"{', '.join(_BACKENDS)} in any order, separated by spaces"
+        return _said("NUMBA_THREADING_LAYER_PRIORITY", order, right)
+    return None
+
+
+def behind(error: Exception) -> str | None:
+    """The sentence for ``error``, where one of the variables is known to be its cause."""
+    text = str(error)
+    if "cannot cache function" in text:
+        return (
+            "compiled kernels cannot be kept: set NUMBA_CACHE_DIR, which is"
+            f" {_value('NUMBA_CACHE_DIR')}, to a directory that can be written"
+        )
+    if "threading layer" in text.lower():
+        return (
+            "no threads for the kernels: set NUMBA_THREADING_LAYER, which is"
+            f" {_value('NUMBA_THREADING_LAYER')}, to one that is installed, such as omp or"
+            " workqueue, or unset it"
+        )
+    return None
+
+
+def _value(name: str) -> str:
+    value = os.environ.get(name)
+    return repr(value) if value else "not set"
+
+
+def named(environment: Mapping[str, str]) -> str:
+    """The variables of Numba's that are set, as the end of a sentence about a failure."""
+    found = [f"{name}={value}" for name, value in environment.items() if name.startswith("NUMBA_")]
+    return f"; set are {', '.join(sorted(found))}" if found else ""
+
+
+def _said(name: str, value: str, right: str) -> str:
+    return f"{name} is {value[:200]!r}: it must be {right}"
