@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from kernels.steps import Work
-from service import media, statistics
+from service import media, options, statistics
 from service.codecs import Codec, DecodeError
 from service.codecs.base import shown
 from service.codecs.compression import CODINGS
@@ -49,13 +49,14 @@ async def answer(name: str, request: Request) -> Response:
         names=TENSORS,
         limits=service.limits,
     )
+    operation = models.OPERATIONS[name]
+    query = options.from_query(operation.options, request.scope["query_string"])
     counted = statistics.Request()
     codec = _codec(inference, counted)
-    operation = models.OPERATIONS[name]
     timed = operation._replace(compute=partial(_computed, operation, counted))
     success = False
     try:
-        response = await respond(request, timed, codec, codec, BINARY, {})
+        response = await respond(request, timed, codec, codec, BINARY, query)
         success = True
     finally:
         state.counters[name].count(counted, success=success)
