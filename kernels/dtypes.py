@@ -64,13 +64,13 @@ INTEGERS = (
 )
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = FLOATS
 ALL = FLOATS + INTEGERS
-# Weights may be Boolean (a mask), and nothing else: no kernel reads it.
-BOOL = _row("bool", "|b1", "<i1", "<i8", "BOOL", "BOOL", "|b1")
+# Only weights may be of it, 0 or 1: kernels read them as float64. In no table of what else may be.
+BOOL = _row("bool", "|b1", "|b1", "<f4", "BOOL", "BOOL", "|b1")
 
-BY_NAME = {entry.name: entry for entry in (*ALL, BOOL)}
-BY_SAFETENSORS = {entry.safetensors: entry for entry in (*ALL, BOOL)}
-BY_V2 = {entry.v2: entry for entry in (*ALL, BOOL)}
-BY_NPY = {descr: entry for entry in (*ALL, BOOL) for descr in entry.npy}
+BY_NAME = {entry.name: entry for entry in ALL}
+BY_SAFETENSORS = {entry.safetensors: entry for entry in ALL}
+BY_V2 = {entry.v2: entry for entry in ALL}
+BY_NPY = {descr: entry for entry in ALL for descr in entry.npy}
 _BY_NUMPY = {entry.numpy: entry for entry in (*ALL, BOOL)}
 
 

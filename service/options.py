@@ -252,10 +252,8 @@ def _check_names(model: type[Options], names: Iterable[str]) -> None:
     for name in names:
         if name not in model.model_fields:
             known = ", ".join(model.model_fields)
-            meant = _SPELLINGS.meant(name)
-            hint = f" (did you mean {meant}?)" if meant in model.model_fields else ""
             raise InvalidOption(
-                f"unknown option {shown(name)}{hint}: the options here are {known}", field=name
+                f"unknown option {shown(name)}: the options here are {known}", field=name
             )
 
 

@@ -22,8 +22,14 @@ KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_modu
 
 # The service from the bottom up: a module imports those of lower storeys, and of its own room.
 STOREYS = (
-    ("service", "service.settings", "service.codecs", "service.lost_memory", "service.statistics",
-     "service.spelling"),
+    (
+        "service",
+        "service.settings",
+        "service.codecs",
+        "service.lost_memory",
+        "service.statistics",
+        "service.spelling",
+    ),
     ("service.errors", "service.examples"),
     ("service.handlers", "service.pages", "service.machine", "service.media", "service.options"),
     ("service.sliding",),

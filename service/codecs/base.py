@@ -21,6 +21,8 @@ NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 # The tensors that are as large as all the rest; a kernel reads them in order.
 LOGITS = frozenset({"logits", "log_probs"})
+# The tensors that may be Boolean: what counts and what does not.
+WEIGHTS = frozenset({"weight", "sample_weight"})
 
 _ADDRESSABLE = 2**63 - 1
 _SHOWN = 60
@@ -139,6 +141,18 @@ def check_name(name: str, names: frozenset[str]) -> None:
             f"unknown tensor {shown(name)}: the tensors here are {', '.join(sorted(names))}",
             where=shown(name),
         )
+
+
+def dtype_named(given: Any, known: Mapping[str, DType], boolean: str, name: Any) -> DType | None:
+    """The dtype that a format calls ``given``, if the tensor ``name`` may be of it.
+
+    All may be of those in ``known``, and weights of that which is called ``boolean``.
+    """
+    if not isinstance(given, str):
+        return None
+    if given == boolean and name in tuple(WEIGHTS):  # the name may be anything, and not hashable
+        return dtypes.BOOL
+    return known.get(given)
 
 
 def tensor_view(
