@@ -27,7 +27,6 @@ from service.codecs.base import (
 )
 from service.codecs.infer_request import InferRequest, Input, Region, parse
 from service.codecs.json_object import VALUE_LIMIT
-from service.codecs.json_tensor import END
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -216,8 +215,9 @@ class Inference:
                 else:
                     self._understood = _known(raw, self.model, self.names, self.limits)
             except DecodeError as error:
-                # No JSON, or not only: it may be that it ends somewhere else.
-                broken = END in error.message or (error.where or "").startswith("byte")
+                # No JSON, or not only; behind it there may be a cache line of space.
+                ends = bytes(text[-64:]).rstrip().endswith(b"}")
+                broken = not ends or (error.where or "").startswith("byte")
                 if broken and (self.header_length is not None or b"binary_data_size" in raw):
                     error.message += self._hint()
                 elif _NULL in error.message:
@@ -227,11 +227,10 @@ class Inference:
 
     def _hint(self) -> str:
         """What to add to an error that may come of a wrong header, or of none."""
-        if self.header_length is None:
-            return f"; binary tensors need the header {infer_answer.HEADER_LENGTH}"
-        return (
-            f"; {infer_answer.HEADER_LENGTH} says that the JSON takes {self.header_length:,} bytes"
-        )
+        header, length = infer_answer.HEADER_LENGTH, self.header_length
+        if length is None:
+            return f"; binary tensors need the header {header}"
+        return f"; {header} says that the JSON takes {length:,} bytes"
 
     def _starts(self, prefix: bytes | memoryview) -> dict[str, int] | None:
         """Where each binary tensor starts, in their order; None if ``prefix`` does not say."""
@@ -277,8 +276,7 @@ def _options(request: InferRequest, model: Model) -> dict[str, Any]:
     options = dict(request.options)
     if options.pop(_OUTPUTS, None) is not None:
         raise DecodeError(
-            "outputs is no parameter: name them in the request's list of outputs, or in the query"
-            " string",
+            "outputs is no parameter: name them in the request's list of outputs, or in the query",
             where="parameters",
         )
     for wanted in request.outputs:

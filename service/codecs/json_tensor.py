@@ -21,7 +21,6 @@ from service.codecs.json_long import SCRATCH
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 _TOKEN = re.compile(rb'"[^"]{0,60}+"?+|[^\s,\]}]{1,60}+|.?', re.DOTALL)
-END = "the body's end"  # what an error shows where nothing is left
 _NULL = re.compile(rb"null(?![\w.+-])")
 _NO_INTEGER = re.compile(rb"[.eENI]")
 _USUAL = 16  # bytes of an element's text: if they are fewer, memory is made for the rest of them
@@ -213,4 +212,4 @@ def null_at(body: memoryview, at: int) -> int | None:
 def token_at(body: memoryview, at: int) -> str:
     """What is at ``at``, to be shown in an error."""
     token = _TOKEN.match(body, at)
-    return shown(token.group().decode("latin-1")) if token and at < len(body) else END
+    return shown(token.group().decode("latin-1")) if token and at < len(body) else "the body's end"
