@@ -64,14 +64,14 @@ INTEGERS = (
 )
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = FLOATS
 ALL = FLOATS + INTEGERS
-# Only weights may be of it, 0 or 1: kernels read them as float64. In no table of what else may be.
+# No kernel takes it, and so it is in no table; formats have weights of it, which are 0 and 1.
 BOOL = _row("bool", "|b1", "|b1", "<f4", "BOOL", "BOOL", "|b1")
 
 BY_NAME = {entry.name: entry for entry in ALL}
 BY_SAFETENSORS = {entry.safetensors: entry for entry in ALL}
 BY_V2 = {entry.v2: entry for entry in ALL}
 BY_NPY = {descr: entry for entry in ALL for descr in entry.npy}
-_BY_NUMPY = {entry.numpy: entry for entry in (*ALL, BOOL)}
+_BY_NUMPY = {entry.numpy: entry for entry in ALL}
 
 
 def of(array: np.ndarray[Any, Any]) -> DType | None:

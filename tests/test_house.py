@@ -11,6 +11,7 @@ import pytest
 
 from kernels import OUTPUTS
 from service import errors, settings
+from service.codecs.infer_parameters import FOREIGN, FOREIGN_PREFIX
 from service.operation import TENSORS
 from service.routes import OPERATIONS
 
@@ -130,6 +131,11 @@ def readme() -> str:
 @pytest.mark.parametrize("name", settings.Settings.model_fields)
 def test_readme_lists_every_setting(readme: str, name: str) -> None:
     assert f"`{settings.variable(name)}`" in readme
+
+
+@pytest.mark.parametrize("name", [*FOREIGN, f"{FOREIGN_PREFIX}*"])
+def test_readme_lists_every_foreign_parameter(readme: str, name: str) -> None:
+    assert f"`{name}`" in readme
 
 
 @pytest.mark.parametrize("row", errors.TABLE.values(), ids=lambda row: row.name)

@@ -53,8 +53,9 @@ class TooLarge(DecodeError):
 class Message(NamedTuple):
     """A decoded body.
 
-    ``tensors`` holds arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier): views
-    of the body wherever the format allows, of any strides and alignment, possibly read-only.
+    ``tensors`` holds arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier; weights
+    may be Boolean: see ``numbers``): views of the body wherever the format allows, of any strides
+    and alignment, possibly read-only.
     ``options`` is everything that is not a tensor, unvalidated: JSON values, or the strings of a
     binary format's metadata.
     """
@@ -191,6 +192,11 @@ def tensor_view(
             where=where,
         )
     return np.ndarray(tuple(shape), row.numpy, buffer=data, order=order)
+
+
+def numbers(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """``array``; where it is Boolean, a new one of 1 for true, which is any byte but 0, and 0."""
+    return (array.view(np.uint8) != 0).view(np.uint8) if array.dtype == np.bool_ else array
 
 
 def row_of(name: str, array: np.ndarray[Any, Any]) -> DType:
