@@ -7,6 +7,7 @@ without its request: so each request has a codec of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _Array: TypeAlias = np.ndarray[Any, Any]
 
 # What KServe's client makes of NaN and infinities, and has a way around.
 _NULL, _INSTEAD = "'null' is", "; or as binary data, which KServe's client sends unless told not to"
+_BINARY = re.compile(rb'"binary_data_size"')
 _OUTPUTS = "outputs"  # the option that the request's list of outputs becomes
 
 # Bytes that a number in JSON takes at most, twice if its datatype comes behind its data.
@@ -218,7 +220,7 @@ class Inference:
                 # No JSON, or not only; behind it there may be a cache line of space.
                 ends = bytes(text[-64:]).rstrip().endswith(b"}")
                 broken = not ends or (error.where or "").startswith("byte")
-                if broken and (self.header_length is not None or b"binary_data_size" in raw):
+                if broken and (self.header_length is not None or _BINARY.search(text)):
                     error.message += self._hint()
                 elif _NULL in error.message:
                     error.message += _INSTEAD

@@ -167,10 +167,10 @@ def test_a_wrong_header_length_is_named_whatever_it_breaks(rows: int) -> None:
 
 
 def test_a_mixed_request_names_a_wrong_header_length_too() -> None:
-    weight = declared("weight", np.zeros(9), data=[0.5] * 9)
+    weight = declared("weight", np.zeros(2000), data=[0.5] * 2000)
     labels = declared("labels", np.zeros(3, np.int8), parameters={"binary_data_size": 3})
     text = json.dumps({"inputs": [weight, labels]}).encode()
-    for length in (*range(1, len(text)), len(text) + 1):
+    for length in (*range(1, len(text), 97), *range(len(text) - 99, len(text)), len(text) + 1):
         assert f"{HEADER} says" in told(text + bytes(3), length)
     assert HEADER in told(text + bytes(3))
 

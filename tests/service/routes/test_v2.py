@@ -286,7 +286,7 @@ def test_before_it_is_ready_it_says_so() -> None:
 def test_the_repository_index(client: Client) -> None:
     every = client.post("/v2/repository/index", content=b"").json()
     assert [entry["name"] for entry in every] == list(models.MODELS)
-    for given in ({}, {"ready": True}, {"ready": False}):
+    for given in ({}, {"ready": True}, {"ready": False}, {"ready": None}):
         assert client.post("/v2/repository/index", json=given).json() == every
     for body in (b"[]", b"x", b'{"ready":1}', b'{"ready":true}x', b'{"a":1,"a":1}', b"\xff"):
         wire.problem_of(client.post("/v2/repository/index", content=body), 400)
@@ -319,6 +319,7 @@ def test_shared_memory_is_off_by_default(client: Client) -> None:
         ({"key": "x", "byte_size": 1.5}, "byte_size must be an integer"),
         ({"key": "x", "byte_size": 8, "offset": "0"}, "offset must be an integer"),
         ({"key": "x", "byte_size": 2**63}, "byte_size must be an integer"),
+        ({"key": "x", "byte_size": None, "offset": None}, "byte_size must be an integer"),
     ],
 )
 def test_a_registration_says_what_it_registers(
