@@ -64,6 +64,8 @@ INTEGERS = (
 )
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = FLOATS
 ALL = FLOATS + INTEGERS
+# No kernel takes it, and so it is in no table; formats have weights of it, which are 0 and 1.
+BOOL = _row("bool", "|b1", "|b1", "<f4", "BOOL", "BOOL", "|b1")
 
 BY_NAME = {entry.name: entry for entry in ALL}
 BY_SAFETENSORS = {entry.safetensors: entry for entry in ALL}

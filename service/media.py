@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from service.codecs import BY_MEDIA_TYPE, CODECS, Codec
 from service.codecs.base import shown
@@ -13,7 +13,14 @@ from service.errors import HeaderTooLarge, NotAcceptable, UnsupportedMediaType
 # takes at most 1 ms, and one of the 32 KiB that a header may have 45 ms.
 _LONGEST = 2048
 
-_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+# RFC 9110 wants a digit before the point and at most three after it; Java's clients send ".2".
+_QUALITY = re.compile(r"0*\.\d+|0+\.?|0*1(\.0*)?")
+# What separators divide, but for those in quotes. Possessive, so that no text is matched twice.
+_ELEMENT = re.compile(r'(?:[^,"]|"[^"]*+"|")++')
+_PARAMETER = re.compile(r'(?:[^;"]|"[^"]*+"|")++')
+# UTF-8 and its part ASCII, without the hyphens, underscores and spaces that people put in.
+_UTF_8 = frozenset({"", "utf8", "unicode11utf8", "csutf8", "ascii", "usascii"})
+_ODDMENTS = re.compile(r"[\W_]+")
 _KNOWN = ", ".join(codec.media_types[0] for codec in CODECS)
 
 
@@ -38,8 +45,8 @@ def of_request(content_types: Sequence[str], content_encodings: Sequence[str] = 
     Raises ``UnsupportedMediaType`` unless there is exactly one type, and it is one that is read,
     in UTF-8 if it is text and not compressed as a whole.
     """
-    for encoding in content_encodings:
-        if encoding.strip().lower() not in ("", "identity"):
+    for encoding in listed(content_encodings):
+        if encoding != "identity":
             raise UnsupportedMediaType(
                 f"Content-Encoding {shown(encoding)} is not read: send the body as it is, or as a"
                 " compressed npz",
@@ -50,12 +57,19 @@ def of_request(content_types: Sequence[str], content_encodings: Sequence[str] = 
         raise UnsupportedMediaType(
             f"{count} Content-Type: name one of {_KNOWN}", field="content-type"
         )
-    essence, parameters = _parsed(content_types[0])
+    essence, parameters = parsed(content_types[0])
     codec = BY_MEDIA_TYPE.get(essence)
-    charset = parameters.get("charset", "utf-8").strip('"').lower()
-    if codec is None or charset not in ("utf-8", "utf8", "us-ascii"):
+    if codec is None:
         raise UnsupportedMediaType(
             f"Content-Type {shown(content_types[0])} is not read: the formats are {_KNOWN}",
+            field="content-type",
+        )
+    charset = parameters.get("charset", "")
+    # Typed options are JSON's: of the formats, the one that is text.
+    if codec.typed and _ODDMENTS.sub("", charset) not in _UTF_8:
+        raise UnsupportedMediaType(
+            f"charset {shown(charset)} of the Content-Type is not read: send JSON in UTF-8, with"
+            f" charset=utf-8 or no charset, or another of the formats {_KNOWN}",
             field="content-type",
         )
     return codec
@@ -67,7 +81,7 @@ def of_answer(accepts: Sequence[str], own: Codec) -> tuple[Codec, str]:
     The client's preference decides; where it has none, or sent no Accept, the answer has the
     format ``own`` of the request. Raises ``NotAcceptable`` where the client takes none of ours.
     """
-    ranges = [_parsed(item) for field in accepts for item in field.split(",") if item.strip()]
+    ranges = [parsed(element) for element in listed(accepts)]
     if not ranges:
         return own, own.media_types[0]
     candidates = [
@@ -84,18 +98,33 @@ def of_answer(accepts: Sequence[str], own: Codec) -> tuple[Codec, str]:
     return codec, media_type
 
 
-def _parsed(value: str) -> tuple[str, dict[str, str]]:
-    """``text/plain; q=0.5`` as ``("text/plain", {"q": "0.5"})``, names in lower case."""
-    essence, *rest = value.split(";")
+def listed(fields: Iterable[str]) -> list[str]:
+    """The elements of header fields that are one list, in lower case, the empty ones left out."""
+    elements = (element.strip() for field in fields for element in _ELEMENT.findall(field))
+    return [element.lower() for element in elements if element]
+
+
+def parsed(element: str) -> tuple[str, dict[str, str]]:
+    """``Text / Plain; q = ".5"`` as ``("text/plain", {"q": ".5"})``: in lower case, unquoted."""
+    essence, *rest = _PARAMETER.findall(element.lower()) or [""]
     pairs = (item.partition("=") for item in rest)
-    return essence.strip().lower(), {name.strip().lower(): text.strip() for name, _, text in pairs}
+    return "".join(essence.split()), {
+        name.strip(): text.strip().strip("\"'").strip() for name, _, text in pairs
+    }
 
 
-def _quality(media_type: str, ranges: Sequence[tuple[str, dict[str, str]]]) -> float:
+def quality(parameters: Mapping[str, str]) -> float:
+    """How much of it is wanted, from 0 to 1: what q says, and 0 where that is no such number."""
+    text = parameters.get("q", "1")
+    return float(text) if _QUALITY.fullmatch(text) else 0.0
+
+
+def _quality(media_type: str, ranges: Sequence[tuple[str, Mapping[str, str]]]) -> float:
     """How much the client wants ``media_type``: what the most specific range that fits says."""
     main = media_type.partition("/")[0]
-    for name in (media_type, f"{main}/*", "*/*"):
-        fits = [parameters.get("q", "1") for essence, parameters in ranges if essence == name]
+    # A lone star is no range of RFC 9110, but Java and others send it for any type.
+    for names in ((media_type,), (f"{main}/*",), ("*/*", "*")):
+        fits = [quality(parameters) for essence, parameters in ranges if essence in names]
         if fits:
-            return max(float(text) if _QUALITY.fullmatch(text) else 0.0 for text in fits)
+            return max(fits)
     return 0.0

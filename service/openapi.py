@@ -26,7 +26,8 @@ PyTorch's meaning. Every route takes and answers JSON (`application/json`), safe
 (`application/x-safetensors`) and `.npz` as `numpy.savez` writes it (`application/x-npz`).
 
 The options may stand in the query string; in the body beside the tensors (JSON); or in
-`__metadata__` (safetensors). The answer has the format of the request, unless `Accept` asks for
+`__metadata__` (safetensors), where notes of others are passed over. What may be absent may be null.
+The answer has the format of the request, unless `Accept` asks for
 another. Not-a-number and infinities are `NaN`, `Infinity` and `-Infinity` in JSON: bare or as
 strings on input, always strings on output. Under `/v2` the same losses are models of the Open
 Inference Protocol, as clients of Triton and KServe speak it.
@@ -45,10 +46,10 @@ TENSORS = {
     " each from 0 to C - 1, or `ignore_index`. `/v1/cross_entropy` also takes class"
     " probabilities, floating and in exactly the logits' shape.",
     "weight": "One weight per class, `(C)`, finite: scales each element's loss by the weight of its"
-    " label. By default all are 1.",
+    " label. Boolean ones are 1 and 0. By default all are 1.",
     "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
     " scales each element's loss, and counts in the denominator of a mean as class weights do."
-    " By default all are 1.",
+    " Boolean ones are a mask. By default all are 1.",
 }
 # What is only needed where numbers do not say their type.
 _DTYPE = {

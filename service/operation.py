@@ -11,7 +11,7 @@ from kernels.steps import Work
 from service import options
 from service.buffers import Budget
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, Answer, Arrays
+from service.codecs.base import LOGITS, Answer, Arrays, numbers
 from service.codecs.json_text import written_size
 from service.device import Compute, Device
 from service.errors import MissingTensor, NotAcceptable
@@ -85,6 +85,7 @@ class Asked(NamedTuple):
         """The work on ``tensors`` with the body's options ``given``; raises ``InvalidInput``."""
         operation = self.operation
         combined = options.combine(operation.options, self.query, given, typed=self.codec.typed)
+        tensors = {name: numbers(array) for name, array in tensors.items()}
         return self.service.device.work(operation.compute, tensors, combined, step)
 
     def encoded(self, outputs: Arrays) -> Answer:
@@ -135,9 +136,9 @@ def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
 def converted_bytes(operation: Operation, tensors: Arrays) -> int:
     """At most how many bytes ``operation.compute`` copies or converts before any work starts.
 
-    Weights become float64, by way of float32, and are looked through for what is not finite;
-    labels are laid out in one dimension, and probabilities of another width than the logits are
-    made like them. Nothing may lie across its natural addresses.
+    Weights become float64, by way of float32 or bytes, and are looked through for what is not
+    finite; labels are laid out in one dimension, and probabilities of another width than the logits
+    are made like them. Nothing may lie across its natural addresses.
     """
     logits = tensors[operation.needs[0]]
     total = 0

@@ -12,9 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from kernels import OUTPUTS
 from service.codecs.base import shown
 from service.errors import InvalidOption
+from service.spelling import Spellings
 
-# Writers of safetensors note their framework under this name: {"format": "pt"}.
-_NOT_OPTIONS = frozenset({"format"})
 _MOST_FIELDS = 64
 # Texts that are remembered are shorter, in all.
 _LONG = 256
@@ -142,9 +141,18 @@ class ExplainOptions(LabelOptions):
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
+# The options of any route, and of the kernels: their names are ours in everybody's metadata.
+_EVERY = frozenset(
+    {*CrossEntropyOptions.model_fields, *ExplainOptions.model_fields, "logits_dtype"}
+)
+_SPELLINGS = Spellings(_EVERY)
+
 
 def from_query(model: type[Options], query: bytes) -> dict[str, str]:
-    """The options of a query string; raises ``InvalidOption`` for unknown or repeated ones."""
+    """The options of a query string; raises ``InvalidOption`` for unknown or repeated ones.
+
+    A list may be repeated, an element or several at a time.
+    """
     if not query:
         return {}
     try:
@@ -153,14 +161,14 @@ def from_query(model: type[Options], query: bytes) -> dict[str, str]:
         )
     except ValueError:
         raise InvalidOption(f"more than {_MOST_FIELDS} options in the query string") from None
+    _check_names(model, [name for name, _ in pairs])
     given: dict[str, str] = {}
     for name, value in pairs:
-        if name in given:
+        if name in given and model.model_fields[name].annotation != list[str]:
             raise InvalidOption(
                 f"option {shown(name)} is given twice in the query string", field=name
             )
-        given[name] = value
-    _check_names(model, given)
+        given[name] = f"{given[name]},{value}" if name in given else value
     return given
 
 
@@ -169,9 +177,10 @@ def combine(
 ) -> AnyOptions:
     """The options that a request gives in its ``query`` and its ``body``.
 
-    ``typed`` says that the body's values are JSON's, which have types; otherwise they are texts,
-    as those of a query always are. Raises ``InvalidOption`` for an option that is unknown, given in
-    both places, or of the wrong type.
+    ``typed`` says that the body's values are JSON's, which have types, and that every one is an
+    option, of which null is none; otherwise they are texts, as those of a query always are, and may
+    be notes of others'. Raises ``InvalidOption`` for an option that is unknown, given in both
+    places, or of the wrong type.
     """
     given = _plain(query), _plain(body)
     if None in given:
@@ -212,9 +221,12 @@ def _known_options(model: type[Options], typed: bool, query: Any, body: Any) -> 
 def _combined(
     model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], typed: bool
 ) -> AnyOptions:
-    if not typed:
-        body = {name: value for name, value in body.items() if name not in _NOT_OPTIONS}
-    _check_names(model, body)
+    _check_names(model, body if typed else _ours(body))
+    body = {
+        name: value
+        for name, value in body.items()
+        if name in model.model_fields and value is not None
+    }
     for name in body:
         if name in query:
             raise InvalidOption(
@@ -228,6 +240,11 @@ def _combined(
         return model.model_validate({**body, **from_texts}, strict=True)
     except ValidationError as error:
         raise _as_invalid_option(error) from None
+
+
+def _ours(metadata: Iterable[str]) -> Iterable[str]:
+    """The names in ``metadata`` that are options, or were meant to be: others are its writer's."""
+    return (name for name in metadata if name in _EVERY or _SPELLINGS.meant(name))
 
 
 def _check_names(model: type[Options], names: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from kernels import OUTPUTS
 from service import errors, settings
+from service.codecs.infer_parameters import FOREIGN, FOREIGN_PREFIX
 from service.operation import TENSORS
 from service.routes import OPERATIONS
 
@@ -28,6 +29,7 @@ STOREYS = (
         "service.codecs",
         "service.lost_memory",
         "service.numba_variables",
+        "service.spelling",
         "service.statistics",
     ),
     ("service.errors", "service.examples", "service.methods"),
@@ -130,6 +132,11 @@ def readme() -> str:
 @pytest.mark.parametrize("name", settings.Settings.model_fields)
 def test_readme_lists_every_setting(readme: str, name: str) -> None:
     assert f"`{settings.variable(name)}`" in readme
+
+
+@pytest.mark.parametrize("name", [*FOREIGN, f"{FOREIGN_PREFIX}*"])
+def test_readme_lists_every_foreign_parameter(readme: str, name: str) -> None:
+    assert f"`{name}`" in readme
 
 
 @pytest.mark.parametrize("row", errors.TABLE.values(), ids=lambda row: row.name)

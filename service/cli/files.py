@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.codecs import DecodeError, Limits, Message, npy
+from service.codecs.base import numbers
 from service.codecs.npz import CODEC as NPZ
 from service.codecs.safetensors_format import CODEC as SAFETENSORS
 
@@ -42,7 +43,8 @@ def read(paths: Sequence[Path]) -> Message:
                 raise DecodeError(
                     f"holds no {name}, only: {', '.join(message.tensors) or 'nothing'}", where=name
                 )
-        return message
+        tensors = {name: numbers(array) for name, array in message.tensors.items()}
+        return message._replace(tensors=tensors)
     raise DecodeError(
         "give one .npz or .safetensors file that holds logits and labels, or two .npy files:"
         " the logits, then the labels"

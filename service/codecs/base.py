@@ -21,6 +21,8 @@ NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 # The tensors that are as large as all the rest; a kernel reads them in order.
 LOGITS = frozenset({"logits", "log_probs"})
+# The tensors that may be Boolean: what counts and what does not.
+WEIGHTS = frozenset({"weight", "sample_weight"})
 
 _ADDRESSABLE = 2**63 - 1
 _SHOWN = 60
@@ -51,8 +53,9 @@ class TooLarge(DecodeError):
 class Message(NamedTuple):
     """A decoded body.
 
-    ``tensors`` holds arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier): views
-    of the body wherever the format allows, of any strides and alignment, possibly read-only.
+    ``tensors`` holds arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier; weights
+    may be Boolean: see ``numbers``): views of the body wherever the format allows, of any strides
+    and alignment, possibly read-only.
     ``options`` is everything that is not a tensor, unvalidated: JSON values, or the strings of a
     binary format's metadata.
     """
@@ -141,6 +144,18 @@ def check_name(name: str, names: frozenset[str]) -> None:
         )
 
 
+def dtype_named(given: Any, known: Mapping[str, DType], boolean: str, name: Any) -> DType | None:
+    """The dtype that a format calls ``given``, if the tensor ``name`` may be of it.
+
+    All may be of those in ``known``, and weights of that which is called ``boolean``.
+    """
+    if not isinstance(given, str):
+        return None
+    if given == boolean and name in tuple(WEIGHTS):  # the name may be anything, and not hashable
+        return dtypes.BOOL
+    return known.get(given)
+
+
 def tensor_view(
     data: memoryview,
     row: DType,
@@ -177,6 +192,11 @@ def tensor_view(
             where=where,
         )
     return np.ndarray(tuple(shape), row.numpy, buffer=data, order=order)
+
+
+def numbers(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """``array``; where it is Boolean, a new one of 1 for true, which is any byte but 0, and 0."""
+    return (array.view(np.uint8) != 0).view(np.uint8) if array.dtype == np.bool_ else array
 
 
 def row_of(name: str, array: np.ndarray[Any, Any]) -> DType:

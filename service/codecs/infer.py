@@ -7,6 +7,7 @@ without its request: so each request has a codec of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,12 +31,9 @@ from service.codecs.json_object import VALUE_LIMIT
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 
-# Parameters of a request that the protocol keeps for itself, and that mean nothing here: they are
-# about queues and sequences of requests. Every other one is an option.
-_RESERVED = frozenset(
-    {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
-)
-_RESERVED_PREFIX = "triton_"
+# What KServe's client makes of NaN and infinities, and has a way around.
+_NULL, _INSTEAD = "'null' is", "; or as binary data, which KServe's client sends unless told not to"
+_BINARY = re.compile(rb'"binary_data_size"')
 _OUTPUTS = "outputs"  # the option that the request's list of outputs becomes
 
 # Bytes that a number in JSON takes at most, twice if its datatype comes behind its data.
@@ -163,7 +161,7 @@ class Inference:
         if present != needed:
             raise DecodeError(
                 f"{present:,} bytes follow the JSON, but its inputs' binary_data_size make "
-                f"{needed:,}" + ("" if self.header_length is not None else _NO_HEADER),
+                f"{needed:,}{self._hint()}",
                 where=f"byte {at}",
             )
         tensors: dict[str, _Array] = {}
@@ -213,11 +211,28 @@ class Inference:
         if self._understood is None:
             text = body[: self._json_length(body)]
             raw = bytes(text[: _SHORT + 1])
-            if len(raw) > _SHORT or b'"data"' in raw:
-                self._understood = _understand(text, self.model, self.names, self.limits)
-            else:
-                self._understood = _known(raw, self.model, self.names, self.limits)
+            try:
+                if len(raw) > _SHORT or b'"data"' in raw:
+                    self._understood = _understand(text, self.model, self.names, self.limits)
+                else:
+                    self._understood = _known(raw, self.model, self.names, self.limits)
+            except DecodeError as error:
+                # No JSON, or not only; behind it there may be a cache line of space.
+                ends = bytes(text[-64:]).rstrip().endswith(b"}")
+                broken = not ends or (error.where or "").startswith("byte")
+                if broken and (self.header_length is not None or _BINARY.search(text)):
+                    error.message += self._hint()
+                elif _NULL in error.message:
+                    error.message += _INSTEAD
+                raise
         return self._understood
+
+    def _hint(self) -> str:
+        """What to add to an error that may come of a wrong header, or of none."""
+        header, length = infer_answer.HEADER_LENGTH, self.header_length
+        if length is None:
+            return f"; binary tensors need the header {header}"
+        return f"; {header} says that the JSON takes {length:,} bytes"
 
     def _starts(self, prefix: bytes | memoryview) -> dict[str, int] | None:
         """Where each binary tensor starts, in their order; None if ``prefix`` does not say."""
@@ -260,14 +275,10 @@ def _known(raw: bytes, model: Model, names: frozenset[str], limits: Limits) -> U
 
 
 def _options(request: InferRequest, model: Model) -> dict[str, Any]:
-    options = {
-        name: value
-        for name, value in request.parameters.items()
-        if name not in _RESERVED and not name.startswith(_RESERVED_PREFIX)
-    }
-    if _OUTPUTS in options:
+    options = dict(request.options)
+    if options.pop(_OUTPUTS, None) is not None:
         raise DecodeError(
-            "outputs is no parameter: name them in the request's list of outputs",
+            "outputs is no parameter: name them in the request's list of outputs, or in the query",
             where="parameters",
         )
     for wanted in request.outputs:
@@ -280,9 +291,6 @@ def _options(request: InferRequest, model: Model) -> dict[str, Any]:
     if request.outputs and model.chooses:
         options[_OUTPUTS] = [wanted.name for wanted in request.outputs]
     return options
-
-
-_NO_HEADER = f"; binary tensors need the header {infer_answer.HEADER_LENGTH}"
 
 
 def _held(entry: Input) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from service.codecs.base import DecodeError, Encoded, TooLarge, flat_bytes, row_of, shown
 from service.codecs.infer_request import InferRequest, Requested
-from service.codecs.json_text import BARE, pieces
+from service.codecs.json_text import pieces
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -63,7 +63,7 @@ def encode(
             blobs.append(flat_bytes(array))
             parts.append(b',"parameters":{"binary_data_size":%d}' % array.nbytes)
         else:
-            parts += [b',"data":', *pieces(np.ravel(array), BARE)]
+            parts += [b',"data":', *pieces(np.ravel(array))]
         parts.append(b"}")
     parts.append(b"]}")
     if not blobs:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from kernels import dtypes
 from kernels.dtypes import DType
-from service.codecs.base import DecodeError, Limits, shown
+from service.codecs.base import DecodeError, Limits, dtype_named, shown
 from service.codecs.json_object import (
     VALUE_LIMIT,
     byte_at,
@@ -21,12 +21,14 @@ from service.codecs.json_object import (
     value_at,
 )
 from service.codecs.json_tensor import (
+    DEFAULT,
     FLOATS,
     INTEGER,
     WIDEST,
     Kind,
     Reading,
     checked,
+    null_at,
     read,
     token_at,
 )
@@ -44,8 +46,8 @@ _Reader: TypeAlias = Callable[[dict[str, Any], int], tuple[Any, int]]
 def members(text: memoryview, limits: Limits) -> dict[str, Any]:
     """The request as JSON's own types, but for each input's ``data``, which is a ``Reading``.
 
-    ``data`` that came before its ``datatype`` is read as float64. Raises ``DecodeError``, and
-    ``TooLarge`` where those arrays would take more than ``limits`` grants.
+    ``data`` that came before its ``datatype`` is read as float64, or Boolean; null is none. Raises
+    ``DecodeError``, and ``TooLarge`` where those arrays would take more than ``limits`` grants.
     """
     raw = bytes(text[: VALUE_LIMIT + 1])
     if len(raw) <= VALUE_LIMIT and raw.startswith(b"{") and not (b'"data"' in raw or b"\\" in raw):
@@ -89,7 +91,8 @@ def _entries(
     while more:
         if byte_at(text, at) != b"{" or len(entries) == MEMBER_LIMIT:
             raise _no_inputs(text, at)
-        room = limits.decoded_bytes - sum(e["data"].elements.nbytes for e in entries if "data" in e)
+        readings = [entry["data"] for entry in entries if entry.get("data") is not None]
+        room = limits.decoded_bytes - sum(reading.elements.nbytes for reading in readings)
         start, inside = enter(text, at, "}")
         entry, at = _object_at(text, start, inside, {"data": partial(_data, text, room)})
         entries.append(entry)
@@ -104,8 +107,13 @@ def _no_inputs(text: memoryview, at: int) -> DecodeError:
     )
 
 
-def _data(text: memoryview, room: int, entry: Mapping[str, Any], at: int) -> tuple[Reading, int]:
-    kind = kind_of(declared(entry)) if "datatype" in entry else WIDEST
+def _data(
+    text: memoryview, room: int, entry: Mapping[str, Any], at: int
+) -> tuple[Reading | None, int]:
+    end = null_at(text, at)
+    if end is not None:
+        return None, end
+    kind = kind_of(declared(entry)) if "datatype" in entry else WIDEST.boolean
     reading = checked(text, _called(entry), read(text, at, kind, room))
     return reading, reading.at
 
@@ -117,9 +125,12 @@ def _called(entry: Mapping[str, Any]) -> str:
 
 
 def declared(entry: Mapping[str, Any]) -> DType:
-    """The type that an input's ``datatype`` says; raises ``DecodeError`` if it says none."""
+    """The type that an input's ``datatype`` says; raises ``DecodeError`` if it says none.
+
+    What is not named yet may be a weight.
+    """
     datatype = entry.get("datatype")
-    row = dtypes.BY_V2.get(datatype) if isinstance(datatype, str) else None
+    row = dtype_named(datatype, dtypes.BY_V2, dtypes.BOOL.v2, entry.get("name", "weight"))
     if row is None:
         given = shown(datatype) if isinstance(datatype, str) else "that is no string"
         raise DecodeError(
@@ -129,5 +140,7 @@ def declared(entry: Mapping[str, Any]) -> DType:
 
 
 def kind_of(row: DType) -> Kind:
-    """What elements of the type are read as: integers of any size as int64."""
+    """What elements of the type are read as: integers of any size as int64, Booleans as float32."""
+    if row is dtypes.BOOL:
+        return DEFAULT.boolean
     return FLOATS.get(row.name, INTEGER)

@@ -2,7 +2,7 @@
 
 The format: https://github.com/kserve/open-inference-protocol, "Inference Request JSON Object", and
 Triton's binary tensor and shared memory extensions. Keys that mean nothing are ignored, as other
-servers do and clients rely on; but no key may be there twice.
+servers do and clients rely on; but no key may be there twice, and what is null is not there.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from kernels.dtypes import DType
+from kernels.dtypes import BOOL, DType
 from service.codecs.base import MAX_RANK, DecodeError, Limits, check_name, shown
 from service.codecs.infer_json import MEMBER_LIMIT, declared, kind_of, members
+from service.codecs.infer_parameters import as_object, flag, known_parameters, tensor_parameters
 from service.codecs.json_tensor import INTEGER, Reading, checked, read
 
 _Array: TypeAlias = np.ndarray[Any, Any]
@@ -58,7 +59,7 @@ class InferRequest(NamedTuple):
     """The whole of it; ``binary`` says how outputs are sent where none is asked for by name."""
 
     id: str | None
-    parameters: dict[str, Any]
+    options: dict[str, Any]
     inputs: tuple[Input, ...]
     outputs: tuple[Requested, ...]
     binary: bool
@@ -80,21 +81,21 @@ def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferReque
     where those arrays would take more than ``limits`` grants.
     """
     found = members(text, limits)
-    parameters = _parameters(found, "parameters")
-    binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
+    options = known_parameters(found, "parameters")
+    binary = flag(options.pop("binary_data_output", None), False, "binary_data_output")
     inputs = tuple(_input(entry, text, names, limits) for entry in _list(found, "inputs"))
     outputs = tuple(_requested(entry, binary) for entry in _list(found, "outputs"))
     for entries in (inputs, outputs):
         _check_unique([entry.name for entry in entries])
-    return InferRequest(_id(found.get("id")), parameters, inputs, outputs, binary)
+    return InferRequest(_id(found.get("id")), options, inputs, outputs, binary)
 
 
 def _input(entry: Any, text: memoryview, names: frozenset[str], limits: Limits) -> Input:
-    entry = _object(entry, "an input")
+    entry = as_object(entry, "an input")
     name = _name(entry, "input")
     check_name(name, names)
     row, shape = declared(entry), _shape(entry, name)
-    parameters = _parameters(entry, f"{name}: parameters")
+    parameters = tensor_parameters(entry, name)
     given = {key: parameters.get(key) for key in _SOURCES[1:]} | {"data": entry.get("data")}
     sources = [key for key, value in given.items() if value is not None]
     if len(sources) != 1:
@@ -134,7 +135,7 @@ def _elements(
     They may be flat, or nested as the shape is.
     """
     kind = kind_of(row)
-    if kind is not reading.kind:
+    if kind != reading.kind:
         room = limits.decoded_bytes
         reading = checked(text, name, read(text, reading.start, kind, room, reading.at))
     flat = len(reading.shape) == 1 and reading.shape[0] == math.prod(shape)
@@ -151,14 +152,16 @@ def _elements(
                 raise DecodeError(
                     f"{name}: data has {value}, and {row.v2} holds {least} to {most}", where=name
                 )
+    if row is BOOL and ((reading.elements != 0) & (reading.elements != 1)).any():
+        raise DecodeError(f"{name}: data of {row.v2} must be true or false, or 1 or 0", where=name)
     return reading.elements
 
 
 def _requested(entry: Any, binary: bool) -> Requested:
-    entry = _object(entry, "an output")
+    entry = as_object(entry, "an output")
     name = _name(entry, "output")
     what = shown(name)
-    parameters = _parameters(entry, f"output {what}: parameters")
+    parameters = tensor_parameters(entry, f"output {what}")
     if "classification" in parameters:
         raise DecodeError(
             f"output {what}: classification is not offered: ask for prediction or rank",
@@ -166,8 +169,8 @@ def _requested(entry: Any, binary: bool) -> Requested:
         )
     region = _region(parameters, f"output {what}")
     # Binary by default is not meant for what goes into shared memory, but binary by name is wrong.
-    own = parameters.get("binary_data", binary and region is None)
-    if _flag(own, "binary_data") and region is not None:
+    own = flag(parameters.get("binary_data"), binary and region is None, "binary_data")
+    if own and region is not None:
         raise DecodeError(
             f"output {what}: either binary_data or shared_memory_region says where it goes",
             where="outputs",
@@ -203,23 +206,6 @@ def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
 def _natural(value: Any, what: str, where: str) -> int:
     if type(value) is not int or not 0 <= value <= _LARGEST:
         raise DecodeError(f"{what} must be an integer from 0 to 2**63 - 1", where=where)
-    return value
-
-
-def _flag(value: Any, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise DecodeError(f"{name} must be true or false", where=name)
-    return value
-
-
-def _parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
-    value = entry.get("parameters")
-    return {} if value is None else _object(value, what)
-
-
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DecodeError(f"{what} must be an object", where=what)
     return value
 
 

@@ -12,6 +12,7 @@ from service.codecs.json_bits import U64, trailing_zeros
 _TENS = 10 ** np.arange(9, dtype=U64)
 _NAN = np.frombuffer(b"NaN", np.uint8)
 _INFINITY = np.frombuffer(b"Infinity", np.uint8)
+_TRUE, _FALSE = np.frombuffer(b"true", np.uint8), np.frombuffer(b"false", np.uint8)
 
 
 @inlined
@@ -133,3 +134,14 @@ def word(text: Any, at: int) -> tuple[int, float]:
     if quoted and peek(text, at) != ord('"'):
         return -1, 0.0
     return at + quoted, np.nan if nan else -np.inf if negative else np.inf
+
+
+@called
+def truth(text: Any, at: int) -> tuple[int, float]:
+    """The word true or false at ``at``: its end (-1 if it is none) and 1 or 0."""
+    true = peek(text, at) == ord("t")
+    expected = _TRUE if true else _FALSE
+    for i in range(expected.size):
+        if peek(text, at + i) != np.int64(expected[i]):
+            return -1, 0.0
+    return at + expected.size, 1.0 if true else 0.0

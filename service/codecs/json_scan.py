@@ -21,7 +21,7 @@ from kernels.compiled import inlined
 from service.codecs.base import MAX_RANK
 from service.codecs.json_bits import U64
 from service.codecs.json_float import MOST_DIGITS, narrow, to_float
-from service.codecs.json_lex import number, peek, skip_space, word
+from service.codecs.json_lex import number, peek, skip_space, truth, word
 from service.codecs.json_long import long_to_float
 from service.codecs.json_run import read_plain
 from service.codecs.json_target import FLOAT32, FLOAT64, INT64, NARROW, Outputs, Target
@@ -67,6 +67,8 @@ def _store(
         return DONE, end
     if end < 0:
         end, value = word(text, at)
+        if end < 0 and target.boolean:
+            end, value = truth(text, at)
         if end < 0:
             return NO_ELEMENT, at
     else:
@@ -184,7 +186,7 @@ def compiled() -> Any:
     signature = types.UniTuple(integer, 4)(
         types.Array(types.uint8, 1, "C", readonly=True),
         integer,
-        several((integer, integer, integer, types.float64), Target),
+        several((integer, integer, integer, types.float64, integer), Target),
         several(arrays, Outputs),
         types.NamedUniTuple(integer[::1], 2, Place),
         types.uint64[:, ::1],

@@ -11,13 +11,15 @@ FLOAT32, FLOAT64, NARROW, INT64 = range(4)
 class Target(NamedTuple):
     """What an element becomes: one of the kinds, and for NARROW its fraction bits and bias.
 
-    A finite number of ``limit`` or more would round to infinity: it is refused.
+    A finite number of ``limit`` or more would round to infinity: it is refused. ``boolean``: true
+    and false are 1 and 0, where they are floats.
     """
 
     kind: int
     fraction: int
     bias: int
     limit: float
+    boolean: int = 0
 
 
 class Outputs(NamedTuple):

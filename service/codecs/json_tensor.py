@@ -16,11 +16,12 @@ import numpy as np
 from kernels import dtypes
 from kernels.dtypes import DType
 from service.codecs import json_scan, json_target
-from service.codecs.base import MAX_RANK, DecodeError, TakesLong, TooLarge, shown
+from service.codecs.base import MAX_RANK, WEIGHTS, DecodeError, TakesLong, TooLarge, shown
 from service.codecs.json_long import SCRATCH
 
 _Array: TypeAlias = np.ndarray[Any, Any]
-_TOKEN = re.compile(rb'"[^"]{0,60}+"?+|[^\s,\]]{1,60}+|.?', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"]{0,60}+"?+|[^\s,\]}]{1,60}+|.?', re.DOTALL)
+_NULL = re.compile(rb"null(?![\w.+-])")
 _NO_INTEGER = re.compile(rb"[.eENI]")
 _USUAL = 16  # bytes of an element's text: if they are fewer, memory is made for the rest of them
 # Elements after which it is looked whether it takes long: 0.2 ms of plain ones, 25 of the worst.
@@ -33,6 +34,15 @@ class Kind(NamedTuple):
 
     row: DType
     target: json_target.Target
+
+    def of(self, name: str) -> Kind:
+        """The same for the tensor ``name``: weights may be true and false, which are 1 and 0."""
+        return self.boolean if name in WEIGHTS else self
+
+    @property
+    def boolean(self) -> Kind:
+        """The same, but true and false are 1 and 0."""
+        return self._replace(target=self.target._replace(boolean=1))
 
 
 def _float(row: DType, kind: int, fraction: int, bias: int) -> Kind:
@@ -62,7 +72,7 @@ _NO_OUTPUTS = json_target.Outputs(
 
 _PROBLEMS = {
     json_scan.STRAY: "{token} follows, where a comma or a closing bracket belongs",
-    json_scan.NO_ELEMENT: "{token} is neither a JSON number nor NaN, Infinity or -Infinity",
+    json_scan.NO_ELEMENT: "{token} is neither a JSON number nor NaN, Infinity or -Infinity{advice}",
     json_scan.OVERFLOW: "{token} is more than {dtype} holds; send Infinity, or another dtype",
     json_scan.NOT_INTEGER: "{token} is not an integer",
     json_scan.BIG_INTEGER: "{token} is more than int64 holds",
@@ -71,7 +81,13 @@ _PROBLEMS = {
     json_scan.ROW: "a row where a number is expected",
     json_scan.DEEP: f"more than {MAX_RANK} brackets deep",
 }
-
+# What is to be sent instead, where other writers of JSON are to blame.
+_ADVICE = {
+    "'null'": ": JSON.stringify of JavaScript and some other writers put null for each of these:"
+    ' send them as strings, "-Infinity", "Infinity" and "NaN"',
+    "'true'": ": send 1",
+    "'false'": ": send 0",
+}
 _MISFITS = (json_scan.NOT_INTEGER, json_scan.BIG_INTEGER, json_scan.OVERFLOW)
 
 
@@ -105,7 +121,7 @@ def first_fit(
     ``room`` and ``until`` as ``read``.
     """
     readings: list[Reading] = []
-    for kind in kinds:
+    for kind in (kind.of(name) for kind in kinds):
         readings.append(read(body, at, kind, room, until=until))
         if readings[-1].status not in _MISFITS:
             break
@@ -175,14 +191,22 @@ def checked(body: memoryview, name: str, reading: Reading) -> Reading:
         )
     index = reading.place.index[: reading.length].tolist()
     where = name + "".join(f"[{i}]" for i in index)
+    token = token_at(body, reading.at)
     problem = _PROBLEMS[reading.status].format(
-        token=token_at(body, reading.at),
+        token=token,
+        advice=_ADVICE.get(token, ""),
         dtype=reading.kind.row.name,
         length=reading.number,
         expected=reading.place.shape[reading.length % MAX_RANK],
         like=name + "[0]" * len(index),
     )
     raise DecodeError(f"{where}: {problem}", where=where)
+
+
+def null_at(body: memoryview, at: int) -> int | None:
+    """Where the null that starts at ``at`` ends; ``None`` if anything else is there."""
+    null = _NULL.match(body, at)
+    return null.end() if null else None
 
 
 def token_at(body: memoryview, at: int) -> str:

@@ -29,6 +29,7 @@ from service.codecs.json_tensor import (
     Reading,
     checked,
     first_fit,
+    null_at,
     read,
 )
 
@@ -39,9 +40,8 @@ _DTYPE, _LABELS, _LOGITS = "dtype", "labels", "logits"
 _EXAMPLE = '{"logits": [[0.5, 1.5]], "labels": [1]}'
 # The only float32 whose shortest text, read as float64, lies halfway to another float32.
 _UNLUCKY, _UNLUCKY_TEXT = np.float32(7.0385307e-26), b"7.038531e-26"
-# What is not finite: as strings, which every parser reads; or bare, as the V2 protocol has it.
-QUOTED = (b'"NaN"', b'"-Infinity"', b'"Infinity"')
-BARE = (b"NaN", b"-Infinity", b"Infinity")
+# What is not finite, as strings: bare, as Triton writes it, it is no JSON to most parsers.
+_WORDS = (b'"NaN"', b'"-Infinity"', b'"Infinity"')
 # Numbers that are written with the GIL held: 16 Ki take some half a millisecond.
 _PIECE = 1 << 14
 _SHORT = 3 << 19  # bytes of plain numbers that are read in less than a millisecond
@@ -55,8 +55,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
 
     Floating tensors are of the type that the option ``dtype`` names, which is consumed: float32 by
     default. ``labels`` are int64 if every one is written as an integer, unless their shape is that
-    of the logits. A tensor that comes before ``dtype`` may have to be read twice. Raises
-    ``DecodeError``, which names the element, and ``TooLarge``.
+    of the logits. A tensor that comes before ``dtype`` may have to be read twice; one that is null
+    is not there. Raises ``DecodeError``, which names the element, and ``TooLarge``.
     """
     if len(body) <= json_small.LONGEST:
         plain = json_small.decode(body, names, limits.decoded_bytes)
@@ -64,15 +64,19 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             return plain
     tensors: dict[str, Reading] = {}
     options: dict[str, Any] = {}
+    absent: set[str] = set()
     at, more = open_body(body, _EXAMPLE)
     while more:
         key, at = key_at(body, at)
-        if key in tensors or key in options:
+        if key in tensors or key in options or key in absent:
             raise DecodeError(f"{shown(key)} is there twice", where=shown(key)[1:-1])
         if len(tensors) + len(options) == MEMBER_LIMIT:
             raise DecodeError(f"more than {MEMBER_LIMIT} tensors and options", where=f"byte {at}")
-        if key in names:
-            floats = [_kind(options)] if _DTYPE in options else [DEFAULT, WIDEST]
+        if key in names and (end := null_at(body, at)) is not None:
+            absent.add(key)
+            at = end
+        elif key in names:
+            floats = [DEFAULT, WIDEST] if options.get(_DTYPE) is None else [_kind(options)]
             kinds = [INTEGER, *floats] if key == _LABELS else floats
             room = _room(tensors, limits)
             tensors[key] = first_fit(body, at, key, kinds, room, limits.until)
@@ -84,8 +88,9 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     floating = _kind(options)
     options.pop(_DTYPE, None)
     for name, first in tensors.items():
-        kind = INTEGER if first.kind is INTEGER and not _probable(tensors) else floating
-        if kind is not first.kind:
+        whole = first.kind is INTEGER and not _probable(tensors)
+        kind = INTEGER if whole else floating.of(name)
+        if kind != first.kind:
             room = _room(tensors, limits) + first.elements.nbytes
             again = read(body, first.start, kind, room, first.at, limits.until)
             tensors[name] = checked(body, name, again)
@@ -99,7 +104,9 @@ def _probable(tensors: Mapping[str, Reading]) -> bool:
 
 
 def _kind(options: Mapping[str, Any]) -> Kind:
-    name = options.get(_DTYPE, DEFAULT.row.name)
+    name = options.get(_DTYPE)
+    if name is None:
+        return DEFAULT
     if not isinstance(name, str) or name not in FLOATS:
         given = shown(name) if isinstance(name, str) else f"of type {type(name).__name__}"
         raise DecodeError(f"dtype {given} is not one of {', '.join(FLOATS)}", where=_DTYPE)
@@ -140,7 +147,7 @@ def encode(arrays: Mapping[str, _Array]) -> bytes:
     for name, array in arrays.items():
         key = _key(name)
         parts.append(key if len(parts) == 1 else b"," + key)
-        parts += pieces(np.asarray(array, order="C"), QUOTED)
+        parts += pieces(np.asarray(array, order="C"))
     # One join: of what is larger than 1 MiB it copies the bytes without the GIL.
     return b"".join([*parts, b"}"])
 
@@ -155,45 +162,42 @@ def written_size(array: _Array) -> int:
     return math.prod(takewhile(bool, array.shape))
 
 
-def pieces(array: _Array, words: tuple[bytes, ...]) -> Iterator[bytes]:
-    """The text of ``array``, in C order, cut where ``_PIECE`` numbers are reached.
-
-    ``words``, ``QUOTED`` or ``BARE``, stand for NaN and the infinities.
-    """
+def pieces(array: _Array) -> Iterator[bytes]:
+    """The text of ``array``, in C order, cut where ``_PIECE`` numbers are reached."""
     size = written_size(array)
     if size <= _PIECE:
-        yield _text(array, words)
+        yield _text(array)
         return
     each = size // len(array)
     if each > _PIECE:
         for index, row in enumerate(array):
             yield b"," if index else b"["
-            yield from pieces(row, words)
+            yield from pieces(row)
     else:
         step = _PIECE // each
         for start in range(0, len(array), step):
             yield b"," if start else b"["
-            yield _text(array[start : start + step], words)[1:-1]
+            yield _text(array[start : start + step])[1:-1]
     yield b"]"
 
 
-def _text(array: _Array, words: tuple[bytes, ...]) -> bytes:
+def _text(array: _Array) -> bytes:
     text = orjson.dumps(array if array.ndim else array[()], option=orjson.OPT_SERIALIZE_NUMPY)
     if _UNLUCKY_TEXT in text and array.dtype == np.float32 and (np.abs(array) == _UNLUCKY).any():
         text = text.replace(_UNLUCKY_TEXT, b"7.0385307e-26")
     if b"null" in text:
-        text = _with_words(text, array[~np.isfinite(array)], words)
+        text = _with_words(text, array[~np.isfinite(array)])
     return text
 
 
-def _with_words(text: bytes, values: _Array, words: tuple[bytes, ...]) -> bytes:
+def _with_words(text: bytes, values: _Array) -> bytes:
     """``text`` with ``values``, none of them finite, for what orjson wrote as null."""
     kinds = np.where(np.isnan(values), 0, np.where(values < 0, 1, 2))
     if (kinds == kinds[0]).all():
-        return text.replace(b"null", words[kinds[0]])
+        return text.replace(b"null", _WORDS[kinds[0]])
     parts = [b""] * (2 * kinds.size + 1)
     parts[::2] = text.split(b"null")
-    parts[1::2] = [words[kind] for kind in kinds.tolist()]
+    parts[1::2] = [_WORDS[kind] for kind in kinds.tolist()]
     return b"".join(parts)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from kernels import dtypes
 from kernels.dtypes import DType
-from service.codecs.base import NATURAL, DecodeError, Limits, shown, tensor_view
+from service.codecs.base import NATURAL, DecodeError, Limits, dtype_named, shown, tensor_view
 
 # Version 1.0 cannot say more. NumPy writes headers of about 128 bytes.
 HEADER_LIMIT = 1 << 16
@@ -38,11 +39,13 @@ _ITEM = re.compile(
     ) \ *+ (?P<end>,?+) \ *+""",
     re.VERBOSE,
 )
+# What NumPy calls a dtype in one word: nothing that it would have to parse.
+_WORD = re.compile(r"[<>=|]?[A-Za-z?][A-Za-z0-9_]{0,15}")
 _VALUE = {"descr": "text", "fortran_order": "bool", "shape": "shape"}
 
 
-def decode(body: memoryview, limits: Limits, *, where: str) -> np.ndarray[Any, Any]:
-    """The array of a whole .npy file, as a view of ``body``.
+def decode(body: memoryview, limits: Limits, *, where: str, name: str = "") -> np.ndarray[Any, Any]:
+    """The array of a whole .npy file, the tensor ``name``, as a view of ``body``.
 
     ``where`` names the file in errors. Fortran order gives a Fortran-ordered view. Raises
     ``DecodeError`` on anything else than exactly one array of a dtype of ours.
@@ -58,7 +61,7 @@ def decode(body: memoryview, limits: Limits, *, where: str) -> np.ndarray[Any, A
     header = _items(bytes(body[_LENGTH_AT + length_bytes : start]), where)
     return tensor_view(
         body[start:],
-        _row(header["descr"], where),
+        _row(header["descr"], where, name),
         _shape(header["shape"], where),
         limits,
         where=where,
@@ -106,17 +109,34 @@ def _items(raw: bytes, where: str) -> dict[str, str]:
     return found
 
 
-def _row(descr: str, where: str) -> DType:
-    row = dtypes.BY_NPY.get(descr)
+def _row(descr: str, where: str, name: str) -> DType:
+    spelled = _spelled(descr)
+    row = dtype_named(spelled, dtypes.BY_NPY, dtypes.BOOL.npy[0], name)
     if row is not None:
         return row
-    if "<" + descr[1:] in dtypes.BY_NPY and descr.startswith(">"):
+    if "<" + spelled[1:] in dtypes.BY_NPY and spelled.startswith(">"):
         advice = "big-endian arrays are not read: save array.astype(array.dtype.newbyteorder('<'))"
-    elif descr.endswith("O"):
+    elif spelled.endswith("O"):
         advice = "arrays of objects are pickles, which are never read: convert it to numbers"
     else:
         advice = _supported()
     raise DecodeError(f"{where}: dtype {shown(descr)}: {advice}", where=where)
+
+
+# Files are of a few dtypes, and so is what NumPy parses anew.
+@lru_cache(256)
+def _spelled(descr: str) -> str:
+    """``descr`` as numpy.save spells it: numpy.load takes "=f4", "f", "float32" and more as "<f4".
+
+    As it is, where it is no single dtype's name.
+    """
+    # NumPy deprecated "a", which is no type of ours, and warns of it.
+    if not _WORD.fullmatch(descr) or descr.lstrip("<>=|").startswith("a"):
+        return descr
+    try:
+        return np.dtype(descr).str
+    except (TypeError, ValueError, OverflowError):
+        return descr
 
 
 def _supported() -> str:

@@ -58,12 +58,10 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             f"the archive's members hold {total:,} bytes, more than the limit of "
             f"{limits.decoded_bytes:,}"
         )
-    tensors = {
-        member.name.removesuffix(_SUFFIX): npy.decode(
-            zip_reader.content(body, member), limits, where=member.name
-        )
-        for member in members
-    }
+    tensors = {}
+    for member in members:
+        name, content = member.name.removesuffix(_SUFFIX), zip_reader.content(body, member)
+        tensors[name] = npy.decode(content, limits, where=member.name, name=name)
     return Message(tensors, {})
 
 

@@ -26,6 +26,7 @@ from service.codecs.base import (
     Limits,
     Message,
     check_name,
+    dtype_named,
     flat_bytes,
     row_of,
     shown,
@@ -161,16 +162,17 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _options(metadata: Any) -> dict[str, str]:
-    """``__metadata__``, which must map strings to strings that UTF-8 can hold."""
+    """``__metadata__``, which must map strings to strings that UTF-8 can hold; null is nothing."""
     try:
-        for text in (*metadata.keys(), *metadata.values()):
-            text.encode()
-    except (AttributeError, UnicodeEncodeError):
+        given = () if metadata is None else metadata.items()
+        found = {name: text for name, text in given if text is not None}
+        "".join((*found, *found.values())).encode()
+    except (AttributeError, TypeError, UnicodeEncodeError):
         raise DecodeError(
             f"{_METADATA} must be an object whose values are strings, without lone surrogates",
             where=_METADATA,
         ) from None
-    return dict(metadata)
+    return found
 
 
 def _entry(name: str, entry: Any, names: frozenset[str]) -> tuple[int, int, DType, tuple[int, ...]]:
@@ -182,7 +184,7 @@ def _entry(name: str, entry: Any, names: frozenset[str]) -> tuple[int, int, DTyp
             where=name,
         )
     dtype = entry["dtype"]
-    row = dtypes.BY_SAFETENSORS.get(dtype) if isinstance(dtype, str) else None
+    row = dtype_named(dtype, dtypes.BY_SAFETENSORS, dtypes.BOOL.safetensors, name)
     if row is None:
         given = shown(dtype) if isinstance(dtype, str) else f"of type {type(dtype).__name__}"
         raise DecodeError(

@@ -78,3 +78,45 @@ def test_inference_in_binary(http: httpx.Client, name: str) -> None:
     response = http.post(f"/v2/models/{name}/infer", content=body, headers=headers)
     for key, array in expected(name, given(name)).items():
         assert same(outputs_of(response)[key], array)
+
+
+def sent(name: str, tensors: dict[str, Array], *, in_binary: bool) -> tuple[bytes, dict[str, str]]:
+    """What ``InferRequest.to_rest`` makes: null for tensors without bytes, and for infinities."""
+    if in_binary and any(array.nbytes for array in tensors.values()):
+        body, length = binary(tensors, id="4c1f9cd6", model_name=name)
+        headers = {"inference-header-content-length": str(length)}
+        return body, headers | {"content-type": "application/octet-stream"}
+    inputs = [
+        declared(key, array, data=None, parameters={"binary_data_size": array.nbytes})
+        if in_binary
+        else declared(key, array, data=[value.item() for value in array.ravel()])
+        for key, array in tensors.items()
+    ]
+    return orjson.dumps({"id": "4c1f9cd6", "model_name": name, "inputs": inputs}), JSON
+
+
+@pytest.mark.parametrize("in_binary", [True, False])
+def test_an_empty_batch_and_what_is_not_finite(http: httpx.Client, in_binary: bool) -> None:
+    name, tensors = "cross_entropy", given("cross_entropy")
+    ignored = {**tensors, "labels": np.full_like(tensors["labels"], -100)}
+    for asked in ({key: array[:0] for key, array in tensors.items()}, ignored):
+        body, headers = sent(name, asked, in_binary=in_binary)
+        found = outputs_of(http.post(f"/v2/models/{name}/infer", content=body, headers=headers))
+        for key, array in expected(name, asked).items():
+            assert same(found[key], array)
+        assert np.isnan(found["loss"])
+
+
+@pytest.mark.parametrize("in_binary", [True, False])
+def test_masked_logits(http: httpx.Client, in_binary: bool) -> None:
+    masked = given("cross_entropy")
+    masked["logits"] = np.where(masked["logits"] < 0, -np.inf, masked["logits"]).astype(np.float32)
+    body, headers = sent("cross_entropy", masked, in_binary=in_binary)
+    response = http.post("/v2/models/cross_entropy/infer", content=body, headers=headers)
+    if in_binary:
+        for key, array in expected("cross_entropy", masked).items():
+            assert same(outputs_of(response)[key], array)
+    else:
+        assert response.status_code == 400
+        assert "'null' is neither a JSON number" in response.json()["error"]
+        assert "or as binary data, which KServe's client sends" in response.json()["error"]

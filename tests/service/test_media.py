@@ -23,11 +23,31 @@ JSON, SAFETENSORS, NPZ = "application/json", "application/x-safetensors", "appli
         ("application/vnd.safetensors", "safetensors"),
         (NPZ, "npz"),
         ("application/zip;x=y", "npz"),
+        ("application / json ; charset = UTF_8;", "json"),
+        ("application/json;charset=utf8", "json"),
+        ("application/json;charset='Utf-8'", "json"),
+        ("application/json; charset=us-ascii; q=1", "json"),
+        ("application/json; charset=", "json"),
+        ('application/json;; profile="a;charset=latin1"', "json"),
+        # Only text has a charset.
+        ("application/zip; charset=binary", "npz"),
+        (f"{SAFETENSORS};charset=ISO-8859-1", "safetensors"),
     ],
 )
 def test_the_formats_are_known_by_their_types(content_type: str, name: str) -> None:
     assert media.of_request([content_type]).name == name
-    assert media.of_request([content_type], ["identity"]).name == name
+    for encoding in ("identity", "", " , Identity,"):
+        assert media.of_request([content_type], [encoding]).name == name
+
+
+@pytest.mark.parametrize(
+    "charset", ["ISO-8859-1", "utf-16", '"UTF-16LE"', "windows-1252", "x" * 999]
+)
+def test_another_charset_is_what_the_error_says(charset: str) -> None:
+    shown = charset.strip('"').lower()[:60]
+    with pytest.raises(UnsupportedMediaType, match=f"^charset '{shown}'.*charset=utf-8") as caught:
+        media.of_request([f"application/json; charset={charset}"])
+    assert caught.value.field == "content-type"
 
 
 @pytest.mark.parametrize(
@@ -66,8 +86,13 @@ def test_an_encoded_body_is_refused(encoding: str) -> None:
     assert len(caught.value.message) < 300
 
 
+JAVA = ["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"]
+
+
 @pytest.mark.parametrize("own", [JSON, SAFETENSORS, NPZ])
-@pytest.mark.parametrize("accept", [[], [""], ["*/*"], ["application/*"], ["text/html, */*;q=0.1"]])
+@pytest.mark.parametrize(
+    "accept", [[], [""], ["*/*"], ["application/*"], ["text/html, */*;q=0.1"], ["*"], [" , "], JAVA]
+)
 def test_without_a_preference_the_answer_has_the_requests_format(
     own: str, accept: list[str]
 ) -> None:
@@ -91,6 +116,17 @@ def test_without_a_preference_the_answer_has_the_requests_format(
         (f"application/*;q=0.2, {JSON};q=0.3", JSON),
         (f"{JSON};q=nonsense, {NPZ};q=0.1", NPZ),
         (f"{JSON}; version=1", JSON),
+        # Java 8 and 11, and others that RFC 9110 has no place for.
+        (f"text/html, image/gif, image/jpeg, {NPZ}; q=.3, *; q=.2, */*; q=.2", NPZ),
+        (f"{JSON};q=.5, {NPZ};q=.50001", NPZ),
+        (f"{JSON};q=1., {NPZ};q=0.9999", JSON),
+        (f"{JSON};q=00.1, {NPZ};q=01", NPZ),
+        (f"*;q=.1, {NPZ}", NPZ),
+        (f"{NPZ};q=.0, {SAFETENSORS};q=0., application/vnd.safetensors;q=00,*", JSON),
+        (f" ,, {NPZ} ;\tq = 0.5 ,", NPZ),
+        (f'{JSON};q="0.2", {NPZ};Q=0.3;ext="a,b;q=0"', NPZ),
+        (f'text/x;a="b, {NPZ}', NPZ),
+        (f'text/x;a="{JSON}, {NPZ}", application / json', JSON),
     ],
 )
 def test_the_clients_preference_decides(accept: str, media_type: str) -> None:
@@ -104,7 +140,21 @@ def test_several_accept_fields_are_one_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "accept", ["text/html", f"{JSON};q=0", "*/*;q=0", "nonsense", "text/*", f"{JSON};q=2", ";;;,,x"]
+    "accept",
+    [
+        "*;q=0",
+        "*;q=.0",
+        "*/json",
+        f"{JSON};q=.",
+        f"{JSON};q=",
+        "text/html",
+        f"{JSON};q=0",
+        "*/*;q=0",
+        "nonsense",
+        "text/*",
+        f"{JSON};q=2",
+        ";;;,,x",
+    ],
 )
 def test_what_cannot_be_met_is_refused(accept: str) -> None:
     with pytest.raises(NotAcceptable, match=NPZ):

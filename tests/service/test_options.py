@@ -81,10 +81,8 @@ def test_outputs_are_a_list_or_a_text(value: Any) -> None:
         ("class_axis", "1"),
         ("class_axis", 2**63),
         pytest.param("class_axis", 10**6000, id="class_axis-huge"),
-        ("device", None),
         ("device", "gpu"),
         ("device", 0),
-        ("ignore_index", None),
         ("ignore_index", []),
         ("label_smoothing", "0.1"),
         ("label_smoothing", float("nan")),
@@ -93,7 +91,6 @@ def test_outputs_are_a_list_or_a_text(value: Any) -> None:
         ("label_smoothing", False),
         ("temperature", 0),
         ("temperature", -1.0),
-        ("temperature", None),
         ("temperature", float("nan")),
         ("temperature", float("inf")),
         ("softcap", 0.0),
@@ -105,7 +102,6 @@ def test_outputs_are_a_list_or_a_text(value: Any) -> None:
         ("reduction", "average"),
         ("reduction", 1),
         pytest.param("reduction", "x" * 10**6, id="reduction-long"),
-        ("empty", None),
         ("outputs", []),
         ("outputs", ""),
         ("outputs", ["loss", 1]),
@@ -153,7 +149,8 @@ def test_a_text_of_the_wrong_type_is_named(query: str) -> None:
 def test_an_unknown_option_is_named_and_the_known_are_listed(
     model: type[Options], unknown: str, typed: bool
 ) -> None:
-    for query, body in ((f"{unknown}=mean", {}), ("", {unknown: "mean"})):
+    bodies = [{unknown: "mean"}] if typed or unknown else []
+    for query, body in ((f"{unknown}=mean", {}), *(("", body) for body in bodies)):
         with pytest.raises(InvalidOption, match=r"unknown option .*class_axis") as caught:
             combined(query, body, typed=typed, model=model)
         assert caught.value.field == unknown
@@ -191,11 +188,64 @@ def test_a_million_unknown_options_are_one_short_error() -> None:
         combined(body={f"a{number}": 1 for number in range(10**6)})
 
 
-def test_a_note_of_the_writer_is_no_option() -> None:
-    # What every file that Hugging Face's libraries save has in its metadata.
-    assert combined(body={"format": "pt"}, typed=False) == combined()
-    with pytest.raises(InvalidOption, match=r"unknown option 'format'"):
-        combined(body={"format": "pt"}, typed=True)
+def test_a_list_may_be_repeated_in_the_query() -> None:
+    wanted = ["loss", "rank", "entropy"]
+    for query in ("outputs=loss&outputs=rank&outputs=entropy", "outputs=loss,rank&outputs=entropy"):
+        assert combined(query)["outputs"] == wanted
+    with pytest.raises(InvalidOption, match="unknown output 'ranks'"):
+        combined("outputs=loss&outputs=ranks")
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("typed", [True, False])
+def test_null_is_no_option(name: str, typed: bool) -> None:
+    assert combined(body={name: None}, typed=typed) == combined()
+    # Nor is it a second one.
+    assert combined(f"{name}={AS_TEXT[name]}", {name: None})[name] == EVERY[name]
+    with pytest.raises(InvalidOption, match="unknown option 'reductions'"):
+        combined(body={"reductions": None}, typed=typed)
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"format": "pt"},
+        {"format": "pt", "epoch": "3"},
+        {"loss": "0.31", "softmax": "no", "device_id": "0", "dtype": "bfloat16", "": ""},
+        {"modelspec.title": "x", "total_size": "7", "class_names": "cat,dog", "step" * 99: ""},
+    ],
+)
+def test_notes_of_a_files_writer_are_no_options(notes: dict[str, str]) -> None:
+    assert combined(body=notes, typed=False) == combined()
+    assert combined(body=notes | AS_TEXT, typed=False) == EVERY
+    with pytest.raises(InvalidOption, match=f"unknown option '{next(iter(notes))}'"):
+        combined(body=notes, typed=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("reducton", "reduction"),
+        ("Reduction", "reduction"),
+        ("label-smoothing", "label_smoothing"),
+        ("labelSmoothing", "label_smoothing"),
+        ("label_smooth", "label_smoothing"),
+        ("temprature", "temperature"),
+        ("temperatrue", "temperature"),
+        ("ignore_idx", "ignore_index"),
+        ("soft_cap", "softcap"),
+        ("output", "outputs"),
+        ("emtpy", "empty"),
+    ],
+)
+def test_a_misspelled_option_is_found_among_notes(name: str, meant: str) -> None:
+    for typed in (False, True):
+        with pytest.raises(InvalidOption, match=rf"unknown option '{name}': .*{meant}") as caught:
+            combined(body={"format": "pt", name: "1"} if not typed else {name: "1"}, typed=typed)
+        assert caught.value.field == name
+    # An option of another route is no note either.
+    with pytest.raises(InvalidOption, match="unknown option 'softcap': the options here are"):
+        combined(body={"softcap": "30"}, typed=False, model=NllLossOptions)
 
 
 @pytest.mark.parametrize(

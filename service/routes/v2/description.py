@@ -7,16 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from kernels import dtypes
 from service import openapi
 from service.codecs.compression import CODINGS
 from service.codecs.infer_answer import BINARY, HEADER_LENGTH, JSON
+from service.codecs.infer_parameters import FOREIGN, FOREIGN_PREFIX
 from service.examples import EXAMPLES
 from service.routes.v2 import models
 
 _ANY = {"type": "object", "additionalProperties": True}
 _NAMED = {"type": "string", "description": "Its name."}
 _SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-_DATATYPE = {"type": "string", "enum": list(models.DATATYPES)}
+_DATATYPE = {
+    "type": "string",
+    "enum": list(models.DATATYPES),
+    "description": f"Its type; {dtypes.BOOL.v2} is for weights.",
+}
+_FOREIGN = ", ".join(f"`{name}`" for name in (*FOREIGN, f"{FOREIGN_PREFIX}*"))
 _PARAMETERS = _ANY | {"description": "`binary_data_size`, or a shared memory region."}
 
 MODEL = {
@@ -52,8 +59,10 @@ _REQUEST = {
         "id": {"type": "string", "maxLength": 1024, "description": "Sent back with the answer."},
         "parameters": _ANY
         | {
-            "description": "The options of the route of the same name in `/v1`; and"
-            " `binary_data_output`, whether outputs are binary unless they say otherwise."
+            "description": "The options of the route of the same name in `/v1`, which may stand in"
+            " the query string as well; and `binary_data_output`, whether outputs are binary unless"
+            f" they say otherwise. Those of other servers are passed over, here and on tensors:"
+            f" {_FOREIGN}."
         },
         "inputs": {"type": "array", "items": _INPUT},
         "outputs": {

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from kernels.steps import Work
-from service import media, statistics
+from service import media, options, statistics
 from service.codecs import Codec, DecodeError
 from service.codecs.base import shown
 from service.codecs.compression import CODINGS
@@ -49,13 +49,14 @@ async def answer(name: str, request: Request) -> Response:
         names=TENSORS,
         limits=service.limits,
     )
+    operation = models.OPERATIONS[name]
+    query = options.from_query(operation.options, request.scope["query_string"])
     counted = statistics.Request()
     codec = _codec(inference, counted)
-    operation = models.OPERATIONS[name]
     timed = operation._replace(compute=partial(_computed, operation, counted))
     success = False
     try:
-        response = await respond(request, timed, codec, codec, BINARY, {})
+        response = await respond(request, timed, codec, codec, BINARY, query)
         success = True
     finally:
         state.counters[name].count(counted, success=success)
@@ -118,8 +119,8 @@ def body_coding(values: Sequence[str]) -> str | None:
 
     Raises ``UnsupportedMediaType`` where it is another one than those of ``compression``.
     """
-    given = [value.strip().lower() for value in values if value.strip()]
-    if not given or given == ["identity"]:
+    given = [_coding(value) for value in media.listed(values) if value != "identity"]
+    if not given:
         return None
     if len(given) > 1 or given[0] not in CODINGS:
         raise UnsupportedMediaType(
@@ -133,9 +134,21 @@ def body_coding(values: Sequence[str]) -> str | None:
 def answer_coding(values: Sequence[str]) -> str | None:
     """The coding that the client wants the answer in, None where it wants none of ours.
 
-    It does where it names only that one. Several are what HTTP libraries offer of themselves
-    (aiohttp does), and compressing what is no text costs far more time than it saves.
+    It does where it names only that one, and wants it no less than none at all. Several are what
+    HTTP libraries offer of themselves (aiohttp does), and compressing what is no text costs far
+    more time than it saves.
     """
-    wanted, _, quality = ",".join(values).strip().lower().partition(";")
-    refused = re.fullmatch(r"\s*q=0(\.0*)?\s*", quality)
-    return wanted.strip() if wanted.strip() in CODINGS and not refused else None
+    wanted = {
+        _coding(name): media.quality(parameters)
+        for name, parameters in map(media.parsed, media.listed(values))
+    }
+    uncoded = wanted.pop("identity", 0.0)
+    named = [name for name, quality in wanted.items() if quality > 0]
+    if len(named) != 1 or named[0] not in CODINGS or wanted[named[0]] < uncoded:
+        return None
+    return named[0]
+
+
+def _coding(name: str) -> str:
+    """A content coding by its registered name: RFC 9110 has x-gzip mean gzip."""
+    return "gzip" if name == "x-gzip" else name

@@ -103,7 +103,8 @@ def _regions(request: Request) -> Regions:
 
 
 def _natural(given: dict[str, Any], name: str, default: int | None) -> int:
-    value = given.get(name, default)
+    value = given.get(name)
+    value = default if value is None else value
     if type(value) is not int or not 0 <= value <= _LARGEST:
         raise DecodeError(f"{name} must be an integer from 0 to 2**63 - 1", where=name)
     return value

@@ -18,7 +18,7 @@ from service.routes import losses
 
 VERSION = "1"
 PLATFORM = "lossd"
-DATATYPES = tuple(dtypes.BY_V2)
+DATATYPES = (*dtypes.BY_V2, dtypes.BOOL.v2)
 
 OPERATIONS = {operation.path.rpartition("/")[2]: operation for operation in losses.OPERATIONS}
 MODELS = {

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from service import VERSION
-from service.codecs.base import DecodeError
+from service.codecs.infer_parameters import flag
 from service.errors import NotOffered
 from service.routes.health import check_ready
 from service.routes.v2 import models
@@ -103,9 +103,7 @@ async def model_statistics(request: Request) -> JSONResponse:
 async def index(request: Request) -> JSONResponse:
     """Every model and its state; with `{"ready": true}`, those that are ready."""
     given = await small_object(request)
-    only_ready = given.get("ready", False)
-    if not isinstance(only_ready, bool):
-        raise DecodeError("ready must be true or false", where="ready")
+    only_ready = flag(given.get("ready"), False, "ready")
     service = request.app.state.service
     is_ready = service.ready
     state = {

@@ -55,6 +55,17 @@ def test_metadata_gives_options(tmp_path: Path) -> None:
     assert read([path]).options == {"ignore_index": "3"}
 
 
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_mask_is_read_as_ones_and_zeros(suffix: str, tmp_path: Path) -> None:
+    path, mask = tmp_path / f"masked.{suffix}", np.array([True, False, True])
+    tensors = {"logits": LOGITS, "labels": LABELS, "sample_weight": mask}
+    if suffix == "npz":
+        np.savez(path, **tensors)  # type: ignore[arg-type]
+    else:
+        save_file(tensors, path)
+    np.testing.assert_array_equal(read([path]).tensors["sample_weight"], mask.astype("u1"))
+
+
 def test_what_is_read_is_not_copied(tmp_path: Path) -> None:
     for write in (npz, safetensors, npy):
         logits = read(write(tmp_path)).tensors["logits"]

@@ -155,3 +155,13 @@ def test_the_bar_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     with score._progress():
         while not started:
             time.sleep(0.001)
+
+
+def test_notes_in_metadata_are_passed_over_but_a_misspelled_option_is_not(tmp_path: Path) -> None:
+    path, notes = tmp_path / "noted.safetensors", {"format": "pt", "epoch": "3", "loss": "0.3"}
+    save_file(WORKED, path, notes)
+    assert machine(path)["loss"] == pytest.approx(1.572180, abs=1e-6)
+    save_file(WORKED, path, {**notes, "temperature": "2"})
+    assert machine(path)["loss"] != pytest.approx(1.572180, abs=1e-6)
+    save_file(WORKED, path, {**notes, "temprature": "2"})
+    assert "unknown option 'temprature'" in refusal(path)

@@ -57,7 +57,7 @@ def inference(
 
 def declared(name: str, array: Array, **members: Any) -> dict[str, Any]:
     """An input's entry without its elements."""
-    row = dtypes.of(array)
+    row = dtypes.BOOL if array.dtype == np.bool_ else dtypes.of(array)
     assert row is not None
     return {"name": name, "datatype": row.v2, "shape": list(array.shape), **members}
 

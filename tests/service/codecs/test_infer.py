@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from kernels import dtypes
@@ -105,6 +106,60 @@ def test_the_largest_tensor_is_found_before_it_has_come() -> None:
     assert inference(header).first_tensor_at(broken) is None
 
 
+def test_null_is_no_data() -> None:
+    # What KServe's client sends beside a tensor without elements.
+    empty = np.zeros((0, 3), np.float32)
+    entry = declared("logits", empty, data=None, parameters={"binary_data_size": 0})
+    labels = declared("labels", np.zeros(2, np.int32), parameters={"binary_data_size": 8})
+    assert same(decoded(json.dumps({"inputs": [entry]})).tensors["logits"], empty)
+    text = json.dumps({"inputs": [entry, {**labels, "data": None}]})
+    message = decoded(text + "\0" * 8, len(text))
+    assert same(message.tensors["logits"], empty)
+    assert same(message.tensors["labels"], np.zeros(2, np.int32))
+
+
+def test_what_is_null_is_not_there() -> None:
+    body = {
+        "id": None,
+        "inputs": [declared("logits", np.zeros(1, np.float32), data=[1], parameters=None)],
+        "outputs": [
+            {"name": "loss", "parameters": None},
+            {
+                "name": "rank",
+                "parameters": {
+                    "binary_data": None,
+                    "classification": None,
+                    "shared_memory_region": None,
+                    "shared_memory_offset": None,
+                },
+            },
+        ],
+        "parameters": {"binary_data_output": None, "outputs": None, "priority": None},
+    }
+    assert decoded(json.dumps(body)).options == {"outputs": ["loss", "rank"]}
+    region = {
+        "shared_memory_region": "r",
+        "shared_memory_byte_size": 4,
+        "shared_memory_offset": None,
+        "binary_data_size": None,
+    }
+    shared = declared("logits", np.zeros(1, np.float32), data=None, parameters=region)
+    memory = Memory({"r": np.zeros(8, np.uint8)})
+    assert decoded(json.dumps({"inputs": [shared]}), memory=memory).tensors["logits"] == [0]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["name-first", "data-first"])
+def test_weights_may_be_boolean(late: bool) -> None:
+    mask = np.array([True, False, True])
+    for data in (mask.tolist(), [1, 0, 1], [True, 0, 1.0], [[True, False, True]]):
+        entry = {"name": "weight", "datatype": "BOOL", "shape": list(np.shape(data))}
+        entry = {"data": data, **entry} if late else {**entry, "data": data}
+        read = decoded(json.dumps({"inputs": [entry]})).tensors["weight"]
+        assert read.tolist() == np.array(data, float).tolist()
+    body, header = binary({"weight": mask})
+    assert same(decoded(body, header).tensors["weight"], mask)
+
+
 def test_unknown_keys_and_parameters_of_the_protocol_are_ignored() -> None:
     body = json.dumps(
         {
@@ -128,6 +183,25 @@ def test_unknown_keys_and_parameters_of_the_protocol_are_ignored() -> None:
         }
     )
     assert decoded(body).options == {"reduction": "sum", "label_smoothing": 0.1}
+
+
+FOREIGN = {
+    "content_type": "np",
+    "headers": {"x-request-id": "7"},
+    "priority": 1,
+    "timeout": 9,
+    "sequence_id": "a",
+    "triton_enable_empty_final_response": False,
+}
+
+
+def test_parameters_for_other_servers_are_passed_over_at_every_level() -> None:
+    entry = declared("logits", np.zeros(2, np.float32), data=[1, 2], parameters=FOREIGN)
+    wanted = {"name": "loss", "parameters": {**FOREIGN, "binary_data": False}}
+    body = {"inputs": [entry], "outputs": [wanted], "parameters": {**FOREIGN, "reduction": "sum"}}
+    message = decoded(json.dumps(body))
+    assert message.options == {"reduction": "sum", "outputs": ["loss"]}
+    assert message.tensors["logits"].tolist() == [1, 2]
 
 
 def test_the_outputs_of_the_request_are_the_option() -> None:
@@ -187,8 +261,16 @@ def test_without_names_all_outputs_come_and_without_an_id_none() -> None:
 def test_an_output_of_any_shape_is_flat_json(name: str) -> None:
     array = {**ARRAYS, "empty": np.zeros((2, 0, 3), np.float32)}[name]
     text, _ = parsed(asked({}, {"loss": array}))
-    assert np.ndim(text["outputs"][0]["data"]) == 1
-    np.testing.assert_array_equal(text["outputs"][0]["data"], array.ravel())
+    data = text["outputs"][0]["data"]
+    assert np.ndim(data) == 1
+    np.testing.assert_array_equal(np.array(data, array.dtype), array.ravel())
+
+
+def test_numbers_that_json_cannot_write_are_strings() -> None:
+    content = asked({}, {"per_element": ARRAYS["per_element"]}).content
+    # A parser that knows no other JSON, as KServe's client has.
+    [output] = orjson.loads(content)["outputs"]
+    assert output["data"] == [1.0, "NaN", "Infinity", "-Infinity", 0.0, 2.0]
 
 
 def test_json_holds_a_limited_number_of_numbers() -> None:

@@ -14,7 +14,8 @@ from tests.service.codecs.infers import Memory, binary, declared, decoded
 from tests.service.codecs.samples import refusal
 
 LOGITS = np.zeros((2, 3), np.float32)
-ENTRY = declared("logits", LOGITS, data=[0] * 6)
+LATE = declared("logits", LOGITS)
+ENTRY = {**LATE, "data": [0] * 6}
 
 
 def told(body: Any, header: int | None = None, **given: Any) -> str:
@@ -81,6 +82,22 @@ REGION = {"shared_memory_region": "r", "shared_memory_byte_size": 24}
         (one(name="other"), "unknown tensor 'other'"),
         (one(datatype=None), "must be one of FP32"),
         (one(datatype="BOOL", data=[True]), "datatype 'BOOL': it must be one of FP32"),
+        (one(name="labels", datatype="BOOL"), "datatype 'BOOL': it must be one of FP32"),
+        ({"inputs": [{"data": [True] * 6, **LATE}]}, "'true' is neither"),
+        ({"inputs": [{"data": [True] * 6, **LATE, "datatype": "FP64"}]}, "'true' is neither"),
+        (
+            one(name="weight", datatype="BOOL", data=[1, 0, 1, 0, 0, 2]),
+            "BOOL must be true or false",
+        ),
+        (one(name="weight", datatype="FP32", data=[True] * 6), "'true' is neither"),
+        (one(name="weight", datatype="BOOL", data=["true"] * 6), "'\"true\"' is neither"),
+        (one(data=[0, None, 0, 0, 0, 0]), r"logits\[1\]: 'null' is .*KServe's client sends"),
+        (one(parameters={"temperature": 2}), "logits: unknown parameter 'temperature': .*request"),
+        (one(parameters={"binary_size": 24}), "unknown parameter 'binary_size'"),
+        (
+            {"inputs": [], "outputs": [{"name": "loss", "parameters": {"binary": True}}]},
+            "output 'loss': unknown parameter 'binary'",
+        ),
         (one(datatype="BYTES", data=["a"]), "datatype 'BYTES'"),
         (one(datatype=["FP32"]), "that is no string"),
         (one(shape=None), "shape must be a list"),
@@ -135,11 +152,33 @@ def test_the_bytes_behind_the_json_are_exactly_those_declared(change: int) -> No
     )
 
 
-def test_the_header_length_is_within_the_body() -> None:
-    body, header = binary({"logits": LOGITS})
-    assert "Inference-Header-Content-Length is" in told(body, len(body) + 1)
-    for wrong in (header - 1, header + 1, 1):
-        assert told(body, wrong)
+HEADER = "Inference-Header-Content-Length"
+
+
+@pytest.mark.parametrize("rows", [2, 20000])
+def test_a_wrong_header_length_is_named_whatever_it_breaks(rows: int) -> None:
+    for tensors in ({"logits": np.zeros((rows, 3), np.float32)}, {"labels": np.full(rows, 0x20)}):
+        body, header = binary(tensors)
+        assert f"{HEADER} is" in told(body, len(body) + 1)
+        wrong = {1, 2, 20, *range(header - 30, header), *range(header + 1, header + 16), len(body)}
+        for length in wrong:
+            assert f"{HEADER} says that the JSON takes {length:,} bytes" in told(body, length)
+        assert f"binary tensors need the header {HEADER}" in told(body)
+
+
+def test_a_mixed_request_names_a_wrong_header_length_too() -> None:
+    weight = declared("weight", np.zeros(2000), data=[0.5] * 2000)
+    labels = declared("labels", np.zeros(3, np.int8), parameters={"binary_data_size": 3})
+    text = json.dumps({"inputs": [weight, labels]}).encode()
+    for length in (*range(1, len(text), 97), *range(len(text) - 99, len(text)), len(text) + 1):
+        assert f"{HEADER} says" in told(text + bytes(3), length)
+    assert HEADER in told(text + bytes(3))
+
+
+def test_the_header_is_not_blamed_for_what_json_says() -> None:
+    body, header = binary({"logits": LOGITS}, outputs=[{"name": "losses"}])
+    assert HEADER not in told(body, header)
+    assert HEADER not in told('{"inputs":[{"name":"logits",}]}')
 
 
 def test_tensors_are_no_larger_than_the_limit() -> None:

@@ -47,6 +47,44 @@ def test_the_dtype_is_that_of_every_float_wherever_it_stands(
         assert same(message.tensors[name], expected)
 
 
+@pytest.mark.parametrize("name", ["logits", "labels", "weight", "dtype"])
+def test_null_is_no_tensor_and_no_dtype(name: str) -> None:
+    members = {"logits": "[1e30]", "labels": "0", "weight": "[1]", "dtype": '"float64"'}
+    given = members | {name: "null"}
+    left = {key: value for key, value in members.items() if key != name}
+    for order in (given.items(), reversed(given.items())):
+        read = decode("{" + ",".join(f'"{key}" : {value} ' for key, value in order) + "}")
+        expected = decode("{" + ",".join(f'"{key}":{value}' for key, value in left.items()) + "}")
+        assert read.options == expected.options == {}
+        assert read.tensors.keys() == expected.tensors.keys()
+        for key, array in expected.tensors.items():
+            assert same(read.tensors[key], array)
+    for twice in (
+        f'{{"{name}":null,"{name}":null}}',
+        f'{{"{name}":null,"{name}":{members[name]}}}',
+    ):
+        assert f"'{name}' is there twice" in refused(twice).message
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_weights_may_be_true_and_false(dtype: str) -> None:
+    for text, values in (("[true,false, true ]", [1, 0, 1]), ("[[true],[0.5]]", [[1], [0.5]])):
+        for name in ("weight", "sample_weight"):
+            for body in (f'{{"{name}":{text},"dtype":"{dtype}"}}',
+                         f'{{"dtype":"{dtype}","{name}":{text}}}'):  # fmt: skip
+                names = frozenset({"logits", "weight", "sample_weight"})
+                read = json_text.decode(memoryview(body.encode()), names, LIMITS).tensors[name]
+                numbers = body.replace("true", "1").replace("false", "0").encode()
+                assert same(
+                    read, json_text.decode(memoryview(numbers), names, LIMITS).tensors[name]
+                )
+                assert dtype != "float32" or read.tolist() == values
+    for name in ("logits", "labels"):
+        assert "'true' is neither" in refused(f'{{"{name}":[true]}}').message
+    for wrong in ("tru", "True", "truefalse", '"true"', "-true", "fals", "falsehood"):
+        assert refused(f'{{"weight":[{wrong}]}}').where == "weight[0]"
+
+
 def test_a_number_that_only_the_dtype_behind_it_holds() -> None:
     assert decode('{"logits":[1e39],"dtype":"float64"}').tensors["logits"].tolist() == [1e39]
     assert decode('{"labels":[1e39],"dtype":"float64"}').tensors["labels"].tolist() == [1e39]
@@ -55,7 +93,7 @@ def test_a_number_that_only_the_dtype_behind_it_holds() -> None:
     assert "float16" in refused('{"logits":[1e5],"dtype":"float16"}').message
 
 
-@pytest.mark.parametrize("dtype", ['"int64"', '"f4"', '""', "null", "32", '["float32"]'])
+@pytest.mark.parametrize("dtype", ['"int64"', '"f4"', '""', "32", '["float32"]'])
 def test_unknown_dtypes(dtype: str) -> None:
     for body in (f'{{"dtype":{dtype},"logits":[1]}}', f'{{"logits":[1],"dtype":{dtype}}}'):
         error = refused(body)

@@ -231,9 +231,9 @@ def test_a_large_array_is_written_in_slices_to_the_same_text(
     whole = written(a=array, b=array.T)
     sizes = []
 
-    def text(piece: Array, words: tuple[bytes, ...]) -> bytes:
+    def text(piece: Array) -> bytes:
         sizes.append(json_text.written_size(piece))
-        return own(piece, words)
+        return own(piece)
 
     own = json_text._text
     monkeypatch.setattr(json_text, "_PIECE", most)

@@ -96,6 +96,41 @@ def test_reads_any_order_of_keys_quotes_and_spaces(header: str) -> None:
     assert same(np.load(io.BytesIO(body)), np.zeros(2, np.float32))
 
 
+def spellings() -> list[str]:
+    """Every word that NumPy takes for a dtype, and some that it does not."""
+    letters = [chr(code) for code in range(33, 127) if chr(code) not in "'\\a"]
+    names = [name for name in map(str, np.sctypeDict) if name != "a"]
+    sized = [f"{letter}{size}" for letter in letters for size in (1, 2, 3, 4, 8, 16)]
+    return [order + word for order in ("", *"<>=|") for word in (*letters, *names, *sized)]
+
+
+def test_reads_every_spelling_that_numpy_reads() -> None:
+    types = {row.numpy.str: row for row in dtypes.ALL} | {"|V2": dtypes.BFLOAT16}
+    read = []
+    for word in spellings():
+        body = described(descr=f"'{word}'", shape="()", data=b"")
+        try:
+            row = types.get(np.dtype(word).str)
+        except (TypeError, ValueError, SyntaxError):
+            row = None
+        if row is None:
+            refusal(lambda body=body: decode(body))  # type: ignore[misc]
+        else:
+            array = sample(row, ())
+            assert same(decode(body + array.tobytes()), array)
+            read.append(word)
+    assert {"<u1", "|u1", ">u1", "<i1", "=f4", "f4", "float32", "e", "<d", "q", "=V2"} <= set(read)
+
+
+def test_weights_may_be_boolean() -> None:
+    mask = np.array([True, False])
+    for word in ("|b1", "?", "bool", "=b1", "<?"):
+        body = described(descr=f"'{word}'", data=mask.tobytes())
+        for name in ("weight", "sample_weight"):
+            assert same(npy.decode(memoryview(body), LIMITS, where="a.npy", name=name), mask)
+        assert _SUPPORTED in refusal(lambda body=body: decode(body)).message  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("make", [bytes, bytearray])
 def test_the_array_is_a_view(order: Any, make: Any) -> None:
@@ -159,7 +194,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "string": (described(descr="'<U2'"), _SUPPORTED),
     "big_endian_complex": (described(descr="'>c8'"), _SUPPORTED),
     "long_double": (described(descr="'<f16'"), _SUPPORTED),
-    "native_endian": (described(descr="'=f4'"), f"'=f4': {_SUPPORTED}"),
+    "big_endian_word": (described(descr="'>i'"), "'>i': big-endian"),
+    "two_types": (described(descr="'f4,f4'"), f"'f4,f4': {_SUPPORTED}"),
+    "repeated": (described(descr="'2f4'"), f"'2f4': {_SUPPORTED}"),
+    "deprecated": (described(descr="'a4'"), f"'a4': {_SUPPORTED}"),
+    "space": (described(descr="' f4'"), f"' f4': {_SUPPORTED}"),
+    "object_word": (described(descr="'object'"), "pickles"),
+    "huge": (described(descr="'V99999999999999'"), _SUPPORTED),
     "no_dtype": (described(descr="''"), _SUPPORTED),
     "long_descr": (described(descr=f"'{'f' * 9000}'"), r"'f{60}'\.\.\.: the dtypes"),
     # shapes

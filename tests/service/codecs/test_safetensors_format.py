@@ -193,6 +193,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     # dtypes
     "bool_dtype": (packed({"logits": entry("BOOL")}), "dtype 'BOOL' is not one of F32, F64, F16"),
     "numpy_dtype": (packed({"logits": entry("float32")}), "'float32' is not one of"),
+    "bool_labels": (packed({"labels": entry("BOOL")}), "dtype 'BOOL' is not one of F32, F64, F16"),
     "number_dtype": (packed({"logits": entry(7)}), "dtype of type int is not one of"),
     "list_dtype": (packed({"logits": entry(["F32"])}), "dtype of type list is not one of"),
     # shapes
@@ -249,7 +250,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "trailing_byte": (packed({"logits": entry()}, bytes(9)), "1 bytes after the last tensor"),
     "data_without_tensors": (packed({}, bytes(3)), "3 bytes after the last tensor"),
     # metadata
-    "metadata_is_null": (packed({"__metadata__": None}), "values are strings"),
+    "metadata_null_key": (packed({"__metadata__": {"a": None, "b": 1}}), "values are strings"),
     "metadata_is_a_list": (packed({"__metadata__": []}), "values are strings"),
     "metadata_number": (packed({"__metadata__": {"a": 1}}), "values are strings"),
     "metadata_surrogate": (packed('{"__metadata__": {"a": "\\udfff"}}'), "lone surrogates"),
@@ -263,6 +264,18 @@ def test_refuses(body: bytes, message: str) -> None:
     assert not isinstance(error, TooLarge)
     with pytest.raises(base.DecodeError, match=message):
         raise error
+
+
+def test_null_is_no_metadata() -> None:
+    assert decode(packed({"__metadata__": None})).options == {}
+    metadata = {"reduction": None, "format": "pt", "empty": None}
+    assert decode(packed({"__metadata__": metadata})).options == {"format": "pt"}
+
+
+def test_weights_may_be_boolean() -> None:
+    mask = np.array([True, False, True])
+    body = safetensors.numpy.save({"weight": mask, "logits": np.zeros(2, np.float32)})
+    assert same(decode(body).tensors["weight"], mask)
 
 
 @pytest.mark.parametrize("cut", range(len(_body())))

@@ -9,6 +9,7 @@ import pytest
 
 import kernels
 from kernels import dtypes
+from service.routes.losses import OPERATIONS
 from tests import zoo
 from tests.service import wire
 from tests.service.cases import ANSWERS, FORMATS, LABELS, LOGITS, WEIGHT, tensors_for, worked
@@ -52,6 +53,45 @@ def test_options_in_the_query_the_body_and_the_metadata_do_the_same(client: Clie
     ]
     assert len({answer.content for answer in answers}) == 1
     assert wire.tensors_of(answers[0])["loss"] != 0
+
+
+@pytest.mark.parametrize("sent", FORMATS)
+@pytest.mark.parametrize("name", ["weight", "sample_weight"])
+def test_weights_may_be_boolean(client: Client, sent: str, name: str) -> None:
+    shape = WEIGHT.shape if name == "weight" else LABELS.shape
+    mask = np.arange(np.prod(shape)).reshape(shape) % 3 != 1
+    losses = [
+        wire.tensors_of(client.send("/v1/cross_entropy", body, wire.MEDIA_TYPES[sent]))["loss"]
+        for weights in (mask, mask.astype(np.float32))
+        for body in (wire.BODIES[sent]({**worked(), name: weights}),)
+    ]
+    assert losses[0] == losses[1]
+    for other in ("labels", "logits"):
+        body = wire.BODIES[sent]({**worked(), other: np.ones_like(LABELS, bool)})
+        wire.problem_of(client.send("/v1/cross_entropy", body, wire.MEDIA_TYPES[sent]), 400)
+
+
+def test_optional_members_of_a_json_body_may_be_null(client: Client) -> None:
+    operation = next(item for item in OPERATIONS if item.path == "/v1/cross_entropy")
+    optional = [*operation.takes, *operation.options.model_fields, "dtype"]
+    tensors: dict[str, Any] = {"logits": [[1, 3, 2]], "labels": [2]}
+    answers = {
+        client.post("/v1/cross_entropy", json={**tensors, **nulls}).text
+        for nulls in ({}, dict.fromkeys(optional), *({name: None} for name in optional))
+    }
+    assert len(answers) == 1
+    for name in tensors:
+        response = client.post("/v1/cross_entropy", json={**tensors, name: None})
+        assert f"{name} is missing" in wire.problem_of(response, 422)["detail"]
+
+
+def test_notes_in_a_files_metadata_are_no_options(client: Client) -> None:
+    notes = {"format": "pt", "epoch": "3", "loss": "0.3"}
+    for metadata, status in ((notes, 200), (notes | {"reducton": "sum"}, 422)):
+        body = wire.safetensors_body(worked(), metadata)
+        response = client.send("/v1/cross_entropy", body, wire.SAFETENSORS)
+        assert response.status_code == status, response.text
+    assert wire.problem_of(response, 422)["field"] == "reducton"
 
 
 def test_outputs_are_those_asked_for(client: Client) -> None:

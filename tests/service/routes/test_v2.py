@@ -110,9 +110,11 @@ def test_other_codings_are_not_read(client: Client, coding: str) -> None:
 
 
 def test_codings_that_are_read(client: Client) -> None:
-    for coding, body in (("gzip", gzip.compress(TEXT)), ("GZIP", gzip.compress(TEXT))):
+    for coding in ("gzip", "GZIP", "x-gzip", " , gzip,", "identity, gzip"):
+        body = gzip.compress(TEXT)
         assert send(client, body, {"content-encoding": coding}).status_code == 200
-    assert send(client, TEXT, {"content-encoding": "identity"}).status_code == 200
+    for coding in ("identity", "identity,identity", ","):
+        assert send(client, TEXT, {"content-encoding": coding}).status_code == 200
     refused(send(client, TEXT, {"content-encoding": "gzip"}), 400, "not exactly one gzip stream")
 
 
@@ -124,6 +126,15 @@ def test_codings_that_are_read(client: Client) -> None:
         ("gzip;q=0.5", "gzip"),
         ("gzip;q=0", None),
         ("gzip;q=0.000", None),
+        ("gzip;q=.5", "gzip"),
+        ("gzip;q=.0", None),
+        (" , GZIP ; q = 1. ,", "gzip"),
+        ("gzip;level=9", "gzip"),
+        ("x-gzip", "gzip"),
+        ("gzip, *;q=0", "gzip"),
+        ("deflate;q=0, gzip, identity;q=.5", "gzip"),
+        ("gzip;q=.5, identity", None),
+        ("gzip;q=nonsense", None),
         ("identity", None),
         ("br", None),
         ("*", None),
@@ -143,6 +154,83 @@ def test_answers_are_compressed_only_when_that_is_asked(
     assert answer.json()["outputs"][0]["shape"] == [1000, 3]
     short = send(client, BODY, {HEADER: str(LENGTH), "accept-encoding": accepted})
     assert "content-encoding" not in short.headers
+
+
+CROSS_ENTROPY = "/v2/models/cross_entropy/infer"
+LABELS = declared("labels", np.zeros(2, np.int64), data=[0, 1])
+TENSORS = [declared("logits", LOGITS, data=LOGITS.ravel().tolist()), LABELS]
+
+
+def answered(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    return {output["name"]: output["data"] for output in response.json()["outputs"]}
+
+
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+def test_options_in_the_query_are_those_of_the_parameters(client: Client, version: str) -> None:
+    path = f"/v2/models/cross_entropy{version}/infer"
+    options = {"label_smoothing": 0.5, "reduction": "sum", "temperature": 2.5, "class_axis": -1}
+    plain = answered(client.post(path, json={"inputs": TENSORS}))
+    given = answered(client.post(path, json={"inputs": TENSORS, "parameters": options}))
+    assert given != plain
+    texts = {name: str(value) for name, value in options.items()}
+    assert answered(client.post(path, json={"inputs": TENSORS}, params=texts)) == given
+    half = {"label_smoothing": 0.5, "class_axis": -1}
+    rest = "?reduction=sum&temperature=2.5"
+    assert answered(client.post(path + rest, json={"inputs": TENSORS, "parameters": half})) == given
+    # Null is no second one.
+    body = {"inputs": TENSORS, "parameters": {**half, "reduction": None}}
+    assert answered(client.post(path + rest, json=body)) == given
+
+
+def test_outputs_in_the_query_are_those_of_the_request(client: Client) -> None:
+    for query in ("outputs=rank,loss", "outputs=rank&outputs=loss"):
+        response = client.post(f"{CROSS_ENTROPY}?{query}", json={"inputs": TENSORS})
+        assert list(answered(response)) == ["rank", "loss"]
+    body = {"inputs": TENSORS, "outputs": [{"name": "loss"}]}
+    refused(client.post(f"{CROSS_ENTROPY}?outputs=rank", json=body), 422, "both in the query")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "text"),
+    [
+        (CROSS_ENTROPY, "nonsense=1", "unknown option 'nonsense': the options here are class_axis"),
+        (CROSS_ENTROPY, "priority=1", "unknown option 'priority'"),
+        (CROSS_ENTROPY, "reduction=sum&reduction=sum", "twice in the query string"),
+        (CROSS_ENTROPY, "label_smoothing=2", "label_smoothing"),
+        (INFER, "outputs=probs", "unknown option 'outputs'"),
+        (INFER, "reduction=sum", "unknown option 'reduction'"),
+        ("/v1/cross_entropy", "nonsense=1", "unknown option 'nonsense'"),
+        ("/v1/explain", "nonsense=1", "unknown option 'nonsense'"),
+        ("/v1/explain", "label_smoothing=.1", "unknown option 'label_smoothing'"),
+        ("/v1/nll_loss", "temperature=2", "unknown option 'temperature'"),
+        ("/v1/softmax", "nonsense", "unknown option 'nonsense'"),
+    ],
+)
+def test_every_route_that_computes_knows_the_options_of_its_query(
+    client: Client, path: str, query: str, text: str
+) -> None:
+    body = {"inputs": TENSORS} if "/v2" in path else {"logits": [[0, 1]], "labels": [0]}
+    response = client.post(f"{path}?{query}", json=body)
+    refused(response, 422, text)
+
+
+def test_routes_without_options_pass_over_the_query(client: Client) -> None:
+    for path in ("/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/models/softmax"):
+        assert client.get(f"{path}?nonsense=1").status_code == 200
+
+
+def test_a_mask_of_booleans_weighs_samples(client: Client) -> None:
+    mask = np.array([True, False])
+    expected = answered(client.post(CROSS_ENTROPY, json={"inputs": TENSORS}))["per_element"][0]
+    entry = declared("sample_weight", mask, data=mask.tolist())
+    response = client.post(CROSS_ENTROPY, json={"inputs": [*TENSORS, entry]})
+    assert answered(response)["loss"] == [expected]
+    # Any other byte than 0 is true, as it is to C.
+    tensors = {"logits": LOGITS, "labels": np.array([0, 1])}
+    body, length = binary({**tensors, "sample_weight": np.array([255, 0], np.uint8).view(bool)})
+    response = send(client, body, {HEADER: str(length)}, CROSS_ENTROPY)
+    assert answered(response)["loss"] == [expected]
 
 
 def test_paths_that_are_not_there(client: Client) -> None:
@@ -198,7 +286,7 @@ def test_before_it_is_ready_it_says_so() -> None:
 def test_the_repository_index(client: Client) -> None:
     every = client.post("/v2/repository/index", content=b"").json()
     assert [entry["name"] for entry in every] == list(models.MODELS)
-    for given in ({}, {"ready": True}, {"ready": False}):
+    for given in ({}, {"ready": True}, {"ready": False}, {"ready": None}):
         assert client.post("/v2/repository/index", json=given).json() == every
     for body in (b"[]", b"x", b'{"ready":1}', b'{"ready":true}x', b'{"a":1,"a":1}', b"\xff"):
         wire.problem_of(client.post("/v2/repository/index", content=body), 400)
@@ -231,6 +319,7 @@ def test_shared_memory_is_off_by_default(client: Client) -> None:
         ({"key": "x", "byte_size": 1.5}, "byte_size must be an integer"),
         ({"key": "x", "byte_size": 8, "offset": "0"}, "offset must be an integer"),
         ({"key": "x", "byte_size": 2**63}, "byte_size must be an integer"),
+        ({"key": "x", "byte_size": None, "offset": None}, "byte_size must be an integer"),
     ],
 )
 def test_a_registration_says_what_it_registers(
