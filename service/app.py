@@ -14,10 +14,11 @@ from fastapi import FastAPI
 
 from service import VERSION, auth, device, ending, handlers, openapi, routes, settings
 from service.buffers import Budget
+from service.compiler import Compiler
 from service.failing import Failing
 from service.lane import Lane
 from service.machine import default_budget
-from service.operation import Service
+from service.operation import Service, offered_dtypes
 from service.routes.direct import Direct
 from service.warm import warm_up
 
@@ -31,19 +32,21 @@ _log = logging.getLogger("uvicorn.lossd")
 def create_app(
     given: settings.Settings | None = None,
     *,
-    warm: Callable[[], None] = warm_up,
+    warm: Callable[[], None] | None = None,
     fail: Callable[[int], None] = os._exit,
 ) -> FastAPI:
     """The ASGI application; without ``given`` its settings come from the environment.
 
-    ``warm`` runs in the compute lane once the server has started, and no other work is taken until
-    it returns; where it raises, ``fail`` is called with the process's exit status. Raises
+    ``warm`` (``warm_up``, if None) runs in the compute lane once the server has started, and no
+    other work is taken until it returns; where it raises, ``fail`` is called with the process's
+    exit status. Raises
     ``SettingsError`` where the environment holds a setting that cannot be used, tokens and the
     device included.
     """
     chosen = given or settings.load()
     tokens = auth.tokens(chosen)
     computing = device.chosen(chosen)
+    warming_up = warm or partial(warm_up, offered_dtypes(chosen))
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -57,18 +60,20 @@ def create_app(
             ),
             compute=Lane("lossd-compute", chosen.lane_queue, chosen.compute_seconds),
             transcode=Lane("lossd-transcode", chosen.lane_queue),
+            compiler=Compiler(chosen.lane_queue, chosen.compile_seconds),
             device=computing,
         )
         app.state.service = service
         stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
         computing.failed = Failing(service, fail).in_thread
         with ending.on_sigterm(stop):
-            warming = asyncio.create_task(_warm(service, warm, fail))
+            warming = asyncio.create_task(_warm(service, warming_up, fail))
             if chosen.workers > 1:
                 # Others that are ready take all the connections meanwhile.
                 await _either(warming, stopping)
             yield
         warming.cancel()
+        service.compiler.close()
         service.transcode.close()
         service.compute.close()
 

@@ -65,6 +65,7 @@ CONFIG: dict[str, Any] = {
     },
     "loggers": {
         "uvicorn": {"handlers": ["messages"], "level": "INFO", "propagate": False},
+        "kernels": {"handlers": ["messages"], "level": "INFO", "propagate": False},
         "uvicorn.access": {"handlers": ["requests"], "level": "INFO", "propagate": False},
     },
 }
