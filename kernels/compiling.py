@@ -1,8 +1,7 @@
 """Compiling in child processes: Numba holds the GIL and a lock of its own while it compiles.
 
 A child is told jobs, a line of JSON each, and writes for each one a line of JSON that names the
-compiled code, then the code: no disk is needed for it. Its parent keeps it in the cache, and logs what there
-is to say of that.
+compiled code, then the code: no disk is needed for it. Its parent keeps it in the cache.
 """
 
 from __future__ import annotations

@@ -26,8 +26,6 @@ from kernels.cpu.rows import SEGMENT
 from kernels.cpu.specialisations import Specialisation, mark_compiled
 
 _log = logging.getLogger(__name__)
-# Mixed types of logits and probabilities are compiled when first asked for.
-EAGER = (dtypes.FLOAT32, dtypes.FLOAT16, dtypes.BFLOAT16)
 # Processes that compile at a time; each takes some 300 MB.
 _CHILDREN = 4
 # The worked example: PyTorch's loss of it is 1.5722.
@@ -72,10 +70,10 @@ def job(wanted: Specialisation) -> Job:
 
 def common(offered: Sequence[dtypes.DType] = dtypes.FLOATS) -> list[Job]:
     """What requests with logits of the types ``offered`` commonly need."""
-    eager = [dtype for dtype in EAGER if dtype in offered] or offered
-    losses = [Specialisation(False, dtype.name, dtype.name, False) for dtype in eager]
+    # Softcap, and probabilities of another type than the logits, are compiled when asked for.
+    losses = [Specialisation(False, dtype.name, dtype.name, False) for dtype in offered]
     # Log-probabilities are computed ones: of the type that results are of.
-    results = dict.fromkeys(dtype.result.name for dtype in eager)
+    results = dict.fromkeys(dtype.result.name for dtype in offered)
     return [
         *(job(wanted) for wanted in losses),
         *(job(Specialisation(True, name, name, False)) for name in results),
