@@ -115,13 +115,13 @@ class KernelCache(caching._Cache):
         return None if path is None else str(path)
 
     def enable(self) -> None:
-        """Nothing: it always is."""
+        """Do nothing: Numba's interface asks for it."""
 
     def disable(self) -> None:
-        """Nothing: it always is enabled."""
+        """Do nothing: Numba's interface asks for it."""
 
     def flush(self) -> None:
-        """Nothing: what is out of date is written anew."""
+        """Do nothing: what is out of date is written anew."""
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """The compiled code for ``signature``, or None. Raises ``NotCached``."""

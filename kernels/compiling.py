@@ -83,7 +83,8 @@ class Child:
             stdin.flush()
             HANDED_OVER.update(_received(stdout))
         except (OSError, ValueError, EOFError) as error:
-            status = self._process.poll()
+            self._process.kill()
+            status = self._process.wait()
             raise ChildFailed(f"the process that compiled ended, status {status}") from error
 
     def end(self) -> None:
@@ -97,7 +98,9 @@ class Child:
 
 
 def _received(stdout: IO[bytes]) -> dict[str, bytes]:
-    sizes: dict[str, int] = json.loads(stdout.readline())
+    sizes: dict[str, int] | str = json.loads(stdout.readline())
+    if isinstance(sizes, str):
+        raise ChildFailed(sizes)
     code = {name: stdout.read(size) for name, size in sizes.items()}
     if any(len(part) < sizes[name] for name, part in code.items()):
         raise EOFError
@@ -176,8 +179,14 @@ def main(arguments: Sequence[str]) -> None:
             name, module, function, given = json.loads(line)
             made: dict[str, bytes] = {}
             LISTENERS[:] = [made.__setitem__]
-            Job(name, module, function, tuple(given)).run()
-            out.write(json.dumps({name: len(code) for name, code in made.items()}).encode() + b"\n")
+            answer: dict[str, int] | str
+            try:
+                Job(name, module, function, tuple(given)).run()
+                answer = {name: len(code) for name, code in made.items()}
+            except Exception as error:  # by any class, of any library that takes part
+                answer = f"{name} could not be compiled: {type(error).__name__}: {error}"
+                made.clear()
+            out.write(json.dumps(answer).encode() + b"\n")
             for code in made.values():
                 out.write(code)
             out.flush()

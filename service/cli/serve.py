@@ -93,15 +93,8 @@ def application() -> Any:
         return import_module("service.app").create_app()
     except settings.SettingsError as error:
         _log.critical("%s", error)
-    except Exception as error:
-        if "cannot cache function" in str(error):
-            _log.critical(
-                "compiled kernels cannot be kept: set NUMBA_CACHE_DIR, which is %s, to a directory"
-                " that can be written",
-                os.environ.get("NUMBA_CACHE_DIR") or "not set",
-            )
-        else:
-            _log.critical("the application cannot be made", exc_info=True)
+    except Exception:
+        _log.critical("the application cannot be made", exc_info=True)
     raise SystemExit(REFUSED)
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Child]:
 def test_what_a_child_compiles_is_loaded_without_a_disk(
     child: Child, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(reduce, "_sum_blocks", kernel(reduce._sum_blocks.py_func))
+    sums: Any = reduce._sum_blocks
+    monkeypatch.setattr(reduce, "_sum_blocks", kernel(sums.py_func))
     assert not SUMS.load()
     child.compile_job(SUMS)
     assert [name.partition("-")[0] for name in cache.HANDED_OVER] == ["kernels.reduce._sum_blocks"]
@@ -41,9 +43,10 @@ def test_what_a_child_compiles_is_loaded_without_a_disk(
     assert not [*tmp_path.rglob("*.kernel")]  # that is its parent's to write
 
 
-def test_a_job_that_fails_ends_the_child(child: Child) -> None:
-    with pytest.raises(ChildFailed, match="ended"):
+def test_a_job_that_fails_says_why(child: Child) -> None:
+    with pytest.raises(ChildFailed, match="nothing could not be compiled: AttributeError"):
         child.compile_job(Job("nothing", "kernels.reduce", "no such function"))
+    child.compile_job(Job("something", "time", "sleep", (0,)))
 
 
 def test_a_child_that_is_ended_gives_up_its_job(child: Child) -> None:

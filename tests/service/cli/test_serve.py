@@ -158,7 +158,6 @@ def test_a_greeting_puts_brackets_around_an_ipv6_address() -> None:
     ("error", "said"),
     [
         (settings.SettingsError("LOSSD_PORT is 'x'"), "LOSSD_PORT is 'x'"),
-        (RuntimeError("cannot cache function 'kernel': no locator"), "NUMBA_CACHE_DIR, which is "),
         (ImportError("no such module"), "no such module"),
     ],
 )
