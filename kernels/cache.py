@@ -96,10 +96,15 @@ def _why_not(path: Path) -> str | None:
     return None
 
 
-def _tell_once(what: str, *arguments: object) -> None:
-    if what not in _once:
-        _once.add(what)
-        _log.warning(what, *arguments)
+def _tell_once(message: str) -> None:
+    if message not in _once:
+        _once.add(message)
+        _log.warning("%s", message)
+
+
+def _tell_damage(path: Path, how: str) -> None:
+    """Once, though it is tried again before it is compiled anew."""
+    _tell_once(f"the cache's {path} is damaged ({how}): compiling it anew")
 
 
 class KernelCache(caching._Cache):
@@ -137,7 +142,7 @@ class KernelCache(caching._Cache):
             try:
                 result = compiler.CompileResult._rebuild(target, *serialize.loads(code))
             except Exception as error:  # by any class, of any library that takes part
-                _log.warning("%s cannot be loaded (%s): compiling it anew", name, error)
+                _tell_once(f"the compiled {name} cannot be loaded ({error!r}): compiling it anew")
             else:
                 for listener in LISTENERS:
                     listener(name, code)
@@ -172,12 +177,12 @@ class KernelCache(caching._Cache):
         except FileNotFoundError:
             return None
         except OSError as error:
-            _log.warning("the cache's %s is damaged (%s): compiling it anew", path, error.strerror)
+            _tell_damage(path, error.strerror or str(error))
             return None
         checksum, rest = content[:_DIGEST], content[_DIGEST:]
         named = hashlib.sha256(path.name.encode()).digest()
         if hashlib.sha256(rest).digest() != checksum or rest[_DIGEST : 2 * _DIGEST] != named:
-            _log.warning("the cache's %s is damaged (checksum): compiling it anew", path)
+            _tell_damage(path, "checksum")
             return None
         return rest[2 * _DIGEST :] if rest[:_DIGEST] == self._stamp else None
 
@@ -198,7 +203,6 @@ def _write(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         _tell_once(
-            "compiled kernels cannot be kept in %s (%s), so the next start compiles them again",
-            path.parent,
-            error.strerror,
+            f"compiled kernels cannot be kept in {path.parent} ({error.strerror}), so the next "
+            "start compiles them again"
         )

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from queue import SimpleQueue
 from typing import IO, Any, NamedTuple
 
 from kernels.cache import HANDED_OVER, LISTENERS, NotCached, loading_only
@@ -167,15 +168,25 @@ class _Progress:
             )
 
 
+def _read(lines: SimpleQueue[str]) -> None:
+    """Pass on what the parent writes; where it has gone, end this process, whatever it does."""
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
+
+
 def main(arguments: Sequence[str]) -> None:
-    """What a child does until its standard input ends."""
+    """Do the jobs that come on the standard input, until it ends."""
     logging.disable()  # What there is to say of the cache, its parent says.
     if "--patient" in arguments and hasattr(os, "nice"):
         os.nice(10)
+    lines: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
     # Nothing that is printed may get between the lines.
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
-        for line in sys.stdin:
+        while True:
+            line = lines.get()
             name, module, function, given = json.loads(line)
             made: dict[str, bytes] = {}
             LISTENERS[:] = [made.__setitem__]

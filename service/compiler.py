@@ -80,7 +80,7 @@ class Compiler:
         _log.info("%s is ready after %.1f s", wanted, time.perf_counter() - started)
 
     def _compile(self, job: Job) -> None:
-        if job.load():
+        if self._closed or job.load():
             return
         _log.info("compiling %s, which a request asks for; others go on", job.name)
         # Of processes that share a cache, one compiles it, and the others then load it.

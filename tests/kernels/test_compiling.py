@@ -55,6 +55,14 @@ def test_a_child_that_is_ended_gives_up_its_job(child: Child) -> None:
         child.compile_job(Job("a minute", "time", "sleep", (60,)))
 
 
+def test_a_child_ends_with_its_parent(child: Child) -> None:
+    process = child._process
+    assert process.stdin is not None
+    process.stdin.write(b'["a minute", "time", "sleep", [60]]\n')
+    process.stdin.close()
+    assert process.wait(30) == 0
+
+
 def test_no_child_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/no/such/python")
     with pytest.raises(ChildFailed, match="/no/such/python"):
