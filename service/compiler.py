@@ -1,7 +1,8 @@
 """Kernels that requests need and that are not compiled yet, compiled beside the lanes.
 
-One at a time, in a process of its own: Numba holds the GIL while it compiles, for some 20 s a
-kernel. The lanes go on with what is ready.
+One at a time, in a process of its own: Numba holds the GIL for parts of the 13 s that a kernel
+takes. On a busy machine a thread that compiled made the event loop late by up to 446 ms (42 ms in
+one of 100 cases), a process by 130 ms (10 ms). The lanes go on with what is ready.
 """
 
 from __future__ import annotations
