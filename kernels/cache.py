@@ -161,7 +161,8 @@ class KernelCache(caching._Cache):
             self._keep(name, code)
 
     def _name(self, signature: Any, codegen: Any) -> str:
-        key = repr((signature, codegen.magic_tuple())).encode()
+        # Other sources replace a file; another Python or CPU, which may share the folder, does not.
+        key = repr((signature, codegen.magic_tuple(), VERSIONS)).encode()
         return f"{self._function}-{hashlib.sha256(key).hexdigest()[:32]}.kernel"
 
     def _keep(self, name: str, code: bytes) -> None:

@@ -109,6 +109,15 @@ def test_other_sources_are_no_damage(
     only_file(kept)  # replaced, not added to
 
 
+def test_other_versions_share_the_folder(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_or_load()
+    with monkeypatch.context() as changed:
+        changed.setattr(cache, "VERSIONS", b"of another Python")
+        assert not compile_or_load()
+        assert compile_or_load()
+    assert compile_or_load()
+
+
 def test_code_that_numba_cannot_load_is_compiled_anew(
     kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
