@@ -46,7 +46,10 @@ class _Plan:
         self._names = wanted(self._problem, outputs)
         self._compute = ready(self._problem, self._names)
 
-    def answers(self, logits: Array, labels: Array) -> dict[str, Array]:
+    def answers(self, logits: Array, labels: Array) -> dict[str, Array] | None:
+        """The losses, or None where the kernel is not compiled yet."""
+        if self._compute is None:
+            return None
         self._logits[...] = logits
         self._labels[...] = labels
         try:
@@ -88,5 +91,7 @@ def answers(
     if plan is None:
         if labels.dtype.kind not in "iu" or not _PLANNED.issuperset(names):
             return None
-        plan = plans[key] = _Plan(logits, labels, names, options)
-    return plan.answers(logits, labels)
+        plan = _Plan(logits, labels, names, options)
+    known = plan.answers(logits, labels)
+    plans[key] = None if known is None else plan
+    return known

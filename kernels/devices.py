@@ -11,8 +11,9 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from kernels.cpu import launch
+from kernels.cpu import launch, specialisations
 from kernels.cpu.launch import Computed, finish
+from kernels.cpu.specialisations import Specialisation
 from kernels.errors import DeviceUnavailable
 from kernels.problem import Problem
 
@@ -96,6 +97,11 @@ def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) ->
 def quick(problem: Problem) -> bool:
     """Whether the problem takes well below a millisecond on this one thread, all compiled."""
     return problem.device == "cpu" and launch.quick(problem)
+
+
+def uncompiled(problem: Problem) -> tuple[Specialisation, ...]:
+    """``specialisations.uncompiled``; a GPU's kernels are compiled as they are launched."""
+    return specialisations.uncompiled(problem) if problem.device == "cpu" else ()
 
 
 def window(problem: Problem, step: int) -> int | None:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 from kernels import again
 from kernels.answer import answer_in_steps, wanted
 from kernels.cpu.launch import STEP, Computed, finish, result_bytes
-from kernels.devices import in_steps, quick, window
+from kernels.cpu.specialisations import Specialisation
+from kernels.devices import in_steps, quick, uncompiled, window
 from kernels.problem import Array, Problem, check, unlabelled
 
 Steps: TypeAlias = Generator[int, None, dict[str, Array]]
@@ -27,7 +28,8 @@ class Work(NamedTuple):
     everything else that was given has to be from the start. It returns the outputs by name, and
     raises ``InvalidInput`` for a label that is no class. ``window``: only so many bytes before the
     end of those are read from then on, so that what precedes them may go; None: all may be, or no
-    ``step`` was named.
+    ``step`` was named. ``uncompiled``: what the first step would compile, for some 20 s each; see
+    ``kernels.warm.job``.
     """
 
     elements: int
@@ -35,6 +37,7 @@ class Work(NamedTuple):
     quick: bool
     steps: Steps
     window: int | None = None
+    uncompiled: tuple[Specialisation, ...] = ()
 
     def run(self) -> dict[str, Array]:
         """The outputs, all steps at once."""
@@ -102,4 +105,11 @@ def _renamed(steps: Generator[int, None, Computed], called: str) -> Steps:
 
 def _work(problem: Problem, names: tuple[str, ...], steps: Steps, step: int | None) -> Work:
     reach = None if step is None else window(problem, step)
-    return Work(problem.logits.size, result_bytes(problem, names), quick(problem), steps, reach)
+    return Work(
+        problem.logits.size,
+        result_bytes(problem, names),
+        quick(problem),
+        steps,
+        reach,
+        uncompiled(problem),
+    )

@@ -1,7 +1,7 @@
 """Compiling before the first request: what is common, once a machine, then checked.
 
 Processes that share a cache take turns (a file lock), or each would compile all of it. The one
-whose turn it is has a second one compile a part, since Numba compiles on one core only.
+whose turn it is compiles in several processes at once, since Numba compiles on one core only.
 """
 
 from __future__ import annotations
@@ -9,63 +9,87 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import subprocess
-import sys
+import os
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import config
 
 import kernels
 from kernels import dtypes
-from kernels.compiled import STAMP, one_process
-from kernels.cpu.launch import SERIAL
+from kernels.cache import folder
+from kernels.compiled import one_process
+from kernels.compiling import Job, compile_all
+from kernels.cpu.launch import SERIAL, SHARED
+from kernels.cpu.rows import SEGMENT
+from kernels.cpu.specialisations import Specialisation, mark_compiled
 
 _log = logging.getLogger(__name__)
-# float64 and mixed types of logits and probabilities are compiled when first asked for.
-EAGER = (dtypes.FLOAT32, dtypes.FLOAT16, dtypes.BFLOAT16)
-# That of the eager types which the second process compiles.
-_ELSEWHERE = dtypes.BFLOAT16
+# Processes that compile at a time: each takes some 400 MB, and containers are small.
+_CHILDREN = 2
 # The worked example: PyTorch's loss of it is 1.5722.
 _PRED = ((0, 0, 0, 0, 0), (0, 0, 1, 1, 0), (1, 3, 2, 3, 0), (0, 0, 0, 0, 0))
 _TARGET = (1, 4, 3, 2)
 _LOSS = 1.5721803
+# Of which kernels are run to have them compiled: on one thread, on many, few long rows on many.
+_SHAPES = ((1, 64), (max(SERIAL // 64, SHARED) + 64, 64), (1, SEGMENT + 1))
 
 
 class SelfTestFailed(RuntimeError):
     """The kernels give another loss for the worked example than they must."""
 
 
-def _cache() -> Path:
-    return Path(config.CACHE_DIR or Path(__file__).parent / "__pycache__")
-
-
 def one_at_a_time() -> contextlib.AbstractContextManager[None]:
     """Holds the cache's lock, which does not nest; without one where the cache is read-only."""
-    return one_process(_cache(), "lock")
+    return one_process(folder(), "lock")
 
 
-def _compile(dtype: dtypes.DType) -> None:
-    """Runs each kernel once for ``dtype``, on one thread and on many."""
-    for rows in (1, SERIAL // 64 + 64):
-        logits = np.zeros((rows, 64), dtype.load)
+def compile_specialisation(normalised: bool, logits: str, soft: str, capped: bool) -> None:
+    """Run every kernel of a ``Specialisation`` once."""
+    for rows, classes in _SHAPES:
+        array = np.zeros((rows, classes), dtypes.BY_NAME[logits].numpy)
         labels = np.zeros(rows, np.int64)
-        name = dtype.name if dtype.size == 2 else None
-        bits = logits.view(np.uint16) if name else logits
-        kernels.cross_entropy(bits, labels, logits_dtype=name)
-        if dtype is dtypes.FLOAT32:
-            kernels.nll_loss(logits, labels)
-            kernels.softmax(logits)
+        if normalised:
+            kernels.nll_loss(array, labels)
+        elif soft != logits:
+            kernels.cross_entropy(
+                array,
+                np.zeros((rows, classes), dtypes.BY_NAME[soft].numpy),
+                softcap=1.0 if capped else None,
+            )
+        else:
+            kernels.cross_entropy(array, labels, softcap=1.0 if capped else None)
+    mark_compiled(Specialisation(normalised, logits, soft, capped))
 
 
-def check(device: str = "cpu") -> None:
+def job(wanted: Specialisation) -> Job:
+    """What compiles ``wanted``."""
+    return Job(str(wanted), __name__, compile_specialisation.__name__, tuple(wanted))
+
+
+def common(offered: Sequence[dtypes.DType] = dtypes.FLOATS) -> list[Job]:
+    """What requests with logits of the types ``offered`` commonly need."""
+    # Softcap, and probabilities of another type than the logits, are compiled when asked for.
+    losses = [Specialisation(False, dtype.name, dtype.name, False) for dtype in offered]
+    # Log-probabilities are computed ones: of the type that results are of.
+    results = dict.fromkeys(dtype.result.name for dtype in offered)
+    return [
+        *(job(wanted) for wanted in losses),
+        *(job(Specialisation(True, name, name, False)) for name in results),
+    ]
+
+
+def check(device: str = "cpu", dtype: dtypes.DType = dtypes.FLOAT32) -> None:
     """Compares the worked example, contiguous and strided, with its known loss.
 
     Raises ``SelfTestFailed``.
     """
-    pred = np.array(_PRED, dtypes.FLOAT32.numpy)
+    pred = np.array(_PRED, dtype.result)
+    if dtype is dtypes.BFLOAT16:  # all of it is exact
+        pred = (pred.view(np.uint32) >> 16).astype(np.uint16).view(dtype.numpy)
+    elif dtype.size < pred.itemsize:
+        pred = pred.astype(dtype.numpy)
     answers: list[Any] = [
         kernels.cross_entropy(pred, _TARGET, device=device),
         kernels.cross_entropy(np.asfortranarray(pred), _TARGET, device=device),
@@ -75,38 +99,17 @@ def check(device: str = "cpu") -> None:
         raise SelfTestFailed(f"the worked example has the loss {_LOSS}, not {answers}")
 
 
-def _filled() -> Path:
-    """The file that says, by holding ``STAMP``, that the cache has all that is common."""
-    return _cache() / "lossd.filled"
+def compile_common(
+    offered: Sequence[dtypes.DType] = dtypes.FLOATS, more: Sequence[Job] = ()
+) -> None:
+    """Compiles what is ``common``, and ``more``, or loads it from the cache; checks the results.
 
-
-def _is_filled() -> bool:
-    with contextlib.suppress(OSError):
-        return _filled().read_bytes() == STAMP
-    return False
-
-
-def compile_common() -> None:
-    """Compiles what common requests need, or loads it from the cache, and checks the results.
-
-    Takes half a minute on two cores with an empty cache, and a second or two with a full one.
     Raises ``SelfTestFailed``.
     """
     start = time.monotonic()
+    jobs = common(offered)
     with one_at_a_time():
-        known = _is_filled()
-        command = [sys.executable, "-P", "-m", "kernels.warm", _ELSEWHERE.name]
-        helper = None if known else subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        for dtype in EAGER:
-            if dtype is _ELSEWHERE and helper is not None:
-                helper.wait()  # if it failed, what it did not do is done here
-            _compile(dtype)
-        if not known:
-            with contextlib.suppress(OSError):
-                _filled().write_bytes(STAMP)
-    check()
+        missing = [each for each in (*jobs, *more) if not each.load()]
+        compile_all(missing, min(_CHILDREN, os.cpu_count() or 1))
+    check(dtype=dtypes.BY_NAME[jobs[0].arguments[1]])
     _log.info("kernels ready after %.1f s", time.monotonic() - start)
-
-
-if __name__ == "__main__":
-    _compile(dtypes.BY_NAME[sys.argv[1]])

@@ -25,11 +25,12 @@ from service import (
     settings,
 )
 from service.buffers import Budget
+from service.compiler import Compiler
 from service.failing import Failing
 from service.lane import Lane
 from service.machine import default_budget
 from service.methods import Methods
-from service.operation import Service
+from service.operation import Service, offered_dtypes
 from service.routes.direct import Direct
 from service.warm import warm_up
 
@@ -43,13 +44,14 @@ _log = logging.getLogger("uvicorn.lossd")
 def create_app(
     given: settings.Settings | None = None,
     *,
-    warm: Callable[[], None] = warm_up,
+    warm: Callable[[], None] | None = None,
     fail: Callable[[int], None] = os._exit,
 ) -> FastAPI:
     """The ASGI application; without ``given`` its settings come from the environment.
 
-    ``warm`` runs in the compute lane once the server has started, and no other work is taken until
-    it returns; where it raises, ``fail`` is called with the process's exit status. Raises
+    ``warm`` (``warm_up``, if None) runs in the compute lane once the server has started, and no
+    other work is taken until it returns; where it raises, ``fail`` is called with the process's
+    exit status. Raises
     ``SettingsError`` where the environment holds a setting that cannot be used, tokens and the
     device included.
     """
@@ -57,6 +59,7 @@ def create_app(
     tokens = auth.tokens(chosen)
     auth.warn_of_weak(chosen, tokens)
     computing = device.chosen(chosen)
+    warming_up = warm or partial(warm_up, offered_dtypes(chosen))
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -70,6 +73,7 @@ def create_app(
             ),
             compute=Lane("lossd-compute", chosen.lane_queue, chosen.compute_seconds),
             transcode=Lane("lossd-transcode", chosen.lane_queue),
+            compiler=Compiler(chosen.lane_queue, chosen.compile_seconds),
             device=computing,
         )
         app.state.service = service
@@ -78,16 +82,18 @@ def create_app(
             stopping.set()
             # No connection is added from here on: what still comes is bounded, and was accepted.
             service.compute.length = service.transcode.length = sys.maxsize
+            service.compiler.lift_bound()
 
         stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
         computing.failed = Failing(service, fail).in_thread
         with ending.on_sigterm(stop):
-            warming = asyncio.create_task(_warm(service, warm, fail))
+            warming = asyncio.create_task(_warm(service, warming_up, fail))
             if chosen.workers > 1:
                 # Others that are ready take all the connections meanwhile.
                 await _either(warming, stopping)
             yield
         warming.cancel()
+        service.compiler.close()
         service.transcode.close()
         service.compute.close()
 

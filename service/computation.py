@@ -96,6 +96,7 @@ class Computation:
         work, self._work, self._message = self._work, None, None
         compute = self._asked.service.compute
         assert work is not None
+        await self._asked.service.compiler.compiled(work.uncompiled)
         await self._grow(work.result_bytes)
         if work.quick and logits_at is None:
             return work.run()

@@ -94,6 +94,10 @@ class Expired(RequestError):
     """A computation took longer than the settings allow, its turn included."""
 
 
+class Compiling(RequestError):
+    """The kernel that a request needs is being compiled, for longer than a request waits."""
+
+
 class NotReady(RequestError):
     """The kernels are not compiled yet."""
 
@@ -237,6 +241,13 @@ TABLE: dict[type[Exception], Row] = {
         "The computation took too long",
         "Send fewer rows at a time, or the request again when the server is less busy.",
         5,
+    ),
+    Compiling: Row(
+        503,
+        "compiling",
+        "The kernel for this request is being compiled",
+        "Send the request again after Retry-After: the compiling goes on.",
+        10,
     ),
     NotReady: Row(503, "not-ready", "The server is starting", "Wait until /readyz answers 200.", 1),
     Stopping: Row(

@@ -27,11 +27,6 @@ def fault(environment: Mapping[str, str]) -> str | None:
 def behind(error: Exception) -> str | None:
     """The sentence for ``error``, where one of the variables is known to be its cause."""
     text = str(error)
-    if "cannot cache function" in text:
-        return (
-            "compiled kernels cannot be kept: set NUMBA_CACHE_DIR, which is"
-            f" {_value('NUMBA_CACHE_DIR')}, to a directory that can be written"
-        )
     if "threading layer" in text.lower():
         return (
             "no threads for the kernels: set NUMBA_THREADING_LAYER, which is"

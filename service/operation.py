@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kernels import InvalidInput, dtypes
+from kernels.dtypes import FLOATS, DType
 from kernels.steps import Work
 from service import options
 from service.buffers import Budget
 from service.codecs import Codec, Limits, Message, TooLarge
 from service.codecs.base import LOGITS, Answer, Arrays, numbers
 from service.codecs.json_text import written_size
+from service.compiler import Compiler
 from service.device import Compute, Device
 from service.errors import MissingTensor, NotAcceptable
 from service.lane import Lane
-from service.settings import Settings
+from service.settings import Settings, SettingsError, variable
 
 TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
 
@@ -46,7 +49,8 @@ class Service:
     """What lives as long as the process: settings, memory, two threads, the device.
 
     ``compute`` runs what is not over at once; ``transcode`` decodes, checks and encodes what would
-    hold up the loop. ``limits`` follow from the settings, once for all requests. ``why_not_ready``
+    hold up the loop; ``compiler`` makes kernels that were not made at the start. ``limits`` and the
+    dtypes ``offered`` follow from the settings, once for all requests. ``why_not_ready``
     is said to clients while it is not ``ready``.
     """
 
@@ -54,13 +58,16 @@ class Service:
     budget: Budget
     compute: Lane
     transcode: Lane
+    compiler: Compiler
     device: Device = field(default_factory=Device)
     ready: bool = False
     why_not_ready: str = "the kernels are being compiled"
     limits: Limits = field(init=False)
+    offered: tuple[DType, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.limits = Limits(self.settings.max_decoded_bytes)
+        self.offered = offered_dtypes(self.settings)
 
 
 class Asked(NamedTuple):
@@ -79,6 +86,7 @@ class Asked(NamedTuple):
         limits = Limits(self.service.limits.decoded_bytes, until)
         message = self.codec.decode(body, TENSORS, limits)
         check_tensors(self.operation, message, self.service.settings)
+        check_dtypes(message.tensors, self.service.offered)
         return message
 
     def work(self, tensors: Arrays, given: Mapping[str, Any], step: int | None = None) -> Work:
@@ -108,6 +116,37 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
             raise TooLarge(
                 f"{operation.path} takes {name} of at most {most:,} elements, not {size:,}",
                 where=name,
+            )
+
+
+def offered_dtypes(settings: Settings) -> tuple[DType, ...]:
+    """The float types that ``settings.dtypes`` names. Raises ``SettingsError``."""
+    names = [name.strip() for name in settings.dtypes.split(",")]
+    known = {dtype.name: dtype for dtype in FLOATS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingsError(
+            f"{variable('dtypes')} is {settings.dtypes!r}: {unknown[0]!r} is none of "
+            f"{', '.join(known)}"
+        )
+    return tuple([known[name] for name in dict.fromkeys(names)])
+
+
+def check_dtypes(tensors: Arrays, offered: tuple[DType, ...]) -> None:
+    """Raise ``InvalidInput`` where a tensor that kernels read is of a float type not offered.
+
+    Those are logits, log-probabilities and class probabilities: weights are converted.
+    """
+    if len(offered) == len(FLOATS):
+        return
+    for name in ("logits", "log_probs", "labels"):
+        dtype = dtypes.of(tensors[name]) if name in tensors else None
+        if dtype in FLOATS and dtype not in offered:
+            listed = ", ".join(each.name for each in offered)
+            raise InvalidInput(
+                f"{name} are {dtype.name}, and this server takes {listed}: convert them, or have "
+                f"{dtype.name} added to {variable('dtypes')} where it is started",
+                field=name,
             )
 
 

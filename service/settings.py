@@ -173,7 +173,21 @@ class Settings(BaseSettings):
         gt=0,
         le=3600,
         description="Seconds that a computation may take once its tensors are there, its turn"
-        " included (503): some kernels are compiled on first use, for 10 s.",
+        " included (503).",
+    )
+    compile_seconds: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="Seconds that a request waits for a kernel that is compiled on first use (503,"
+        " and the compiling goes on): that takes some 20 on an idle core.",
+    )
+    dtypes: str = Field(
+        "float32,float16,bfloat16,float64",
+        min_length=1,
+        max_length=200,
+        description="Types of logits, log-probabilities and class probabilities that are taken,"
+        " separated by commas; others are refused (422), and their kernels never compiled.",
     )
 
     device: Literal["cpu", "cuda", "auto"] = Field(

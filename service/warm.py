@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from kernels.warm import compile_common, one_at_a_time
+from kernels.compiling import Job
+from kernels.dtypes import FLOATS, DType
+from kernels.warm import compile_common
 from service.codecs import CODECS, Encoded, Limits, json_scan
 from service.operation import TENSORS
 
 _LIMITS = Limits(decoded_bytes=2**20)
 
 
-def warm_up() -> None:
-    """Compile the kernels and the codecs; raises where either does not give what it must."""
-    compile_common()
-    with one_at_a_time():
-        json_scan.compiled()
+def warm_up(offered: Sequence[DType] = FLOATS) -> None:
+    """Compile the kernels for the dtypes ``offered``, and the codecs, or load them.
+
+    Raises where either does not give what it must.
+    """
+    compile_common(offered, [Job("the reader of JSON", json_scan.__name__, "compiled")])
     tensors = {
         "logits": np.array([[0.5, -np.inf], [1e-9, 3.0]], np.float32),
         "labels": np.array([0, 1]),

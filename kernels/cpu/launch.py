@@ -179,14 +179,18 @@ def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
     return logits.data.dtype, soft.data.dtype, options.cap is None
 
 
-def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed]:
+def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] | None:
     """A call that returns what ``in_steps`` does, for ``problem`` as its arrays are by then.
 
+    None where its kernel is not compiled yet: callers may have no time for that.
     That is small, not empty, and of logits that need no copy; ``wanted`` is of "loss" and
     "per_element". The same arrays are given each time. Raises ``ImpossibleLabel``.
     """
     ((_, logits, soft),) = pieces(problem, True)
     positions, options = logits.positions, options_of(problem, wanted, 1.0)
+    kernel, key = _kernel(problem), _key(logits, soft, options)
+    if not compiled(kernel, key):
+        return None
     plan = _plan(logits, False, None)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
     bad = np.empty(1, np.int64)
@@ -201,7 +205,7 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed]:
         *PerClass(problem, wanted).views(0, logits),
         _scratch(1, plan.tile, problem.dtype),
     )
-    call = bound(_kernel(problem), _key(logits, soft, options), *arguments)
+    call = bound(kernel, key, *arguments)
 
     def compute_again() -> Computed:
         bad[0] = positions

@@ -13,7 +13,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -22,6 +21,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.cache import folder
 from kernels.compiled import one_process, parallel_kernel
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -78,14 +78,21 @@ class _Code(NamedTuple):
 _COMPILED: dict[tuple[Any, ...], _Code] = {}
 
 
-def _compiled(kernel: Any, arguments: tuple[Any, ...]) -> _Code:
-    """``kernel``'s code for ``arguments``, compiled or loaded now if need be."""
-    signature = (types.intp, types.intp, *map(numba.typeof, arguments))
+_LOOPS: set[tuple[Any, ...]] = set()
+
+
+def _compile(kernel: Any, signature: tuple[Any, ...]) -> None:
     if signature not in kernel.overloads:
         # Of processes that share a cache, one compiles it, and the others then load it.
         lock = f"{kernel.__name__}.{crc32(repr(signature).encode()):08x}"
-        with one_process(Path(kernel._cache.cache_path), lock):
+        with one_process(folder(), lock):
             kernel.compile(signature)
+
+
+def _compiled(kernel: Any, arguments: tuple[Any, ...]) -> _Code:
+    """``kernel``'s code for ``arguments``, compiled or loaded now if need be."""
+    signature = (types.intp, types.intp, *map(numba.typeof, arguments))
+    _compile(kernel, signature)
     overload = kernel.overloads[signature]
     address = overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
     return _Code(address, overload.entry_point)
@@ -126,5 +133,8 @@ def run(
     if workers == 1:
         code.call(first, shares, *arguments)
         return
+    if (kernel, *key) not in _LOOPS:  # or it would be compiled while the lock is held
+        _compile(_in_parallel, (*(types.intp,) * 4, *map(numba.typeof, arguments)))
+        _LOOPS.add((kernel, *key))
     with _ONE_AT_A_TIME:
         _in_parallel(code.address, workers, first, shares, *arguments)

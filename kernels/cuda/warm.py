@@ -11,8 +11,9 @@ import numpy as np
 import kernels
 from kernels import warm
 from kernels.cuda.kinds import TABLE
-from kernels.dtypes import FLOAT32
+from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32
 
+EAGER = (FLOAT32, FLOAT16, BFLOAT16)
 # One of each shape of the table, the last in one segment and in two.
 CLASSES = (*(min(shape.classes, TABLE.segment) for shape in TABLE.rows), TABLE.segment + 1)
 
@@ -22,7 +23,7 @@ def compile_common() -> None:
 
     Raises ``SelfTestFailed``, and what the device raises.
     """
-    for dtype in warm.EAGER:
+    for dtype in EAGER:
         name = dtype.name if dtype.size == 2 else None
         for shape in (*((1, classes) for classes in CLASSES), (1, 3, 2)):
             zeros = np.zeros(shape, f"u{dtype.size}" if name else dtype.load)

@@ -213,6 +213,7 @@ CONFIG: dict[str, Any] = {
     },
     "loggers": {
         "uvicorn": {"handlers": ["messages"], "level": "INFO", "propagate": False},
+        "kernels": {"handlers": ["messages"], "level": "INFO", "propagate": False},
         "uvicorn.access": {"handlers": ["requests"], "level": "INFO", "propagate": False},
     },
     # Other libraries': by default they would be written at once, by whoever logs them.

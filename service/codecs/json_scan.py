@@ -9,14 +9,14 @@ Every integer is int64 or uint64 on purpose: Numba makes a float64 of a sum of b
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import config, njit, types
+from numba import njit, types
 
+from kernels.cache import KernelCache
 from kernels.compiled import inlined
 from service.codecs.base import MAX_RANK
 from service.codecs.json_bits import U64
@@ -178,8 +178,7 @@ def compiled() -> Any:
     """``_read_tensor`` for the one type that each argument has, from Numba's cache if it is there.
 
     Not when this is imported: it takes 5 s where the cache is empty. ``service.warm`` calls it
-    before any request can. Numba's own stamp on the cache covers this file alone, not what is
-    inlined from others nor whether bounds are checked.
+    before any request can.
     """
     integer, several = types.int64, types.NamedTuple
     arrays = (types.float32[::1], types.float64[::1], types.uint16[::1], types.int64[::1])
@@ -194,10 +193,9 @@ def compiled() -> Any:
         integer,
     )
     dispatcher = njit(nogil=True, error_model="numpy", _nrt=False)(_read_tensor)
-    dispatcher.enable_caching()
+    # Void once any file changes that something is inlined from.
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("json_*.py"))]
-    stamp = hashlib.sha256(b"".join([*sources, bytes([bool(config.BOUNDSCHECK)])]))
-    dispatcher._cache._cache_file._source_stamp = stamp.digest()
+    dispatcher._cache = KernelCache(_read_tensor, b"".join(sources))
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     return dispatcher

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kernels import dtypes
+from kernels.cpu.specialisations import Specialisation, not_compiled
 from kernels.steps import Steps, Work
 from service import explain
 from service.codecs import Codec, json_text
@@ -17,8 +19,22 @@ _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 
 def _compute(given: dict[str, Any]) -> Work:
-    elements = given["logits"].size
-    return Work(elements, _BYTES * elements, False, _steps(**given))
+    elements, dtype = given["logits"].size, dtypes.of(given["logits"])
+    needed = (
+        []
+        if dtype is None or given["device"] != "cpu"
+        else [
+            Specialisation(False, dtype.name, dtype.name, False),
+            Specialisation(True, str(dtype.result), str(dtype.result), False),
+        ]
+    )
+    return Work(
+        elements,
+        _BYTES * elements,
+        False,
+        _steps(**given),
+        uncompiled=not_compiled(*needed),
+    )
 
 
 def _steps(*, step: int | None, **given: Any) -> Steps:

@@ -1,67 +1,108 @@
-"""Who compiles what before the first request, and when a second process helps."""
+"""What is compiled before the first request, where from, and what the self-test says."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import kernels
 from kernels import compiled, dtypes, warm
-
-
-class Helper:
-    """Stands for the second process."""
-
-    started: list[list[str]]
-
-    def __init__(self, command: list[str], **options: Any) -> None:
-        self.started.append(command)
-
-    def wait(self) -> None:
-        self.started.append(["waited for"])
+from kernels.compiling import Job
+from kernels.cpu import specialisations
+from kernels.cpu.specialisations import Specialisation
+from kernels.problem import check
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
-    """What is done, in order, with an empty cache."""
-    done: list[Any] = []
-    monkeypatch.setattr(warm, "_cache", lambda: tmp_path / "cache")
-    monkeypatch.setattr(warm, "_compile", lambda dtype: done.append(dtype.name))
-    monkeypatch.setattr(Helper, "started", done, raising=False)
-    monkeypatch.setattr("subprocess.Popen", Helper)
+def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What is loaded, or else compiled, in order; only float16 is in the cache."""
+    done: list[str] = []
+
+    def load(job: Job) -> bool:
+        done.append(f"load {job.name}")
+        return "float16" in job.name.split()
+
+    def compile_all(jobs: Sequence[Job], children: int) -> None:
+        done.extend(f"compile {job.name}" for job in jobs)
+
+    monkeypatch.setattr(warm, "folder", lambda: tmp_path)
+    monkeypatch.setattr(warm, "compile_all", compile_all)
+    monkeypatch.setattr(Job, "load", load)
     return done
 
 
-def test_an_empty_cache_is_filled_by_two(events: list[Any]) -> None:
-    warm.compile_common()
-    assert events[0][-2:] == ["kernels.warm", "bfloat16"]
-    assert events[1:] == ["float32", "float16", ["waited for"], "bfloat16"]
+def test_only_what_is_not_in_the_cache_is_compiled(events: list[str]) -> None:
+    warm.compile_common(more=[Job("json", "", "")])
+    assert [event for event in events if event.startswith("compile ")] == [
+        "compile cross_entropy of float32",
+        "compile cross_entropy of float64",
+        "compile cross_entropy of bfloat16",
+        "compile nll_loss of float32",
+        "compile nll_loss of float64",
+        "compile json",
+    ]
 
 
-def test_a_full_cache_needs_one(events: list[Any]) -> None:
-    warm.compile_common()
-    events.clear()
-    warm.compile_common()
-    assert events == [dtype.name for dtype in warm.EAGER]
-
-
-def test_changed_sources_make_it_empty(events: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    warm.compile_common()
-    events.clear()
-    monkeypatch.setattr(warm, "STAMP", b"other sources")
-    warm.compile_common()
-    assert len(events) == len(warm.EAGER) + 2
-
-
-def test_a_read_only_cache_is_no_error(
-    events: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("offered", "names"),
+    [
+        (dtypes.FLOATS, [*(dtype.name for dtype in dtypes.FLOATS), "float32", "float64"]),
+        ((dtypes.BFLOAT16,), ["bfloat16", "float32"]),
+        ((dtypes.FLOAT64,), ["float64", "float64"]),
+        ((dtypes.FLOAT32, dtypes.FLOAT16), ["float32", "float16", "float32"]),
+    ],
+)
+def test_only_what_is_offered_is_common(
+    offered: tuple[dtypes.DType, ...], names: list[str]
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(warm, "_cache", lambda: tmp_path / "file" / "below")
-    warm.compile_common()
-    assert events[-1] == dtypes.BFLOAT16.name
+    assert [job.arguments[1] for job in warm.common(offered)] == names
+
+
+@pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)
+def test_the_worked_example_in_every_dtype(
+    dtype: dtypes.DType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm.check(dtype=dtype)
+    monkeypatch.setattr(warm, "_LOSS", 1.6)
+    with pytest.raises(warm.SelfTestFailed):
+        warm.check(dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (Specialisation(False, "float32", "float32", False), {"cross_entropy"}),
+        (Specialisation(False, "float32", "bfloat16", True), {"cross_entropy"}),
+        (Specialisation(True, "float64", "float64", False), {"nll_loss"}),
+    ],
+)
+def test_a_specialisation_is_compiled_by_problems_of_its_own(
+    wanted: Specialisation, names: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: set[str] = set()
+    found: set[Specialisation] = set()
+
+    def noting(name: str) -> Any:
+        def call(logits: Any, labels: Any, **options: Any) -> None:
+            called.add(name)
+            found.add(
+                specialisations.of(check(logits, labels, normalised=name == "nll_loss", **options))
+            )
+
+        return call
+
+    monkeypatch.setattr(specialisations, "_COMPILED", set())
+    for name in ("cross_entropy", "nll_loss"):
+        monkeypatch.setattr(kernels, name, noting(name))
+    assert specialisations.not_compiled(wanted) == (wanted,)
+    warm.job(wanted).run()
+    assert called == names
+    assert found == {wanted}
+    assert specialisations.not_compiled(wanted) == ()
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
@@ -78,3 +119,8 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_no_folder_has_no_lock() -> None:
+    with compiled.one_process(None, "lock"), compiled.one_process(None, "lock"):
+        pass

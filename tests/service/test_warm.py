@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from kernels import dtypes
 from service import warm
 from service.codecs import CODECS, Message, json_scan
 
 
 @pytest.fixture(autouse=True)
 def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "compile_common", lambda: None)
+    monkeypatch.setattr(warm, "compile_common", lambda offered, more: None)
 
 
-def test_the_scanner_is_compiled_with_the_lock_of_the_cache(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    events: list[str] = []
+def test_the_scanner_is_compiled_with_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
 
-    @contextmanager
-    def alone() -> Iterator[None]:
-        events.append("locked")
-        yield
-        events.append("unlocked")
+    def compile_common(offered: Any, more: Any) -> None:
+        told.extend((offered, *more))
 
-    own = json_scan.compiled
-
-    def compiled() -> Any:
-        events.append("compiled")
-        return own()
-
-    monkeypatch.setattr(warm, "compile_common", lambda: events.append("kernels"))
-    monkeypatch.setattr(warm, "one_at_a_time", alone)
-    monkeypatch.setattr(json_scan, "compiled", compiled)
-    warm.warm_up()
-    assert events[:4] == ["kernels", "locked", "compiled", "unlocked"]
+    monkeypatch.setattr(warm, "compile_common", compile_common)
+    warm.warm_up(dtypes.FLOATS[:1])
+    offered, job = told
+    assert offered == dtypes.FLOATS[:1]
+    json_scan.compiled.cache_clear()
+    job.run()
+    assert json_scan.compiled.cache_info().currsize == 1
 
 
 def test_nothing_is_compiled_by_an_import() -> None:

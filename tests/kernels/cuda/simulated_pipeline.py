@@ -15,6 +15,7 @@ import kernels
 from benchmarks.cuda.resident import Resident
 from kernels import devices, dtypes, warm
 from kernels.cuda import failures, memory, pipeline
+from kernels.cuda.warm import EAGER
 from kernels.problem import check
 from tests import zoo
 from tests.oracle import Array
@@ -237,7 +238,7 @@ def test_prepared_means_compiled_and_checked_within_a_budget(
     monkeypatch.setattr(pipeline, "launch", launched)
     devices.prepare(given, processes)
     assert memory.budget().total == (total or memory.share_of_free() // 4)
-    for dtype in warm.EAGER:
+    for dtype in EAGER:
         assert {(dtype.name, True, False), (dtype.name, True, True)} <= shapes
         assert (dtype.name, False, False) in shapes
 

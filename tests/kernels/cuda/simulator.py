@@ -57,6 +57,8 @@ NOT_RUN = {
     "test_simd": "it is of the CPU's registers",
     "test_steps": "too large; simulated_pipeline has smaller ones",
     "test_warm": "it is of compiling for the CPU",
+    "test_cache": "it is of what is compiled for the CPU",
+    "test_compiling": "it is of compiling in other processes",
 }
 # Kernels without a barrier: one thread of Python is all of a block's, one after another.
 ALONE = {"sum_planes", "merge_segments", "write_per_class", "take_log_probs", "sum_blocks"}

@@ -184,7 +184,6 @@ def test_a_greeting_puts_brackets_around_an_ipv6_address() -> None:
     ("error", "said"),
     [
         (settings.SettingsError("LOSSD_PORT is 'x'"), "LOSSD_PORT is 'x'"),
-        (RuntimeError("cannot cache function 'kernel': no locator"), "NUMBA_CACHE_DIR, which is "),
         (ValueError("No threading layer could be loaded.\nHINT"), "set NUMBA_THREADING_LAYER"),
         (ImportError("no such module"), "no such module"),
     ],

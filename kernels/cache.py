@@ -1,0 +1,209 @@
+"""Compiled kernels on disk: a file for each function and signature, verified before it is loaded.
+
+A file is unpickled, and the machine code in it runs: whoever may write the folder runs code in this
+process. So the folder is made for its user alone, and is not used where others may write to it.
+The checksum is against damage, not against an attacker: a full disk, a torn write, a swapped file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba import config
+from numba.core import caching, compiler, serialize
+
+_log = logging.getLogger(__name__)
+_DIGEST = hashlib.sha256().digest_size
+# What else than its sources decides whether a compiled kernel may be loaded.
+VERSIONS = f"{numba.__version__} {llvmlite.__version__} {sys.version} {config.BOUNDSCHECK}".encode()
+
+# Code by file name that a child process compiled for this one; taken from here first, and kept.
+HANDED_OVER: dict[str, bytes] = {}
+# Told of each file's name and code that is loaded or compiled here; then it is theirs to keep.
+LISTENERS: list[Callable[[str, bytes], None]] = []
+_STATE = threading.local()
+_once: set[str] = set()
+
+
+class NotCached(Exception):
+    """A kernel would have to be compiled, inside ``loading_only``."""
+
+
+@contextmanager
+def loading_only() -> Iterator[None]:
+    """Have this thread raise ``NotCached`` instead of compiling what is in no cache."""
+    _STATE.loading_only = True
+    try:
+        yield
+    finally:
+        _STATE.loading_only = False
+
+
+@cache
+def folder() -> Path | None:
+    """The folder of compiled kernels, made if need be; None, which is logged, where there is none.
+
+    NUMBA_CACHE_DIR names it. Without that it lies beside the sources or, where these are not to be
+    written, in the user's own cache.
+    """
+    refused = []
+    for parent in _parents():
+        path = parent / "lossd"
+        why = _why_not(path)
+        if why is None:
+            return path
+        refused.append(f"{path} ({why})")
+    _log.warning(
+        "compiled kernels are not kept, so each start compiles them: no cache in %s",
+        " or ".join(refused),
+    )
+    return None
+
+
+def _parents() -> list[Path]:
+    if config.CACHE_DIR:
+        return [Path(config.CACHE_DIR)]
+    users = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return [Path(__file__).parent / "__pycache__", users]
+
+
+def _why_not(path: Path) -> str | None:
+    """What keeps ``path`` from being the folder, if anything does."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+        writable = os.access(path, os.W_OK | os.X_OK)
+        if not writable and not any(path.glob("*.kernel")):
+            return "it cannot be written"
+    except OSError as error:
+        return error.strerror or str(error)
+    owners = {0, os.geteuid()} if hasattr(os, "geteuid") else {status.st_uid}
+    if status.st_uid not in owners or status.st_mode & 0o002:
+        return "another user may write to it"
+    return None
+
+
+def _tell_once(message: str) -> None:
+    if message not in _once:
+        _once.add(message)
+        _log.warning("%s", message)
+
+
+def _tell_damage(path: Path, how: str) -> None:
+    """Once, though it is tried again before it is compiled anew."""
+    _tell_once(f"the cache's {path} is damaged ({how}): compiling it anew")
+
+
+class KernelCache(caching._Cache):
+    """What Numba asks for compiled code of ``function``; void where ``stamp`` is another one."""
+
+    def __init__(self, function: Any, stamp: bytes) -> None:
+        self._function = f"{function.__module__}.{function.__qualname__}"
+        self._stamp = hashlib.sha256(stamp + VERSIONS).digest()
+
+    @property
+    def cache_path(self) -> str | None:
+        path = folder()
+        return None if path is None else str(path)
+
+    def enable(self) -> None:
+        """Do nothing: Numba's interface asks for it."""
+
+    def disable(self) -> None:
+        """Do nothing: Numba's interface asks for it."""
+
+    def flush(self) -> None:
+        """Do nothing: what is out of date is written anew."""
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """The compiled code for ``signature``, or None. Raises ``NotCached``."""
+        target.refresh()
+        name = self._name(signature, target.codegen())
+        path = folder()
+        code = HANDED_OVER.pop(name, None)
+        if code is not None:
+            self._keep(name, code)
+        elif path is not None:
+            code = self._read(path / name)
+        if code is not None:
+            try:
+                result = compiler.CompileResult._rebuild(target, *serialize.loads(code))
+            except Exception as error:  # by any class, of any library that takes part
+                _tell_once(f"the compiled {name} cannot be loaded ({error!r}): compiling it anew")
+            else:
+                for listener in LISTENERS:
+                    listener(name, code)
+                return result
+        if getattr(_STATE, "loading_only", False):
+            raise NotCached(name)
+        return None
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Keep what was compiled for ``signature``; where that cannot be, say so once."""
+        name = self._name(signature, result.codegen)
+        code = bytes(serialize.dumps(result._reduce()))
+        for listener in LISTENERS:
+            listener(name, code)
+        if not LISTENERS:
+            self._keep(name, code)
+
+    def _name(self, signature: Any, codegen: Any) -> str:
+        # Other sources replace a file; another Python or CPU, which may share the folder, does not.
+        key = repr((signature, codegen.magic_tuple(), VERSIONS)).encode()
+        return f"{self._function}-{hashlib.sha256(key).hexdigest()[:32]}.kernel"
+
+    def _keep(self, name: str, code: bytes) -> None:
+        """Write a file: a checksum of all the rest, the stamp, the name's digest, the code."""
+        path = folder()
+        if path is not None:
+            rest = self._stamp + hashlib.sha256(name.encode()).digest() + code
+            _write(path / name, hashlib.sha256(rest).digest() + rest)
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _tell_damage(path, error.strerror or str(error))
+            return None
+        checksum, rest = content[:_DIGEST], content[_DIGEST:]
+        named = hashlib.sha256(path.name.encode()).digest()
+        if hashlib.sha256(rest).digest() != checksum or rest[_DIGEST : 2 * _DIGEST] != named:
+            _tell_damage(path, "checksum")
+            return None
+        return rest[2 * _DIGEST :] if rest[:_DIGEST] == self._stamp else None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace ``path`` in one step, so that nobody reads a part of it."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        _tell_once(
+            f"compiled kernels cannot be kept in {path.parent} ({error.strerror}), so the next "
+            "start compiles them again"
+        )
