@@ -32,7 +32,8 @@ from kernels.simd import (
 # Rows of float64 scratch. Of the logits: sum(2**t), the negated shift, the label's logit. For
 # smoothed or soft labels: sum(q) and sum(q * t). Then log2 of the first, the label's
 # log-probability in base 2, its loss, and that loss's share in a mean's denominator; last, 1 for
-# the positions that ``careful`` took, and their largest logit.
+# the positions that ``careful`` took, and their largest logit. Of these, VALUE and SMOOTH are other
+# things: see ``careful``.
 TOTAL, MINUS, VALUE, MASS, SMOOTH, LOG2, LOG_PROB, LOSS, WEIGHT, CAREFUL, PEAK = range(11)
 # Of the gradient: see ``outputs``. And a row for passing things on.
 PUSH, PULL, OWN, SPARE = range(11, 15)
@@ -41,6 +42,9 @@ ROWS = 15
 SLACK = 64
 # Positions; a multiple of the reduction's block.
 LARGEST = 8 * BLOCK
+# Labels whose exponents of 2 are beyond -FAR are left to ``careful``: float64 ends soon after, in
+# base 2 before it does in nats.
+FAR = 2.0**900
 
 
 @inlined
