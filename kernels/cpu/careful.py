@@ -22,16 +22,13 @@ from kernels.cpu.tile import (
     MINUS,
     PEAK,
     SMOOTH,
+    TINY,
     TOTAL,
     VALUE,
     WEIGHT,
     log_sum_exp,
 )
 from kernels.simd import element
-
-# What losses are made of is kept times this power of two, exactly: a gap of 2**1025 over the least
-# temperature, 1e-30, is below 2**1125, and weights may make a finite loss of it.
-TINY = 2.0**-128
 
 
 def exact(x: Any, index: int, cap: Any) -> float:
@@ -170,7 +167,7 @@ def weigh_careful(
             loss = rest if soft else options.keep * loss + rest
         if options.z_loss > 0.0:
             known = log_sum_exp(scratch, i, options)
-            loss += (TINY * known) * (options.z_loss * known)
+            loss += known * (options.z_loss * known) / TINY
         if labels.sample_weight.size:
             loss *= labels.sample_weight[lo + i]
             weight *= labels.sample_weight[lo + i]

@@ -23,7 +23,7 @@ from kernels.cpu.output_rows import (
     write_log_probs,
     write_zeros,
 )
-from kernels.cpu.tile import CAREFUL, MASS, OWN, PEAK, PULL, PUSH, TOTAL, log_sum_exp
+from kernels.cpu.tile import CAREFUL, MASS, OWN, PEAK, PULL, PUSH, TINY, TOTAL, log_sum_exp
 from kernels.simd import element, width
 
 
@@ -64,7 +64,7 @@ def _weigh_gradient(
         else:
             push = own
         if options.z_loss > 0.0:
-            push += 2.0 * (options.z_loss * log_sum_exp(scratch, i, options))
+            push += 2.0 * (options.z_loss * log_sum_exp(scratch, i, options)) / TINY
         scratch[PUSH, i], scratch[PULL, i], scratch[OWN, i] = factor * push, factor, factor * own
 
 
@@ -202,7 +202,7 @@ def output_step(
         _weigh_gradient(logits, soft.data.size > 0, labels, options, lo, count, label, scratch, at)
     if results.log_sum_exp.size:
         for i in range(count):
-            results.log_sum_exp[lo + i] = log_sum_exp(scratch, at + i, options)
+            results.log_sum_exp[lo + i] = log_sum_exp(scratch, at + i, options) / TINY
     if logits.class_stride == 1:
         for i in range(count):
             y = label[at + i]

@@ -45,6 +45,9 @@ LARGEST = 8 * BLOCK
 # Labels whose exponents of 2 are beyond -FAR are left to ``careful``: float64 ends soon after, in
 # base 2 before it does in nats.
 FAR = 2.0**900
+# What losses of ``careful`` are made of is kept times this power of two, exactly: a gap of 2**1025
+# over the least temperature, 1e-30, is below 2**1125, and weights may make a finite loss of it.
+TINY = 2.0**-128
 
 
 @inlined
@@ -154,12 +157,12 @@ def take_logarithms(scratch: Any, at: int, count: int, scale: float, like: Any) 
 
 @inlined
 def log_sum_exp(scratch: Any, at: int, options: Any) -> float:
-    """The natural logarithm of the sum of the exponentials of one position's logits."""
+    """TINY times the natural logarithm of the sum of the exponentials of one position's logits."""
     if scratch[CAREFUL, at] != 0.0 and math.isinf(scratch[PEAK, at]):
         return scratch[PEAK, at]
     if scratch[CAREFUL, at] != 0.0:
-        return options.unit * scratch[PEAK, at] + math.log(scratch[TOTAL, at])
-    return (scratch[LOG2, at] - scratch[MINUS, at]) * options.to_nats
+        return TINY * options.unit * scratch[PEAK, at] + TINY * math.log(scratch[TOTAL, at])
+    return TINY * ((scratch[LOG2, at] - scratch[MINUS, at]) * options.to_nats)
 
 
 @inlined
@@ -207,7 +210,7 @@ def weigh_tile(
             rest *= options.to_nats
             loss = rest if soft else options.keep * loss + options.spread * rest
         if options.z_loss > 0.0:
-            loss += options.z_loss * log_sum_exp(scratch, i, options) ** 2
+            loss += options.z_loss * (log_sum_exp(scratch, i, options) / TINY) ** 2
         if labels.sample_weight.size:
             loss *= labels.sample_weight[lo + i]
             weight *= labels.sample_weight[lo + i]
