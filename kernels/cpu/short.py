@@ -135,7 +135,7 @@ def sum_short_rows(
         keep(totals, start, _abreast(logits, lo + start, last, options, minus))
         keep(shifts, start, shift)
         keep(picked, start, value)
-    good, least = True, -FAR / options.scale
+    good, scale = True, options.scale
     for r in range(count):
-        good &= (totals[r] < LIMIT) & (abs(shifts[r]) < LARGEST_SHIFT) & (picked[r] > least)
+        good &= (totals[r] < LIMIT) & (abs(shifts[r]) < LARGEST_SHIFT) & (picked[r] * scale > -FAR)
     return good

@@ -51,10 +51,9 @@ def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: An
 def _beyond(scratch: Any, at: int, y: int, options: Any) -> bool:
     """Whether a loss that may be finite is made of what is not; the label ``y`` may be ignored."""
     value = scratch[VALUE, at]
-    if y >= 0 and value < -FAR / options.scale and value > -math.inf:
+    if y >= 0 and value * options.scale < -FAR and value > -math.inf:
         return True
-    sums = scratch[MASS, at] + scratch[SMOOTH, at] if options.lane_weight.size else 0.0
-    return not math.isfinite(sums)
+    return options.lane_weight.size and not abs(scratch[MASS, at] + scratch[SMOOTH, at]) < math.inf
 
 
 @called
@@ -188,9 +187,10 @@ def _sum_planes(
     good, labels = True, label[at:]
     for i in range(count):
         values[i] = logit_at(x, first + i + max(labels[i], 0) * stride, options.cap)
-    least = -FAR / options.scale
+    scale = options.scale
     for i in range(count):
-        good &= (totals[i] == totals[i]) & (abs(minus[i]) < LARGEST_SHIFT) & (values[i] > least)
+        good &= (totals[i] == totals[i]) & (abs(minus[i]) < LARGEST_SHIFT)
+        good &= values[i] * scale > -FAR
     if good and not options.lane_weight.size:
         return False
     odd = False

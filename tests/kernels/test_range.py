@@ -91,7 +91,7 @@ def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> No
 @pytest.mark.parametrize("soft", [False, True], ids=["indices", "probabilities"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_output(name: str, soft: bool, dtype: dtypes.DType) -> None:
-    for classes in (1, 2, 33, 100, 300):
+    for classes in (1, 2, 60, 300) if dtype in WIDE else (2, 60):
         rng = np.random.default_rng(classes)
         logits = zoo.cast(rng.choice(SHARES, (ROWS, classes)) * largest(dtype), dtype)
         labels = rng.integers(0, classes, ROWS)
@@ -179,7 +179,7 @@ def test_ranks_are_of_the_logits_as_given(axis: int, softcap: float, dtype: dtyp
         labels = rng.integers(0, classes, 12)
         labels[6] = -100
         lying = np.array(logits if axis else logits.T, order="C")
-        for temperature in (1.0, 1e-30, 1e30):
+        for temperature in (1.0, 1e-30):
             got = kernels.cross_entropy(
                 lying, labels, class_axis=axis, softcap=softcap, temperature=temperature,
                 outputs=["rank", "prediction"],
