@@ -1,7 +1,7 @@
 """The slow, exact way, in float64, for rows that the fast one cannot represent.
 
-Those hold NaN, +inf, nothing but -inf, or a maximum beyond ``rows.LARGEST_SHIFT``; or their loss is
-made of what is beyond ``tile.FAR`` or the range of the lanes. Each is a position of a loss: its
+Those hold NaN, +inf, nothing but -inf, or a maximum beyond ``rows.LARGEST_SHIFT``; or terms of
+their loss are beyond ``tile.FAR`` or the range of the lanes. Each is a position of a loss: its
 logits lie ``stride`` elements apart from ``first`` on.
 """
 

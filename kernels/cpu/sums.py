@@ -49,7 +49,7 @@ def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: An
 
 @inlined
 def _beyond(scratch: Any, at: int, y: int, options: Any) -> bool:
-    """Whether a loss that may be finite is made of what is not; the label ``y`` may be ignored."""
+    """A test: terms of a loss that may be finite overflow. The label ``y`` may be ignored."""
     value = scratch[VALUE, at]
     if y >= 0 and value * options.scale < -FAR and value > -math.inf:
         return True

@@ -1,7 +1,8 @@
-"""Poisoned memory: whatever kernels read before they write it is a NaN, or no index.
+"""Poisoned memory for all tests of the kernels: reads before the first write give NaN, or no index.
 
-Before each launch all scratch is filled so, and so is each array of results when it is made; on the
-simulated GPU all that a call takes of its buffers. LOSSD_POISON=0 leaves memory as it is.
+Before each launch all scratch is filled with NaN (integers: NOWHERE), and each array of results
+when it is allocated; on the simulated GPU all buffers and shared memory. LOSSD_POISON=0 turns this
+off.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NOWHERE = 2**62 + 12345
 
 
 def fill(array: Any) -> Any:
-    """``array``, all NaN, or NOWHERE, or as much of that as its type holds."""
+    """``array`` filled with NaN, NOWHERE, or bits that are all set."""
     kind = np.dtype(array.dtype)
     if kind.kind == "f":
         array[...] = np.nan
@@ -35,7 +36,7 @@ def fill(array: Any) -> Any:
 
 
 class _NumPy:
-    """NumPy, but that what is made empty is filled."""
+    """NumPy with ``empty`` and ``empty_like`` that fill."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
@@ -73,7 +74,7 @@ def _poison_launches(patch: pytest.MonkeyPatch) -> None:
 
 
 class _Filled(dict[Any, Any]):
-    """Arrays, filled when they come in."""
+    """Arrays by key, filled when they are added."""
 
     def __setitem__(self, key: Any, array: Any) -> None:
         super().__setitem__(key, fill(array))
@@ -102,7 +103,7 @@ def _poison_simulator(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def poisoned() -> Iterator[bool]:
-    """Whether memory is poisoned, as it is in every test of the kernels unless the setting says."""
+    """Poisons the memory of a module's tests; true unless the setting turns it off."""
     with pytest.MonkeyPatch.context() as patch:
         if POISONED:
             _poison_launches(patch)

@@ -54,7 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def options_of(name: str, classes: int) -> dict[str, Any]:
-    """The options of that name, with a weight a class and a row, of about what they say."""
+    """The options of that name, with weights for each class and row of about that size."""
     options, rng = dict(OPTIONS[name]), np.random.default_rng(1)
     for weight, count in (("weight", classes), ("sample_weight", ROWS)):
         if weight in options:
@@ -63,7 +63,7 @@ def options_of(name: str, classes: int) -> dict[str, Any]:
 
 
 def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> None:
-    """All outputs to the oracle, of positions whose classes lie along ``axis``."""
+    """Compares all outputs with the oracle; the classes lie along ``axis``."""
     logits, soft = np.array(logits if axis else logits.T, order="C"), labels.dtype.kind not in "iu"
     if soft and axis == 0:
         labels = np.array(labels.T, order="C")
@@ -105,7 +105,7 @@ def test_every_output(name: str, soft: bool, dtype: dtypes.DType) -> None:
 @pytest.mark.parametrize("softcap", [None, 1e30])
 @pytest.mark.parametrize("dtype", WIDE, ids=lambda dtype: dtype.name)
 def test_the_ends_one_by_one(dtype: dtypes.DType, softcap: float | None) -> None:
-    """As they were reported, and their like: each was infinite."""
+    """Finite losses that were infinite: overflow in base 2, not in nats."""
     top = largest(dtype)
     most = np.array([[0.83 * top, 0]], dtype.numpy)
     options: dict[str, Any] = {} if softcap is None else {"softcap": softcap}
@@ -168,7 +168,7 @@ CAPS = [1e-30, 1e-3, 1.0, 30.0, 1e30]
 @pytest.mark.parametrize("softcap", CAPS)
 @pytest.mark.parametrize("axis", [1, 0], ids=["rows", "planes"])
 def test_ranks_are_of_the_logits_as_given(axis: int, softcap: float, dtype: dtypes.DType) -> None:
-    """Where tanh saturates classes would tie that are not equal; only equal logits do."""
+    """Only equal logits tie, also where tanh saturates."""
     rng = np.random.default_rng(7)
     for classes in (5, 60, 300):
         logits = rng.normal(0, 1, (12, classes)) * np.logspace(-2, 4, 12)[:, None]

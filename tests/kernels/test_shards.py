@@ -76,7 +76,7 @@ def test_what_one_shard_says() -> None:
 @pytest.mark.parametrize("cuts", [[0, 4], [0, 2, 4], [0, 1, 2, 3, 4]], ids=len)
 @pytest.mark.parametrize("ignored", [-100, -1, 4, 2], ids=str)
 def test_ignored_labels_cost_nothing(ignored: int, cuts: list[int]) -> None:
-    """Whatever their logits are; a class may be ignored, and what is none."""
+    """Loss 0 for any logits; ``ignore_index`` may be a class or not."""
     logits, labels = np.zeros((5, 4), np.float32), np.array([3, ignored, 1, ignored, ignored])
     logits[3], logits[4, 1] = np.nan, np.inf
     losses = merged(logits, labels, cuts, ignore_index=ignored)
