@@ -11,7 +11,7 @@ from kernels.cpu.launch import ImpossibleLabel
 from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.problem import EMPTY, Array, check
-from kernels.reduce import BLOCK, add_blocks, sum_all_blocks
+from kernels.reduce import BLOCK, SCALE, add_blocks, sum_all_blocks
 from kernels.scalars import named
 
 
@@ -69,6 +69,8 @@ class LossAccumulator:
         if self._mean:
             plain = not (self._options.get("label_smoothing") or self._options.get("z_loss"))
             total = mean(total, weight, self._empty, plain and total != 0.0)
+        else:
+            total /= SCALE
         return narrowed(total, np.dtype(self._dtype or np.float32))
 
     def _add(self, values: Array) -> None:

@@ -13,7 +13,7 @@ from kernels.cpu.views import PER_CLASS
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
 from kernels.problem import Array, Problem
-from kernels.reduce import add_blocks
+from kernels.reduce import SCALE, add_blocks
 
 # In the shape of the labels, but for the reduced loss and the last two, in that of the logits:
 # the loss as reduced; of each position the unreduced loss, the log-sum-exp of its logits, the
@@ -123,6 +123,8 @@ def reduced(problem: Problem, blocks: Array) -> Array:
     if problem.reduction == "mean":
         plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
         total = mean(total, weight, problem.empty, plain and total != 0.0)
+    else:
+        total /= SCALE
     return narrowed(total, problem.dtype.result)
 
 

@@ -3,7 +3,8 @@
 Values are added within blocks of ``BLOCK`` positions, counted from position 0, in the order of
 ``_block_sum``; then the blocks' sums, from left to right. That order is a property of the data
 alone, so the result does not depend on threads, on chunks (which end at a block's end) or on the
-format.
+format. All sums are times ``SCALE``, a power of two, and so exact: a mean's sum may be larger than
+its type holds, where the mean is not.
 """
 
 from __future__ import annotations
@@ -17,22 +18,27 @@ from kernels.simd import load, load_first, splat, sum_across
 
 # Positions. Large enough that adding up the blocks of a million rows takes 1 % of reading them.
 BLOCK = 32
+# There are fewer positions than its inverse: no sum of finite losses is infinite.
+SCALE = 2.0**-40
 Float64s = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @inlined
 def _block_sum(values: Any, start: int, count: int) -> float:
-    """The sum of ``count`` values, at most BLOCK, from ``start`` on: eight sums of every eighth
-    value, then folded in halves. One after another they took 1 ns a value, waiting.
+    """SCALE times the sum of ``count`` values, at most BLOCK, from ``start`` on.
+
+    Eight sums of every eighth value, folded in halves: one after another they took 1 ns a value.
     """
-    zero = splat(0.0)
+    zero, scale = splat(0.0), splat(SCALE)
     if count == BLOCK:
-        a = load(values, start) + load(values, start + 8)
-        b = load(values, start + 16) + load(values, start + 24)
+        a = scale * load(values, start) + scale * load(values, start + 8)
+        b = scale * load(values, start + 16) + scale * load(values, start + 24)
         return sum_across(a + b)
-    a = load_first(values, start, count, zero) + load_first(values, start + 8, count - 8, zero)
-    b = load_first(values, start + 16, count - 16, zero)
-    return sum_across(a + (b + load_first(values, start + 24, count - 24, zero)))
+    a = scale * load_first(values, start, count, zero)
+    a = a + scale * load_first(values, start + 8, count - 8, zero)
+    b = scale * load_first(values, start + 16, count - 16, zero)
+    b = b + scale * load_first(values, start + 24, count - 24, zero)
+    return sum_across(a + b)
 
 
 @inlined
@@ -46,7 +52,7 @@ def sum_blocks(losses: Any, weights: Any, count: int, sums: Any, first: int) -> 
 
 @kernel
 def add_blocks(sums: Float64s) -> tuple[float, float]:
-    """The blocks' (loss, weight) sums, added from first to last."""
+    """The blocks' (loss, weight) sums, added from first to last: SCALE times those of all."""
     loss, weight = 0.0, 0.0
     for i in range(sums.shape[0]):
         loss += sums[i, 0]

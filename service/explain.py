@@ -13,6 +13,7 @@ import numpy as np
 import kernels
 from kernels import InvalidInput
 from kernels.problem import widened
+from kernels.reduce import SCALE
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -87,17 +88,19 @@ def _formula(
     reduction: str,
     axis: int,
 ) -> Array:
-    """-sum(w * one_hot * log_softmax) / n, where n is the sum of the w that count."""
+    """-sum(w * one_hot * log_softmax) / n, where n is the sum of the w that count.
+
+    By sums times SCALE, as the kernels': a mean may be finite where its sum is not.
+    """
     scale: Array = one_hot.astype(np.float64)
     if weight is not None:
         scale *= np.moveaxis(widened(weight).reshape((-1,) + (1,) * (scale.ndim - 1)), 0, axis)
     # A class that is not the label contributes nothing, even where its log-softmax is -inf.
     terms = np.multiply(scale, log_softmax, where=one_hot != 0, out=np.zeros_like(scale))
-    total = -terms.sum()
-    if reduction == "mean":
-        with np.errstate(invalid="ignore", divide="ignore"):
-            total = np.divide(total, scale.sum())
-    return np.asarray(total, log_softmax.dtype)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        total = -(SCALE * terms).sum()
+        total = total / (SCALE * scale).sum() if reduction == "mean" else total / SCALE
+        return np.asarray(total).astype(log_softmax.dtype)
 
 
 def _largest_difference(routes: tuple[Array, ...]) -> Array:

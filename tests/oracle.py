@@ -179,8 +179,9 @@ def gradient(
             total = (samples * counts).sum()
             factor = factor * (0 if total == 0 and empty == "zero" else 1 / total)
         slope = np.ones(1)
-        if softcap is not None:  # the logits over the cap are the tanh alone
-            slope = 1 - np.moveaxis(scaled(logits, softcap, softcap), axis, -1) ** 2
+        if softcap is not None:  # 1 - tanh**2, which near the cap would have no digits left
+            z = np.moveaxis(widen(logits), axis, -1) / np.longdouble(softcap)
+            slope = 1 / np.cosh(z) ** 2
         by_logit = np.where(kept[..., None], factor[..., None] * by_scaled * slope, 0)
     return np.moveaxis(by_logit, -1, axis)
 

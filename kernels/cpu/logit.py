@@ -6,6 +6,7 @@ the compiled kernel.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from numba import types
@@ -15,13 +16,17 @@ from kernels.compiled import INLINED, inlined
 from kernels.simd import (
     constant,
     element,
+    exp2,
     keep_first,
     load,
     load_first,
     load_two,
     max_across,
+    maximum,
     tanh,
 )
+
+LOG2E = math.log2(math.e)
 
 
 def capped(x: Any, lanes: Any, cap: Any) -> Any:
@@ -65,7 +70,7 @@ def _logit_at(x: Any, index: Any, cap: Any) -> Any:
 
 
 def slope(x: Any, lanes: Any, cap: Any, value: Any) -> Any:
-    """``value`` times the derivative of the logits ``lanes`` by the elements of ``x``."""
+    """``value`` times the derivative of logits by ``lanes`` of the array ``x``."""
     raise NotImplementedError("for compiled code only")
 
 
@@ -79,8 +84,11 @@ def _slope(x: Any, lanes: Any, cap: Any, value: Any) -> Any:
         return uncapped
 
     def softly(x: Any, lanes: Any, cap: Any, value: Any) -> Any:
-        share = lanes * constant(x, 1.0 / cap)
-        return value - value * (share * share)
+        # 1 - tanh(z)**2 by exp(-2 * abs(z)): near the cap the difference has no digits left.
+        one, z = constant(x, 1.0), lanes * constant(x, 1.0 / cap)
+        power = exp2(constant(x, -2.0 * LOG2E) * maximum(z, constant(x, 0.0) - z))
+        half = constant(x, 2.0) / (one + power)
+        return value * (power * (half * half))
 
     return softly
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from kernels.compiled import inlined, kernel
 from kernels.cpu.arguments import place
+from kernels.cpu.careful import weigh_careful
 from kernels.cpu.outputs import output_step
 from kernels.cpu.rows import sum_part
 from kernels.cpu.sums import step_size, sum_step
@@ -83,10 +84,10 @@ def cross_entropy_kernel(
             label[:count] = -1
         else:
             _take_labels(labels, lo, count, logits.classes, label, results.bad, share)
-        done = 0
+        done, odd = 0, False
         while done < count:
             size = step_size(logits, lo + done, count - done, options.outputs)
-            sum_step(
+            odd |= sum_step(
                 logits,
                 soft,
                 options,
@@ -116,6 +117,8 @@ def cross_entropy_kernel(
                 )
             done += size
         weigh_tile(scratch, label, softly, labels, lo, count, options)
+        if odd:
+            weigh_careful(scratch, label, softly, labels, lo, count, options)
         _give_losses(results, scratch, lo, count)
 
 

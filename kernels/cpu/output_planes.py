@@ -7,12 +7,13 @@ from typing import Any
 
 from kernels.compiled import called
 from kernels.cpu.arguments import place
-from kernels.cpu.logit import read_first, slope
-from kernels.cpu.output_rows import log_prob_of
+from kernels.cpu.logit import capped, read_first, slope
+from kernels.cpu.output_rows import least_exponent, log_prob_of
 from kernels.cpu.planes import CLASS_BLOCK, accumulate, narrowed
-from kernels.cpu.tile import LOG2, LOSS, MINUS, OWN, PULL, PUSH, SPARE, TOTAL, VALUE
+from kernels.cpu.tile import LOG2, LOSS, MINUS, OWN, PULL, PUSH, SPARE, TOTAL
 from kernels.simd import (
     constant,
+    element,
     exp2,
     fma,
     load_first,
@@ -33,9 +34,10 @@ def write_log_probs_abreast(
     total, log2_total = narrowed(scratch[TOTAL, at:], x), narrowed(scratch[LOG2, at:], x)
     zero = constant(x, 0.0)
     for c in range(logits.classes):
-        t = fma(read_first(x, first + c * stride, count, zero, options.cap), scales, minus)
-        value = log_prob_of(x, t, total, log2_total, options)
-        store_first(out.data, out_first + c * out.class_stride, count, value)
+        value = read_first(x, first + c * stride, count, zero, options.cap)
+        t = fma(value, scales, minus)
+        log_prob = log_prob_of(x, value, t, total, log2_total, options)
+        store_first(out.data, out_first + c * out.class_stride, count, log_prob)
 
 
 @called
@@ -63,9 +65,9 @@ def write_gradient_abreast(
         labels[i] = label[at + i]
     hot = narrowed(labels, x)
     for c in range(logits.classes):
-        value = read_first(x, first + c * stride, count, zero, options.cap)
-        t = fma(value, scales, minus)
-        power = where_greater(t, constant(x, -126.0), exp2(t), zero)
+        raw = load_first(x, first + c * stride, count, zero)
+        t = fma(capped(x, raw, options.cap), scales, minus)
+        power = where_greater(t, least_exponent(x), exp2(t), zero)
         share = zero
         if options.lane_weight.size:
             share = spread
@@ -77,7 +79,7 @@ def write_gradient_abreast(
         if not soft.data.size:
             gradient = gradient - where_equal(hot, constant(x, float(c)), own, zero)
             gradient = where_greater(zero, hot, zero, gradient)  # ignored, whatever its logits are
-        gradient = slope(x, value, options.cap, gradient)
+        gradient = slope(x, raw, options.cap, gradient)
         store_first(out.data, out_first + c * out.class_stride, count, gradient)
 
 
@@ -97,7 +99,7 @@ def entropies(
         part = zero
         for c in range(start, min(start + CLASS_BLOCK, logits.classes)):
             t = fma(read_first(x, first + c * stride, count, zero, options.cap), scales, minus)
-            part = part + where_greater(t, constant(x, -126.0), exp2(t) * t, zero)
+            part = part + where_greater(t, least_exponent(x), exp2(t) * t, zero)
         accumulate(expected, 0, part)
     for i in range(count):
         move = scratch[MINUS, at + i] - moved[i]
@@ -113,18 +115,18 @@ def ranks(
     label: Any,
     scratch: Any,
     at: int,
-    options: Any,
     out: Any,
 ) -> None:
     """``output_rows.rank`` of ``count`` positions, written to ``out``."""
     x, stride, first = logits.data, logits.class_stride, place(logits, position)
-    zero, one, own = constant(x, 0.0), constant(x, 1.0), narrowed(scratch[VALUE, at:], x)
-    labels = scratch[SPARE]
+    # Losses are weighed after all outputs: until then their row is free.
+    zero, one, labels, owns = constant(x, 0.0), constant(x, 1.0), scratch[SPARE], scratch[LOSS]
     for i in range(count):
         labels[i] = label[at + i]
-    hot, before = narrowed(labels, x), zero
+        owns[i] = element(x, first + i + max(label[at + i], 0) * stride)
+    hot, own, before = narrowed(labels, x), narrowed(owns, x), zero
     for c in range(logits.classes):
-        value = read_first(x, first + c * stride, count, zero, options.cap)
+        value = load_first(x, first + c * stride, count, zero)
         tie = where_greater(hot, constant(x, float(c)), one, zero)
         equal = where_equal(value, own, tie, zero)
         before = before + where_greater(value, own, one, equal)
@@ -135,14 +137,12 @@ def ranks(
 
 
 @called
-def predictions(
-    logits: Any, position: int, count: int, scratch: Any, options: Any, out: Any
-) -> None:
+def predictions(logits: Any, position: int, count: int, scratch: Any, out: Any) -> None:
     """``output_rows.prediction`` of ``count`` positions, written to ``out``."""
     x, stride, first = logits.data, logits.class_stride, place(logits, position)
     best, found, zero = constant(x, -math.inf), constant(x, 0.0), constant(x, 0.0)
     for c in range(logits.classes):
-        value = read_first(x, first + c * stride, count, zero, options.cap)
+        value = load_first(x, first + c * stride, count, zero)
         found = where_greater(value, best, constant(x, float(c)), found)
         best = where_greater(value, best, value, best)
     spare = scratch[SPARE]

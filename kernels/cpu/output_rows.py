@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kernels.compiled import called, inlined
+from numba import types
+from numba.extending import overload
+
+from kernels.compiled import INLINED, called, inlined
 from kernels.cpu.arguments import place
-from kernels.cpu.logit import read_first, slope
+from kernels.cpu.logit import capped, read_first, slope
 from kernels.cpu.rows import BLOCK
-from kernels.cpu.tile import LOG2, MINUS, PULL, PUSH, TOTAL, VALUE
+from kernels.cpu.tile import LOG2, MINUS, PULL, PUSH, TOTAL
 from kernels.simd import (
     constant,
+    element,
     exp2,
     fma,
     load_first,
@@ -31,21 +35,42 @@ from kernels.simd import (
 # Classes added in float32 lanes: many equal terms round the same way, and 4096 of them were off by
 # 3.6e-6 of the entropy.
 ENTROPY_BLOCK = 512
+# Beyond -ALONE an exponent of 2 is the logit's alone: the log-sum-exp, up to 2**22, is lost in
+# rounding. And it may be infinite where the logarithm in nats is not.
+ALONE = 2.0**100
+
+
+def least_exponent(like: Any) -> Any:
+    """The exponent of the smallest normal number that the array ``like`` is computed in, in each
+    lane; exp2 stops there.
+    """
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(least_exponent, jit_options=INLINED)
+def _least_exponent(like: Any) -> Any:
+    least = -1022.0 if like.dtype == types.float64 else -126.0
+
+    def in_each_lane(like: Any) -> Any:
+        return constant(like, least)
+
+    return in_each_lane
 
 
 @inlined
-def log_prob_of(like: Any, t: Any, total: Any, log2_total: Any, options: Any) -> Any:
-    """Log-probabilities, or probabilities if ``options.probs``, of the exponents ``t``.
+def log_prob_of(like: Any, value: Any, t: Any, total: Any, log2_total: Any, options: Any) -> Any:
+    """Log-probabilities, or probabilities if ``options.probs``, of the logits ``value``, whose
+    exponents are ``t``.
 
     A class whose power alone is the whole sum has exactly 0, or 1.
     """
     zero, one, power = constant(like, 0.0), constant(like, 1.0), exp2(t)
     if options.probs:
-        # exp2 stops at its smallest normal number, 2**-126 or 2**-1022.
-        power = where_greater(t, constant(like, -126.0), power, zero)
+        power = where_greater(t, least_exponent(like), power, zero)
         return where_equal(power, total, one, power / total)
-    to_nats = constant(like, options.to_nats)
-    return where_equal(power, total, zero, minimum(zero, t - log2_total)) * to_nats
+    nats = where_equal(power, total, zero, minimum(zero, t - log2_total))
+    nats = nats * constant(like, options.to_nats)
+    return where_greater(constant(like, -ALONE), t, value * constant(like, options.unit), nats)
 
 
 @called
@@ -59,9 +84,10 @@ def write_log_probs(
     total, log2_total = constant(x, scratch[TOTAL, at]), constant(x, scratch[LOG2, at])
     zero = constant(x, 0.0)
     for i in range(0, classes, width(x)):
-        t = fma(read_first(x, first + i, classes - i, zero, options.cap), scales, minus)
-        value = log_prob_of(x, t, total, log2_total, options)
-        store_first(y, out_first + i, classes - i, value)
+        value = read_first(x, first + i, classes - i, zero, options.cap)
+        t = fma(value, scales, minus)
+        log_prob = log_prob_of(x, value, t, total, log2_total, options)
+        store_first(y, out_first + i, classes - i, log_prob)
 
 
 @called
@@ -82,9 +108,9 @@ def write_gradient(
     zero = constant(x, 0.0)
     for i in range(0, classes, width(x)):
         rest = classes - i
-        value = read_first(x, first + i, rest, zero, options.cap)
-        t = fma(value, scales, minus)
-        power = where_greater(t, constant(x, -126.0), exp2(t), zero)
+        raw = load_first(x, first + i, rest, zero)
+        t = fma(capped(x, raw, options.cap), scales, minus)
+        power = where_greater(t, least_exponent(x), exp2(t), zero)
         share = zero
         if options.lane_weight.size:
             share = spread
@@ -92,11 +118,11 @@ def write_gradient(
                 share = fma(load_first(soft.data, soft_first + i, rest, zero), keep, spread)
             share = share * load_first(options.lane_weight, i, rest, zero)
         gradient = fma(power, push, zero - pull * share)
-        store_first(z, out_first + i, rest, slope(x, value, options.cap, gradient))
+        store_first(z, out_first + i, rest, slope(x, raw, options.cap, gradient))
     if y >= 0:
         weight = options.weight[y] if options.weight.size else 1.0
         own = constant(x, scratch[PULL, at] * options.keep * weight)
-        own = slope(x, constant(x, scratch[VALUE, at]), options.cap, own)
+        own = slope(x, constant(x, element(x, first + y)), options.cap, own)
         z[out_first + y] -= max_across(own)
 
 
@@ -124,50 +150,52 @@ def entropy(logits: Any, position: int, scratch: Any, at: int, options: Any) -> 
         stop = min(start + ENTROPY_BLOCK, classes)
         for i in range(start, stop, width(x)):
             t = fma(read_first(x, first + i, stop - i, lowest, options.cap), scales, minus)
-            part = part + where_greater(t, constant(x, -126.0), exp2(t) * t, zero)
+            part = part + where_greater(t, least_exponent(x), exp2(t) * t, zero)
         expected += sum_across(part)
     mean = expected / (scratch[TOTAL, at] * 2.0 ** -float(move))
     return max(0.0, (scratch[LOG2, at] - move - mean) * options.to_nats)
 
 
 @called
-def rank(logits: Any, position: int, y: int, scratch: Any, at: int, options: Any) -> int:
-    """How many classes come before the label: larger logits, and equal ones of lower index."""
-    x, first, classes, cap = logits.data, place(logits, position), logits.classes, options.cap
-    own, one, zero = constant(x, scratch[VALUE, at]), constant(x, 1.0), constant(x, 0.0)
+def rank(logits: Any, position: int, y: int) -> int:
+    """How many classes come before the label: larger logits, and equal ones of lower index.
+
+    As they were given: a cap keeps their order, but in float32 makes equal what is not.
+    """
+    x, first, classes = logits.data, place(logits, position), logits.classes
+    own, one, zero = constant(x, element(x, first + y)), constant(x, 1.0), constant(x, 0.0)
     nothing = constant(x, math.nan)
     before = 0.0
     for start in range(0, classes, BLOCK):
         part = zero
         stop = min(start + BLOCK, classes)
         for i in range(start, stop, width(x)):
-            value = read_first(x, first + i, stop - i, nothing, cap)
+            value = load_first(x, first + i, stop - i, nothing)
             part = part + where_greater(value, own, one, zero)
         for i in range(start, min(stop, y), width(x)):
-            value = read_first(x, first + i, min(stop, y) - i, nothing, cap)
+            value = load_first(x, first + i, min(stop, y) - i, nothing)
             part = part + where_equal(value, own, one, zero)
         before += sum_across(part)
     return int(before)
 
 
 @called
-def prediction(logits: Any, position: int, options: Any) -> int:
-    """The class of the largest logit, the first of equals."""
-    x, first, classes, cap = logits.data, place(logits, position), logits.classes, options.cap
+def prediction(logits: Any, position: int) -> int:
+    """The class of the largest logit as given (see ``rank``), the first of equals."""
+    x, first, classes = logits.data, place(logits, position), logits.classes
     lowest, best, found = constant(x, -math.inf), -math.inf, 0
     for start in range(0, classes, BLOCK):
         stop, largest = min(start + BLOCK, classes), lowest
         for i in range(start, stop, width(x)):
-            largest = maximum(read_first(x, first + i, stop - i, lowest, cap), largest)
+            largest = maximum(load_first(x, first + i, stop - i, lowest), largest)
         if max_across(largest) > best:
             best, found = max_across(largest), start
     peak, one, zero = constant(x, best), constant(x, 1.0), constant(x, 0.0)
     nothing = constant(x, math.nan)
     for i in range(found, classes, width(x)):
-        value = read_first(x, first + i, classes - i, nothing, cap)
+        value = load_first(x, first + i, classes - i, nothing)
         if sum_across(where_equal(value, peak, one, zero)) > 0.0:
             for c in range(i, min(i + width(x), classes)):
-                value = read_first(x, first + c, 1, nothing, cap)
-                if sum_across(where_equal(value, peak, one, zero)) > 0.0:
+                if element(x, first + c) == best:
                     return c
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from kernels.compiled import called, inlined
 from kernels.cpu.arguments import place
-from kernels.cpu.careful import exact, exact_slope
+from kernels.cpu.careful import class_weight, exact, exact_slope, scaled_gap
 from kernels.cpu.output_planes import (
     entropies,
     predictions,
@@ -23,7 +23,7 @@ from kernels.cpu.output_rows import (
     write_log_probs,
     write_zeros,
 )
-from kernels.cpu.tile import CAREFUL, MASS, OWN, PEAK, PULL, PUSH, TOTAL, log_sum_exp
+from kernels.cpu.tile import CAREFUL, MASS, OWN, PEAK, PULL, PUSH, TINY, TOTAL, log_sum_exp
 from kernels.simd import element, width
 
 
@@ -64,7 +64,7 @@ def _weigh_gradient(
         else:
             push = own
         if options.z_loss > 0.0:
-            push += 2.0 * options.z_loss * log_sum_exp(scratch, i, options)
+            push += 2.0 * (options.z_loss * log_sum_exp(scratch, i, options)) / TINY
         scratch[PUSH, i], scratch[PULL, i], scratch[OWN, i] = factor * push, factor, factor * own
 
 
@@ -86,17 +86,15 @@ def _careful_outputs(
     out_first, soft_first = place(log_probs, position), place(soft, position)
     gradient_first = place(gradient, position)
     peak, total, cap = scratch[PEAK, at], scratch[TOTAL, at], options.cap
-    logarithm, surprise, before, best, nan = math.log(total), 0.0, 0, -1, False
-    own = exact(x, first + max(y, 0) * stride, cap)
+    logarithm, surprise, before, nan = math.log(total), 0.0, 0, False
+    best, largest, own = 0, element(x, first), element(x, first + max(y, 0) * stride)
     for c in range(logits.classes):
+        raw = element(x, first + c * stride)
+        if not nan and (math.isnan(raw) or raw > largest):
+            best, largest, nan = c, raw, math.isnan(raw)
+        before += raw > own or (raw == own and c < y)
         value = exact(x, first + c * stride, cap)
-        nan |= math.isnan(value)
-        if best < 0 or (not value <= exact(x, first + best * stride, cap) and not nan):
-            best = c
-        if math.isnan(value) and not math.isnan(exact(x, first + best * stride, cap)):
-            best = c
-        before += value > own or (value == own and c < y)
-        log_prob = options.unit * (value - peak) - logarithm
+        log_prob = scaled_gap(value, peak, options.unit) - logarithm
         p = math.exp(log_prob)
         if p != 0.0:
             surprise -= p * log_prob
@@ -110,11 +108,11 @@ def _careful_outputs(
                 share = options.spread
                 if soft.data.size:
                     share += options.keep * element(soft.data, soft_first + c * soft.class_stride)
-                share *= options.lane_weight[c]
+                share *= class_weight(options, c)
             value_of = scratch[PUSH, at] * p - scratch[PULL, at] * share
             if c == y:
                 value_of -= scratch[OWN, at]
-            value_of *= exact_slope(value, cap)
+            value_of *= exact_slope(raw, cap)
             if y < 0 and not soft.data.size:
                 value_of = 0.0
             gradient.data[gradient_first + c * gradient.class_stride] = value_of
@@ -150,9 +148,9 @@ def _row_outputs(
     if results.rank.size:
         results.rank[position] = -1
         if y >= 0:
-            results.rank[position] = rank(logits, position, y, scratch, at, options)
+            results.rank[position] = rank(logits, position, y)
     if results.prediction.size:
-        results.prediction[position] = prediction(logits, position, options)
+        results.prediction[position] = prediction(logits, position)
 
 
 @inlined
@@ -176,12 +174,12 @@ def _plane_outputs(
     if results.entropy.size:
         entropies(logits, position, count, scratch, at, options, results.entropy)
     if results.rank.size:
-        ranks(logits, position, count, label, scratch, at, options, results.rank)
+        ranks(logits, position, count, label, scratch, at, results.rank)
         for i in range(count):
             if label[at + i] < 0:
                 results.rank[position + i] = -1
     if results.prediction.size:
-        predictions(logits, position, count, scratch, options, results.prediction)
+        predictions(logits, position, count, scratch, results.prediction)
 
 
 @inlined
@@ -204,7 +202,7 @@ def output_step(
         _weigh_gradient(logits, soft.data.size > 0, labels, options, lo, count, label, scratch, at)
     if results.log_sum_exp.size:
         for i in range(count):
-            results.log_sum_exp[lo + i] = log_sum_exp(scratch, at + i, options)
+            results.log_sum_exp[lo + i] = log_sum_exp(scratch, at + i, options) / TINY
     if logits.class_stride == 1:
         for i in range(count):
             y = label[at + i]

@@ -18,7 +18,7 @@ from kernels.cpu.arguments import place
 from kernels.cpu.logit import capped, read, read_first
 from kernels.cpu.planes import held_shift, keep
 from kernels.cpu.rows import LARGEST_SHIFT
-from kernels.cpu.tile import MINUS, TOTAL, VALUE
+from kernels.cpu.tile import FAR, MINUS, TOTAL, VALUE
 from kernels.simd import (
     ahead,
     constant,
@@ -135,7 +135,7 @@ def sum_short_rows(
         keep(totals, start, _abreast(logits, lo + start, last, options, minus))
         keep(shifts, start, shift)
         keep(picked, start, value)
-    good = True
+    good, scale = True, options.scale
     for r in range(count):
-        good &= (totals[r] < LIMIT) & (abs(shifts[r]) < LARGEST_SHIFT)
+        good &= (totals[r] < LIMIT) & (abs(shifts[r]) < LARGEST_SHIFT) & (picked[r] * scale > -FAR)
     return good

@@ -13,7 +13,7 @@ from kernels.cpu.logit import logit_at
 from kernels.cpu.planes import ABREAST, soften_few, sum_abreast, sum_few, weigh_few
 from kernels.cpu.rows import LARGEST_SHIFT, sum_row, sum_soft, sum_weighted
 from kernels.cpu.short import sum_short_rows
-from kernels.cpu.tile import CAREFUL, MASS, MINUS, PUSH, SLACK, SMOOTH, SPARE, TOTAL, VALUE
+from kernels.cpu.tile import CAREFUL, FAR, MASS, MINUS, PUSH, SLACK, SMOOTH, SPARE, TOTAL, VALUE
 from kernels.simd import width
 
 SHORT, SHORT_LIMIT = short.LARGEST, short.LIMIT
@@ -47,20 +47,31 @@ def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: An
         scratch[MASS, at] = options.mass
 
 
+@inlined
+def _beyond(scratch: Any, at: int, y: int, options: Any) -> bool:
+    """A test: terms of a loss that may be finite overflow. The label ``y`` may be ignored."""
+    value = scratch[VALUE, at]
+    if y >= 0 and value * options.scale < -FAR and value > -math.inf:
+        return True
+    return options.lane_weight.size and not abs(scratch[MASS, at] + scratch[SMOOTH, at]) < math.inf
+
+
 @called
 def _sum_exactly(
     logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int
-) -> None:
-    """All that ``scratch`` holds of one position with contiguous classes."""
+) -> bool:
+    """All that ``scratch`` holds of one position with contiguous classes; whether ``careful``."""
     x, first = logits.data, place(logits, position)
     total, shift = sum_row(x, first, logits.classes, options, position)
-    if math.isnan(total):
-        careful_position(logits, soft, position, y, options, scratch, at)
-        return
-    scratch[TOTAL, at], scratch[MINUS, at] = total, -shift
-    scratch[VALUE, at] = logit_at(x, first + max(y, 0), options.cap)
-    if options.lane_weight.size:
-        _smooth_row(logits, soft, options, position, scratch, at)
+    if not math.isnan(total):
+        scratch[TOTAL, at], scratch[MINUS, at] = total, -shift
+        scratch[VALUE, at] = logit_at(x, first + max(y, 0), options.cap)
+        if options.lane_weight.size:
+            _smooth_row(logits, soft, options, position, scratch, at)
+        if not _beyond(scratch, at, y, options):
+            return False
+    careful_position(logits, soft, position, y, options, scratch, at)
+    return True
 
 
 @inlined
@@ -75,21 +86,25 @@ def _sum_rows(
     scratch: Any,
     at: int,
     ignored_too: bool,
-) -> None:
+) -> bool:
+    odd = False
     if logits.classes > SHORT:
         for r in range(at, at + count):
             if label[r] >= 0 or ignored_too:
-                _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
-        return
+                odd |= _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
+        return odd
     good = sum_short_rows(logits, options, lo, count, label[at:], lanes, scratch, at)
     if good and not options.lane_weight.size:
-        return
+        return False
     for r in range(at, at + count):
-        if scratch[TOTAL, r] < SHORT_LIMIT and abs(scratch[MINUS, r]) < LARGEST_SHIFT:
-            if options.lane_weight.size:
-                _smooth_row(logits, soft, options, lo + r - at, scratch, r)
-        elif label[r] >= 0 or ignored_too:
-            _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
+        known = scratch[TOTAL, r] < SHORT_LIMIT and abs(scratch[MINUS, r]) < LARGEST_SHIFT
+        if known and options.lane_weight.size:
+            _smooth_row(logits, soft, options, lo + r - at, scratch, r)
+        if (label[r] >= 0 or ignored_too) and not (
+            known and not _beyond(scratch, r, label[r], options)
+        ):
+            odd |= _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
+    return odd
 
 
 @inlined
@@ -157,7 +172,7 @@ def _sum_planes(
     scratch: Any,
     at: int,
     ignored_too: bool,
-) -> None:
+) -> bool:
     x, stride, first = logits.data, logits.class_stride, place(logits, lo)
     totals, minus, values = scratch[TOTAL, at:], scratch[MINUS, at:], scratch[VALUE, at:]
     if not _sum_group(logits, first, options, count, min(GUESS, logits.classes), totals, minus):
@@ -172,14 +187,21 @@ def _sum_planes(
     good, labels = True, label[at:]
     for i in range(count):
         values[i] = logit_at(x, first + i + max(labels[i], 0) * stride, options.cap)
+    scale = options.scale
     for i in range(count):
         good &= (totals[i] == totals[i]) & (abs(minus[i]) < LARGEST_SHIFT)
-    if good:
-        return
+        good &= values[i] * scale > -FAR
+    if good and not options.lane_weight.size:
+        return False
+    odd = False
     for i in range(count):
-        wanted = labels[i] >= 0 or ignored_too
-        if wanted and (math.isnan(totals[i]) or abs(minus[i]) == LARGEST_SHIFT):
+        lost = math.isnan(totals[i]) or abs(minus[i]) == LARGEST_SHIFT
+        if (labels[i] >= 0 or ignored_too) and (
+            lost or _beyond(scratch, at + i, labels[i], options)
+        ):
             careful_position(logits, soft, lo + i, labels[i], options, scratch, at + i)
+            odd = True
+    return odd
 
 
 @inlined
@@ -194,14 +216,13 @@ def sum_step(
     scratch: Any,
     at: int,
     ignored_too: bool,
-) -> None:
+) -> bool:
     """Fills in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
 
     That is TOTAL to SMOOTH, and CAREFUL. Positions whose label is ignored may be left out unless
-    ``ignored_too``.
+    ``ignored_too``. Returns whether ``careful`` took any.
     """
     scratch[CAREFUL, at : at + count] = 0.0
     if logits.class_stride == 1:
-        _sum_rows(logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too)
-    else:
-        _sum_planes(logits, soft, options, lo, count, label, scratch, at, ignored_too)
+        return _sum_rows(logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too)
+    return _sum_planes(logits, soft, options, lo, count, label, scratch, at, ignored_too)

@@ -32,7 +32,8 @@ from kernels.simd import (
 # Rows of float64 scratch. Of the logits: sum(2**t), the negated shift, the label's logit. For
 # smoothed or soft labels: sum(q) and sum(q * t). Then log2 of the first, the label's
 # log-probability in base 2, its loss, and that loss's share in a mean's denominator; last, 1 for
-# the positions that ``careful`` took, and their largest logit.
+# the positions that ``careful`` took, and their largest logit. Of these, VALUE and SMOOTH are other
+# things: see ``careful``.
 TOTAL, MINUS, VALUE, MASS, SMOOTH, LOG2, LOG_PROB, LOSS, WEIGHT, CAREFUL, PEAK = range(11)
 # Of the gradient: see ``outputs``. And a row for passing things on.
 PUSH, PULL, OWN, SPARE = range(11, 15)
@@ -41,6 +42,12 @@ ROWS = 15
 SLACK = 64
 # Positions; a multiple of the reduction's block.
 LARGEST = 8 * BLOCK
+# Labels whose exponents of 2 are beyond -FAR are left to ``careful``: float64 ends soon after, in
+# base 2 before it does in nats.
+FAR = 2.0**900
+# What losses of ``careful`` are made of is kept times this power of two, exactly: a gap of 2**1025
+# over the least temperature, 1e-30, is below 2**1125, and weights may make a finite loss of it.
+TINY = 2.0**-128
 
 
 @inlined
@@ -150,12 +157,12 @@ def take_logarithms(scratch: Any, at: int, count: int, scale: float, like: Any) 
 
 @inlined
 def log_sum_exp(scratch: Any, at: int, options: Any) -> float:
-    """The natural logarithm of the sum of the exponentials of one position's logits."""
+    """TINY times the natural logarithm of the sum of the exponentials of one position's logits."""
     if scratch[CAREFUL, at] != 0.0 and math.isinf(scratch[PEAK, at]):
         return scratch[PEAK, at]
     if scratch[CAREFUL, at] != 0.0:
-        return options.unit * scratch[PEAK, at] + math.log(scratch[TOTAL, at])
-    return (scratch[LOG2, at] - scratch[MINUS, at]) * options.to_nats
+        return TINY * options.unit * scratch[PEAK, at] + TINY * math.log(scratch[TOTAL, at])
+    return TINY * ((scratch[LOG2, at] - scratch[MINUS, at]) * options.to_nats)
 
 
 @inlined
@@ -203,7 +210,7 @@ def weigh_tile(
             rest *= options.to_nats
             loss = rest if soft else options.keep * loss + options.spread * rest
         if options.z_loss > 0.0:
-            loss += options.z_loss * log_sum_exp(scratch, i, options) ** 2
+            loss += options.z_loss * (log_sum_exp(scratch, i, options) / TINY) ** 2
         if labels.sample_weight.size:
             loss *= labels.sample_weight[lo + i]
             weight *= labels.sample_weight[lo + i]

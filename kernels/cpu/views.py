@@ -168,7 +168,8 @@ def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Op
         each = np.ones(problem.classes) if problem.weight is None else problem.weight
         changes["keep"] = 1.0 - problem.label_smoothing
         changes["spread"] = problem.label_smoothing / problem.classes
-        changes["lane_weight"] = each.astype(problem.dtype.result)
+        with np.errstate(over="ignore"):  # ``careful`` takes what infinite ones make
+            changes["lane_weight"] = each.astype(problem.dtype.result)
         changes["mass"] = float(each.sum())
     constants = _constants(problem.dtype, problem.temperature, problem.softcap, wanted)
     return constants._replace(**changes)

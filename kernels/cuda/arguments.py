@@ -25,6 +25,7 @@ class Reals(NamedTuple):
     cap: Any
     keep: Any
     spread: Any
+    unit: Any
 
 
 class Rule(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from numba import cuda
 
+from kernels.cpu.tile import FAR, TINY
 from kernels.cuda.kinds import Kind, target
 from kernels.cuda.sums import LARGEST_SHIFT, functions, pair
 
@@ -21,7 +22,9 @@ IGNORED, IMPOSSIBLE = -1, -2
 
 
 class Known(NamedTuple):
-    """What sums come to. ``log_prob`` of the label and ``log2`` of the sum are in base 2."""
+    """What sums come to. ``log_prob`` of the label and ``log2`` of the sum are in base 2;
+    ``log_sum_exp`` is TINY times what its name says.
+    """
 
     log_prob: float
     log2: float
@@ -66,7 +69,8 @@ def loss_of(known: Any, y: int, soft: bool, classes: int, sample: float, rule: A
         rest *= rule.to_nats
         loss = rest if soft else rule.keep * loss + rule.spread * rest
     if rule.z_loss > 0.0:
-        loss += rule.z_loss * known.log_sum_exp * known.log_sum_exp
+        log_sum_exp = known.log_sum_exp / TINY
+        loss += rule.z_loss * log_sum_exp * log_sum_exp
     return loss * sample, weight * sample
 
 
@@ -86,7 +90,7 @@ def weigh_gradient(known: Any, y: int, soft: bool, sample: float, rule: Any) -> 
     else:
         push = known.mass
     if rule.z_loss > 0.0:
-        push += 2.0 * rule.z_loss * known.log_sum_exp
+        push += 2.0 * (rule.z_loss * known.log_sum_exp) / TINY
     return factor * push, factor, factor * own
 
 
@@ -98,17 +102,15 @@ def sample_of(labels: Any, position: int) -> float:
 
 @device
 def give(
-    position: int, known: Any, y: int, soft: bool, classes: int, labels: Any, rule: Any,
-    answers: Any,
+    position: int, known: Any, loss: float, weight: float, y: int, soft: bool, sample: float,
+    rule: Any, answers: Any,
 ) -> None:  # fmt: skip
     """Writes the position's loss, its weight and its log-sum-exp, and what its gradient takes."""
-    sample = sample_of(labels, position)
-    loss, weight = loss_of(known, y, soft, classes, sample, rule)
     answers.losses[position], answers.weights[position] = loss, weight
     if answers.per_element.size:
         answers.per_element[position] = loss
     if answers.log_sum_exp.size:
-        answers.log_sum_exp[position] = known.log_sum_exp
+        answers.log_sum_exp[position] = known.log_sum_exp / TINY
     if rule.per_class:
         push, pull, own = weigh_gradient(known, y, soft, sample, rule)
         answers.state[LOG2, position] = known.log2
@@ -136,6 +138,7 @@ def finish(kind: Kind) -> Any:
     those that the fast sums cannot represent are listed for ``careful``.
     """
     more, smooth, soft = kind.more, kind.smooth, kind.soft
+    logit = functions(kind).logit
 
     @target.team
     def finish(
@@ -143,7 +146,14 @@ def finish(kind: Kind) -> Any:
         answers: Any,
     ) -> None:  # fmt: skip
         total, shift = pair(sums.total, sums.total_rest), float(sums.shift)
-        if not total < math.inf or abs(shift) >= LARGEST_SHIFT:
+        mass, whole = 0.0, 0.0
+        if smooth:
+            mass = pair(sums.mass, sums.mass_rest) if soft else rule.mass
+            whole = pair(sums.smooth, sums.smooth_rest)
+        own = logit(own, rule.reals.cap)
+        far = y >= 0 and -math.inf < float(own) and float(own) < -FAR / rule.scale
+        far = far or not abs(mass + whole) < math.inf
+        if not total < math.inf or abs(shift) >= LARGEST_SHIFT or far:
             slot = cuda.atomic.add(answers.status, 1, 1)
             answers.odd[slot] = position
             if rule.per_class:
@@ -153,13 +163,10 @@ def finish(kind: Kind) -> Any:
         # A label whose power alone is the whole sum costs exactly 0, as in PyTorch.
         if y >= 0 and float(exp2(fma(own, rule.reals.scale, -sums.shift))) != total:
             log_prob = at_most_0(float(own) * rule.scale - shift - log2)
-        log_sum_exp = (log2 + shift) * rule.to_nats
-        mass, whole = 0.0, 0.0
-        if smooth:
-            mass = pair(sums.mass, sums.mass_rest) if soft else rule.mass
-            whole = pair(sums.smooth, sums.smooth_rest)
-        known = Known(log_prob, log2, log_sum_exp, mass, whole)
-        give(position, known, y, soft, classes, labels, rule, answers)
+        log_sum_exp = TINY * ((log2 + shift) * rule.to_nats)
+        known, sample = Known(log_prob, log2, log_sum_exp, mass, whole), sample_of(labels, position)
+        loss, weight = loss_of(known, y, soft, classes, sample, rule)
+        give(position, known, loss, weight, y, soft, sample, rule, answers)
         if rule.per_class:
             answers.state[MINUS, position], answers.state[TOTAL, position] = -shift, total
         if more:
@@ -176,13 +183,13 @@ def finish(kind: Kind) -> Any:
 
 @lru_cache
 def own_logit(kind: Kind) -> Any:
-    """A function that reads the label's logit; ``first`` is where the position's classes begin."""
-    real, logit = kind.real, functions(kind).logit
+    """A function: the label's logit as given; ``first`` is where the position's classes begin."""
+    real = kind.real
 
     @device
-    def own_logit(logits: Any, first: int, y: int, rule: Any) -> Any:
+    def own_logit(logits: Any, first: int, y: int) -> Any:
         if y < 0:
             return real(0.0)
-        return logit(element(logits.data, first + y * logits.class_stride), rule.reals.cap)
+        return element(logits.data, first + y * logits.class_stride)
 
     return own_logit

@@ -12,6 +12,8 @@ from typing import Any
 
 from numba import cuda
 
+from kernels.cpu.logit import LOG2E
+from kernels.cpu.output_rows import ALONE
 from kernels.cuda.kinds import TABLE, Kind, target
 from kernels.cuda.losses import LOG2, MINUS, OWN, PULL, PUSH, TOTAL, label_of
 from kernels.cuda.rows import place
@@ -21,31 +23,35 @@ device, exp2, fma, element = target.device, target.exp2, target.fma, target.elem
 
 
 def _log_prob(kind: Kind) -> Any:
-    real = kind.real
+    real, alone = kind.real, kind.real(-ALONE)
 
     @device
-    def log_prob(t: Any, total: Any, log2_total: Any, rule: Any) -> Any:
+    def log_prob(value: Any, t: Any, total: Any, log2_total: Any, rule: Any) -> Any:
         """A class whose power alone is the whole sum has exactly 0, or probability 1."""
         power = exp2(t)
         if rule.probs:
             return power / total
         if power == total:
             return real(0.0)
+        if t < alone:
+            return value * rule.reals.unit
         return min(real(0.0), t - log2_total) * rule.reals.to_nats
 
     return log_prob
 
 
 def _slope(kind: Kind) -> Any:
-    """A function: the gradient by a logit's element, from that by the logit."""
-    capped = kind.capped
+    """A function: the gradient by a logit's element ``raw``, from that by the logit."""
+    real, capped = kind.real, kind.capped
 
     @device
-    def sloped(gradient: Any, value: Any, cap: Any) -> Any:
+    def sloped(gradient: Any, raw: Any, cap: Any) -> Any:
         if not capped:
             return gradient
-        share = value / cap
-        return gradient - gradient * (share * share)
+        # 1 - tanh(z)**2 by exp(-2 * abs(z)): near the cap the difference has no digits left.
+        power = exp2(real(-2.0 * LOG2E) * abs(raw / cap))
+        half = real(2.0) / (real(1.0) + power)
+        return gradient * (power * (half * half))
 
     return sloped
 
@@ -55,7 +61,7 @@ def _gradient(kind: Kind) -> Any:
 
     @device
     def gradient(
-        value: Any, power: Any, c: int, y: int, factors: Any, rule: Any, soft: Any, soft_at: int
+        raw: Any, power: Any, c: int, y: int, factors: Any, rule: Any, soft: Any, soft_at: int
     ) -> Any:
         push, pull, own = factors
         slant = power * push
@@ -66,7 +72,7 @@ def _gradient(kind: Kind) -> Any:
             slant = fma(-pull, share * rule.lane_weight[c], slant)
         if c == y:
             slant -= own
-        return sloped(slant, value, rule.reals.cap)
+        return sloped(slant, raw, rule.reals.cap)
 
     return gradient
 
@@ -101,16 +107,17 @@ def per_class_kernel(kind: Kind, rows: bool) -> Any:
         soft_first = place(soft, position) if softly else 0
         out_log = place(log_probs, position)
         while c < stop:
-            value = logit(element(logits.data, first + c * logits.class_stride), reals.cap)
+            raw = element(logits.data, first + c * logits.class_stride)
+            value = logit(raw, reals.cap)
             t = fma(value, reals.scale, minus)
             if log_probs.data.size:
                 at = out_log + c * log_probs.class_stride
-                log_probs.data[at] = log_prob(t, total, log2_total, rule)
+                log_probs.data[at] = log_prob(value, t, total, log2_total, rule)
             if gradient.data.size:
                 slant = real(0.0)  # where the label is ignored, whatever the logits are
                 if softly or y >= 0:
                     at = soft_first + c * soft.class_stride
-                    slant = gradient_of(value, exp2(t), c, y, factors, rule, soft, at)
+                    slant = gradient_of(raw, exp2(t), c, y, factors, rule, soft, at)
                 gradient.data[out + c * gradient.class_stride] = slant
             c += step
 

@@ -40,7 +40,7 @@ def plane_kernel(kind: Kind) -> Any:
                 leave_out(position, y, rule, answers)
             return
         first = place(logits, position)
-        own = own_logit_(logits, first, y, rule)
+        own = own_logit_(logits, first, y)
         c, stop = part * segment, min((part + 1) * segment, logits.classes)
         at = first + c * logits.class_stride
         soft_at = place(soft, position) + c * soft.class_stride if softly else 0
@@ -72,7 +72,7 @@ def merge_kernel(kind: Kind) -> Any:
         y = label_of(labels, position, logits.classes)
         if y == IMPOSSIBLE or (y < 0 and not softly and not rule.ignored_too):
             return
-        own = own_logit_(logits, place(logits, position), y, rule)
+        own = own_logit_(logits, place(logits, position), y)
         sums = start()
         for part in range(segments):
             at = part * logits.positions + position

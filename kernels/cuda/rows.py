@@ -92,7 +92,7 @@ def lanes_kernel(kind: Kind, shape: Shape) -> Any:
             first = place(logits, position)
             if y >= 0 or softly or (y == IGNORED and rule.ignored_too):
                 stop = logits.classes
-        own = own_logit_(logits, first, y, rule)
+        own = own_logit_(logits, first, y)
         soft_first = place(soft, position) if softly else 0
         sums = walk(logits, first, lane * step, stop, lanes, y, own, rule, soft, soft_first)
         sums = of_lanes(sums, lanes)
@@ -123,7 +123,7 @@ def block_kernel(kind: Kind, threads: int) -> Any:
                 leave_out(position, y, rule, answers)
             return
         first = place(logits, position)
-        own = own_logit_(logits, first, y, rule)
+        own = own_logit_(logits, first, y)
         soft_first = place(soft, position) if softly else 0
         c = part * segment + cuda.threadIdx.x * width
         stop = min((part + 1) * segment, logits.classes)

@@ -10,7 +10,7 @@ from numba import cuda
 from kernels.cuda.kinds import TABLE, target
 from kernels.cuda.losses import Known, label_of, leave_out, loss_of, sample_of
 from kernels.cuda.rows import place
-from kernels.reduce import BLOCK
+from kernels.reduce import BLOCK, SCALE
 
 device, element = target.device, target.element
 
@@ -41,8 +41,8 @@ def nll_kernel() -> Any:
 
 @device
 def given(values: Any, at: int) -> float:
-    """``values[at]``, or 0 behind the last."""
-    return values[at] if at < values.size else 0.0
+    """``SCALE * values[at]``, or 0 behind the last."""
+    return SCALE * values[at] if at < values.size else 0.0
 
 
 @device
@@ -54,7 +54,7 @@ def every_eighth(values: Any, at: int) -> float:
 
 @device
 def block_sum(values: Any, at: int) -> float:
-    """The sum of BLOCK values from ``at`` on, in the order of ``reduce._block_sum``."""
+    """SCALE times the sum of BLOCK values from ``at`` on, in the order of ``reduce._block_sum``."""
     even = every_eighth(values, at) + every_eighth(values, at + 4)
     even += every_eighth(values, at + 2) + every_eighth(values, at + 6)
     odd = every_eighth(values, at + 1) + every_eighth(values, at + 5)

@@ -28,7 +28,7 @@ element = target.element
 
 class Sums(NamedTuple):
     """``total``: of 2**t; ``mass``: of q, the weight of each class in a smoothed loss; ``smooth``:
-    of q * t; ``surprise``: of 2**t * t. ``best``: the largest logit, of class ``best_at``;
+    of q * t; ``surprise``: of 2**t * t. ``best``: the largest logit as given, of ``best_at``;
     ``before``: how many classes come before the label.
     """
 
@@ -162,6 +162,7 @@ def _raised(kind: Kind) -> Any:
 
 def _add(kind: Kind, logit: Any, raised: Any) -> Any:
     real, more, smooth_wanted, soft_wanted = kind.real, kind.more, kind.smooth, kind.soft
+    capped = kind.capped
 
     @device
     def add(
@@ -170,7 +171,8 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
     ) -> Any:  # fmt: skip
         """``sums`` and the first ``count`` of ``values``, of classes ``c`` on, 1 at least.
 
-        ``own`` is the logit of the label ``y``; probabilities start at ``soft_at``.
+        ``own`` is the logit of the label ``y``, and ranks are, as given: a cap keeps their order,
+        but in float32 makes equal what is not. Probabilities start at ``soft_at``.
         """
         zero, scale, cap = real(0.0), rule.reals.scale, rule.reals.cap
         largest = values[0]
@@ -190,9 +192,11 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
                 if more:
                     if power > zero:
                         surprise = fma(power, t, surprise)
-                    if value > best:
-                        best, best_at = value, c + k
-                    if value > own or (value == own and c + k < y):
+                    raw = values[k]
+                    # Only with a cap may all be -inf here.
+                    if raw > best or (capped and best_at == NO_CLASS):
+                        best, best_at = raw, c + k
+                    if raw > own or (raw == own and c + k < y):
                         before += 1
                 if smooth_wanted:
                     share = real(1.0)

@@ -88,7 +88,7 @@ def rule_of(problem: Problem, names: tuple[str, ...], upstream: float, send: Any
     options = options_of(problem, names, upstream)
     real = problem.dtype.result.type
     cap = problem.softcap or 1.0
-    inner = options.scale, options.to_nats, cap, options.keep, options.spread
+    inner = options.scale, options.to_nats, cap, options.keep, options.spread, options.unit
     return Rule(
         reals=Reals(*map(real, inner)),
         scale=options.scale,

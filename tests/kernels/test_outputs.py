@@ -34,15 +34,14 @@ def hold(example: zoo.Example, layout: Layout = np.asarray) -> None:
     assert list(got) == names
     axis = options["class_axis"]
     scaling = {name: options[name] for name in ("temperature", "softcap") if name in options}
-    ranked = oracle.scaled(example.logits, **scaling)
     want = {
         "log_sum_exp": oracle.log_sum_exp(example.logits, axis, **scaling),
         "entropy": oracle.entropy(example.logits, axis, **scaling),
-        "prediction": oracle.prediction(ranked, axis),
+        "prediction": oracle.prediction(example.logits, axis),
         "log_probs": oracle.log_softmax(example.logits, axis, **scaling),
     }
     if "rank" in names:
-        want["rank"] = oracle.rank(ranked, example.labels, class_axis=axis)
+        want["rank"] = oracle.rank(example.logits, example.labels, class_axis=axis)
         kept = (example.labels != -100) & ~np.isnan(want["log_sum_exp"])
         hit = got["prediction"] == example.labels
         assert ((got["rank"] == 0) == hit)[kept].all()

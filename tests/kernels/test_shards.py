@@ -73,11 +73,60 @@ def test_what_one_shard_says() -> None:
     assert label_logit[1] == -np.inf  # class 4 is another shard's
 
 
-def test_a_label_in_no_shard_costs_everything() -> None:
-    logits, labels = np.zeros((3, 4)), np.array([-100, 4, 3])
-    losses = merged(logits, labels, [0, 2, 4])
-    assert losses[:2].tolist() == [np.inf, np.inf]
-    assert losses[2] == pytest.approx(np.log(4))
+@pytest.mark.parametrize("cuts", [[0, 4], [0, 2, 4], [0, 1, 2, 3, 4]], ids=len)
+@pytest.mark.parametrize("ignored", [-100, -1, 4, 2], ids=str)
+def test_ignored_labels_cost_nothing(ignored: int, cuts: list[int]) -> None:
+    """Loss 0 for any logits; ``ignore_index`` may be a class or not."""
+    logits, labels = np.zeros((5, 4), np.float32), np.array([3, ignored, 1, ignored, ignored])
+    logits[3], logits[4, 1] = np.nan, np.inf
+    losses = merged(logits, labels, cuts, ignore_index=ignored)
+    assert losses[[1, 3, 4]].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(losses[[0, 2]], np.log(4), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-1, -101, 4, 5, 2**31, 2**63 + 1, 2**64 - 100], ids=str)
+def test_a_label_of_no_class_is_named(value: int) -> None:
+    """A negative one by the shard, which knows it is in none; one too large by what merges them."""
+    integer = np.uint64 if value >= 2**63 else np.int64
+    logits, labels = np.zeros((2, 4, 3), np.float32), np.zeros((2, 3), integer)
+    labels[1, 2] = value
+    with pytest.raises(kernels.InvalidInput, match=r"labels\[1, 2\] is") as caught:
+        merged(logits, labels, [0, 2, 4])
+    assert (caught.value.field, caught.value.position) == ("labels", (1, 2))
+    with pytest.raises(kernels.InvalidInput, match="labels is"):
+        merged(np.zeros(4), np.array(value, integer), [0, 2, 4], axis=0)
+
+
+def test_shards_that_do_not_fit_are_named() -> None:
+    logits, labels = np.zeros((3, 4)), np.array([0, 2, 3])
+    one, other = (kernels.class_shard(logits[:, i : i + 2], labels, i) for i in (0, 2))
+    for shards, position in (([one], (1,)), ([one, other, other], (1,)), ([one, one], (0,))):
+        with pytest.raises(kernels.InvalidInput) as caught:
+            kernels.merge_class_shards(shards)
+        assert caught.value.position == position
+    unlike = kernels.class_shard(logits[:, 2:], labels, 2, ignore_index=2)
+    with pytest.raises(kernels.InvalidInput, match="ignored in all"):
+        kernels.merge_class_shards([one, unlike])
+    shorter = kernels.class_shard(logits[1:, 2:], labels[1:], 2)
+    for wrong in ([], [one, shorter]):
+        with pytest.raises(kernels.InvalidInput) as caught:
+            kernels.merge_class_shards(wrong)
+        assert caught.value.field == "shards"
+
+
+@pytest.mark.parametrize(
+    ("field", "logits", "options"),
+    [
+        ("logits", np.zeros((2, 0)), {}),
+        ("first_class", np.zeros((2, 3)), {"first_class": -1}),
+        ("first_class", np.zeros((2, 3)), {"first_class": 1.5}),
+        ("ignore_index", np.zeros((2, 3)), {"ignore_index": 0.5}),
+    ],
+)
+def test_what_is_no_shard_is_named(field: str, logits: Array, options: dict[str, Any]) -> None:
+    with pytest.raises(kernels.InvalidInput) as caught:
+        kernels.class_shard(logits, np.zeros(2, int), **({"first_class": 0} | options))
+    assert caught.value.field == field
 
 
 def test_a_shard_may_be_masked_whole(dtype: dtypes.DType) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from kernels import InvalidInput, dtypes
 from service.explain import DIFFERENCE, ROUTES, chain
-from tests import zoo
+from tests import oracle, zoo
 
 LOGITS = np.array([[0, 0, 0, 0, 0], [0, 0, 1, 1, 0], [1, 3, 2, 3, 0], [0, 0, 0, 0, 0]], np.float32)
 LABELS = np.array([1, 4, 3, 2])
@@ -94,6 +94,21 @@ def test_masked_logits_do_not_spoil_the_formula() -> None:
     logits = np.array([[0, -np.inf, 1], [2, 1, -np.inf]], np.float32)
     assert np.isfinite(agree(chain(logits, np.array([2, 0]))))
     assert agree(chain(logits, np.array([1, 0]))) == np.inf
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_routes_agree_at_the_ends_of_the_range(kind: Any, reduction: str) -> None:
+    """A mean is finite where its sum is not, and a loss where it is not in base 2."""
+    most = np.finfo(kind).max
+    logits = np.array([[0.83, 0], [0, -0.9], [0.25, 0.5]], kind) * most
+    for labels in (np.array([1, 1, 0]), np.array([0, 1, 1]), np.array([-100, 1, 0])):
+        want = oracle.cross_entropy(logits, labels, reduction=reduction)
+        loss = agree(chain(logits, labels, reduction=reduction))
+        with np.errstate(over="ignore"):
+            assert loss == pytest.approx(float(want.astype(kind)), rel=1e-6)
+        weight = np.array([0.5, 0.125], kind)
+        assert np.isfinite(agree(chain(logits, labels, weight=weight)))
 
 
 def test_no_row_is_nothing_huge() -> None:

@@ -1,0 +1,114 @@
+"""Poisoned memory for all tests of the kernels: reads before the first write give NaN, or no index.
+
+Before each launch all scratch is filled with NaN (integers: NOWHERE), and each array of results
+when it is allocated; on the simulated GPU all buffers and shared memory. LOSSD_POISON=0 turns this
+off.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels import again, reduce
+from kernels.cpu import launch, threads, views
+
+POISONED = os.environ.get("LOSSD_POISON", "1") != "0"
+# A whole number that is no index of ours, and that no count reaches.
+NOWHERE = 2**62 + 12345
+
+
+def fill(array: Any) -> Any:
+    """``array`` filled with NaN, NOWHERE, or bits that are all set."""
+    kind = np.dtype(array.dtype)
+    if kind.kind == "f":
+        array[...] = np.nan
+    elif kind.itemsize == 8:
+        array[...] = NOWHERE
+    elif array.size:
+        array.view(np.uint8)[...] = 0xFF  # of a 16-bit float a NaN
+    return array
+
+
+class _NumPy:
+    """NumPy with ``empty`` and ``empty_like`` that fill."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def empty(self, *arguments: Any, **options: Any) -> Any:
+        return fill(np.empty(*arguments, **options))
+
+    def empty_like(self, *arguments: Any, **options: Any) -> Any:
+        return fill(np.empty_like(*arguments, **options))
+
+
+def _fill_scratch(arguments: tuple[Any, ...]) -> None:
+    for array in arguments[-1]:
+        fill(array)
+
+
+def _poison_launches(patch: pytest.MonkeyPatch) -> None:
+    run, bound = threads.run, threads.bound
+
+    def run_poisoned(kernel: Any, key: Any, workers: int, *arguments: Any, **options: Any) -> None:
+        _fill_scratch(arguments)
+        run(kernel, key, workers, *arguments, **options)
+
+    def bound_poisoned(kernel: Any, key: Any, *arguments: Any) -> Any:
+        call = bound(kernel, key, *arguments)
+
+        def call_poisoned() -> None:
+            _fill_scratch(arguments)
+            call()
+
+        return call_poisoned
+
+    patch.setattr(launch, "run", run_poisoned)
+    patch.setattr(launch, "bound", bound_poisoned)
+
+
+class _Filled(dict[Any, Any]):
+    """Arrays by key, filled when they are added."""
+
+    def __setitem__(self, key: Any, array: Any) -> None:
+        super().__setitem__(key, fill(array))
+
+
+def _poison_simulator(patch: pytest.MonkeyPatch) -> None:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    from kernels.cuda import memory
+
+    take, start = memory.Buffers.take, FakeCUDAShared.__init__
+
+    def take_poisoned(self: Any, dtype: Any, count: int) -> Any:
+        device, pinned = take(self, dtype, count)
+        if count:
+            device[:] = fill(pinned)
+        return device, pinned
+
+    def start_poisoned(self: Any, size: int) -> None:
+        start(self, size)
+        self._allocations = _Filled()
+
+    patch.setattr(memory.Buffers, "take", take_poisoned)
+    patch.setattr(FakeCUDAShared, "__init__", start_poisoned)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def poisoned() -> Iterator[bool]:
+    """Poisons the memory of a module's tests; true unless the setting turns it off."""
+    with pytest.MonkeyPatch.context() as patch:
+        if POISONED:
+            _poison_launches(patch)
+            for module in (launch, views, reduce, again):
+                patch.setattr(module, "np", _NumPy())
+            if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" and "numba.cuda" in sys.modules:
+                _poison_simulator(patch)
+        yield POISONED
