@@ -107,6 +107,11 @@ class Inference:
     _size: int = field(default=0, init=False)
     _targets: dict[str, _Array] = field(default_factory=dict, init=False)
 
+    @property
+    def growth(self) -> int:
+        """As ``Codec.growth``; what is compressed may grow to anything."""
+        return 4 if self.coding is not None else 3 if self.header_length is None else 2
+
     def at_once(self, body: memoryview) -> bool:
         """Whether decoding is quick: not if compressed, which may be 1000 times what it seems."""
         short = self.coding is None and self._json_length(body) <= VALUE_LIMIT

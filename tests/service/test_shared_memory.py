@@ -197,11 +197,10 @@ def test_memory_that_shrinks_while_it_is_registered_is_the_clients_error(
     def vanished(*arguments: Any) -> Any:
         raise fault
 
-    with region(CONTENT) as path:
-        with monkeypatch.context() as patched:
-            patched.setattr("service.shared_memory.mmap.mmap", vanished)
-            with pytest.raises(UnusableRegion, match=r"does not have|cannot be mapped"):
-                regions.register("r", path.name, 0, len(CONTENT))
+    with region(CONTENT) as path, monkeypatch.context() as patched:
+        patched.setattr("service.shared_memory.mmap.mmap", vanished)
+        with pytest.raises(UnusableRegion, match=r"does not have|cannot be mapped"):
+            regions.register("r", path.name, 0, len(CONTENT))
     assert regions.status(None) == []
 
 
@@ -231,11 +230,10 @@ def test_what_the_server_lacks_is_no_fault_of_the_client(
     def lacking(*arguments: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    with region(CONTENT) as path:
-        with monkeypatch.context() as patched:
-            patched.setattr(f"service.shared_memory.{call}", lacking)
-            with pytest.raises(Overloaded, match="cannot be"):
-                regions.register("r", path.name, 0, len(CONTENT))
+    with region(CONTENT) as path, monkeypatch.context() as patched:
+        patched.setattr(f"service.shared_memory.{call}", lacking)
+        with pytest.raises(Overloaded, match="cannot be"):
+            regions.register("r", path.name, 0, len(CONTENT))
 
 
 def test_the_limit_of_regions_is_named(regions: Regions, monkeypatch: pytest.MonkeyPatch) -> None:
