@@ -15,7 +15,7 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 UNPLACED = 2**13  # bytes of a body whose tensors are sooner copied than placed
 _PREFIX = 2**16  # bytes in which a body should say where its first tensor starts
-_DOUBLED = 2**20  # bytes up to which memory for a body of unknown length is doubled
+_LEASED = 2**20  # bytes, at most, that are leased ahead of a body of unknown length
 _LENGTH = re.compile(r"[0-9]{1,20}")
 
 
@@ -27,9 +27,6 @@ class Lease(Protocol):
 
     async def grow(self, size: int) -> None:
         """Lease ``size`` bytes more."""
-
-    def shrink(self, size: int) -> None:
-        """Lease ``size`` bytes at most."""
 
 
 class Landing(Protocol):
@@ -225,29 +222,29 @@ async def _prefix(messages: _Messages, codec: Codec) -> tuple[bytearray, int]:
 
 
 async def _grown(begun: Begun, limit: int, lease: Lease) -> Incoming:
-    """A body of unknown length, in memory of its own that grows with it."""
+    """A body of unknown length, in memory of its own that doubles, and is leased as it is filled.
+
+    Pages that nothing is written to are none: so it never leases what it does not come to.
+    """
     messages, prefix = begun.messages, begun.prefix
     start = -begun.tensor_at % ALIGNMENT
     filled = len(prefix)
-    capacity = min(2 * max(filled, _PREFIX), limit)
-    await lease.grow(capacity)
+    capacity = leased = min(2 * max(filled, _PREFIX), limit)
+    await lease.grow(leased)
     memory = _mapped(start + capacity)
     memory[start : start + filled] = prefix
     while messages.more:
         chunk = await messages.next()
         end = filled + len(chunk)
-        if end > capacity:
-            # Not all that it may come to: it holds what it has while it waits for more.
-            ample = 2 * capacity if capacity < _DOUBLED else capacity + capacity // 4
-            more = min(max(end, ample), limit) - capacity
+        if end > leased:
+            more = min(max(end, leased + min(leased, _LEASED)), limit) - leased
             await lease.grow(more)
-            capacity += more
+            leased += more
+        if end > capacity:
+            capacity = min(max(end, 2 * capacity), limit)
             memory = _resized(memory, start + capacity)
         memory[start + filled : start + end] = chunk
         filled = end
-    if capacity > _DOUBLED:
-        memory = _resized(memory, start + filled)
-        lease.shrink(filled)
     return Incoming(memoryview(memory)[start : start + filled], filled, messages)
 
 

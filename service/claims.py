@@ -20,7 +20,7 @@ def rank_of(size: int) -> int:
 
 
 class Claims:
-    """What each large lease holds and claims, by number, of ``total`` bytes."""
+    """What each large lease holds and claims, by number, of ``total`` bytes: never less."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -34,7 +34,7 @@ class Claims:
         self._held -= before
         self._sum -= claimed
         if held:
-            claim = min(max(claim, held), self.total)
+            claim = min(claim, self.total)
             self._of[number] = held, claim
             self._held += held
             self._sum += claim
@@ -42,7 +42,7 @@ class Claims:
     def safe(self, number: int, held: int, claim: int) -> bool:
         """Whether all could still end once lease ``number`` held ``held`` bytes."""
         before, claimed = self._of.get(number, (0, 0))
-        claim = min(max(claim, held), self.total)
+        claim = min(claim, self.total)
         if self._sum - claimed + claim <= self.total:
             return True
         others = {**self._of, number: (held, claim)}

@@ -83,8 +83,8 @@ async def _received(
     if length is not None and length >= streaming.LEAST:
         return await streaming.received(asked, flow, length, limit)
     codec, budget = asked.codec, asked.service.budget
-    # Of a body of unknown length, as much as leaves room for others that are as lucky.
-    claim = budget.most() * codec.growth // 4 if length is None else length * codec.growth
+    # Of an unknown length: most of what there is, so that one of them always can end.
+    claim = budget.most() * (4 + codec.growth) // 8 if length is None else length * codec.growth
     flow.lease = lease = await budget.lease(length or 0, claim=claim)
     try:
         incoming = await body.start(flow.receive, flow.landing, codec, length, limit, lease)

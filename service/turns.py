@@ -89,6 +89,8 @@ class Turns:
 
         Raises ``TooLarge`` and ``Overloaded``.
         """
+        if not size:
+            return
         whole = lease.size + size
         rank = rank_of(whole)
         if whole > self.most(rank):
@@ -97,6 +99,10 @@ class Turns:
                 f" {self.most(rank):,}",
                 where="body",
             )
+        if whole > lease.claim:
+            lease.claim = whole
+            if rank_of(lease.size) == LARGE:  # or others would be granted what it cannot do without
+                self._claims.set(lease.number, lease.size, whole)
         if not self._held_back(lease, rank) and self._fits(lease, size):
             self.count(lease, size)
         else:
@@ -134,10 +140,9 @@ class Turns:
             if others + whole > self.most(least):
                 return False
         # Smaller ones overtake larger ones, but cannot keep them out for ever.
-        for larger in RANKS[rank + 1 :]:
-            waits = self._new[larger] or any(waiter.rank == larger for waiter in self._growing)
-            if waits and sum(self._held[:larger]) + size > self._shares[larger]:
-                return False
+        larger = any(self._new[rank + 1 :]) or any(one.rank > rank for one in self._growing)
+        if larger and sum(self._held[: rank + 1]) + size > self._shares[rank + 1]:
+            return False
         return rank < LARGE or not safely or self._claims.safe(lease.number, whole, lease.claim)
 
     async def _wait(self, waiter: _Waiter) -> None:

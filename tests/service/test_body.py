@@ -55,9 +55,6 @@ class Memory:
         if self.refuse is not None:
             raise self.refuse
 
-    def shrink(self, size: int) -> None:
-        self.leased = min(self.leased, size)
-
 
 class Server:
     """Gives ``content`` in messages of ``first`` bytes, or lands it in pieces."""
