@@ -28,6 +28,9 @@ class Lease(Protocol):
     async def grow(self, size: int) -> None:
         """Lease ``size`` bytes more."""
 
+    def expect_more(self) -> None:
+        """Be told that the body, of unknown length, does not end with its beginning."""
+
 
 class Landing(Protocol):
     """A server's scope extension ``lossd.landing``: the socket is read into memory of ours."""
@@ -230,6 +233,7 @@ async def _grown(begun: Begun, limit: int, lease: Lease) -> Incoming:
     start = -begun.tensor_at % ALIGNMENT
     filled = len(prefix)
     capacity = leased = min(2 * max(filled, _PREFIX), limit)
+    lease.expect_more()
     await lease.grow(leased)
     memory = _mapped(start + capacity)
     memory[start : start + filled] = prefix

@@ -33,16 +33,19 @@ _numbers = count()
 class Lease:
     """``size`` bytes of a budget, until they are released; made by ``Budget.lease``.
 
-    ``claim``: how many it is expected to hold at most. ``number``: later ones have higher ones.
+    ``claim``: how many it is expected to hold at most; ``unknown``: the same of a body of unknown
+    length, once it proves to be a longer one. ``number``: later ones have higher ones.
     """
 
     __slots__ = (
         "__weakref__", "_budget", "_given", "_ready", "_sliding", "claim", "number", "size",
+        "unknown",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, claim: int = 0) -> None:
         self.size = 0
         self.claim = claim
+        self.unknown = 0
         self.number = next(_numbers)
         self._budget = budget
         self._ready: Block | None = None
@@ -70,6 +73,10 @@ class Lease:
     async def grow(self, size: int) -> None:
         """Lease ``size`` bytes more. Waits and raises as ``Budget.lease`` does."""
         await self._budget.grant(self, size)
+
+    def expect_more(self) -> None:
+        """Claim what a body of unknown length may come to."""
+        self._budget.expect(self, self.unknown)
 
     def shrink(self, size: int) -> None:
         """Count ``size`` bytes at most, for other things than ``memory``, which is given back.

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 
 from service import body, media, options, streaming
 from service.body import Incoming
-from service.buffers import Lease
+from service.buffers import Budget, Lease
 from service.codecs import Codec
 from service.computation import Computation
 from service.errors import NotReady
@@ -17,6 +17,10 @@ from service.flow import Flow
 from service.operation import Asked, Operation, Service
 from service.reply import Reply, size_of
 from service.streaming import Head
+
+# Bytes that a body of unknown length claims at least, and of a large budget most: so much one of
+# them always has to itself, and the others go on in the rest.
+_UNKNOWN = 2**28
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
 
@@ -63,7 +67,7 @@ async def respond(
     length = body.declared_length(media.values(scope["headers"], b"content-length"), limit)
     landing = scope.get("extensions", {}).get("lossd.landing")
     asked = Asked(service, operation, codec, reply, query)
-    with service.budget.receiving(Flow(request.receive, landing, length)) as flow:
+    with Flow(request.receive, landing, length, service.budget.flows) as flow:
         lease, incoming, head = await _received(asked, flow, length, limit)
         try:
             work = Computation(asked, lease, incoming, head)
@@ -83,12 +87,16 @@ async def _received(
     if length is not None and length >= streaming.LEAST:
         return await streaming.received(asked, flow, length, limit)
     codec, budget = asked.codec, asked.service.budget
-    # Of an unknown length: most of what there is, so that one of them always can end.
-    claim = budget.most() * (4 + codec.growth) // 8 if length is None else length * codec.growth
-    flow.lease = lease = await budget.lease(length or 0, claim=claim)
+    flow.lease = lease = await budget.lease(length or 0, claim=(length or 0) * codec.growth)
+    lease.unknown = _claim_unknown(budget, codec)
     try:
         incoming = await body.start(flow.receive, flow.landing, codec, length, limit, lease)
         return lease, incoming, None
     except BaseException:
         lease.release()
         raise
+
+
+def _claim_unknown(budget: Budget, codec: Codec) -> int:
+    most = budget.most()
+    return max(most - most // (2 * codec.growth), min(most, _UNKNOWN))

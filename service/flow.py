@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
 from typing import Any, Protocol
 
 from service.errors import Overloaded
@@ -20,6 +21,7 @@ class Sized(Protocol):
     """A lease, for its bytes."""
 
     size: int
+    claim: int
 
 
 class _Landing(Protocol):
@@ -31,34 +33,34 @@ class _Landing(Protocol):
 class Flow:
     """A body of ``length`` bytes (``None``: unknown), which the current task receives.
 
-    ``lease`` counts what it holds meanwhile. Only time that is spent waiting for the client counts.
+    It is one of ``flows`` while it is entered. ``lease`` counts what it holds meanwhile. Only time
+    that is spent waiting for the client counts.
     """
 
-    __slots__ = (
-        "_credit", "_landing", "_left", "_length", "_loop", "_moved", "_receive", "_seen", "_since",
-        "_task", "_waited", "evicted", "lease", "opening", "over",
-    )  # fmt: skip
+    # Not of the instance until they change: a small request takes no longer than it must.
+    lease: Sized | None = None
+    opening = False
+    over = False
+    evicted = False
+    _moved = 0
+    _waited = 0.0
+    _since: float | None = None
+    _left: float | None = None
+    _seen = (0.0, 0)
 
     def __init__(
         self,
         receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
         landing: _Landing | None,
         length: int | None,
+        flows: set[Flow],
     ) -> None:
-        self.lease: Sized | None = None
-        self.opening = False
-        self.over = False
-        self.evicted = False
         self._receive = receive
         self._landing = landing
         self._length = length
+        self._flows = flows
         self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._moved = 0
-        self._waited = 0.0
-        self._since: float | None = None
-        self._left: float | None = None
-        self._seen = (0.0, 0)
+        self._time = asyncio.get_running_loop().time
 
     @property
     def landing(self) -> Flow | None:
@@ -69,13 +71,13 @@ class Flow:
         """As ASGI's ``receive``."""
         if self.over:
             return await self._receive()
-        self._since = self._loop.time()
+        self._since = self._time()
         try:
             message = await self._receive()
         finally:
             self._pause()
-        self._came(self._moved + len(message.get("body", b"")))
-        self.over = self.over or not message.get("more_body", False)
+        self._moved += len(message.get("body", b""))
+        self.over = self._moved == self._length or not message.get("more_body", False)
         return message
 
     async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
@@ -84,22 +86,19 @@ class Flow:
         before = self._moved
 
         def came(count: int) -> None:
-            self._came(before + count)
+            self._moved = before + count
             progress(count)
 
-        self._since = self._loop.time()
+        self._since = self._time()
         try:
             await self._landing.receive_into(destination, came)
         finally:
             self._pause()
-
-    def _came(self, moved: int) -> None:
-        self._moved = moved
-        self.over = moved == self._length
+        self.over = self._moved == self._length
 
     def _pause(self) -> None:
         if self._since is not None:
-            self._waited += self._loop.time() - self._since
+            self._waited += self._time() - self._since
             self._since = None
 
     def late(self, seconds: float) -> bool:
@@ -110,7 +109,7 @@ class Flow:
         """
         if self.lease is None or not self.lease.size or self._since is None or self.evicted:
             return False
-        waited = self._waited + self._loop.time() - self._since
+        waited = self._waited + self._time() - self._since
         passed, gained = waited - self._seen[0], self._moved - self._seen[1]
         self._seen = waited, self._moved
         left = seconds * _GRACE if self._left is None else self._left
@@ -124,11 +123,23 @@ class Flow:
         self.evicted = True
         self._task.cancel()
 
-    def ended(self) -> Overloaded | None:
-        """The error in place of a ``CancelledError``, where that was ``evict``'s."""
-        if not self.evicted or self._task is None or self._task.uncancel():
-            return None
-        return Overloaded(
-            "the body came too slowly while other requests waited for the memory that it holds:"
-            " send it faster, or again when the server is less busy"
-        )
+    def __enter__(self) -> Flow:
+        self._flows.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Raise ``Overloaded`` in place of the ``CancelledError`` that is of ``evict``."""
+        self._flows.discard(self)
+        if kind is not asyncio.CancelledError or not self.evicted:
+            return
+        assert self._task is not None
+        if not self._task.uncancel():
+            raise Overloaded(
+                "the body came too slowly while other requests waited for the memory that it"
+                " holds: send it faster, or again when the server is less busy"
+            ) from None

@@ -7,11 +7,9 @@ for small ones too, so that however slow large bodies are to come, small request
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
-from service.claims import LARGE, RANKS, Claims, rank_of
+from service.claims import LARGE, RANKS, TINY, Claims, rank_of
 from service.codecs import TooLarge
 from service.errors import Overloaded
 from service.flow import Flow
@@ -41,7 +39,7 @@ class _Waiter:
     def __init__(self, lease: Claimed, size: int, given_back: int) -> None:
         self.lease = lease
         self.size = size
-        self.rank = rank_of(lease.size + size)
+        self.rank = rank_of(lease.claim)
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
         self.counted = False
@@ -61,24 +59,25 @@ class Turns:
         self.wait_seconds = wait_seconds
         self.openings_waiting = 0
         self._shares = [total // part if part else 0 for part in _FOR_SMALLER]
-        self._held = [0, 0, 0]
+        # What is for leases of each rank alone.
+        larger = [*self._shares[1:], total]
+        self._own = [most - less for most, less in zip(larger, self._shares, strict=True)]
+        self.leased = 0  # bytes that requests hold
+        self._held = [0, 0, 0]  # the same by rank
         self._holders = [0, 0, 0]  # leases that hold anything, by rank
-        self._claims = Claims(self.most(LARGE))
+        self._claims = Claims(self.most(1), self.most(LARGE))
         self._growing: dict[_Waiter, None] = {}  # the oldest lease first
         self._new: list[dict[_Waiter, None]] = [{} for _ in RANKS]
         self._given_back = [0, 0, 0]  # how often memory was, by rank
-        self._flows: set[Flow] = set()
+        # Bodies that are coming: those that are slow have to go where others wait.
+        self.flows: set[Flow] = set()
         self._look: asyncio.TimerHandle | None = None
-
-    @property
-    def leased(self) -> int:
-        """Bytes that requests hold."""
-        return sum(self._held)
 
     @property
     def waiting(self) -> int:
         """Leases that wait."""
-        return len(self._growing) + sum(map(len, self._new))
+        tiny, small, large = self._new
+        return len(self._growing) + len(tiny) + len(small) + len(large)
 
     def most(self, rank: int = LARGE) -> int:
         """Bytes that leases of ``rank`` and above may hold."""
@@ -92,36 +91,53 @@ class Turns:
         if not size:
             return
         whole = lease.size + size
-        rank = rank_of(whole)
+        if (
+            whole <= TINY
+            and lease.claim <= TINY
+            and not self.waiting
+            and self.leased + size <= self.total
+        ):
+            self.count(lease, size)
+            return
+        self.expect(lease, whole)
+        rank = rank_of(lease.claim)
         if whole > self.most(rank):
             raise TooLarge(
                 f"the request takes {whole:,} bytes of memory, and the server has"
                 f" {self.most(rank):,}",
                 where="body",
             )
-        if whole > lease.claim:
-            lease.claim = whole
-            if rank_of(lease.size) == LARGE:  # or others would be granted what it cannot do without
-                self._claims.set(lease.number, lease.size, whole)
         if not self._held_back(lease, rank) and self._fits(lease, size):
             self.count(lease, size)
         else:
             await self._wait(_Waiter(lease, size, sum(self._given_back[rank:])))
 
+    def expect(self, lease: Claimed, claim: int) -> None:
+        """Have ``lease`` claim ``claim`` bytes, if it does not claim more."""
+        if claim > lease.claim:
+            size = lease.size
+            self._set(lease, 0)
+            lease.claim = claim
+            self._set(lease, size)
+
     def count(self, lease: Claimed, change: int) -> None:
         """Have ``lease`` hold ``change`` bytes more, which fit, or fewer."""
-        before, after = lease.size, lease.size + change
-        lease.size = after
-        was, rank = rank_of(before), rank_of(after)
-        self._held[was] -= before
-        self._held[rank] += after
-        self._holders[was] -= before > 0
-        self._holders[rank] += after > 0
-        if LARGE in (was, rank):
-            self._claims.set(lease.number, after if rank == LARGE else 0, lease.claim)
+        if lease.size + change > lease.claim:
+            lease.claim = lease.size + change
+        self._set(lease, lease.size + change)
         if change < 0:
-            self._given_back[was] += 1
-            self._admit()
+            self._given_back[rank_of(lease.claim)] += 1
+            if self.waiting:
+                self._admit()
+
+    def _set(self, lease: Claimed, size: int) -> None:
+        rank, before = rank_of(lease.claim), lease.size
+        lease.size = size
+        self.leased += size - before
+        self._held[rank] += size - before
+        self._holders[rank] += (size > 0) - (before > 0)
+        if rank:
+            self._claims.set(lease.number, size, lease.claim)
 
     def _held_back(self, lease: Claimed, rank: int) -> bool:
         """Whether a lease of ``rank`` stands behind others, though it may fit."""
@@ -133,17 +149,18 @@ class Turns:
         """Whether ``lease`` can hold ``size`` bytes more; ``safely``: and all can still end."""
         if self.leased + size > self.total:
             return False
-        whole, was = lease.size + size, rank_of(lease.size)
-        rank = rank_of(whole)
+        rank = rank_of(lease.claim)
         for least in RANKS[1 : rank + 1]:
-            others = sum(self._held[least:]) - (lease.size if was >= least else 0)
-            if others + whole > self.most(least):
+            if sum(self._held[least:]) + size > self.most(least):
                 return False
-        # Smaller ones overtake larger ones, but cannot keep them out for ever.
-        larger = any(self._new[rank + 1 :]) or any(one.rank > rank for one in self._growing)
-        if larger and sum(self._held[: rank + 1]) + size > self._shares[rank + 1]:
+        # Smaller ones overtake larger ones, but new ones cannot keep them out for ever.
+        overtakes = not lease.size and self._held[rank] + size > self._own[rank]
+        if overtakes and (
+            any(self._new[rank + 1 :]) or any(one.rank > rank for one in self._growing)
+        ):
             return False
-        return rank < LARGE or not safely or self._claims.safe(lease.number, whole, lease.claim)
+        whole = lease.size + size
+        return not rank or not safely or self._claims.safe(lease.number, whole, lease.claim)
 
     async def _wait(self, waiter: _Waiter) -> None:
         if waiter.lease.size:
@@ -190,8 +207,6 @@ class Turns:
 
     def _admit(self) -> None:
         """Give their turn to those who wait, as far as they fit."""
-        if not self.waiting:
-            return
         for waiter in [*self._growing]:
             if self._fits(waiter.lease, waiter.size):
                 self._grant(waiter)
@@ -221,32 +236,22 @@ class Turns:
                     self._grant(waiter)
                     break
             else:
-                holders = [one for one in self._growing if rank_of(one.lease.size) >= locked]
+                holders = [one for one in self._growing if one.rank >= locked]
                 self._refuse(holders[-1])
+
+    def _beyond(self, rank: int) -> bool:
+        """Whether leases of ``rank`` take more than their share, and are in the way of larger."""
+        return self._held[rank] > self._own[rank]
 
     def _locked(self) -> int | None:
         """The highest rank of which, and above, all that hold memory wait for each other."""
         for rank in reversed(RANKS):
-            waiting = sum(rank_of(waiter.lease.size) >= rank for waiter in self._growing)
-            # Where smaller ones hold more than their share, those will end.
-            among_themselves = sum(self._held[:rank]) <= self._shares[rank]
+            waiting = sum(waiter.rank >= rank for waiter in self._growing)
+            # Else they wait for smaller ones, which will end.
+            among_themselves = not any(map(self._beyond, RANKS[:rank]))
             if waiting and waiting == sum(self._holders[rank:]) and among_themselves:
                 return rank
         return None
-
-    @contextmanager
-    def receiving(self, flow: Flow) -> Iterator[Flow]:
-        """Have ``flow`` go while it lasts, with ``Overloaded``, if it is slow and others wait."""
-        self._flows.add(flow)
-        try:
-            yield flow
-        except asyncio.CancelledError:
-            error = flow.ended()
-            if error is None:
-                raise
-            raise error from None
-        finally:
-            self._flows.discard(flow)
 
     def look_soon(self) -> None:
         """Look, while anybody waits, for bodies that have to go."""
@@ -260,7 +265,7 @@ class Turns:
         if not waiters and not self.openings_waiting:
             return
         self.look_soon()
-        late = [flow for flow in self._flows if flow.late(self.wait_seconds)]
+        late = [flow for flow in self.flows if flow.late(self.wait_seconds)]
         beginnings = [flow for flow in late if flow.opening]
         for flow in beginnings[: self.openings_waiting]:
             flow.evict()
@@ -268,13 +273,12 @@ class Turns:
             return
         wanted = sum(waiter.size for waiter in waiters)
         least = min(waiter.rank for waiter in waiters)
-        going = [flow for flow in self._flows if flow.evicted and flow.lease is not None]
+        going = [flow for flow in self.flows if flow.evicted and flow.lease is not None]
         freed = sum(flow.lease.size for flow in going if flow.lease is not None)
         sizes = {flow: flow.lease.size for flow in late if flow.lease and not flow.opening}
         for flow in sorted(sizes, key=sizes.__getitem__, reverse=True):
-            rank = rank_of(sizes[flow])
-            # Smaller ones are in the way only where they take more than their share.
-            in_the_way = rank >= least or sum(self._held[:least]) > self._shares[least]
-            if freed < wanted and in_the_way:
+            assert flow.lease is not None
+            rank = rank_of(flow.lease.claim)
+            if freed < wanted and (rank >= least or self._beyond(rank)):
                 freed += sizes[flow]
                 flow.evict()

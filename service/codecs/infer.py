@@ -110,7 +110,7 @@ class Inference:
     @property
     def growth(self) -> int:
         """As ``Codec.growth``; what is compressed may grow to anything."""
-        return 4 if self.coding is not None else 3 if self.header_length is None else 2
+        return 2 if self.coding is None and self.header_length is not None else 4
 
     def at_once(self, body: memoryview) -> bool:
         """Whether decoding is quick: not if compressed, which may be 1000 times what it seems."""

@@ -211,5 +211,5 @@ CODEC = Codec(
     decoded_bytes=decoded_bytes,
     encoded_bytes=encoded_bytes,
     typed=True,
-    growth=3,
+    growth=4,
 )
