@@ -361,7 +361,7 @@ class Pieces:
         self.sent.append(message)
 
 
-TEN_MB = wire.safetensors_body({"logits": np.zeros((2500, 1000), np.float32)})
+SEVEN_MB = wire.safetensors_body({"logits": np.zeros((1750, 1000), np.float32)})
 SIX_MB = wire.safetensors_body({"logits": np.zeros((1500, 1000), np.float32)})
 
 
@@ -379,7 +379,7 @@ def test_bodies_of_unknown_length_are_all_answered_though_few_fit_at_a_time() ->
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_body_that_stalls_is_refused_once_others_wait_for_its_memory(chunked: bool) -> None:
     async def test(app: FastAPI) -> None:
-        slow = Pieces(app, TEN_MB, chunked=chunked, stalls=True)
+        slow = Pieces(app, SEVEN_MB, chunked=chunked, stalls=True)
         task = asyncio.ensure_future(slow.run())
         await asyncio.wait_for(slow.waits.wait(), 60)
         assert app.state.service.budget.leased >= len(SIX_MB)
