@@ -166,7 +166,8 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Seconds that a request waits for its memory before it is refused (503): 10 are"
-        " some hundred bodies of 256 MiB.",
+        " some hundred bodies of 256 MiB. While others wait, a body that would take longer to come"
+        " is refused for them.",
     )
     compute_seconds: float = Field(
         60,
