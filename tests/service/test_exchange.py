@@ -347,7 +347,10 @@ class Pieces:
             headers.append((b"content-length", b"%d" % len(body)))
         path = "/v1/softmax"
         scope = {"type": "http", "method": "POST", "path": path, "query_string": b""}
-        self.run = lambda: app({**scope, "headers": headers}, self.receive, self.send)
+        self._app, self._scope = app, {**scope, "headers": headers}
+
+    async def run(self) -> None:
+        await self._app(self._scope, self.receive, self.send)
 
     async def receive(self) -> MutableMapping[str, Any]:
         await asyncio.sleep(0)
