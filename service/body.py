@@ -15,6 +15,7 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 UNPLACED = 2**13  # bytes of a body whose tensors are sooner copied than placed
 _PREFIX = 2**16  # bytes in which a body should say where its first tensor starts
+_LEASED = 2**20  # bytes, at most, that are leased ahead of a body of unknown length
 _LENGTH = re.compile(r"[0-9]{1,20}")
 
 
@@ -26,6 +27,9 @@ class Lease(Protocol):
 
     async def grow(self, size: int) -> None:
         """Lease ``size`` bytes more."""
+
+    def expect_more(self) -> None:
+        """Be told that the body, of unknown length, does not end with its beginning."""
 
 
 class Landing(Protocol):
@@ -221,21 +225,27 @@ async def _prefix(messages: _Messages, codec: Codec) -> tuple[bytearray, int]:
 
 
 async def _grown(begun: Begun, limit: int, lease: Lease) -> Incoming:
-    """A body of unknown length, in memory of its own that doubles."""
+    """A body of unknown length, in memory of its own that doubles, and is leased as it is filled.
+
+    Pages that nothing is written to are none: so it never leases what it does not come to.
+    """
     messages, prefix = begun.messages, begun.prefix
     start = -begun.tensor_at % ALIGNMENT
     filled = len(prefix)
-    capacity = min(2 * max(filled, _PREFIX), limit)
-    await lease.grow(capacity)
+    capacity = leased = min(2 * max(filled, _PREFIX), limit)
+    lease.expect_more()
+    await lease.grow(leased)
     memory = _mapped(start + capacity)
     memory[start : start + filled] = prefix
     while messages.more:
         chunk = await messages.next()
         end = filled + len(chunk)
-        if end > capacity:
-            more = min(max(end, 2 * capacity), limit) - capacity
+        if end > leased:
+            more = min(max(end, leased + min(leased, _LEASED)), limit) - leased
             await lease.grow(more)
-            capacity += more
+            leased += more
+        if end > capacity:
+            capacity = min(max(end, 2 * capacity), limit)
             memory = _resized(memory, start + capacity)
         memory[start + filled : start + end] = chunk
         filled = end

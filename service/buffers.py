@@ -1,6 +1,6 @@
 """Memory by lease: all that requests hold is counted against one budget before it is taken.
 
-What does not fit waits a bounded time for its turn. Large bodies get memory whose pages are there
+What does not fit waits its turn (``turns``). Large bodies get memory whose pages are there
 already, and which the next body uses again. It is not wiped in between: a body is read only as far
 as it has come.
 """
@@ -8,36 +8,45 @@ as it has come.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from types import TracebackType
 
 import numpy as np
 
-from service.codecs import TooLarge
+from service.claims import SMALL
 from service.errors import Overloaded
+from service.flow import Flow
 from service.pages import ALIGNMENT, Block, Bytes, Idle
 from service.sliding import Sliding
+from service.turns import FULL, Claimed, Turns
 
-# Bytes: a lease of no more is a small one, and an eighth of the budget is for small ones only, so
-# that however many large bodies are slow to come, small requests are answered.
-SMALL = 2**20
-_RESERVED = 8
 # Bytes that are leased for the beginning of a large body, and how many such leases there are at a
 # time: 4 MiB in all, half of what is for small ones only where the budget is 64 MiB.
 _OPENING = 2**17
 _OPENINGS = 32
-_FULL = "other requests hold all the memory there is"
+
+_numbers = count()
 
 
 class Lease:
-    """``size`` bytes of a budget, until they are released; made by ``Budget.lease``."""
+    """``size`` bytes of a budget, until they are released; made by ``Budget.lease``.
 
-    __slots__ = ("__weakref__", "_budget", "_given", "_ready", "_sliding", "size")
+    ``claim``: how many it is expected to hold at most; ``unknown``: the same of a body of unknown
+    length, once it proves to be a longer one. ``number``: later ones have higher ones.
+    """
 
-    def __init__(self, budget: Budget) -> None:
+    __slots__ = (
+        "__weakref__", "_budget", "_given", "_ready", "_sliding", "claim", "number", "size",
+        "unknown",
+    )  # fmt: skip
+
+    def __init__(self, budget: Budget, claim: int = 0) -> None:
         self.size = 0
+        self.claim = claim
+        self.unknown = 0
+        self.number = next(_numbers)
         self._budget = budget
         self._ready: Block | None = None
         self._given: list[Block] = []
@@ -64,6 +73,10 @@ class Lease:
     async def grow(self, size: int) -> None:
         """Lease ``size`` bytes more. Waits and raises as ``Budget.lease`` does."""
         await self._budget.grant(self, size)
+
+    def expect_more(self) -> None:
+        """Claim what a body of unknown length may come to."""
+        self._budget.expect(self, self.unknown)
 
     def shrink(self, size: int) -> None:
         """Count ``size`` bytes at most, for other things than ``memory``, which is given back.
@@ -114,60 +127,26 @@ class Lease:
         self.release()
 
 
-class _Waiter:
-    """A lease that waits for ``size`` bytes more."""
-
-    def __init__(self, lease: Lease, size: int) -> None:
-        self.lease = lease
-        self.size = size
-        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.counted = False
-
-    def expire(self) -> None:
-        if not self.turn.done():
-            self.turn.set_exception(Overloaded(_FULL))
-
-
-class Budget:
-    """``total`` bytes that all requests of a process share; for use on its event loop.
-
-    What does not fit waits for ``wait_seconds`` at most, in order. Leases that grow come before new
-    large ones, since what they hold already is only given back once they are done.
-    """
+class Budget(Turns):
+    """``total`` bytes that all requests of a process share; for use on its event loop."""
 
     def __init__(self, total: int, wait_seconds: float) -> None:
-        self.total = total
-        self._reserved = total // _RESERVED
-        self._wait_seconds = wait_seconds
-        self._small = 0
-        self._large = 0
-        self._small_waiting: deque[_Waiter] = deque()
-        self._growing: deque[_Waiter] = deque()
-        self._new: deque[_Waiter] = deque()
+        super().__init__(total, wait_seconds)
         self._openings = asyncio.Semaphore(_OPENINGS)
         self._idle = Idle(total // 2)
-
-    @property
-    def leased(self) -> int:
-        """Bytes that requests hold."""
-        return self._small + self._large
 
     @property
     def idle(self) -> int:
         """Bytes of memory that are kept for the next bodies; with ``leased`` at most ``total``."""
         return self._idle.size
 
-    @property
-    def waiting(self) -> int:
-        """Leases that wait."""
-        return len(self._small_waiting) + len(self._growing) + len(self._new)
-
-    async def lease(self, size: int, memory: int | None = None) -> Lease:
+    async def lease(self, size: int, memory: int | None = None, claim: int = 0) -> Lease:
         """A lease of ``size`` bytes; large ones have ``memory`` ready, or else that much.
 
-        Raises ``TooLarge`` if they could never fit, ``Overloaded`` if they do not fit in time.
+        ``claim``: how many it is expected to grow to. Raises ``TooLarge`` if they could never fit,
+        ``Overloaded`` if they do not fit in time.
         """
-        lease = Lease(self)
+        lease = Lease(self, claim)
         try:
             await self.grant(lease, size)
             if size > SMALL:
@@ -179,94 +158,39 @@ class Budget:
         return lease
 
     @asynccontextmanager
-    async def opening(self) -> AsyncIterator[None]:
+    async def opening(self, flow: Flow | None = None) -> AsyncIterator[None]:
         """Lease the beginning of a large body, from which follows what all of it takes.
 
         Whoever leases that before the end keeps its place among large ones, and nobody waits for
         memory that is held by others who wait for theirs. Raises ``Overloaded`` as ``lease``.
         """
+        await self._acquire()
         try:
-            async with asyncio.timeout(self._wait_seconds):
-                await self._openings.acquire()
-        except TimeoutError:
-            raise Overloaded(_FULL) from None
-        try:
-            with await self.lease(_OPENING):
+            with await self.lease(_OPENING) as lease:
+                if flow is not None:
+                    flow.lease, flow.opening = lease, True
                 yield
         finally:
+            if flow is not None:
+                flow.lease, flow.opening = None, False
             self._openings.release()
 
-    async def grant(self, lease: Lease, size: int) -> None:
-        """Count ``size`` bytes more for ``lease`` once they fit."""
-        whole = lease.size + size
-        small = whole <= SMALL
-        queue = self._small_waiting if small else self._growing if lease.size else self._new
-        most = self.total if small else self.total - self._reserved
-        if whole > most:
-            raise TooLarge(
-                f"the request takes {whole:,} bytes of memory, and the server has {most:,}",
-                where="body",
-            )
-        held_back = queue or (queue is self._new and self._growing)
-        if not held_back and self._fits(lease, size):
-            self.count(lease, size)
-        else:
-            await self._wait(_Waiter(lease, size), queue)
-
-    async def _wait(self, waiter: _Waiter, queue: deque[_Waiter]) -> None:
-        timer = waiter.turn.get_loop().call_later(self._wait_seconds, waiter.expire)
-        queue.append(waiter)
+    async def _acquire(self) -> None:
+        if self._openings.locked():
+            self.look_soon()
+        self.openings_waiting += 1
         try:
-            await waiter.turn
-        except BaseException:
-            if waiter.counted:
-                self.count(waiter.lease, -waiter.size)
-            elif waiter in queue:
-                queue.remove(waiter)
-            self._admit()
-            raise
+            async with asyncio.timeout(self.wait_seconds):
+                await self._openings.acquire()
+        except TimeoutError:
+            raise Overloaded(FULL) from None
         finally:
-            timer.cancel()
+            self.openings_waiting -= 1
 
-    def _admit(self) -> None:
-        """Give their turn to those who wait, as far as they fit."""
-        for queue in (self._growing, self._small_waiting, self._new):
-            if queue is self._new and self._growing:
-                return
-            # One that is done already gave up, and has not got as far as leaving the queue.
-            while queue and (queue[0].turn.done() or self._fits(queue[0].lease, queue[0].size)):
-                waiter = queue.popleft()
-                if not waiter.turn.done():
-                    self.count(waiter.lease, waiter.size)
-                    waiter.counted = True
-                    waiter.turn.set_result(None)
-
-    def _fits(self, lease: Lease, size: int) -> bool:
-        if self.leased + size > self.total:
-            return False
-        whole = lease.size + size
-        if whole <= SMALL:
-            # Small ones overtake large ones, but cannot keep them out for ever.
-            large_wait = self._growing or self._new
-            return not large_wait or self._small + size <= self._reserved
-        more = size if lease.size > SMALL else whole
-        return self._large + more <= self.total - self._reserved
-
-    def count(self, lease: Lease, change: int) -> None:
+    def count(self, lease: Claimed, change: int) -> None:
         """Have ``lease`` hold ``change`` bytes more, which fit, or fewer."""
-        before, after = lease.size, lease.size + change
-        lease.size = after
-        if before > SMALL:
-            self._large -= before
-        else:
-            self._small -= before
-        if after > SMALL:
-            self._large += after
-        else:
-            self._small += after
-        if change < 0:
-            self._admit()
-        elif self._idle.size:
+        super().count(lease, change)
+        if change > 0 and self._idle.size:
             self._idle.trim(self.total - self.leased)
 
     def block(self, size: int) -> Block:

@@ -78,6 +78,10 @@ class Overloaded(RequestError):
     """More work waits than the settings allow."""
 
 
+class OutOfMemory(RequestError, MemoryError):
+    """The system gives no memory for a request that is coming."""
+
+
 class UnknownRegion(RequestError):
     """No shared memory region is registered under this name."""
 

@@ -8,14 +8,19 @@ from functools import lru_cache
 from fastapi import Request, Response
 
 from service import body, media, options, streaming
-from service.body import Incoming, Landing, Receive
-from service.buffers import Lease
+from service.body import Incoming
+from service.buffers import Budget, Lease
 from service.codecs import Codec
 from service.computation import Computation
 from service.errors import NotReady
+from service.flow import Flow
 from service.operation import Asked, Operation, Service
 from service.reply import Reply, size_of
 from service.streaming import Head
+
+# Bytes that a body of unknown length claims at least, and of a large budget most: so much one of
+# them always has to itself, and the others go on in the rest.
+_UNKNOWN = 2**28
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
 
@@ -62,28 +67,36 @@ async def respond(
     length = body.declared_length(media.values(scope["headers"], b"content-length"), limit)
     landing = scope.get("extensions", {}).get("lossd.landing")
     asked = Asked(service, operation, codec, reply, query)
-    lease, incoming, head = await _received(asked, request.receive, landing, length, limit)
-    try:
-        work = Computation(asked, lease, incoming, head)
-        del incoming, head
-        content = await work.content(request.receive)
-        await lease.resize(size_of(content))
-    except BaseException:
-        lease.release()
-        raise
+    with Flow(request.receive, landing, length, service.budget.flows) as flow:
+        lease, incoming, head = await _received(asked, flow, length, limit)
+        try:
+            work = Computation(asked, lease, incoming, head)
+            del incoming, head
+            content = await work.content(flow.receive)
+            await lease.resize(size_of(content))
+        except BaseException:
+            lease.release()
+            raise
     return Reply(content, media_type, lease)
 
 
 async def _received(
-    asked: Asked, receive: Receive, landing: Landing | None, length: int | None, limit: int
+    asked: Asked, flow: Flow, length: int | None, limit: int
 ) -> tuple[Lease, Incoming, Head | None]:
     """As ``streaming.received``, for a body of any length, or of one that is not known."""
     if length is not None and length >= streaming.LEAST:
-        return await streaming.received(asked, receive, landing, length, limit)
-    lease = await asked.service.budget.lease(length or 0)
+        return await streaming.received(asked, flow, length, limit)
+    codec, budget = asked.codec, asked.service.budget
+    flow.lease = lease = await budget.lease(length or 0, claim=(length or 0) * codec.growth)
+    lease.unknown = _claim_unknown(budget, codec)
     try:
-        incoming = await body.start(receive, landing, asked.codec, length, limit, lease)
+        incoming = await body.start(flow.receive, flow.landing, codec, length, limit, lease)
         return lease, incoming, None
     except BaseException:
         lease.release()
         raise
+
+
+def _claim_unknown(budget: Budget, codec: Codec) -> int:
+    most = budget.most()
+    return max(most - most // (2 * codec.growth), min(most, _UNKNOWN))

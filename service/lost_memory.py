@@ -54,8 +54,15 @@ class _Action(ctypes.Structure):
     )
 
 
+class TooManyMappings(Exception):
+    """``MOST`` mappings are watched already."""
+
+
 class Watched:
-    """A mapping whose loss is survived, for as long as ``memory`` lives."""
+    """A mapping whose loss is survived, for as long as ``memory`` lives.
+
+    Raises ``TooManyMappings``.
+    """
 
     def __init__(self, memory: mmap.mmap) -> None:
         install()
@@ -64,7 +71,7 @@ class Watched:
         with _lock:
             free = np.flatnonzero(_mappings[:, _END] == 0)
             if not free.size:
-                raise MemoryError(f"more than {MOST} mappings")
+                raise TooManyMappings
             self._row = _mappings[free[0]]
             # The end last: the handler looks for nothing below an end that is zero.
             self._row[_LOST] = 0

@@ -165,8 +165,8 @@ class Settings(BaseSettings):
         10,
         ge=0,
         le=3600,
-        description="Seconds that a request waits for its memory before it is refused (503): 10 are"
-        " some hundred bodies of 256 MiB.",
+        description="Seconds that a request waits for its memory (503): 10 are some hundred bodies"
+        " of 256 MiB. A body that takes longer goes first while others wait.",
     )
     compute_seconds: float = Field(
         60,

@@ -6,19 +6,21 @@ Only names are taken, never paths; regions are never created, and never unlinked
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from service.codecs.base import shown
 from service.codecs.infer_request import Region
-from service.errors import NotOffered, UnknownRegion, UnusableRegion
-from service.lost_memory import Watched, install
+from service.errors import NotOffered, Overloaded, UnknownRegion, UnusableRegion
+from service.lost_memory import MOST, TooManyMappings, Watched, install
 
 _Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -26,8 +28,19 @@ _Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 _FOLDER = "/dev/shm/"
 # Neither hidden files nor, without slashes, anything outside of the folder.
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
+# Bytes of a region's name in UTF-8: as long as a key, so that a list of all regions stays short.
+_LONGEST_NAME = 256
+# What the system lacks for everybody, not for this region: file descriptors and memory.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # Neither waits for a FIFO's other end nor follows a link.
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Mapped(NamedTuple):
+    """Shared memory that is mapped, and its file: which device, and which one there."""
+
+    memory: mmap.mmap
+    file: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +55,12 @@ class Registered:
     key: str
     offset: int
     size: int
-    memory: mmap.mmap
+    mapped: Mapped
     watched: Watched
 
     def check(self) -> None:
         """Raise ``UnusableRegion`` if the client has taken any of it away."""
-        if self.watched.lost or self.memory.size() < self.offset + self.size:
+        if self.watched.lost or self.mapped.memory.size() < self.offset + self.size:
             raise UnusableRegion(
                 f"shared memory region {shown(self.name)} was made smaller after it was"
                 " registered: register it again",
@@ -56,7 +69,7 @@ class Registered:
 
     def bytes(self) -> _Bytes:
         """All of it, for as long as the array lives, even if it is unregistered meanwhile."""
-        return np.frombuffer(self.memory, np.uint8)[self.offset :]
+        return np.frombuffer(self.mapped.memory, np.uint8)[self.offset :]
 
 
 class Regions:
@@ -81,13 +94,22 @@ class Regions:
             raise NotOffered(
                 "shared memory is disabled: start the server with --allow-shared-memory"
             )
+        _check_name(name)
         if name in self._regions:
             raise UnusableRegion(
                 f"shared memory region {shown(name)} is registered already: unregister it first",
                 field="name",
             )
-        memory = _mapped(self._checked(key), offset, size)
-        self._regions[name] = Registered(name, key, offset, size, memory, Watched(memory))
+        mapped = _mapped(self._checked(key), offset, size)
+        try:
+            watched = Watched(mapped.memory)
+        except TooManyMappings:
+            raise UnusableRegion(
+                f"{MOST:,} shared memory regions are registered, or still used by requests, which"
+                " is the most there may be: unregister one first",
+                field="name",
+            ) from None
+        self._regions[name] = Registered(name, key, offset, size, mapped, watched)
 
     def unregister(self, name: str | None) -> None:
         """Forget the region, or all of them; what requests still use stays until they end."""
@@ -130,6 +152,14 @@ class Regions:
         return bare
 
 
+class _Span(NamedTuple):
+    """Bytes of a file, from ``first`` to before ``end``."""
+
+    file: tuple[int, int]
+    first: int
+    end: int
+
+
 class Loan:
     """The regions that one request uses, each as it was when it was first asked for."""
 
@@ -153,32 +183,74 @@ class Loan:
         self._used[region.name] = registered
         return registered.bytes()[region.offset : region.offset + region.size]
 
+    def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
+        """Raise ``UnusableRegion`` where two tensors overlap, one of which is ``written``.
+
+        By the file's bytes, which may be registered under several names.
+        """
+        spans = [(f"input {shown(name)}", self._span(region)) for name, region in read.items()]
+        for name, region in written.items():
+            output, span = f"output {shown(name)}", self._span(region)
+            for other, its in spans:
+                first, end = max(span.first, its.first), min(span.end, its.end)
+                if span.file == its.file and first < end:
+                    raise UnusableRegion(
+                        f"{output} and {other} share {end - first:,} bytes of shared memory: give"
+                        " each output bytes of its own",
+                        field="outputs",
+                    )
+            spans.append((output, span))
+
+    def _span(self, region: Region) -> _Span:
+        registered = self._used[region.name]
+        first = registered.offset + region.offset
+        return _Span(registered.mapped.file, first, first + region.size)
+
     def check(self) -> None:
         """Raise ``UnusableRegion`` if anything that was viewed is there no more."""
         for registered in self._used.values():
             registered.check()
 
 
-def _mapped(key: str, offset: int, size: int) -> mmap.mmap:
+def _check_name(name: str) -> None:
+    length = len(name.encode("utf-8", "surrogatepass"))
+    if length > _LONGEST_NAME:
+        raise UnusableRegion(
+            f"a shared memory region's name may have at most {_LONGEST_NAME} bytes in UTF-8, not"
+            f" {length:,}",
+            field="name",
+        )
+
+
+def _mapped(key: str, offset: int, size: int) -> Mapped:
     """The shared memory ``key`` from its start to ``offset + size``."""
     try:
         descriptor = os.open(_FOLDER + key, _FLAGS)
     except OSError as error:
-        raise UnusableRegion(
-            f"shared memory {shown(key)} cannot be opened to read and write: {error.strerror}",
-            field="key",
-        ) from None
+        raise _refused(key, "opened to read and write", error) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not 0 < size <= status.st_size - offset:
-            raise UnusableRegion(
-                f"shared memory {shown(key)} does not have {size:,} bytes from byte {offset:,} on",
-                field="byte_size",
-            )
-        return mmap.mmap(descriptor, offset + size)
+            raise _too_small(key, offset, size)
+        try:
+            memory = mmap.mmap(descriptor, offset + size)
+        except ValueError:  # its client has made it smaller since
+            raise _too_small(key, offset, size) from None
+        return Mapped(memory, (status.st_dev, status.st_ino))
     except OSError as error:
-        raise UnusableRegion(
-            f"shared memory {shown(key)} cannot be mapped: {error.strerror}", field="key"
-        ) from None
+        raise _refused(key, "mapped", error) from None
     finally:
         os.close(descriptor)
+
+
+def _too_small(key: str, offset: int, size: int) -> UnusableRegion:
+    return UnusableRegion(
+        f"shared memory {shown(key)} does not have {size:,} bytes from byte {offset:,} on",
+        field="byte_size",
+    )
+
+
+def _refused(key: str, what: str, error: OSError) -> UnusableRegion | Overloaded:
+    """The error for what the system does not do, and whose it is."""
+    kind = Overloaded if error.errno in _EXHAUSTED else UnusableRegion
+    return kind(f"shared memory {shown(key)} cannot be {what}: {error.strerror}", field="key")

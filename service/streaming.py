@@ -13,9 +13,10 @@ import numpy as np
 
 from kernels.steps import Work
 from service import body, sliding
-from service.body import Begun, Incoming, Landing, Receive
+from service.body import Begun, Incoming, Landing
 from service.buffers import Lease
 from service.codecs import Message
+from service.flow import Flow
 from service.operation import Asked, converted_bytes
 from service.pages import ALIGNMENT
 from service.sliding import Sliding, whole_pieces
@@ -88,21 +89,22 @@ class _Plan(NamedTuple):
 
 
 async def received(
-    asked: Asked, receive: Receive, landing: Landing | None, length: int, limit: int
+    asked: Asked, flow: Flow, length: int, limit: int
 ) -> tuple[Lease, Incoming, Head | None]:
     """A body of ``length`` bytes whose beginning is there, and a lease of the memory it takes.
 
     With a ``Head``, if its logits come last and its beginning says all of the rest. Raises what
     ``body.begin`` and ``Budget.lease`` do, and what is wrong with what the beginning says.
     """
-    budget = asked.service.budget
-    async with budget.opening():
-        begun = await body.begin(receive, asked.codec, length, limit)
+    budget, landing = asked.service.budget, flow.landing
+    async with budget.opening(flow):
+        begun = await body.begin(flow.receive, asked.codec, length, limit)
         plan = _planned(asked, begun) if sliding.available() else None
         if plan is None or plan.size is None:
-            lease = await budget.lease(length)
+            lease = await budget.lease(length, claim=length * asked.codec.growth)
         else:
             lease = await budget.lease(plan.size, plan.held)
+    flow.lease = lease
     try:
         if plan is not None and plan.size is not None:
             lease.behind(plan.memory, plan.kept, plan.held)

@@ -34,7 +34,8 @@ STOREYS = (
     ),
     ("service.errors", "service.examples", "service.methods"),
     ("service.handlers", "service.pages", "service.machine", "service.media", "service.options"),
-    ("service.sliding",),
+    ("service.sliding", "service.claims", "service.flow"),
+    ("service.turns",),
     (
         "service.device",
         "service.buffers",

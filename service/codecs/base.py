@@ -113,6 +113,8 @@ class Codec(NamedTuple):
     ``encoded_bytes(arrays)``: at most how many bytes encoding allocates besides the arrays.
     ``ready_at(prefix)``: from the first bytes of a body, where the logits begin, if they are the
     last tensor and ``decode`` can be given the body before they have come; else ``None``.
+    ``growth``: of how many times a body's length a request holds memory at most, as a rule: of a
+    binary one the body and outputs as large.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Codec(NamedTuple):
     decoded_bytes: Callable[[memoryview], int] = lambda body: 0
     encoded_bytes: Callable[[Arrays], int] = _at_most_copied
     ready_at: Callable[[memoryview], int | None] = lambda prefix: None
+    growth: int = 2
 
 
 def shown(text: str) -> str:

@@ -49,6 +49,9 @@ class SharedMemory(Protocol):
     def view(self, region: Region) -> _Array:
         """Its bytes, writable; raises where there is no such region, or not so much of it."""
 
+    def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
+        """Raise where two that were viewed overlap, one of which is ``written``."""
+
     def check(self) -> None:
         """Raise if anything viewed was not there all the time."""
 
@@ -101,6 +104,11 @@ class Inference:
     _understood: Understood | None = field(default=None, init=False)
     _size: int = field(default=0, init=False)
     _targets: dict[str, _Array] = field(default_factory=dict, init=False)
+
+    @property
+    def growth(self) -> int:
+        """As ``Codec.growth``; what is compressed may grow to anything."""
+        return 2 if self.coding is None and self.header_length is not None else 4
 
     def at_once(self, body: memoryview) -> bool:
         """Whether decoding is quick: not if compressed, which may be 1000 times what it seems."""
@@ -172,11 +180,9 @@ class Inference:
                 data, entry.row, entry.shape, limits, where=entry.name
             )
             at = end
-        self._targets = {
-            wanted.name: self.memory.view(wanted.region)
-            for wanted in request.outputs
-            if wanted.region is not None
-        }
+        self._targets = {name: self.memory.view(at) for name, at in request.written.items()}
+        if self._targets:
+            self.memory.check_apart(request.read, request.written)
         if understood.held:
             # Their elements are the caller's from here on.
             self._understood = understood._replace(request=request._replace(inputs=()))
@@ -252,7 +258,7 @@ class Inference:
             view = self.memory.view(entry.source)
             # The client may write there at any time: labels that are proved to be classes must be
             # those that the kernels use. Floats decide over no address.
-            return view.copy().data if entry.row.numpy.kind in "iu" else view.data
+            return view.copy().data if entry.row.numpy.kind in "iub" else view.data
         return flat_bytes(entry.source)
 
 

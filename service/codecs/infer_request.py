@@ -69,6 +69,17 @@ class InferRequest(NamedTuple):
         return self.outputs or [Requested(name, self.binary, None) for name in names]
 
     @property
+    def read(self) -> dict[str, Region]:
+        """Where in shared memory inputs lie."""
+        sources = {entry.name: entry.source for entry in self.inputs}
+        return {name: at for name, at in sources.items() if isinstance(at, Region)}
+
+    @property
+    def written(self) -> dict[str, Region]:
+        """Where in shared memory outputs go."""
+        return {wanted.name: wanted.region for wanted in self.outputs if wanted.region is not None}
+
+    @property
     def binary_size(self) -> int:
         """Bytes that must follow the JSON."""
         return sum(entry.source for entry in self.inputs if isinstance(entry.source, int))

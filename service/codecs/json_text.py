@@ -215,4 +215,5 @@ CODEC = Codec(
     decoded_bytes=decoded_bytes,
     encoded_bytes=encoded_bytes,
     typed=True,
+    growth=4,
 )

@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.errors import HeaderTooLarge, MalformedRequest, RequestError, row_for
+from service.errors import HeaderTooLarge, MalformedRequest, OutOfMemory, RequestError, row_for
 from service.protocol import parser
 from service.protocol.cycle import begin, refusal
 from service.protocol.landing import Flow, Landing
@@ -93,8 +93,11 @@ class Requests(HttpToolsProtocol):
     def data_received(self, data: bytes | memoryview) -> None:
         """Parse what has come, in pieces where a limit ends within it."""
         rest = memoryview(data)
-        while rest and not self.refused and not self._deaf:
-            rest = rest[self._take(rest) :]
+        try:
+            while rest and not self.refused and not self._deaf:
+                rest = rest[self._take(rest) :]
+        except MemoryError:
+            self.refuse(OutOfMemory("there is no memory to read this request into"))
 
     def _take(self, data: memoryview) -> int:
         """Parse the beginning of ``data``; returns how many bytes that was."""
@@ -141,12 +144,12 @@ class Requests(HttpToolsProtocol):
             return offset
         except httptools.HttpParserError as error:
             own = error.__context__
-            if isinstance(own, RequestError):
-                self.refuse(own)
-            elif isinstance(error, httptools.HttpParserCallbackError):
-                self.refuse(MalformedRequest("the request's path cannot be read"))
-            else:
-                self.refuse(MalformedRequest(f"not a request of HTTP/1.1: {error}"))
+            if isinstance(own, MemoryError):
+                raise own from None
+            what = f"not a request of HTTP/1.1: {error}"
+            if isinstance(error, httptools.HttpParserCallbackError):
+                what = "the request's path cannot be read"
+            self.refuse(own if isinstance(own, RequestError) else MalformedRequest(what))
         return len(data)
 
     def on_headers_complete(self) -> None:

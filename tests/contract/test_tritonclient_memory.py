@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_refused(client: Any) -> None:
         wrong = triton.InferInput("logits", [6, 5], "FP32")
         wrong.set_shared_memory(name, 119)
         inside = from_region(name, "logits", LOGITS, "FP32", 0)
-        small = [into_region(name, "per_element", 20, 0)]
+        small = [into_region(name, "per_element", 20, 200)]
         nowhere = [into_region("unknown", "per_element", 24, 0)]
         for call, status, text in (
             (infer(unknown), "404", "no shared memory region 'unknown'"),
@@ -194,3 +194,49 @@ def test_a_region_may_be_unregistered_while_a_request_uses_it(client: Any, addre
     gone = "404 there is no shared memory region 'leaving': register it first"
     assert answers <= {"200", gone}
     assert client.is_server_ready()
+
+
+def test_labels_that_are_rewritten_while_they_are_read_are_an_error_or_make_a_loss(
+    client: Any,
+) -> None:
+    rows, classes = 4096, 5
+    logits, labels = np.zeros((rows, classes), np.float32), np.zeros(rows, np.int64)
+    inputs = asking(triton, {"logits": logits})
+    answers, over = set(), threading.Event()
+
+    def rewrite() -> None:
+        while not over.is_set():
+            for value in (2**62, -5, 3, classes, 0, -(2**63)):
+                labels_seen[:] = value
+
+    with region(labels.nbytes) as path:
+        client.register_system_shared_memory("rewritten", path.name, labels.nbytes)
+        labels_seen = np.memmap(path, np.int64, "r+")
+        inputs.append(from_region("rewritten", "labels", labels, "INT64", 0))
+        thread = threading.Thread(target=rewrite)
+        thread.start()
+        try:
+            for _ in range(40):
+                try:
+                    result = client.infer("cross_entropy", inputs)
+                    assert np.isclose(result.as_numpy("loss"), np.log(classes))
+                    answers.add("200")
+                except InferenceServerException as error:
+                    answers.add(error.status())
+        finally:
+            over.set()
+            thread.join()
+        client.unregister_system_shared_memory("rewritten")
+    assert "422" in answers
+    assert answers <= {"200", "422"}
+    assert client.is_server_ready()
+
+
+def test_outputs_over_inputs_are_refused(client: Any) -> None:
+    with shared(client, 256) as (name, _):
+        logits = from_region(name, "logits", LOGITS, "FP32", 0)
+        outputs = [into_region(name, "per_element", 24, 116)]
+        with pytest.raises(InferenceServerException, match="'per_element' and input 'logits'"):
+            client.infer(
+                "cross_entropy", [logits, *asking(triton, {"labels": LABELS})], outputs=outputs
+            )

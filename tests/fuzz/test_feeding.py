@@ -31,6 +31,8 @@ class Lease:
     def memory(self, size: int) -> samples.Array:
         return np.full(size, 0xA5, np.uint8)
 
+    def expect_more(self) -> None: ...
+
     async def grow(self, size: int) -> None:
         self.size += size
 

@@ -55,6 +55,9 @@ class Memory:
         if self.refuse is not None:
             raise self.refuse
 
+    def expect_more(self) -> None:
+        pass
+
 
 class Server:
     """Gives ``content`` in messages of ``first`` bytes, or lands it in pieces."""

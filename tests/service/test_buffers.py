@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.buffers import SMALL, Budget, Lease
+from service.buffers import Budget, Lease
+from service.claims import SMALL
 from service.codecs import TooLarge
 from service.errors import Overloaded
 
@@ -177,7 +178,7 @@ def test_small_requests_do_not_keep_large_ones_out() -> None:
         late = await waiting(budget.lease(SMALL))
         assert not large.done()
         assert not late.done()
-        for lease in small[:2]:
+        for lease in small[:4]:
             lease.release()
         (await large).release()
         (await late).release()

@@ -19,7 +19,7 @@ from kernels.steps import Work
 from service import computation, streaming
 from service.app import create_app
 from service.body import Incoming
-from service.buffers import Budget
+from service.buffers import Budget, Lease
 from service.errors import Overloaded
 from service.operation import Asked, Service
 from service.settings import Settings
@@ -430,3 +430,32 @@ def test_nothing_of_another_client_can_be_read(started: tuple[Client, FastAPI]) 
         assert short.status != 200
 
     client.runner.run(test())
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("stage", [Asked.decoded, Asked.work, Asked.encoded, Lease.memory])
+def test_memory_that_the_system_does_not_give_is_a_503(
+    started: tuple[Client, FastAPI],
+    name: str,
+    stage: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client, app = started
+    body, media_type = BODIES[name]
+    missed: list[int] = []
+
+    def lacking(*arguments: Any) -> Any:
+        missed.append(1)
+        raise MemoryError
+
+    owner = Lease if stage is Lease.memory else Asked
+    monkeypatch.setattr(owner, stage.__name__, lacking)
+
+    async def test() -> None:
+        request = Request(app, body, media_type)
+        async with nothing_left(request.service):
+            await request.run()
+        assert request.status == (503 if missed else 200)
+
+    with freed_at_once(monkeypatch):
+        client.runner.run(test())

@@ -332,3 +332,69 @@ def test_memory_that_others_hold_is_a_503_after_a_while() -> None:
         assert client.send("/v1/cross_entropy", LARGE, wire.NPZ).status_code == 200
         lease.release()
         assert budget.leased == 0
+
+
+class Pieces:
+    """An ASGI request of a body that comes in pieces, all at once, or stalls before the last."""
+
+    def __init__(self, app: FastAPI, body: bytes, *, chunked: bool, stalls: bool = False) -> None:
+        self.pieces = [body[at : at + 2**18] for at in range(0, len(body), 2**18)]
+        self.stalls = stalls
+        self.waits = asyncio.Event()
+        self.sent: list[MutableMapping[str, Any]] = []
+        headers = [(b"content-type", wire.SAFETENSORS.encode())]
+        if not chunked:
+            headers.append((b"content-length", b"%d" % len(body)))
+        path = "/v1/softmax"
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b""}
+        self._app, self._scope = app, {**scope, "headers": headers}
+
+    async def run(self) -> None:
+        await self._app(self._scope, self.receive, self.send)
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        await asyncio.sleep(0)
+        if not self.pieces or (self.stalls and len(self.pieces) == 1):
+            self.waits.set()
+            await asyncio.Event().wait()
+        piece = self.pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(self.pieces)}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        self.sent.append(message)
+
+
+SEVEN_MB = wire.safetensors_body({"logits": np.zeros((1750, 1000), np.float32)})
+SIX_MB = wire.safetensors_body({"logits": np.zeros((1500, 1000), np.float32)})
+
+
+def test_bodies_of_unknown_length_are_all_answered_though_few_fit_at_a_time() -> None:
+    async def test(app: FastAPI) -> None:
+        requests = [Pieces(app, SIX_MB, chunked=index % 3 > 0) for index in range(12)]
+        await asyncio.gather(*(request.run() for request in requests))
+        assert [request.sent[0]["status"] for request in requests] == [200] * 12
+
+    with limited(memory_bytes=2**24) as (client, app):
+        client.runner.run(test(app))
+        assert app.state.service.budget.leased == 0
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_body_that_stalls_is_refused_once_others_wait_for_its_memory(chunked: bool) -> None:
+    async def test(app: FastAPI) -> None:
+        slow = Pieces(app, SEVEN_MB, chunked=chunked, stalls=True)
+        task = asyncio.ensure_future(slow.run())
+        await asyncio.wait_for(slow.waits.wait(), 60)
+        assert app.state.service.budget.leased >= len(SIX_MB)
+        other = Pieces(app, SIX_MB, chunked=False)
+        await other.run()
+        await task
+        assert other.sent[0]["status"] == 200
+        start, content = slow.sent
+        assert start["status"] == 503
+        assert dict(start["headers"])[b"retry-after"] == b"1"
+        assert b"too slowly while other requests waited" in content["body"]
+
+    with limited(memory_bytes=2**24, memory_wait_seconds=2) as (client, app):
+        client.runner.run(test(app))
+        assert app.state.service.budget.leased == 0

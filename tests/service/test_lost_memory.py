@@ -93,7 +93,7 @@ def test_what_is_no_longer_mapped_is_forgotten() -> None:
             assert watched_rows() == before + 1
             del memory, watched
         kept = [mapped(path) for _ in range(lost_memory.MOST - before)]
-        with pytest.raises(MemoryError):
+        with pytest.raises(lost_memory.TooManyMappings):
             mapped(path)
         del kept
     assert watched_rows() == before

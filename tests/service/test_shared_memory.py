@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from service import lost_memory
 from service.codecs.infer_request import Region
-from service.errors import NotOffered, UnknownRegion, UnusableRegion
+from service.errors import NotOffered, Overloaded, UnknownRegion, UnusableRegion
 from service.shared_memory import Loan, Regions
 from tests.service.shared import region
 
@@ -183,3 +186,111 @@ def test_no_process_is_told_to_unlink_it(regions: Regions, monkeypatch: pytest.M
         regions.register("r", path.name, 0, 1)
         assert np.array_equal(Loan(regions).view(Region("r", 0, 1)), [0])
     assert not told
+
+
+@pytest.mark.parametrize(
+    "fault", [ValueError("mmap length is greater than file size"), OSError(22, "Invalid argument")]
+)
+def test_memory_that_shrinks_while_it_is_registered_is_the_clients_error(
+    regions: Regions, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def vanished(*arguments: Any) -> Any:
+        raise fault
+
+    with region(CONTENT) as path, monkeypatch.context() as patched:
+        patched.setattr("service.shared_memory.mmap.mmap", vanished)
+        with pytest.raises(UnusableRegion, match=r"does not have|cannot be mapped"):
+            regions.register("r", path.name, 0, len(CONTENT))
+    assert regions.status(None) == []
+
+
+def test_memory_that_shrinks_between_two_looks_at_it(
+    regions: Regions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.fstat
+
+    with region(CONTENT) as path:
+
+        def shrinking(descriptor: int) -> os.stat_result:
+            found = stat(descriptor)
+            os.truncate(path, 100)
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr("service.shared_memory.os.fstat", shrinking)
+            with pytest.raises(UnusableRegion, match="does not have 8,192 bytes"):
+                regions.register("r", path.name, 0, len(CONTENT))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("call", ["os.open", "mmap.mmap"])
+def test_what_the_server_lacks_is_no_fault_of_the_client(
+    regions: Regions, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def lacking(*arguments: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    with region(CONTENT) as path, monkeypatch.context() as patched:
+        patched.setattr(f"service.shared_memory.{call}", lacking)
+        with pytest.raises(Overloaded, match="cannot be"):
+            regions.register("r", path.name, 0, len(CONTENT))
+
+
+def test_the_limit_of_regions_is_named(regions: Regions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lost_memory, "MOST", 3)
+    monkeypatch.setattr(lost_memory, "_mappings", np.zeros((3, 3), np.int64))
+    with region(CONTENT) as path:
+        for name in "abc":
+            regions.register(name, path.name, 0, 64)
+        for _ in range(2):
+            with pytest.raises(UnusableRegion, match="1,024 shared memory regions"):
+                regions.register("d", path.name, 0, 64)
+        regions.unregister("b")
+        regions.register("d", path.name, 0, 64)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "\0", "\ud800"])
+def test_names_are_bounded_in_bytes(regions: Regions, letter: str) -> None:
+    size = len(letter.encode("utf-8", "surrogatepass"))
+    longest = letter * (256 // size)
+    with region(CONTENT) as path:
+        regions.register(longest, path.name, 0, 64)
+        with pytest.raises(UnusableRegion, match="at most 256 bytes"):
+            regions.register(longest + letter, path.name, 0, 64)
+    assert [entry["name"] for entry in regions.status(None)] == [longest]
+
+
+# By name and byte: "twin" is the same memory, 64 bytes further on; "other" is other memory.
+@pytest.mark.parametrize(
+    ("read", "written", "fault"),
+    [
+        ([("r", 0, 64)], [("r", 0, 64)], "output '0' and input '0' share 64 bytes"),
+        ([("r", 0, 64)], [("r", 63, 8)], "output '0' and input '0' share 1 bytes"),
+        ([("r", 0, 8), ("r", 64, 8)], [("twin", 4, 8)], "output '0' and input '1' share 4 bytes"),
+        ([], [("r", 0, 8), ("r", 8, 8), ("twin", 0, 8)], None),
+        ([], [("r", 0, 8), ("r", 4, 8)], "output '1' and output '0' share 4 bytes"),
+        ([], [("r", 70, 2), ("twin", 0, 64)], "output '1' and output '0' share 2 bytes"),
+        ([("r", 0, 64)], [("r", 64, 8), ("other", 0, 64), ("twin", 8, 8)], None),
+        ([("r", 0, 64), ("r", 0, 64)], [], None),
+        ([("r", 8, 8)], [("r", 8, 0)], None),
+    ],
+)
+def test_outputs_lie_apart(
+    regions: Regions,
+    read: list[tuple[str, int, int]],
+    written: list[tuple[str, int, int]],
+    fault: str | None,
+) -> None:
+    with region(CONTENT) as path, region(CONTENT) as other:
+        regions.register("r", path.name, 0, 256)
+        regions.register("twin", path.name, 64, 64)
+        regions.register("other", other.name, 0, 64)
+        loan = Loan(regions)
+        inputs, outputs = (
+            {str(index): Region(*place) for index, place in enumerate(places)}
+            for places in (read, written)
+        )
+        for place in (*inputs.values(), *outputs.values()):
+            loan.view(place)
+        with nullcontext() if fault is None else pytest.raises(UnusableRegion, match=fault):
+            loan.check_apart(inputs, outputs)

@@ -75,6 +75,7 @@ def _codec(inference: Inference, counted: statistics.Request) -> Codec:
         decoded_bytes=inference.decoded_bytes,
         encoded_bytes=inference.encoded_bytes,
         ready_at=inference.ready_at,
+        growth=inference.growth,
     )
 
 

@@ -29,6 +29,9 @@ class Memory:
         whole = self.regions[region.name]
         return whole[region.offset : region.offset + region.size]
 
+    def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
+        assert not {*read.values()} & {*written.values()}
+
     def check(self) -> None:
         self.checks += 1
 

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from service.protocol import Limits
+from service.protocol.requests import Requests
 from tests.service.protocol.messages import CHUNKED, Answers, chunked, cuts, request
 from tests.service.protocol.transport import exchange, problem, run
 
@@ -194,5 +195,22 @@ def test_anything_is_answered_the_same_however_it_is_cut() -> None:
             assert answered[0] == answered[1], bytes(data)
             statuses |= set(Answers(answered[0]).statuses)
         assert statuses == {200, 400}
+
+    run(check())
+
+
+@pytest.mark.parametrize("callback", ["on_url", "on_header", "on_headers_complete", "on_body"])
+def test_memory_that_the_server_lacks_is_a_503(
+    monkeypatch: pytest.MonkeyPatch, callback: str
+) -> None:
+    def lacking(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Requests, callback, lacking)
+
+    async def check() -> None:
+        _, wire, _ = await exchange([request("Host: a", "Content-Length: 3", body=b"abc")])
+        answer = problem(wire)
+        assert (answer["status"], answer["type"]) == (503, "urn:lossd:problem:out-of-memory")
 
     run(check())

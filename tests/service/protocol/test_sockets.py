@@ -32,6 +32,8 @@ class Unleased:
     def memory(self, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return np.empty(size, np.uint8)
 
+    def expect_more(self) -> None: ...
+
     async def grow(self, size: int) -> None:
         pass
 

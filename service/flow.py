@@ -1,0 +1,145 @@
+"""A body on its way in, and how far behind it is of what others wait for.
+
+Whoever waits for memory waits some seconds at most. A body that would not be there within as many
+holds its memory longer than others have patience for, and is the first to go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from service.errors import Overloaded
+
+# Of the seconds that others wait, how much a body may be behind: a pause of the network.
+_GRACE = 0.25
+
+
+class Sized(Protocol):
+    """A lease, for its bytes."""
+
+    size: int
+    claim: int
+
+
+class _Landing(Protocol):
+    async def receive_into(
+        self, destination: memoryview, progress: Callable[[int], None]
+    ) -> None: ...
+
+
+class Flow:
+    """A body of ``length`` bytes (``None``: unknown), which the current task receives.
+
+    It is one of ``flows`` while it is entered. ``lease`` counts what it holds meanwhile. Only time
+    that is spent waiting for the client counts.
+    """
+
+    # Not of the instance until they change: a small request takes no longer than it must.
+    lease: Sized | None = None
+    opening = False
+    over = False
+    evicted = False
+    _moved = 0
+    _waited = 0.0
+    _since: float | None = None
+    _left: float | None = None
+    _seen = (0.0, 0)
+
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        landing: _Landing | None,
+        length: int | None,
+        flows: set[Flow],
+    ) -> None:
+        self._receive = receive
+        self._landing = landing
+        self._length = length
+        self._flows = flows
+        self._task = asyncio.current_task()
+        self._time = asyncio.get_running_loop().time
+
+    @property
+    def landing(self) -> Flow | None:
+        """This, where the server lands bodies."""
+        return None if self._landing is None else self
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """As ASGI's ``receive``."""
+        if self.over:
+            return await self._receive()
+        self._since = self._time()
+        try:
+            message = await self._receive()
+        finally:
+            self._pause()
+        self._moved += len(message.get("body", b""))
+        self.over = self._moved == self._length or not message.get("more_body", False)
+        return message
+
+    async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
+        """As ``Landing.receive_into``."""
+        assert self._landing is not None
+        before = self._moved
+
+        def came(count: int) -> None:
+            self._moved = before + count
+            progress(count)
+
+        self._since = self._time()
+        try:
+            await self._landing.receive_into(destination, came)
+        finally:
+            self._pause()
+        self.over = self._moved == self._length
+
+    def _pause(self) -> None:
+        if self._since is not None:
+            self._waited += self._time() - self._since
+            self._since = None
+
+    def late(self, seconds: float) -> bool:
+        """Whether its client is to go before others wait ``seconds`` for what it holds.
+
+        Patience passes with the time that is waited for it, and comes back with bytes, at the rate
+        that brings all that is leased within ``seconds``.
+        """
+        if self.lease is None or not self.lease.size or self._since is None or self.evicted:
+            return False
+        waited = self._waited + self._time() - self._since
+        passed, gained = waited - self._seen[0], self._moved - self._seen[1]
+        self._seen = waited, self._moved
+        left = seconds * _GRACE if self._left is None else self._left
+        left += gained * seconds / self.lease.size - passed
+        self._left = min(left, seconds * _GRACE)
+        return self._left < 0
+
+    def evict(self) -> None:
+        """Have the task end in what ``ended`` makes an error."""
+        assert self._task is not None
+        self.evicted = True
+        self._task.cancel()
+
+    def __enter__(self) -> Flow:
+        self._flows.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Raise ``Overloaded`` in place of the ``CancelledError`` that is of ``evict``."""
+        self._flows.discard(self)
+        if kind is not asyncio.CancelledError or not self.evicted:
+            return
+        assert self._task is not None
+        if not self._task.uncancel():
+            raise Overloaded(
+                "the body came too slowly while other requests waited for the memory that it"
+                " holds: send it faster, or again when the server is less busy"
+            ) from None
