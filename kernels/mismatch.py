@@ -126,12 +126,17 @@ def _moved(shape: Shape, source: int, destination: int) -> Shape:
 
 def no_indices(labels: Array, name: str, shape: Shape) -> InvalidInput:
     """The error of labels in the shape of class indices that are no integers."""
-    probabilities = f"; class probabilities have the {name}' shape, {shape}"
+    advice, position = _dtype_advice(labels, "int64"), None
+    if dtypes.of(labels) in dtypes.FLOATS:
+        advice += f"; class probabilities have the {name}' shape, {shape}"
+        broken = np.argwhere(labels != np.rint(labels)) if labels.dtype.kind == "f" else ()
+        if len(broken):
+            position = tuple(int(i) for i in broken[0])
+            advice = f", and {_element('labels', position)} is {labels[position]:.6g}{advice}"
     return InvalidInput(
-        f"labels that are class indices must be integers, not {labels.dtype}"
-        f"{_dtype_advice(labels, 'int64')}"
-        + probabilities * (dtypes.of(labels) in dtypes.FLOATS),
+        f"labels that are class indices must be integers, not {labels.dtype}{advice}",
         field="labels",
+        position=position,
     )
 
 

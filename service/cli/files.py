@@ -8,22 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.codecs import DecodeError, Limits, Message, npy
+from service.codecs.base import shown
+from service.codecs.naming import meant
 from service.codecs.npz import CODEC as NPZ
 from service.codecs.safetensors_format import CODEC as SAFETENSORS
 
 TENSORS = ("logits", "labels", "weight", "sample_weight")
 
+# Names of other tensors in an error: enough to find one's own.
+_LISTED = 20
 _CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
 
 # Who names a local file may fill the memory with it.
-_LIMITS = Limits(decoded_bytes=sys.maxsize)
+_LIMITS = Limits(decoded_bytes=sys.maxsize, others=True)
 
 
 def read(paths: Sequence[Path]) -> Message:
     """The tensors of one .npz or .safetensors file, or of two .npy files: logits, then labels.
 
     They are views of the mapped files wherever the format allows, so that a file may be larger than
-    the memory. Raises ``DecodeError``, or ``OSError`` where a file cannot be read.
+    the memory. What else a file holds is passed over: ``Message.others``. Raises ``DecodeError``, or ``OSError`` where a file cannot be read.
     """
     suffixes = [path.suffix.lower() for path in paths]
     if suffixes == [".npy", ".npy"]:
@@ -39,14 +43,20 @@ def read(paths: Sequence[Path]) -> Message:
         message = _CODECS[suffixes[0]].decode(_mapped(paths[0]), frozenset(TENSORS), _LIMITS)
         for name in TENSORS[:2]:
             if name not in message.tensors:
-                raise DecodeError(
-                    f"holds no {name}, only: {', '.join(message.tensors) or 'nothing'}", where=name
-                )
+                raise DecodeError(_missing(name, message), where=name)
         return message
     raise DecodeError(
         "give one .npz or .safetensors file that holds logits and labels, or two .npy files:"
         " the logits, then the labels"
     )
+
+
+def _missing(name: str, message: Message) -> str:
+    held = ", ".join([*message.tensors, *map(shown, message.others[:_LISTED])])
+    more = ", ..." if len(message.others) > _LISTED else ""
+    probably = next((other for other in message.others if meant(other, (name,))), None)
+    advice = "" if probably is None else f"; rename {shown(probably)} to {name} if that is it"
+    return f"holds no {name}, only: {held or 'nothing'}{more}{advice}"
 
 
 def _mapped(path: Path) -> memoryview:

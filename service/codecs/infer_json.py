@@ -26,8 +26,7 @@ from service.codecs.json_tensor import (
     WIDEST,
     Kind,
     Reading,
-    checked,
-    read,
+    elements,
     token_at,
 )
 
@@ -106,7 +105,7 @@ def _no_inputs(text: memoryview, at: int) -> DecodeError:
 
 def _data(text: memoryview, room: int, entry: Mapping[str, Any], at: int) -> tuple[Reading, int]:
     kind = kind_of(declared(entry)) if "datatype" in entry else WIDEST
-    reading = checked(text, _called(entry), read(text, at, kind, room))
+    reading = elements(text, at, _called(entry), kind, room)
     return reading, reading.at
 
 

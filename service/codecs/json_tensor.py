@@ -25,6 +25,7 @@ _NO_INTEGER = re.compile(rb"[.eENI]")
 _USUAL = 16  # bytes of an element's text: if they are fewer, memory is made for the rest of them
 # Elements after which it is looked whether it takes long: 0.2 ms of plain ones, 25 of the worst.
 _PIECE = 1 << 14
+_EXACT = 2.0**53  # from here on float64 leaves integers out
 _COUNTED = 1 << 17  # bytes looked at together: they stay in cache, and are worth NumPy's call
 
 
@@ -62,7 +63,7 @@ _NO_OUTPUTS = json_target.Outputs(
 
 _PROBLEMS = {
     json_scan.STRAY: "{token} follows, where a comma or a closing bracket belongs",
-    json_scan.NO_ELEMENT: "{token} is neither a JSON number nor NaN, Infinity or -Infinity",
+    json_scan.NO_ELEMENT: "{token} is neither a JSON number nor NaN, Infinity or -Infinity{advice}",
     json_scan.OVERFLOW: "{token} is more than {dtype} holds; send Infinity, or another dtype",
     json_scan.NOT_INTEGER: "{token} is not an integer",
     json_scan.BIG_INTEGER: "{token} is more than int64 holds",
@@ -71,7 +72,13 @@ _PROBLEMS = {
     json_scan.ROW: "a row where a number is expected",
     json_scan.DEEP: f"more than {MAX_RANK} brackets deep",
 }
-
+# What is to be sent instead, where other writers of JSON are to blame.
+_ADVICE = {
+    "'null'": ": JSON.stringify of JavaScript and some other writers put null for each of these:"
+    ' send them as strings, "-Infinity", "Infinity" and "NaN"',
+    "'true'": ": send 1",
+    "'false'": ": send 0",
+}
 _MISFITS = (json_scan.NOT_INTEGER, json_scan.BIG_INTEGER, json_scan.OVERFLOW)
 
 
@@ -153,6 +160,35 @@ def read(
     return Reading(kind, start, status, at, length, number, place, elements)
 
 
+def elements(body: memoryview, start: int, name: str, kind: Kind, room: int) -> Reading:
+    """The tensor at ``start`` as ``kind``; integers may be written as floats, 2.0. Else ``checked``.
+
+    ``room`` as ``read``.
+    """
+    reading = read(body, start, kind, room)
+    if reading.status != json_scan.NOT_INTEGER:
+        return checked(body, name, reading)
+    floats = read(body, start, WIDEST, room)
+    return (floats.status == json_scan.DONE and whole(floats)) or checked(body, name, reading)
+
+
+def whole(reading: Reading) -> Reading | None:
+    """``reading``, of float64, with its elements as integers, in their place, if all are integers.
+
+    Those from ``_EXACT`` on are none: the text may have been another integer's.
+    """
+    floats = reading.elements
+    pieces = [slice(at, at + _PIECE) for at in range(0, floats.size, _PIECE)]
+    for piece in pieces:
+        part = floats[piece]
+        if not ((np.rint(part) == part) & (np.abs(part) < _EXACT)).all():
+            return None
+    elements = floats.view(np.int64)
+    for piece in pieces:
+        elements[piece] = floats[piece].astype(np.int64)
+    return reading._replace(kind=INTEGER, elements=elements)
+
+
 def _outputs(kind: Kind, elements: _Array) -> json_target.Outputs:
     outputs = list(_NO_OUTPUTS)
     outputs[kind.target.kind] = elements.view(outputs[kind.target.kind].dtype)
@@ -175,8 +211,10 @@ def checked(body: memoryview, name: str, reading: Reading) -> Reading:
         )
     index = reading.place.index[: reading.length].tolist()
     where = name + "".join(f"[{i}]" for i in index)
+    token = token_at(body, reading.at)
     problem = _PROBLEMS[reading.status].format(
-        token=token_at(body, reading.at),
+        token=token,
+        advice=_ADVICE.get(token, ""),
         dtype=reading.kind.row.name,
         length=reading.number,
         expected=reading.place.shape[reading.length % MAX_RANK],

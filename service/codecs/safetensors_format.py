@@ -43,7 +43,7 @@ PUNCTUATION_LIMIT = 4096
 ALIGNMENT = 64
 
 _METADATA = "__metadata__"
-_Place: TypeAlias = tuple[int, int, DType, tuple[int, ...], str]  # begin, end, dtype, shape, name
+_Place: TypeAlias = tuple[int, int, DType | None, tuple[int, ...], str]  # begin, end, dtype, shape, name
 _Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
@@ -62,7 +62,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             where="byte 0",
         )
     header = bytes(body[_LENGTH_BYTES:start])
-    layout, options = (_known if len(header) <= _KNOWN_BYTES else _layout)(header, names)
+    read = _known if len(header) <= _KNOWN_BYTES else _layout
+    layout, options = read(header, names, limits.others)
     data = body[start:]
     tensors = {}
     expected = 0
@@ -74,21 +75,32 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
                 f"end within the {len(data):,} bytes after the header",
                 where=name,
             )
-        tensors[name] = tensor_view(data[begin:end], row, shape, limits, where=name)
+        if row is not None:
+            tensors[name] = tensor_view(data[begin:end], row, shape, limits, where=name)
         expected = end
     if expected != len(data):
         raise DecodeError(
             f"{len(data) - expected:,} bytes after the last tensor belong to none",
             where=f"byte {start + expected}",
         )
-    return Message(tensors, dict(options))
+    others = [name for *_, row, _, name in layout if row is None]
+    return Message(tensors, dict(options), tuple(others))
 
 
-def _layout(raw: bytes, names: frozenset[str]) -> tuple[tuple[_Place, ...], _Metadata]:
-    """The header's tensors in the order of their data, and its metadata."""
+def _layout(
+    raw: bytes, names: frozenset[str], others: bool
+) -> tuple[tuple[_Place, ...], _Metadata]:
+    """The header's tensors in the order of their data, and its metadata.
+
+    ``others``: those that are not of ``names`` have no dtype, and are no error.
+    """
     header = _header(raw)
     options = _options(header.pop(_METADATA, {}))
-    entries = [(*_entry(name, entry, names), name) for name, entry in header.items()]
+    entries = [
+        (*(_extent(name, entry) if others and name not in names else
+           _entry(name, entry, names)), name)
+        for name, entry in header.items()
+    ]
     return tuple(sorted(entries, key=lambda entry: entry[:2])), tuple(options.items())
 
 
@@ -190,6 +202,14 @@ def _entry(name: str, entry: Any, names: frozenset[str]) -> tuple[int, int, DTyp
         )
     begin, end = _naturals(entry["data_offsets"], f"{name}: data_offsets", name, 2)
     return begin, end, row, _naturals(entry["shape"], f"{name}: shape", name, None)
+
+
+def _extent(name: str, entry: Any) -> tuple[int, int, None, tuple[int, ...]]:
+    """(begin, end, None, ()) of one tensor's entry in the header, whatever its dtype is."""
+    if not isinstance(entry, dict):
+        raise DecodeError(f"{shown(name)}: a tensor's entry is an object", where=shown(name))
+    begin, end = _naturals(entry.get("data_offsets"), f"{name}: data_offsets", name, 2)
+    return begin, end, None, ()
 
 
 def _naturals(values: Any, what: str, where: str, count: int | None) -> tuple[int, ...]:
