@@ -126,7 +126,8 @@ def _moved(shape: Shape, source: int, destination: int) -> Shape:
 
 def no_indices(labels: Array, name: str, shape: Shape) -> InvalidInput:
     """The error of labels in the shape of class indices that are no integers."""
-    advice, position = _dtype_advice(labels, "int64"), None
+    advice = _dtype_advice(labels, "int64")
+    position: Shape | None = None
     if dtypes.of(labels) in dtypes.FLOATS:
         advice += f"; class probabilities have the {name}' shape, {shape}"
         broken = np.argwhere(labels != np.rint(labels)) if labels.dtype.kind == "f" else ()
@@ -190,7 +191,7 @@ def no_weights(name: str, array: Array) -> InvalidInput:
 
 
 def weight_shape(name: str, found: Shape, shape: Shape, axis: int) -> InvalidInput:
-    """The error of weights of the shape ``found``; ``shape`` is the logits', classes on ``axis``."""
+    """The error of weights of shape ``found``; ``shape`` is the logits', classes on ``axis``."""
     by_class = name == "weight"
     classes, labels = (shape[axis],), without(shape, axis)
     expected, other = (classes, labels) if by_class else (labels, classes)

@@ -23,8 +23,8 @@ DEVICES = ("cpu", "cuda", "auto")
 # What class probabilities may sum to more or less than 1. Whatever their dtype is, they may have
 # been rounded to 16 bits before: NumPy has no bfloat16. Rounding moves each bfloat16 by up to 2**-9
 # of itself, and so their sum; a softmax in bfloat16 rounds the exponentials, their sum and the
-# quotients, and a float32 sum of 131072 classes, one after the other, is off by up to 2**-7. This is
-# eight bfloat16 roundings. Teacher logits are not this close to 1, and hardly ever all above 0.
+# quotients; a sum of 131072 float32s, one after the other, is off by up to 2**-7. This is eight
+# bfloat16 roundings. Teacher logits are not this close to 1, and hardly ever all above 0.
 TOLERANCE = 2.0**-6
 # float16 has no numbers between multiples of 2**-24: each small probability moves by half of that.
 TOLERANCE_PER_CLASS = 2.0**-25

@@ -1,8 +1,8 @@
 """The loss kernels: cross-entropy, and NLL of given log-probabilities.
 
 Per tile: the labels, proved; in steps that stay in cache, the sums over classes, the logarithms
-and what else is wanted; class probabilities, proved by their sums; the losses; their block sums. They write into what they are given,
-allocate nothing and raise nothing.
+and what else is wanted; class probabilities, proved by their sums; the losses; their block sums.
+They write into what they are given, allocate nothing and raise nothing.
 """
 
 from __future__ import annotations

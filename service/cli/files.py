@@ -27,7 +27,8 @@ def read(paths: Sequence[Path]) -> Message:
     """The tensors of one .npz or .safetensors file, or of two .npy files: logits, then labels.
 
     They are views of the mapped files wherever the format allows, so that a file may be larger than
-    the memory. What else a file holds is passed over: ``Message.others``. Raises ``DecodeError``, or ``OSError`` where a file cannot be read.
+    the memory. What else a file holds is passed over, and named (``Message.others``). Raises
+    ``DecodeError``, or ``OSError`` where a file cannot be read.
     """
     suffixes = [path.suffix.lower() for path in paths]
     if suffixes == [".npy", ".npy"]:

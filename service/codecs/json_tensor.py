@@ -161,7 +161,7 @@ def read(
 
 
 def elements(body: memoryview, start: int, name: str, kind: Kind, room: int) -> Reading:
-    """The tensor at ``start`` as ``kind``; integers may be written as floats, 2.0. Else ``checked``.
+    """The tensor at ``start`` as ``kind``; integers may be written as floats. Else ``checked``.
 
     ``room`` as ``read``.
     """

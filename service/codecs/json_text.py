@@ -56,10 +56,10 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     """The tensors as new arrays, and every key that is not in ``names`` as an option.
 
     Floating tensors are of the type that the option ``dtype`` names, which is consumed: float32 by
-    default. ``labels`` are int64 if every one is written as an integer; or, where their shape is not
-    that of the logits, is one: JavaScript, PHP and R have only floats. A tensor that comes before
-    ``dtype`` may have to be read twice, and such labels thrice. Raises ``DecodeError``, which names
-    the element, and ``TooLarge``.
+    default. ``labels`` are int64 if every one is written as an integer; or, unless their shape is
+    that of the logits, if every one is an integer: JavaScript, PHP and R have only floats. A tensor
+    that comes before ``dtype`` may have to be read twice, and such labels thrice. Raises
+    ``DecodeError``, which names the element, and ``TooLarge``.
     """
     if len(body) <= json_small.LONGEST:
         plain = json_small.decode(body, names, limits.decoded_bytes)

@@ -43,7 +43,9 @@ PUNCTUATION_LIMIT = 4096
 ALIGNMENT = 64
 
 _METADATA = "__metadata__"
-_Place: TypeAlias = tuple[int, int, DType | None, tuple[int, ...], str]  # begin, end, dtype, shape, name
+_Place: TypeAlias = tuple[
+    int, int, DType | None, tuple[int, ...], str
+]  # begin, end, dtype, shape, name
 _Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
@@ -94,11 +96,13 @@ def _layout(
 
     ``others``: those that are not of ``names`` have no dtype, and are no error.
     """
-    header = _header(raw)
+    header = _header(raw, math.inf if others else PUNCTUATION_LIMIT)
     options = _options(header.pop(_METADATA, {}))
     entries = [
-        (*(_extent(name, entry) if others and name not in names else
-           _entry(name, entry, names)), name)
+        (
+            *(_extent(name, entry) if others and name not in names else _entry(name, entry, names)),
+            name,
+        )
         for name, entry in header.items()
     ]
     return tuple(sorted(entries, key=lambda entry: entry[:2])), tuple(options.items())
@@ -116,12 +120,12 @@ def _data_start(prefix: bytes) -> int | None:
     return _LENGTH_BYTES + length
 
 
-def _header(text: bytes) -> dict[str, Any]:
+def _header(text: bytes, punctuation: float = PUNCTUATION_LIMIT) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise DecodeError("the header must be a JSON object, from its first byte", where="byte 8")
-    if sum(map(text.count, (b"[", b"{", b","))) > PUNCTUATION_LIMIT:
+    if sum(map(text.count, (b"[", b"{", b","))) > punctuation:
         raise DecodeError(
-            f"the header has more than {PUNCTUATION_LIMIT:,} brackets and commas", where="header"
+            f"the header has more than {punctuation:,} brackets and commas", where="header"
         )
     try:
         return _parse(text.decode())

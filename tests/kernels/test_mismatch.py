@@ -68,7 +68,7 @@ def test_the_advice_is_right() -> None:
 
 
 def test_no_advice_where_nothing_would_fit() -> None:
-    for labels in (indices(3), indices(2, 2), floats(5, 5), floats(3, 4, 5)):
+    for labels in (indices(3), indices(2, 3), floats(5, 5), floats(3, 4, 5)):
         message = refusal(kernels.cross_entropy, floats(4, 5), labels).message
         assert message.endswith("or class probabilities of shape (4, 5)")
 

@@ -90,15 +90,21 @@ def test_every_figure_is_that_of_the_kernels_outputs(seed: int) -> None:
     logits[rng.random(logits.shape) < 0.05] = rng.choice([np.nan, np.inf, -np.inf])
     labels = rng.integers(-1, 4, (30, 2))
     weights = rng.choice([0, 0.5, 1, 2], labels.shape)
-    given: dict[str, Any] = {"ignore_index": -1, "temperature": 0.5, "softcap": [None, 3.0][seed % 2]}
-    tensors = {"logits": logits, "labels": labels, "sample_weight": weights, "weight": np.ones(4)}
+    given: dict[str, Any] = {
+        "ignore_index": -1,
+        "temperature": 0.5,
+        "softcap": [None, 3.0][seed % 2],
+    }
+    tensors: dict[str, Any] = {
+        "logits": logits, "labels": labels, "sample_weight": weights, "weight": np.ones(4),
+    }  # fmt: skip
     if seed % 3 == 0:
         del tensors["weight"]
     if seed == 5:
         tensors["weight"] = np.array([0, 1, 2, 3])
     found = tally.score(tensors, CrossEntropyOptions(**given), 10)
     names = ["loss", "per_element", "rank", "prediction"]
-    more = {name: tensors.get(name) for name in ("weight", "sample_weight")}
+    more: dict[str, Any] = {name: tensors.get(name) for name in ("weight", "sample_weight")}
     outputs = cross_entropy(logits, labels, outputs=names, **more, **given)
     counted = (labels != -1) & (weights != 0)
     assert str(found.loss) == str(float(str(outputs["loss"])))
@@ -120,7 +126,7 @@ def test_every_figure_is_that_of_the_kernels_outputs(seed: int) -> None:
 
 
 def test_of_equals_the_first_are_the_worst() -> None:
-    tensors = {"logits": np.zeros((100, 3), np.float32), "labels": np.zeros(100, np.int64)}
+    tensors: dict[str, Any] = {"logits": np.zeros((100, 3)), "labels": np.zeros(100, np.int64)}
     tensors["labels"][:50] = -100
     tensors["logits"][[70, 80], 1] = np.inf, np.nan
     found = tally.score(tensors, DEFAULTS, 4)
@@ -193,7 +199,9 @@ def test_the_shares_of_the_work_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
         assert min(shares) >= 0
         assert sum(shares) == pytest.approx(1)
     shares = []
-    tally.score({"logits": np.zeros((0, 3)), "labels": np.zeros(0, int)}, DEFAULTS, 0, shares.append)
+    tally.score(
+        {"logits": np.zeros((0, 3)), "labels": np.zeros(0, int)}, DEFAULTS, 0, shares.append
+    )
     assert sum(shares) == 1
 
 

@@ -281,7 +281,9 @@ def test_class_probabilities_are_checked_unless_that_is_turned_off(
     client: Client, sent: str
 ) -> None:
     logits = np.array(SQUARE, np.float32)
-    tensors = {"logits": logits, "labels": np.array([[0.25, 0.75], [-3, 4]], np.float32)}
+    tensors: dict[str, Any] = {
+        "logits": logits, "labels": np.array([[0.25, 0.75], [-3, 4]], np.float32),
+    }  # fmt: skip
     body, media_type = wire.BODIES[sent](tensors), wire.MEDIA_TYPES[sent]
     path = "/v1/cross_entropy"
     problem = wire.problem_of(client.send(path, body, media_type), 422)
