@@ -26,8 +26,8 @@ PyTorch's meaning. Every route takes and answers JSON (`application/json`), safe
 The options may stand in the query string; in the body beside the tensors (JSON); or in
 `__metadata__` (safetensors). The answer has the format of the request, unless `Accept` asks for
 another. Not-a-number and infinities are `NaN`, `Infinity` and `-Infinity` in JSON: bare or as
-strings on input, where `"-Inf"` and `"nan"` do too, always strings on output. Under `/v2` the same losses are models of the Open
-Inference Protocol, as clients of Triton and KServe speak it.
+strings on input, where `"-Inf"` and `"nan"` do too, always strings on output. Under `/v2` the same
+losses are models of the Open Inference Protocol, as clients of Triton and KServe speak it.
 
 Every error is an RFC 9457 problem (`application/problem+json`).
 """

@@ -46,7 +46,7 @@ _METADATA = "__metadata__"
 _Place: TypeAlias = tuple[
     int, int, DType | None, tuple[int, ...], str
 ]  # begin, end, dtype, shape, name
-_Metadata: TypeAlias = tuple[tuple[str, str], ...]
+_Layout: TypeAlias = tuple[tuple[_Place, ...], tuple[tuple[str, str], ...]]  # and the metadata
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
 _KNOWN_BYTES = 1 << 10  # of headers that are remembered
@@ -64,8 +64,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             where="byte 0",
         )
     header = bytes(body[_LENGTH_BYTES:start])
-    read = _known if len(header) <= _KNOWN_BYTES else _layout
-    layout, options = read(header, names, limits.others)
+    layout_of = _known if len(header) <= _KNOWN_BYTES else _layout
+    layout, options = layout_of(header, names, limits.others)
     data = body[start:]
     tensors = {}
     expected = 0
@@ -85,26 +85,14 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             f"{len(data) - expected:,} bytes after the last tensor belong to none",
             where=f"byte {start + expected}",
         )
-    others = [name for *_, row, _, name in layout if row is None]
-    return Message(tensors, dict(options), tuple(others))
+    return Message(tensors, dict(options), tuple(name for *_, name in layout if name not in names))
 
 
-def _layout(
-    raw: bytes, names: frozenset[str], others: bool
-) -> tuple[tuple[_Place, ...], _Metadata]:
-    """The header's tensors in the order of their data, and its metadata.
-
-    ``others``: those that are not of ``names`` have no dtype, and are no error.
-    """
+def _layout(raw: bytes, names: frozenset[str], others: bool) -> _Layout:
+    """The header's tensors in the order of their data, those of ``others`` without a dtype."""
     header = _header(raw, math.inf if others else PUNCTUATION_LIMIT)
     options = _options(header.pop(_METADATA, {}))
-    entries = [
-        (
-            *(_extent(name, entry) if others and name not in names else _entry(name, entry, names)),
-            name,
-        )
-        for name, entry in header.items()
-    ]
+    entries = [(*_entry(name, entry, names, others), name) for name, entry in header.items()]
     return tuple(sorted(entries, key=lambda entry: entry[:2])), tuple(options.items())
 
 
@@ -189,9 +177,15 @@ def _options(metadata: Any) -> dict[str, str]:
     return dict(metadata)
 
 
-def _entry(name: str, entry: Any, names: frozenset[str]) -> tuple[int, int, DType, tuple[int, ...]]:
-    """(begin, end, dtype, shape) of one tensor's entry in the header."""
-    check_name(name, names)
+def _entry(
+    name: str, entry: Any, names: frozenset[str], others: bool = False
+) -> tuple[int, int, DType | None, tuple[int, ...]]:
+    """(begin, end, dtype, shape) of one tensor's entry in the header; see ``_layout``."""
+    own = not others or name in names
+    if own:
+        check_name(name, names)
+    else:
+        name = shown(name)
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         raise DecodeError(
             f"{name}: a tensor's entry is an object of exactly dtype, shape and data_offsets",
@@ -199,21 +193,13 @@ def _entry(name: str, entry: Any, names: frozenset[str]) -> tuple[int, int, DTyp
         )
     dtype = entry["dtype"]
     row = dtypes.BY_SAFETENSORS.get(dtype) if isinstance(dtype, str) else None
-    if row is None:
+    if row is None and own:
         given = shown(dtype) if isinstance(dtype, str) else f"of type {type(dtype).__name__}"
         raise DecodeError(
             f"{name}: dtype {given} is not one of {', '.join(dtypes.BY_SAFETENSORS)}", where=name
         )
     begin, end = _naturals(entry["data_offsets"], f"{name}: data_offsets", name, 2)
-    return begin, end, row, _naturals(entry["shape"], f"{name}: shape", name, None)
-
-
-def _extent(name: str, entry: Any) -> tuple[int, int, None, tuple[int, ...]]:
-    """(begin, end, None, ()) of one tensor's entry in the header, whatever its dtype is."""
-    if not isinstance(entry, dict):
-        raise DecodeError(f"{shown(name)}: a tensor's entry is an object", where=shown(name))
-    begin, end = _naturals(entry.get("data_offsets"), f"{name}: data_offsets", name, 2)
-    return begin, end, None, ()
+    return begin, end, row if own else None, _naturals(entry["shape"], f"{name}: shape", name, None)
 
 
 def _naturals(values: Any, what: str, where: str, count: int | None) -> tuple[int, ...]:
