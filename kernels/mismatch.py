@@ -130,7 +130,8 @@ def no_indices(labels: Array, name: str, shape: Shape) -> InvalidInput:
     position: Shape | None = None
     if dtypes.of(labels) in dtypes.FLOATS:
         advice += f"; class probabilities have the {name}' shape, {shape}"
-        broken = np.argwhere(labels != np.rint(labels)) if labels.dtype.kind == "f" else ()
+        known = labels if labels.dtype.kind == "f" else np.zeros((0,) * labels.ndim)
+        broken = np.argwhere(known != np.rint(known))
         if len(broken):
             position = tuple(int(i) for i in broken[0])
             advice = f", and {_element('labels', position)} is {labels[position]:.6g}{advice}"
