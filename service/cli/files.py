@@ -15,7 +15,7 @@ from service.codecs.safetensors_format import CODEC as SAFETENSORS
 
 TENSORS = ("logits", "labels", "weight", "sample_weight")
 
-# Names of other tensors in an error: enough to find one's own.
+# Names of other tensors: enough to find one's own.
 _LISTED = 20
 _CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
 
@@ -53,11 +53,16 @@ def read(paths: Sequence[Path]) -> Message:
 
 
 def _missing(name: str, message: Message) -> str:
-    held = ", ".join([*message.tensors, *map(shown, message.others[:_LISTED])])
-    more = ", ..." if len(message.others) > _LISTED else ""
+    held = [*message.tensors, *([listed(message.others)] if message.others else [])]
     probably = next((other for other in message.others if meant(other, (name,))), None)
     advice = "" if probably is None else f"; rename {shown(probably)} to {name} if that is it"
-    return f"holds no {name}, only: {held or 'nothing'}{more}{advice}"
+    return f"holds no {name}, only: {', '.join(held) or 'nothing'}{advice}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``names`` for people to read, of many the first."""
+    more = len(names) - _LISTED
+    return ", ".join(map(shown, names[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _mapped(path: Path) -> memoryview:

@@ -19,10 +19,9 @@ from rich.table import Table
 
 from kernels import InvalidInput
 from service.cli import fail, parameters
-from service.cli.files import TENSORS, read
+from service.cli.files import TENSORS, listed, read
 from service.cli.tally import Score, score
 from service.codecs import DecodeError
-from service.codecs.base import shown
 from service.errors import InvalidOption
 from service.options import CrossEntropyOptions, combine
 
@@ -58,8 +57,8 @@ def command(
     try:
         message = read(files)
         if message.others:
-            names = ", ".join(map(shown, message.others))
-            typer.echo(f"passed over, since only {', '.join(TENSORS)} count: {names}", err=True)
+            only = ", ".join(TENSORS)
+            typer.echo(f"only {only} count; passed over: {listed(message.others)}", err=True)
         chosen = combine(CrossEntropyOptions, query, message.options, typed=False)
         with _progress() as advance:
             result = score(message.tensors, chosen, worst, advance)

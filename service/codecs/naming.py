@@ -32,7 +32,7 @@ def meant(name: str, known: Collection[str]) -> str | None:
     for own, others in _SYNONYMS.items():
         if own in known and plain in (own, *others):
             return own
-    return next(iter(get_close_matches(plain, known, 1, _SIMILAR)), None)
+    return next(iter(get_close_matches(plain, sorted(known), 1, _SIMILAR)), None)
 
 
 def advice(name: str, known: Collection[str]) -> str:
