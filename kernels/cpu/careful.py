@@ -14,7 +14,7 @@ from numba.extending import overload
 
 from kernels.compiled import INLINED, called, inlined
 from kernels.cpu.arguments import place
-from kernels.cpu.tile import CAREFUL, MASS, MINUS, PEAK, SMOOTH, TOTAL, VALUE
+from kernels.cpu.tile import CAREFUL, LEAST, MASS, MINUS, PEAK, SHARES, SMOOTH, TOTAL, VALUE
 from kernels.simd import element
 
 
@@ -83,22 +83,24 @@ def careful_sum(view: Any, position: int, options: Any) -> tuple[float, float]:
 @inlined
 def careful_smooth(
     logits: Any, first: int, largest: float, soft: Any, soft_first: int, options: Any
-) -> tuple[float, float]:
+) -> tuple[float, float, float, float]:
     """``(sum(q), sum(q * unit * (x - largest)))`` with q as in ``rows.sum_soft``, or the class
-    weights alone where ``soft`` is empty.
+    weights alone where ``soft`` is empty; then the last two of that.
     """
-    mass, total = 0.0, 0.0
+    mass, total, shares, least = 0.0, 0.0, 0.0, 0.0
     for c in range(logits.classes):
         p = 1.0
         if soft.data.size:
             p = element(soft.data, soft_first + c * soft.class_stride)
+            shares += p
+            least = p if p < least else least
             p = options.keep * p + options.spread
         q = options.lane_weight[c] * p
         mass += q
         if p != 0.0:
             gap = exact(logits.data, first + c * logits.class_stride, options.cap) - largest
             total += q * (options.unit * gap)
-    return mass, total
+    return mass, total, shares, least
 
 
 @called
@@ -115,5 +117,8 @@ def careful_position(
         scratch[MINUS, at], scratch[VALUE, at] = to_base2 * (unit * gap), 0.0
     if options.lane_weight.size:
         soft_first = place(soft, position)
-        mass, smooth = careful_smooth(logits, first, largest, soft, soft_first, options)
+        mass, smooth, shares, least = careful_smooth(
+            logits, first, largest, soft, soft_first, options
+        )
         scratch[MASS, at], scratch[SMOOTH, at] = mass, smooth * to_base2
+        scratch[SHARES, at], scratch[LEAST, at] = shares, least

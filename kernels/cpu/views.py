@@ -154,6 +154,7 @@ def _constants(
         outputs=bool(set(wanted) - {"loss", "per_element"}),
         ignored_too=bool(set(wanted) & {"log_sum_exp", "entropy", "prediction", "log_probs"}),
         segments=np.empty((0, 2)),
+        tolerance=math.inf,
     )
 
 
@@ -170,6 +171,8 @@ def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Op
         changes["spread"] = problem.label_smoothing / problem.classes
         changes["lane_weight"] = each.astype(problem.dtype.result)
         changes["mass"] = float(each.sum())
+    if problem.soft is not None:
+        changes["tolerance"] = problem.tolerance
     constants = _constants(problem.dtype, problem.temperature, problem.softcap, wanted)
     return constants._replace(**changes)
 

@@ -70,7 +70,9 @@ def _largest(kind: Kind, logit: Any) -> Any:
             value = logit(logits.data, first + c * logits.class_stride, cap)
             if beats(value, c, best, best_at):
                 best, best_at = value, c
-        return Sums(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, best, best_at, 0)
+        return Sums(
+            0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, best, best_at, 0
+        )  # fmt: skip
 
     return largest
 
@@ -100,7 +102,9 @@ def _summed(kind: Kind, logit: Any, share: Any) -> Any:
                 mass += q
                 if p != 0.0:
                     smooth += q * gap
-        return Sums(0.0, total, 0.0, mass, 0.0, smooth, 0.0, surprise, 0.0, 0.0, 0, before)
+        return Sums(
+            0.0, total, 0.0, mass, 0.0, smooth, 0.0, surprise, 0.0, 0.0, 0.0, 0.0, 0, before
+        )  # fmt: skip
 
     return summed
 

@@ -97,6 +97,16 @@ def sample_of(labels: Any, position: int) -> float:
 
 
 @device
+def prove_shares(
+    position: int, shares: float, least: float, labels: Any, rule: Any, answers: Any
+) -> None:
+    """Reports class probabilities below 0, or that do not sum to 1; see ``cpu.tile``."""
+    right = abs(shares - 1.0) <= rule.tolerance and least >= 0.0  # NaN is not
+    if rule.tolerance < math.inf and not right and sample_of(labels, position) != 0.0:
+        cuda.atomic.min(answers.status, 0, position)
+
+
+@device
 def give(
     position: int, known: Any, y: int, soft: bool, classes: int, labels: Any, rule: Any,
     answers: Any,
@@ -143,6 +153,8 @@ def finish(kind: Kind) -> Any:
         answers: Any,
     ) -> None:  # fmt: skip
         total, shift = pair(sums.total, sums.total_rest), float(sums.shift)
+        if soft:
+            prove_shares(position, float(sums.shares), float(sums.least), labels, rule, answers)
         if not total < math.inf or abs(shift) >= LARGEST_SHIFT:
             slot = cuda.atomic.add(answers.status, 1, 1)
             answers.odd[slot] = position
