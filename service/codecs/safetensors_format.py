@@ -168,11 +168,10 @@ def _parse(text: str) -> dict[str, Any]:
 def _options(metadata: Any) -> dict[str, str]:
     """``__metadata__``, which must map strings to strings that UTF-8 can hold; null is nothing."""
     try:
-        metadata = {} if metadata is None else metadata
-        found = {name: text for name, text in metadata.items() if text is not None}
-        for text in (*metadata.keys(), *found.values()):
-            text.encode()
-    except (AttributeError, UnicodeEncodeError):
+        given = () if metadata is None else metadata.items()
+        found = {name: text for name, text in given if text is not None}
+        "".join((*found, *found.values())).encode()
+    except (AttributeError, TypeError, UnicodeEncodeError):
         raise DecodeError(
             f"{_METADATA} must be an object whose values are strings, without lone surrogates",
             where=_METADATA,
