@@ -44,9 +44,8 @@ PUNCTUATION_LIMIT = 4096
 ALIGNMENT = 64
 
 _METADATA = "__metadata__"
-_Place: TypeAlias = tuple[
-    int, int, DType | None, tuple[int, ...], str
-]  # begin, end, dtype, shape, name
+# Begin, end, dtype, shape, name.
+_Place: TypeAlias = tuple[int, int, DType | None, tuple[int, ...], str]
 _Layout: TypeAlias = tuple[tuple[_Place, ...], tuple[tuple[str, str], ...]]  # and the metadata
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
