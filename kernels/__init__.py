@@ -57,6 +57,7 @@ def cross_entropy(
     z_loss: float = 0.0,
     sample_weight: Any = None,
     empty: str = "nan",
+    check_probabilities: bool = True,
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
@@ -70,7 +71,9 @@ def cross_entropy(
     ``temperature``; ``z_loss * log_sum_exp**2`` is added to each position's loss; then it is
     multiplied by its ``sample_weight`` (of the labels' shape), which counts in the denominator of
     a mean as class weights do. ``empty`` says what the mean over nothing is: "nan", "zero" or an
-    "error".
+    "error". Class probabilities must not be negative, and sum to 1, some rounding aside
+    (``problem.TOLERANCE``), unless ``check_probabilities`` is false or the position's
+    ``sample_weight`` 0.
 
     Returns the loss, a scalar, or of the labels' shape with reduction "none"; or, where
     ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (``kernels.answer`` says what
@@ -86,6 +89,7 @@ def cross_entropy(
         "softcap": softcap,
         "z_loss": z_loss,
         "empty": empty,
+        "check_probabilities": check_probabilities,
         "device": device,
     }
     if outputs is None and weight is None and sample_weight is None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from kernels import dtypes, mismatch
 from kernels.cpu.launch import ImpossibleLabel, finish
 from kernels.cpu.views import PER_CLASS
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
-from kernels.problem import Array, Problem
+from kernels.problem import Array, Problem, widened
 from kernels.reduce import SCALE, add_blocks
 
 # In the shape of the labels, but for the reduced loss and the last two, in that of the logits:
@@ -105,15 +106,16 @@ def _upstream(problem: Problem) -> float:
 
 
 def impossible_label(problem: Problem, position: int) -> InvalidInput:
-    """What to say of the label at ``position``, counted in C order."""
-    assert problem.labels is not None
+    """The error of the label or class probabilities at ``position``, counted in C order."""
     index = tuple(int(i) for i in np.unravel_index(position, problem.shape))
-    where = f"labels[{', '.join(map(str, index))}]" if index else "labels"
-    return InvalidInput(
-        f"{where} is {problem.labels[position]}; with {problem.classes} classes it must be from "
-        f"0 to {problem.classes - 1}, or ignore_index ({problem.ignore_index})",
-        field="labels",
-        position=index,
+    if problem.soft is not None:
+        row = np.moveaxis(problem.soft, problem.axis, -1)[index]
+        stored = next(entry for entry in dtypes.FLOATS if entry.load == row.dtype)
+        row = widened(row.view(stored.numpy)).astype(np.float64)
+        return mismatch.no_distribution(row, index, problem.axis, problem.tolerance)
+    assert problem.labels is not None
+    return mismatch.no_class(
+        int(problem.labels[position]), index, problem.classes, problem.ignore_index
     )
 
 

@@ -12,14 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from kernels import dtypes
+from kernels import dtypes, mismatch
 from kernels.errors import InvalidInput
-from kernels.scalars import integer, named, number
+from kernels.scalars import flag, integer, named, number
 
 Array = np.ndarray[Any, Any]
 REDUCTIONS = ("none", "mean", "sum")
 EMPTY = ("nan", "zero", "error")
 DEVICES = ("cpu", "cuda", "auto")
+# What class probabilities may sum to more or less than 1. Whatever their dtype is, they may have
+# been rounded to 16 bits before: NumPy has no bfloat16. Rounding moves each bfloat16 by up to 2**-9
+# of itself, and so their sum; a softmax in bfloat16 rounds the exponentials, their sum and the
+# quotients; a sum of 131072 float32s, one after the other, is off by up to 2**-7. This is eight
+# bfloat16 roundings. Teacher logits are not this close to 1, and hardly ever all above 0.
+TOLERANCE = 2.0**-6
+# float16 has no numbers between multiples of 2**-24: each small probability moves by half of that.
+TOLERANCE_PER_CLASS = 2.0**-25
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,14 @@ class Problem:
     z_loss: float = 0.0
     sample_weight: Array | None = None
     device: str = "cpu"
+    check_probabilities: bool = True
+
+    @property
+    def tolerance(self) -> float:
+        """What the class probabilities of a position may sum to more or less than 1."""
+        if self.check_probabilities:
+            return TOLERANCE + self.classes * TOLERANCE_PER_CLASS
+        return math.inf
 
     @property
     def classes(self) -> int:
@@ -79,12 +95,7 @@ def floats(name: str, value: Any, bits: str | None = None) -> tuple[Array, dtype
             )
         return _aligned(array.view(wanted.load)), wanted
     if dtype not in dtypes.FLOATS:
-        listed = ", ".join(entry.name for entry in dtypes.FLOATS)
-        raise InvalidInput(
-            f"{name} must be of {listed}, not {array.dtype}"
-            + (f"; say {name}_dtype for bits" if array.dtype == "<u2" else ""),
-            field=name,
-        )
+        raise mismatch.no_floats(name, array)
     return _aligned(array.view(dtype.load)), dtype
 
 
@@ -112,28 +123,21 @@ def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> 
     return class_axis % rank
 
 
-def _labels(value: Any, shape: tuple[int, ...], expected: tuple[int, ...]) -> tuple[Any, Any]:
-    """``(class indices, None)`` or ``(None, class probabilities)``, by the rule of PyTorch."""
+def _labels(value: Any, name: str, shape: tuple[int, ...], axis: int) -> tuple[Any, Any]:
+    """``(class indices, None)`` or ``(None, class probabilities)``, by the rule of PyTorch.
+
+    ``shape`` is that of the tensor ``name``, whose classes are on ``axis``.
+    """
     array = np.asarray(value)
     dtype = dtypes.of(array)
     if array.shape == shape:
         if dtype in dtypes.FLOATS:
             return None, array
-        raise InvalidInput(
-            f"labels have the logits' shape {shape}, so they are class probabilities and must be "
-            f"floating-point, not {array.dtype}",
-            field="labels",
-        )
-    if array.shape != expected:
-        raise InvalidInput(
-            f"labels have shape {array.shape}; for logits of shape {shape} they must be class "
-            f"indices of shape {expected} or class probabilities of shape {shape}",
-            field="labels",
-        )
+        raise mismatch.labels_like_logits(array, name, axis)
+    if array.shape != mismatch.without(shape, axis):
+        raise mismatch.label_shape(array, name, shape, axis)
     if dtype not in dtypes.INTEGERS:
-        raise InvalidInput(
-            f"labels that are class indices must be integers, not {array.dtype}", field="labels"
-        )
+        raise mismatch.no_indices(array, name, shape)
     return array, None
 
 
@@ -163,19 +167,16 @@ def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
 
 
 @np.errstate(invalid="ignore")
-def _weights(name: str, value: Any, shape: tuple[int, ...], each: str) -> Array | None:
-    """``value`` as float64 of ``shape``, all finite; ``each`` says what one element is for."""
+def _weights(name: str, value: Any, logits: tuple[int, ...], axis: int) -> Array | None:
+    """``value`` as float64, all finite: one a class of ``logits``' shape, or one a label."""
     if value is None:
         return None
     array = np.asarray(value)
     if dtypes.of(array) is None:
-        raise InvalidInput(f"{name} must be floating-point, not {array.dtype}", field=name)
-    if array.shape != shape:
-        raise InvalidInput(
-            f"{name} has shape {array.shape}; it must have one element for each {each}, "
-            f"so shape {shape}",
-            field=name,
-        )
+        raise mismatch.no_weights(name, array)
+    by_class = name == "weight"
+    if array.shape != ((logits[axis],) if by_class else mismatch.without(logits, axis)):
+        raise mismatch.weight_shape(name, array.shape, logits, axis)
     array = np.ascontiguousarray(widened(array), np.float64)
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
@@ -234,20 +235,22 @@ def check(
     sample_weight: Any = None,
     empty: str = "nan",
     device: str = "cpu",
+    check_probabilities: bool = True,
 ) -> Problem:
     """The problem that the arguments pose, or ``InvalidInput`` that says why they pose none."""
     name = "log_probs" if normalised else "logits"
-    array, dtype = floats(name, logits, logits_dtype)
+    try:
+        array, dtype = floats(name, logits, logits_dtype)
+    except InvalidInput as error:
+        raise mismatch.exchanged(name, logits, labels) or error from None
     axis = class_axis_of(array.shape, class_axis, name)
-    classes = array.shape[axis]
-    if classes == 0:
+    if array.shape[axis] == 0:
         raise InvalidInput(f"{name} of shape {array.shape} have no classes", field=name)
-    expected = array.shape[:axis] + array.shape[axis + 1 :]
-    indices, soft = _labels(labels, array.shape, expected)
+    indices, soft = _labels(labels, name, array.shape, axis)
     if soft is not None and normalised:
         raise InvalidInput(
             f"labels of shape {array.shape} are class probabilities; nll_loss takes class "
-            f"indices, of shape {expected}",
+            f"indices, of shape {mismatch.without(array.shape, axis)}",
             field="labels",
         )
     ignore_index = integer("ignore_index", ignore_index)
@@ -256,14 +259,14 @@ def check(
             f"ignore_index is {ignore_index}, but class probabilities have no index to ignore",
             field="ignore_index",
         )
-    samples = _weights("sample_weight", sample_weight, expected, "label")
+    samples = _weights("sample_weight", sample_weight, array.shape, axis)
     return Problem(
         array,
         dtype,
         axis,
         None if indices is None else _flat(indices),
         None if soft is None else _computed_like(soft, dtype),
-        _weights("weight", weight, (classes,), "class"),
+        _weights("weight", weight, array.shape, axis),
         ignore_index,
         number("label_smoothing", label_smoothing),
         named("reduction", reduction, REDUCTIONS),
@@ -274,4 +277,5 @@ def check(
         number("z_loss", z_loss),
         None if samples is None else samples.reshape(-1),
         named("device", device, DEVICES),
+        flag("check_probabilities", check_probabilities),
     )

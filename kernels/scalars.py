@@ -7,6 +7,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from kernels.errors import InvalidInput
 
 # What an option's value must be, in words and as a test; each test is false for NaN.
@@ -24,6 +26,13 @@ def named(option: str, value: Any, names: tuple[str, ...]) -> str:
         listed = ", ".join(f'"{name}"' for name in names)
         raise InvalidInput(f"{option} must be one of {listed}, not {value!r:.50}", field=option)
     return str(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value``, which must be true or false."""
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidInput(f"{name} must be true or false, not {value!r:.50}", field=name)
+    return bool(value)
 
 
 def integer(name: str, value: Any) -> int:

@@ -29,8 +29,8 @@ The options may stand in the query string; in the body beside the tensors (JSON)
 `__metadata__` (safetensors), where notes of others are passed over. What may be absent may be null.
 The answer has the format of the request, unless `Accept` asks for
 another. Not-a-number and infinities are `NaN`, `Infinity` and `-Infinity` in JSON: bare or as
-strings on input, always strings on output. Under `/v2` the same losses are models of the Open
-Inference Protocol, as clients of Triton and KServe speak it.
+strings on input, where `"-Inf"` and `"nan"` do too, always strings on output. Under `/v2` the same
+losses are models of the Open Inference Protocol, as clients of Triton and KServe speak it.
 
 Every error is an RFC 9457 problem (`application/problem+json`).
 """
@@ -43,8 +43,9 @@ TENSORS = {
     " `class_axis`. float32, float64, float16 or bfloat16.",
     "log_probs": "Log-probabilities, shaped and typed as logits are.",
     "labels": "Class indices of any integer type, in the logits' shape without the class axis:"
-    " each from 0 to C - 1, or `ignore_index`. `/v1/cross_entropy` also takes class"
-    " probabilities, floating and in exactly the logits' shape.",
+    " each from 0 to C - 1, or `ignore_index`; JSON may spell them as floats (`2.0`)."
+    " `/v1/cross_entropy` also takes class probabilities, floating and in exactly the logits'"
+    " shape: a sum of 1 for each element, and none below 0 (`check_probabilities`).",
     "weight": "One weight per class, `(C)`, finite: scales each element's loss by the weight of its"
     " label. Boolean ones are 1 and 0. By default all are 1.",
     "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"

@@ -13,8 +13,9 @@ from kernels.steps import Work
 from service import options
 from service.buffers import Budget
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, Answer, Arrays, numbers
+from service.codecs.base import LOGITS, Answer, Arrays, numbers, shown
 from service.codecs.json_text import written_size
+from service.codecs.naming import meant
 from service.compiler import Compiler
 from service.device import Compute, Device
 from service.errors import MissingTensor, NotAcceptable
@@ -154,9 +155,25 @@ def _misfit(operation: Operation, message: Message) -> MissingTensor:
     uses = ", ".join((*operation.needs, *(f"{name} (optional)" for name in operation.takes)))
     for name in operation.needs:
         if name not in message.tensors:
-            return MissingTensor(f"{name} is missing: {operation.path} takes {uses}", field=name)
+            return MissingTensor(
+                f"{name} is missing: {operation.path} takes {uses}{_instead(name, message)}",
+                field=name,
+            )
     name = next(iter(message.tensors.keys() - {*operation.needs, *operation.takes}))
     return MissingTensor(f"{operation.path} has no use for {name}: it takes {uses}", field=name)
+
+
+def _instead(missing: str, message: Message) -> str:
+    """What of ``message`` the tensor ``missing`` may be, under another name."""
+    for name in message.options:
+        if meant(name, (missing,)):
+            return f"; there is {shown(name)}, is it {missing}?"
+    other = LOGITS - {missing}
+    if missing in LOGITS and other & message.tensors.keys():
+        name = next(iter(other))
+        routes = {"logits": "/v1/cross_entropy", "log_probs": "/v1/nll_loss"}
+        return f"; there are {name}, which are for {routes[name]}"
+    return ""
 
 
 def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from kernels import OUTPUTS
 from service.codecs.base import shown
+from service.codecs.naming import advice
 from service.errors import InvalidOption
 from service.spelling import Spellings
 
@@ -125,6 +126,12 @@ class CrossEntropyOptions(LossOptions, LogitOptions):
         allow_inf_nan=False,
         description="Share of the squared log-sum-exp of its logits that is added to each"
         " element's loss: zero, or positive and finite.",
+    )
+    check_probabilities: bool = Field(
+        True,
+        description="Whether labels that are class probabilities must be: none below 0, and those"
+        " of each element 1 in all, some rounding aside. Elements of sample weight 0 may be"
+        " anything.",
     )
     outputs: Annotated[
         list[str], BeforeValidator(_split), AfterValidator(partial(_known, OUTPUTS))
@@ -253,7 +260,9 @@ def _check_names(model: type[Options], names: Iterable[str]) -> None:
         if name not in model.model_fields:
             known = ", ".join(model.model_fields)
             raise InvalidOption(
-                f"unknown option {shown(name)}: the options here are {known}", field=name
+                f"unknown option {shown(name)}: the options here are {known}"
+                f"{advice(name, model.model_fields)}",
+                field=name,
             )
 
 

@@ -234,7 +234,9 @@ def example(
     labels: Array = rng.integers(0, shape[axis], positions)
     labels[rng.random(positions) < 0.2] = -100
     if soft:
-        labels = cast(rng.random(shape) * (rng.random(shape) < 0.7) * 2 / shape[axis], dtype)
+        shares = rng.random(shape) * (rng.random(shape) < 0.7)
+        shares = np.where(shares.any(axis, keepdims=True), shares, 1.0)
+        labels = cast(shares / shares.sum(axis, keepdims=True), dtype)
     values = dict(OPTIONS[options])
     for name, size in (("weight", (shape[axis],)), ("sample_weight", positions)):
         if name in values:

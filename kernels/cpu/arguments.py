@@ -54,7 +54,8 @@ class Options(NamedTuple):
     ``probs``: softmax is wanted, not its logarithm. ``upstream`` is the derivative of what is
     wanted the gradient of by each loss. ``outputs``: some beside the loss are wanted;
     ``ignored_too``: some of ignored positions. ``segments``: the ``rows.sum_part`` of each segment
-    of each row, where threads shared the rows, or empty.
+    of each row, where threads shared the rows, or empty. ``tolerance``: what class probabilities
+    of a position may sum to more or less than 1; infinite where they are not looked at.
     """
 
     scale: float
@@ -72,6 +73,7 @@ class Options(NamedTuple):
     outputs: bool
     ignored_too: bool
     segments: Any
+    tolerance: float
 
 
 class Results(NamedTuple):

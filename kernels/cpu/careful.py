@@ -17,10 +17,12 @@ from kernels.compiled import INLINED, called, inlined
 from kernels.cpu.arguments import place
 from kernels.cpu.tile import (
     CAREFUL,
+    LEAST,
     LOSS,
     MASS,
     MINUS,
     PEAK,
+    SHARES,
     SMOOTH,
     TINY,
     TOTAL,
@@ -109,22 +111,25 @@ def careful_sum(view: Any, position: int, options: Any) -> tuple[float, float]:
 @inlined
 def _careful_smooth(
     logits: Any, first: int, largest: float, soft: Any, soft_first: int, options: Any
-) -> tuple[float, float]:
+) -> tuple[float, float, float, float]:
     """``(sum(q), TINY * sum(r * unit * (x - largest)))`` with q as in ``rows.sum_soft``, and r the
-    same; or, where ``soft`` is empty, q the class weights, and r ``spread`` times these.
+    same; or, where ``soft`` is empty, q the class weights, and r ``spread`` times these. Then the
+    sum of the class probabilities, and the least of them and 0.
     """
-    mass, total = 0.0, 0.0
+    mass, total, shares, least = 0.0, 0.0, 0.0, 0.0
     for c in range(logits.classes):
         p, spread = 1.0, options.spread
         if soft.data.size:
             p = element(soft.data, soft_first + c * soft.class_stride)
+            shares += p
+            least = p if p < least else least
             p, spread = options.keep * p + options.spread, 1.0
         q = class_weight(options, c) * p
         mass += q
         if p != 0.0:
             value = exact(logits.data, first + c * logits.class_stride, options.cap)
             total += (q * spread) * scaled_gap(value, largest, TINY * options.unit)
-    return mass, total
+    return mass, total, shares, least
 
 
 @called
@@ -143,9 +148,11 @@ def careful_position(
     scratch[MINUS, at], scratch[VALUE, at] = 0.0, gap - TINY * math.log(total)
     if options.lane_weight.size:
         soft_first = place(soft, position)
-        scratch[MASS, at], scratch[SMOOTH, at] = _careful_smooth(
+        mass, smooth, shares, least = _careful_smooth(
             logits, first, largest, soft, soft_first, options
         )
+        scratch[MASS, at], scratch[SMOOTH, at] = mass, smooth
+        scratch[SHARES, at], scratch[LEAST, at] = shares, least
 
 
 @called

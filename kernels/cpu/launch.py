@@ -162,7 +162,7 @@ def in_steps(
             threads = min(numba.get_num_threads(), segments)
             run(segments_kernel, key, threads, *arguments)
         for launch in range(plan.launches):
-            if plan.launches > 1 or in_order:
+            if plan.launches > 1 or in_order or first:
                 done = -(-logits.positions // plan.tile) * (launch + 1) // plan.launches
                 yield _reach(logits, done * plan.tile) if in_order else everything
             run(kernel, key, plan.workers, *arguments, first=launch * plan.workers, shares=shares)

@@ -1,12 +1,13 @@
 """The loss kernels: cross-entropy, and NLL of given log-probabilities.
 
 Per tile: the labels, proved; in steps that stay in cache, the sums over classes, the logarithms
-and what else is wanted; the losses; their block sums. They write into what they are given,
-allocate nothing and raise nothing.
+and what else is wanted; class probabilities, proved by their sums; the losses; their block sums.
+They write into what they are given, allocate nothing and raise nothing.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from kernels.compiled import inlined, kernel
@@ -20,6 +21,7 @@ from kernels.cpu.tile import (
     LOSS,
     WEIGHT,
     prove_labels,
+    prove_shares,
     read_labels,
     take_logarithms,
     weigh_tile,
@@ -116,6 +118,10 @@ def cross_entropy_kernel(
                     done,
                 )
             done += size
+        if softly and options.tolerance < math.inf:
+            wrong = prove_shares(scratch, labels, lo, count, options.tolerance)
+            if wrong < count and lo + wrong < results.bad[share]:
+                results.bad[share] = lo + wrong
         weigh_tile(scratch, label, softly, labels, lo, count, options)
         if odd:
             weigh_careful(scratch, label, softly, labels, lo, count, options)

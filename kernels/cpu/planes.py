@@ -198,20 +198,30 @@ def soften_few(
     options: Any,
     masses: Any,
     smooths: Any,
+    shares: Any,
+    least: Any,
 ) -> None:
-    """Adds the two sums of ``rows.sum_soft`` to ``masses`` and ``smooths``."""
+    """Adds the sums of ``rows.sum_soft`` to ``masses``, ``smooths`` and ``shares``; its minimum
+    goes to ``least``.
+    """
     x, stride, classes = logits.data, logits.class_stride, logits.classes
     scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)
     keeps, spreads = constant(x, options.keep), constant(x, options.spread)
+    smallest = zero
     for start in range(0, classes, CLASS_BLOCK):
-        mass, part = zero, zero
+        mass, part, share = zero, zero, zero
         for c in range(start, min(start + CLASS_BLOCK, classes)):
             values = read_first(x, first + c * stride, count, zero, options.cap)
             t = fma(values, scales, shift)
             at = soft_first + c * soft.class_stride
-            p = fma(load_first(soft.data, at, count, zero), keeps, spreads)
+            given = load_first(soft.data, at, count, zero)
+            share = share + given
+            smallest = minimum(given, smallest)
+            p = fma(given, keeps, spreads)
             q = p * constant(x, options.lane_weight[c])
             mass = mass + q
             part = part + where_equal(p, zero, zero, q * t)
         accumulate(masses, 0, mass)
         accumulate(smooths, 0, part)
+        accumulate(shares, 0, share)
+    keep(least, 0, smallest)

@@ -24,6 +24,8 @@ from kernels.simd import (
     load_first,
     max_across,
     maximum,
+    min_across,
+    minimum,
     prefetch,
     sum_across,
     where_equal,
@@ -145,24 +147,30 @@ def sum_weighted(x: Any, first: int, classes: int, shift: float, options: Any) -
 @inlined
 def sum_soft(
     x: Any, first: int, classes: int, shift: float, soft: Any, soft_first: int, options: Any
-) -> tuple[float, float]:
-    """``(sum(q), sum(q * (x * scale - shift)))`` with q = weight * (keep * probability + spread).
+) -> tuple[float, float, float, float]:
+    """``(sum(q), sum(q * (x * scale - shift)))`` with q = weight * (keep * probability + spread);
+    the sum of the probabilities, and the least of them and 0.
 
     A class whose smoothed probability is 0 counts as 0 even at -inf; PyTorch gives NaN there.
     """
-    mass, total = 0.0, 0.0
+    mass, total, shares = 0.0, 0.0, 0.0
     scales, shifts = constant(x, options.scale), constant(x, -shift)
     keeps, spreads = constant(x, options.keep), constant(x, options.spread)
     weight, zero = options.lane_weight, constant(x, 0.0)
+    least = zero
     for start in range(0, classes, BLOCK):
-        mass_part, part = zero, zero
+        mass_part, part, shares_part = zero, zero, zero
         stop = min(start + BLOCK, classes)
         for i in range(start, stop, width(x)):
             t = fma(read_first(x, first + i, stop - i, zero, options.cap), scales, shifts)
-            p = fma(load_first(soft, soft_first + i, stop - i, zero), keeps, spreads)
+            given = load_first(soft, soft_first + i, stop - i, zero)
+            shares_part = shares_part + given
+            least = minimum(given, least)
+            p = fma(given, keeps, spreads)
             q = p * load_first(weight, i, stop - i, zero)
             mass_part = mass_part + q
             part = part + where_equal(p, zero, zero, q * t)
         mass += sum_across(mass_part)
         total += sum_across(part)
-    return mass, total
+        shares += sum_across(shares_part)
+    return mass, total, shares, float(min_across(least))

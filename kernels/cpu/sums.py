@@ -13,7 +13,20 @@ from kernels.cpu.logit import logit_at
 from kernels.cpu.planes import ABREAST, soften_few, sum_abreast, sum_few, weigh_few
 from kernels.cpu.rows import LARGEST_SHIFT, sum_row, sum_soft, sum_weighted
 from kernels.cpu.short import sum_short_rows
-from kernels.cpu.tile import CAREFUL, FAR, MASS, MINUS, PUSH, SLACK, SMOOTH, SPARE, TOTAL, VALUE
+from kernels.cpu.tile import (
+    CAREFUL,
+    FAR,
+    LEAST,
+    MASS,
+    MINUS,
+    PUSH,
+    SHARES,
+    SLACK,
+    SMOOTH,
+    SPARE,
+    TOTAL,
+    VALUE,
+)
 from kernels.simd import width
 
 SHORT, SHORT_LIMIT = short.LARGEST, short.LIMIT
@@ -35,13 +48,15 @@ def step_size(logits: Any, position: int, rest: int, outputs: bool) -> int:
 
 @inlined
 def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: Any, at: int) -> None:
-    """MASS and SMOOTH of one position with contiguous classes."""
+    """MASS to SMOOTH, SHARES and LEAST of one position with contiguous classes."""
     x, first, classes = logits.data, place(logits, position), logits.classes
     shift = -scratch[MINUS, at]
     if soft.data.size:
-        scratch[MASS, at], scratch[SMOOTH, at] = sum_soft(
+        mass, smooth, shares, least = sum_soft(
             x, first, classes, shift, soft.data, place(soft, position), options
         )
+        scratch[MASS, at], scratch[SMOOTH, at] = mass, smooth
+        scratch[SHARES, at], scratch[LEAST, at] = shares, least
     else:
         scratch[SMOOTH, at] = sum_weighted(x, first, classes, shift, options)
         scratch[MASS, at] = options.mass
@@ -137,11 +152,13 @@ def _smooth_group(
     scratch: Any,
     at: int,
 ) -> None:
-    """MASS and SMOOTH of ``count`` plane positions."""
+    """MASS and SMOOTH, SHARES and LEAST of ``count`` plane positions."""
     step = width(logits.data)
     minus, masses, smooths = scratch[MINUS, at:], scratch[MASS, at:], scratch[SMOOTH, at:]
+    shares, least = scratch[SHARES, at:], scratch[LEAST, at:]
     masses[: count + SLACK] = 0.0
     smooths[: count + SLACK] = 0.0
+    shares[: count + SLACK] = 0.0
     for i in range(0, count, step):
         few = min(count - i, step)
         if soft.data.size:
@@ -155,6 +172,8 @@ def _smooth_group(
                 options,
                 masses[i:],
                 smooths[i:],
+                shares[i:],
+                least[i:],
             )
         else:
             weigh_few(logits, first + i, few, minus[i:], options, smooths[i:])

@@ -37,7 +37,9 @@ from kernels.simd import (
 TOTAL, MINUS, VALUE, MASS, SMOOTH, LOG2, LOG_PROB, LOSS, WEIGHT, CAREFUL, PEAK = range(11)
 # Of the gradient: see ``outputs``. And a row for passing things on.
 PUSH, PULL, OWN, SPARE = range(11, 15)
-ROWS = 15
+# Of a row of class probabilities: their sum, and the least of them and 0.
+SHARES, LEAST = range(15, 17)
+ROWS = 17
 # Elements past a tile's last position that whole registers may write.
 SLACK = 64
 # Positions; a multiple of the reduction's block.
@@ -86,6 +88,23 @@ def prove_labels(label: Any, count: int, classes: int, labels: Any) -> int:
         possible = (value >= 0) & (value < classes) & (not ignored)
         bad = min(bad, count if possible | ignored else i)
         label[i] = value if possible else -1
+    return bad
+
+
+@inlined
+def prove_shares(scratch: Any, labels: Any, lo: int, count: int, tolerance: float) -> int:
+    """Proves that class probabilities are none below 0, and sum to 1 within ``tolerance``.
+
+    Returns the place in the tile of the first position where they do not, or ``count``. Positions
+    of sample weight 0 are not looked at: they are how rows are left out.
+    """
+    shares, least, samples = scratch[SHARES], scratch[LEAST], labels.sample_weight
+    bad = count
+    for i in range(count):
+        right = (abs(shares[i] - 1.0) <= tolerance) & (least[i] >= 0.0)  # NaN is not
+        if samples.size:
+            right |= samples[lo + i] == 0.0
+        bad = min(bad, count if right else i)
     return bad
 
 

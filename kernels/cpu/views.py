@@ -154,6 +154,7 @@ def _constants(
         outputs=bool(set(wanted) - {"loss", "per_element"}),
         ignored_too=bool(set(wanted) & {"log_sum_exp", "entropy", "prediction", "log_probs"}),
         segments=np.empty((0, 2)),
+        tolerance=math.inf,
     )
 
 
@@ -171,6 +172,8 @@ def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Op
         with np.errstate(over="ignore"):  # ``careful`` takes what infinite ones make
             changes["lane_weight"] = each.astype(problem.dtype.result)
         changes["mass"] = float(each.sum())
+    if problem.soft is not None:
+        changes["tolerance"] = problem.tolerance
     constants = _constants(problem.dtype, problem.temperature, problem.softcap, wanted)
     return constants._replace(**changes)
 

@@ -48,6 +48,7 @@ class Rule(NamedTuple):
     probs: bool
     upstream: float
     ignored_too: bool
+    tolerance: float
     per_class: bool
 
 

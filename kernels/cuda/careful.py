@@ -116,7 +116,9 @@ def _largest(kind: Kind) -> Any:
             value = raw_of(logits, first, c)
             if beats(value, c, best, best_at):
                 best, best_at = value, c
-        return Sums(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, best, best_at, 0)
+        return Sums(
+            0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, best, best_at, 0
+        )  # fmt: skip
 
     return largest
 
@@ -150,7 +152,9 @@ def _summed(kind: Kind, logit: Any, share: Any) -> Any:
                 if p != 0.0:
                     each = q if softly else q * rule.spread
                     smooth += each * scaled_gap(value, peak, TINY * rule.unit)
-        return Sums(0.0, total, 0.0, mass, 0.0, smooth, 0.0, surprise, 0.0, 0.0, 0, before)
+        return Sums(
+            0.0, total, 0.0, mass, 0.0, smooth, 0.0, surprise, 0.0, 0.0, 0.0, 0.0, 0, before
+        )  # fmt: skip
 
     return summed
 

@@ -101,6 +101,16 @@ def sample_of(labels: Any, position: int) -> float:
 
 
 @device
+def prove_shares(
+    position: int, shares: float, least: float, labels: Any, rule: Any, answers: Any
+) -> None:
+    """Reports class probabilities below 0, or that do not sum to 1; see ``cpu.tile``."""
+    right = abs(shares - 1.0) <= rule.tolerance and least >= 0.0  # NaN is not
+    if rule.tolerance < math.inf and not right and sample_of(labels, position) != 0.0:
+        cuda.atomic.min(answers.status, 0, position)
+
+
+@device
 def give(
     position: int, known: Any, loss: float, weight: float, y: int, soft: bool, sample: float,
     rule: Any, answers: Any,
@@ -146,6 +156,8 @@ def finish(kind: Kind) -> Any:
         answers: Any,
     ) -> None:  # fmt: skip
         total, shift = pair(sums.total, sums.total_rest), float(sums.shift)
+        if soft:
+            prove_shares(position, float(sums.shares), float(sums.least), labels, rule, answers)
         mass, whole = 0.0, 0.0
         if smooth:
             mass = pair(sums.mass, sums.mass_rest) if soft else rule.mass

@@ -28,7 +28,8 @@ element = target.element
 
 class Sums(NamedTuple):
     """``total``: of 2**t; ``mass``: of q, the weight of each class in a smoothed loss; ``smooth``:
-    of q * t; ``surprise``: of 2**t * t. ``best``: the largest logit as given, of ``best_at``;
+    of q * t; ``surprise``: of 2**t * t; ``shares``: of the class probabilities, and ``least``: the
+    least of them and 0. ``best``: the largest logit as given, of class ``best_at``;
     ``before``: how many classes come before the label.
     """
 
@@ -41,6 +42,8 @@ class Sums(NamedTuple):
     smooth_rest: Any
     surprise: Any
     surprise_rest: Any
+    shares: Any
+    least: Any
     best: Any
     best_at: Any
     before: Any
@@ -115,7 +118,7 @@ def _start(kind: Kind) -> Any:
         """The sums of no class."""
         zero = real(0.0)
         return Sums(
-            real(-LARGEST_SHIFT), zero, zero, zero, zero, zero, zero, zero, zero,
+            real(-LARGEST_SHIFT), zero, zero, zero, zero, zero, zero, zero, zero, zero, zero,
             real(-math.inf), NO_CLASS, 0,
         )  # fmt: skip
 
@@ -139,7 +142,7 @@ def _moved(kind: Kind) -> Any:
         return Sums(
             shift, sums.total * factor, sums.total_rest * factor, sums.mass, sums.mass_rest,
             smooth, smooth_rest, surprise * factor, surprise_rest * factor,
-            sums.best, sums.best_at, sums.before,
+            sums.shares, sums.least, sums.best, sums.best_at, sums.before,
         )  # fmt: skip
 
     return moved
@@ -182,6 +185,7 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
         sums = raised(sums, logit(largest, cap) * scale)
         minus = -sums.shift
         part, mass, smooth, surprise = zero, zero, zero, zero
+        shares, least = sums.shares, sums.least
         best, best_at, before = sums.best, sums.best_at, sums.before
         for k in range(len(values)):
             if k < count:
@@ -202,6 +206,8 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
                     share = real(1.0)
                     if soft_wanted:
                         p = element(soft.data, soft_at + k * soft.class_stride)
+                        shares += p
+                        least = min(least, p)
                         share = fma(p, rule.reals.keep, rule.reals.spread)
                     q = share * rule.lane_weight[c + k]
                     mass += q
@@ -218,7 +224,7 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
             surprises, surprise_rest = add_exactly(surprises, surprise_rest, surprise)
         return Sums(
             sums.shift, total, total_rest, masses, mass_rest, smooths, smooth_rest,
-            surprises, surprise_rest, best, best_at, before,
+            surprises, surprise_rest, shares, least, best, best_at, before,
         )  # fmt: skip
 
     return add
@@ -244,7 +250,7 @@ def _by_halves(add: Any) -> Any:
 
 
 def _merge(kind: Kind) -> Any:
-    moved, more, smooth_wanted = _moved(kind), kind.more, kind.smooth
+    moved, more, smooth_wanted, soft_wanted = _moved(kind), kind.more, kind.smooth, kind.soft
 
     @device
     def merge(sums: Any, other: Any) -> Any:
@@ -254,7 +260,9 @@ def _merge(kind: Kind) -> Any:
         total, total_rest = add_exactly(a.total, a.total_rest + b.total_rest, b.total)
         mass, mass_rest, smooth, smooth_rest = a.mass, a.mass_rest, a.smooth, a.smooth_rest
         surprise, surprise_rest = a.surprise, a.surprise_rest
-        best, best_at, before = a.best, a.best_at, a.before
+        shares, least, best, best_at, before = a.shares, a.least, a.best, a.best_at, a.before
+        if soft_wanted:
+            shares, least = shares + b.shares, min(least, b.least)
         if smooth_wanted:
             mass, mass_rest = add_exactly(mass, mass_rest + b.mass_rest, b.mass)
             smooth, smooth_rest = add_exactly(smooth, smooth_rest + b.smooth_rest, b.smooth)
@@ -266,7 +274,7 @@ def _merge(kind: Kind) -> Any:
             before += b.before
         return Sums(
             shift, total, total_rest, mass, mass_rest, smooth, smooth_rest,
-            surprise, surprise_rest, best, best_at, before,
+            surprise, surprise_rest, shares, least, best, best_at, before,
         )  # fmt: skip
 
     return merge

@@ -13,7 +13,7 @@ from kernels.cuda.sums import Sums, functions
 WARP = target.WARP
 device, swapped = target.device, target.swapped
 # Warps of the largest block; fields of ``Sums`` that are real, and whole.
-_WARPS, _REALS, _WHOLES = 32, 10, 2
+_WARPS, _REALS, _WHOLES = 32, 12, 2
 
 
 class Teams(NamedTuple):
@@ -33,14 +33,17 @@ def teams(kind: Kind) -> Teams:
 
 
 def _of_lanes(kind: Kind) -> Any:
-    merge, more, smooth = functions(kind).merge, kind.more, kind.smooth
+    merge, more = functions(kind).merge, kind.more
+    smooth, soft = kind.smooth, kind.soft
 
     @device
     def other_lane(sums: Any, distance: int) -> Any:
         mass, mass_rest, smooth_, smooth_rest = sums[3], sums[4], sums[5], sums[6]
-        surprise, surprise_rest, best, best_at, before = (
-            sums[7], sums[8], sums[9], sums[10], sums[11],
+        surprise, surprise_rest, shares, least, best, best_at, before = (
+            sums[7], sums[8], sums[9], sums[10], sums[11], sums[12], sums[13],
         )  # fmt: skip
+        if soft:
+            shares, least = swapped(shares, distance), swapped(least, distance)
         if smooth:
             mass, mass_rest = swapped(mass, distance), swapped(mass_rest, distance)
             smooth_, smooth_rest = swapped(smooth_, distance), swapped(smooth_rest, distance)
@@ -51,7 +54,8 @@ def _of_lanes(kind: Kind) -> Any:
             before = swapped(before, distance)
         return Sums(
             swapped(sums[0], distance), swapped(sums[1], distance), swapped(sums[2], distance),
-            mass, mass_rest, smooth_, smooth_rest, surprise, surprise_rest, best, best_at, before,
+            mass, mass_rest, smooth_, smooth_rest, surprise, surprise_rest, shares, least, best,
+            best_at, before,
         )  # fmt: skip
 
     other = swapped if SIMULATED else other_lane
@@ -74,7 +78,7 @@ def put(sums: Any, reals: Any, wholes: Any, at: int) -> None:
     reals[3, at], reals[4, at] = sums.mass, sums.mass_rest
     reals[5, at], reals[6, at] = sums.smooth, sums.smooth_rest
     reals[7, at], reals[8, at] = sums.surprise, sums.surprise_rest
-    reals[9, at] = sums.best
+    reals[9, at], reals[10, at], reals[11, at] = sums.shares, sums.least, sums.best
     wholes[0, at], wholes[1, at] = sums.best_at, sums.before
 
 
@@ -82,7 +86,8 @@ def put(sums: Any, reals: Any, wholes: Any, at: int) -> None:
 def got(reals: Any, wholes: Any, at: int) -> Any:
     return Sums(
         reals[0, at], reals[1, at], reals[2, at], reals[3, at], reals[4, at], reals[5, at],
-        reals[6, at], reals[7, at], reals[8, at], reals[9, at], wholes[0, at], wholes[1, at],
+        reals[6, at], reals[7, at], reals[8, at], reals[9, at], reals[10, at], reals[11, at],
+        wholes[0, at], wholes[1, at],
     )  # fmt: skip
 
 

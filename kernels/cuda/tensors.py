@@ -104,6 +104,7 @@ def rule_of(problem: Problem, names: tuple[str, ...], upstream: float, send: Any
         probs=options.probs,
         upstream=options.upstream,
         ignored_too=options.ignored_too,
+        tolerance=options.tolerance,
         per_class=bool({*PER_CLASS} & set(names)),
     )
 

@@ -235,6 +235,7 @@ widen_low = _widened_half(0)
 widen_high = _widened_half(FLOAT64X8.count)
 sum_across = _across(lambda b, x, y: b.fadd(x, y))
 max_across = _across(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+min_across = _across(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
 
 
 @intrinsic(prefer_literal=True)

@@ -8,23 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.codecs import DecodeError, Limits, Message, npy
-from service.codecs.base import numbers
+from service.codecs.base import numbers, shown
+from service.codecs.naming import meant
 from service.codecs.npz import CODEC as NPZ
 from service.codecs.safetensors_format import CODEC as SAFETENSORS
 
 TENSORS = ("logits", "labels", "weight", "sample_weight")
 
+# Names of other tensors: enough to find one's own.
+_LISTED = 20
 _CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
 
 # Who names a local file may fill the memory with it.
-_LIMITS = Limits(decoded_bytes=sys.maxsize)
+_LIMITS = Limits(decoded_bytes=sys.maxsize, others=True)
 
 
 def read(paths: Sequence[Path]) -> Message:
     """The tensors of one .npz or .safetensors file, or of two .npy files: logits, then labels.
 
     They are views of the mapped files wherever the format allows, so that a file may be larger than
-    the memory. Raises ``DecodeError``, or ``OSError`` where a file cannot be read.
+    the memory. What else a file holds is passed over, and named (``Message.others``). Raises
+    ``DecodeError``, or ``OSError`` where a file cannot be read.
     """
     suffixes = [path.suffix.lower() for path in paths]
     if suffixes == [".npy", ".npy"]:
@@ -40,15 +44,26 @@ def read(paths: Sequence[Path]) -> Message:
         message = _CODECS[suffixes[0]].decode(_mapped(paths[0]), frozenset(TENSORS), _LIMITS)
         for name in TENSORS[:2]:
             if name not in message.tensors:
-                raise DecodeError(
-                    f"holds no {name}, only: {', '.join(message.tensors) or 'nothing'}", where=name
-                )
+                raise DecodeError(_missing(name, message), where=name)
         tensors = {name: numbers(array) for name, array in message.tensors.items()}
         return message._replace(tensors=tensors)
     raise DecodeError(
         "give one .npz or .safetensors file that holds logits and labels, or two .npy files:"
         " the logits, then the labels"
     )
+
+
+def _missing(name: str, message: Message) -> str:
+    held = [*message.tensors, *([listed(message.others)] if message.others else [])]
+    probably = next((other for other in message.others if meant(other, (name,))), None)
+    advice = "" if probably is None else f"; rename {shown(probably)} to {name} if that is it"
+    return f"holds no {name}, only: {', '.join(held) or 'nothing'}{advice}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``names`` for people to read, of many the first."""
+    more = len(names) - _LISTED
+    return ", ".join(map(shown, names[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _mapped(path: Path) -> memoryview:

@@ -28,7 +28,7 @@ def add(
     """Have Typer, which reads signatures, offer the fields ``names`` where ``command`` has ``**``.
 
     They are taken as text, ``None`` where not given: the model says whether a text can be used.
-    A truth is a flag, which makes it ``True``.
+    A truth is a flag, which makes it ``True``, and one that is true by default has a ``--no-`` too.
     ``note(name)`` is added to a field's description, and ``panel(name)`` is the help's heading.
     """
     properties = model.model_json_schema()["properties"]
@@ -53,8 +53,9 @@ def _parameter(
         text += f" (default: {default})"
     flag = kind == "boolean"
     metavar = None if flag else _KINDS.get(kind, "<str>")
+    negative = f"/--no-{option(name).removeprefix('--')}" if flag and default else ""
     made = typer.Option(
-        option(name),
+        option(name) + negative,
         metavar=metavar,
         help=f"{text} {note}".strip(),
         show_default=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kernels import InvalidInput
 from service.cli import fail, parameters
-from service.cli.files import read
+from service.cli.files import TENSORS, listed, read
 from service.cli.tally import Score, score
 from service.codecs import DecodeError
 from service.errors import InvalidOption
@@ -26,6 +27,8 @@ from service.options import CrossEntropyOptions, combine
 
 # Seconds: what takes no longer needs no bar.
 _PATIENCE = 1.0
+# A type of logits, or an option, that was never used before takes up to 15 s.
+_COMPILING = "compiling kernels"
 
 
 def command(
@@ -50,14 +53,17 @@ def command(
     The loss is the mean that the service answers with for the same tensors and options; options
     of a .safetensors file's metadata count as well.
     """
-    query = {name: value for name, value in given.items() if value is not None}
+    query = {name: str(value) for name, value in given.items() if value is not None}
     try:
         message = read(files)
+        if message.others:
+            only = ", ".join(TENSORS)
+            typer.echo(f"only {only} count; passed over: {listed(message.others)}", err=True)
         chosen = combine(CrossEntropyOptions, query, message.options, typed=False)
         with _progress() as advance:
             result = score(message.tensors, chosen, worst, advance)
     except (DecodeError, InvalidInput, InvalidOption) as error:
-        raise fail(error.message) from None
+        raise fail(_as_options(error.message)) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise fail(f"{where}{error.strerror or error}") from None
@@ -73,18 +79,23 @@ def command(
 def _progress() -> Iterator[Callable[[float], object]]:
     """A bar on stderr, if that is a terminal and it takes longer than ``_PATIENCE``."""
     console = Console(stderr=True)
-    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-    task = progress.add_task("scoring", total=1.0)
+    columns = SpinnerColumn(), *Progress.get_default_columns(), TimeElapsedColumn()
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task(_COMPILING, total=1.0)
     started = threading.Event()
 
     def start() -> None:
         started.set()
         progress.start()
 
+    def advance(share: float) -> None:
+        if share:  # the first step is over, and so is compiling
+            progress.update(task, advance=share, description="scoring")
+
     timer = threading.Timer(_PATIENCE, start)
     timer.start()
     try:
-        yield lambda share: progress.advance(task, share)
+        yield advance
     finally:
         timer.cancel()
         timer.join()
@@ -119,6 +130,13 @@ def _show(result: Score) -> None:
     console.print(table, highlight=False)
 
 
+def _as_options(message: str) -> str:
+    """``message`` with the options that it advises as they are given to a command."""
+    return _ADVISED.sub(lambda match: f"{parameters.option(match[1])} {match[2]}", message).replace(
+        "--check-probabilities false", "--no-check-probabilities"
+    )
+
+
 def _speakable(value: Any) -> Any:
     """``value`` with what JSON has no number for as the service's texts for it."""
     if isinstance(value, dict):
@@ -137,5 +155,7 @@ _OPTIONS = (
     "temperature",
     "softcap",
     "z_loss",
+    "check_probabilities",
 )
+_ADVISED = re.compile(rf"\b({'|'.join(_OPTIONS)})=(-?\w+)")
 parameters.add(command, CrossEntropyOptions, _OPTIONS)

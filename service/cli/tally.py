@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from kernels import cross_entropy, dtypes
+from kernels import steps
+from kernels.cpu.launch import STEP
+from kernels.problem import widened
 from service.options import CrossEntropyOptions
 
 Array = np.ndarray[Any, Any]
 Advance = Callable[[float], object]
 
-# Bytes of logits that are compared at a time: enough to keep NumPy's loops busy.
+# Bytes of probabilities that are compared at a time: enough to keep NumPy's loops busy.
 _PIECE = 2**24
 
 
@@ -33,9 +35,11 @@ class Element:
 class Score:
     """The whole: ``perplexity`` is the exponential of ``loss``, the (weighted) mean.
 
-    ``accuracy`` is the share of the elements not ignored whose likeliest class (the first of
-    several alike) is their label, or the likeliest label where labels are probabilities. All three
-    are NaN where there is nothing to take the mean of.
+    ``accuracy`` is the share of the elements not ignored whose label is the likeliest class (the
+    first of several alike), or the likeliest label where labels are probabilities; each counts by
+    its ``sample_weight``, and one with a NaN among its logits is wrong. All three are NaN where
+    there is nothing to take the mean of. ``ignored`` are those of ``elements`` that count for
+    nothing: their label is ``ignore_index``, or their ``sample_weight`` 0.
     """
 
     loss: float
@@ -54,12 +58,13 @@ def score(
 ) -> Score:
     """Score ``tensors`` (logits, labels and maybe weights) and list the ``worst`` worst elements.
 
-    The loss comes of one call of the kernel, so it has the bits that the service answers.
-    ``advance`` is called with shares of the whole work, 1 in total, as they are done. Raises
-    ``InvalidInput``.
+    All comes of one call of the kernel, so it has the bits that the service answers. ``advance``
+    is called with shares of the whole work, 1 in total, as they are done. Raises ``InvalidInput``.
     """
     logits, labels = tensors["logits"], tensors["labels"]
-    outputs = cross_entropy(
+    soft = labels.shape == logits.shape
+    wanted = ["loss", "per_element", "prediction"] + ["rank"] * (not soft)
+    work = steps.cross_entropy(
         logits,
         labels,
         weight=tensors.get("weight"),
@@ -70,25 +75,29 @@ def score(
         softcap=chosen.softcap,
         z_loss=chosen.z_loss,
         class_axis=chosen.class_axis,
-        outputs=["loss", "per_element"],
+        check_probabilities=chosen.check_probabilities,
+        outputs=wanted,
     )
-    advance(0.5)
-    losses = outputs["per_element"]
-    axis = min(logits.ndim - 1, 1) if chosen.class_axis is None else chosen.class_axis
-    if labels.shape == logits.shape:
+    outputs = _run(work, logits.nbytes, advance)
+    losses, predicted = outputs["per_element"], outputs["prediction"]
+    if soft:
+        axis = min(logits.ndim - 1, 1) if chosen.class_axis is None else chosen.class_axis
         labels = _likeliest(np.moveaxis(labels, axis, -1))
-        counted = np.ones(losses.shape, bool)
+        right = (predicted == labels) & ~_is_nan(logits, predicted, axis)
+        weights = np.ones(losses.shape)
     else:
-        counted = np.asarray(labels != chosen.ignore_index)
-    predicted = _likeliest(np.moveaxis(logits, axis, -1), advance)
-    total = int(np.count_nonzero(counted))
-    right = int(np.count_nonzero(counted & (predicted == labels)))
+        right = outputs["rank"] == 0
+        weights = np.asarray(labels != chosen.ignore_index).astype(np.float64)
+    if "sample_weight" in tensors:
+        weights *= widened(tensors["sample_weight"])
+    counted = weights != 0.0
+    total = float(weights.sum())
     return Score(
         loss=_plain(outputs["loss"]),
         perplexity=_exp(float(outputs["loss"])),
-        accuracy=right / total if total else math.nan,
+        accuracy=float(weights[right].sum()) / total if total else math.nan,
         elements=losses.size,
-        ignored=losses.size - total,
+        ignored=losses.size - int(np.count_nonzero(counted)),
         worst=[
             Element(
                 position=list(position),
@@ -101,36 +110,59 @@ def score(
     )
 
 
-def _likeliest(by_class: Array, advance: Advance = lambda share: None) -> Array:
+def _run(work: steps.Work, size: int, advance: Advance) -> Mapping[str, Array]:
+    """The outputs of ``work`` on ``size`` bytes of logits, some ``STEP`` of them a step."""
+    share = min(1.0, STEP / size) if size else 1.0
+    begun, left = False, 1.0
+    while True:
+        try:
+            next(work.steps)
+        except StopIteration as stopped:
+            advance(left)
+            outputs: Mapping[str, Array] = stopped.value
+            return outputs
+        done = min(share, left) if begun else 0.0
+        advance(done)
+        begun, left = True, left - done
+
+
+def _is_nan(logits: Array, classes: Array, axis: int) -> Array:
+    """Whether the logit of each element's class in ``classes`` is NaN: if any of its logits is,
+    the predicted one is.
+    """
+    chosen = np.take_along_axis(logits, np.expand_dims(classes, axis), axis)
+    return np.isnan(widened(chosen.squeeze(axis)))
+
+
+def _likeliest(by_class: Array) -> Array:
     """The index of the largest value along the last axis, the first of several alike."""
     rows = by_class if by_class.ndim > 1 else by_class[np.newaxis]
     found = np.empty(rows.shape[:-1], np.int64)
     step = max(1, _PIECE * len(rows) // max(1, rows.nbytes))
     for start in range(0, len(rows), step):
-        piece = _comparable(rows[start : start + step])
-        piece.argmax(-1, out=found[start : start + step])
-        advance(len(piece) / len(rows) / 2)
+        widened(rows[start : start + step]).argmax(-1, out=found[start : start + step])
     return found.reshape(by_class.shape[:-1])
 
 
-def _comparable(array: Array) -> Array:
-    """``array`` as numbers that NumPy can compare: for bfloat16, the upper halves of float32."""
-    if dtypes.of(array) is not dtypes.BFLOAT16:
-        return array
-    return (array.view("<u2").astype("<u4") << 16).view("<f4")
-
-
 def _worst(losses: Array, counted: Array, most: int) -> list[tuple[int, ...]]:
-    """Where the largest losses are, the worst first: NaN is worst, what is ignored is left out."""
-    badness = np.where(np.isnan(losses), np.inf, losses)
-    badness = np.where(counted, badness, -np.inf).reshape(-1)
-    count = min(most, int(np.count_nonzero(counted)))
-    if not count:
-        return []
-    # Sorted in full, a million elements would take longer than their loss.
-    worst = np.argpartition(-badness, count - 1)[:count]
-    worst = worst[np.lexsort((worst, -badness[worst]))]
-    return [tuple(map(int, np.unravel_index(index, losses.shape))) for index in worst]
+    """Where the largest losses are, the worst first: NaN is worst, what counts for nothing is not.
+
+    Of equals the first come first.
+    """
+    places = np.flatnonzero(counted)
+    values = losses.reshape(-1)[places].astype(np.float64)
+    nan = np.isnan(values)
+    found = list(places[nan][:most])
+    places, values = places[~nan], values[~nan]
+    most -= len(found)
+    if len(values) > most > 0:
+        # Sorted in full, a million elements would take longer than their loss.
+        least = np.partition(values, -most)[-most]
+        alike = np.flatnonzero(values == least)[:most]
+        kept = np.concatenate([np.flatnonzero(values > least), alike])
+        places, values = places[kept], values[kept]
+    found += list(places[np.lexsort((places, -values))][: max(most, 0)])
+    return [tuple(map(int, np.unravel_index(index, losses.shape))) for index in found]
 
 
 def _exp(value: float) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kernels import dtypes
 from kernels.dtypes import DType
+from service.codecs.naming import advice
 
 # NumPy holds 64 dimensions; half of it leaves the kernels room for axes of their own.
 MAX_RANK = 32
@@ -57,11 +58,12 @@ class Message(NamedTuple):
     may be Boolean: see ``numbers``): views of the body wherever the format allows, of any strides
     and alignment, possibly read-only.
     ``options`` is everything that is not a tensor, unvalidated: JSON values, or the strings of a
-    binary format's metadata.
+    binary format's metadata. ``others`` names the tensors that were passed over.
     """
 
     tensors: dict[str, np.ndarray[Any, Any]]
     options: dict[str, Any]
+    others: tuple[str, ...] = ()
 
 
 class Limits(NamedTuple):
@@ -69,10 +71,13 @@ class Limits(NamedTuple):
 
     ``decoded_bytes`` is the most bytes that all tensors of one message may hold once decoded.
     What is not decoded by ``until``, as ``time.perf_counter`` counts, may raise ``TakesLong``.
+    ``others``: tensors of other names, and types, are passed over, as they are in files that
+    nobody made for us (npz and safetensors only).
     """
 
     decoded_bytes: int
     until: float = math.inf
+    others: bool = False
 
 
 class Encoded(NamedTuple):
@@ -142,7 +147,8 @@ def check_name(name: str, names: frozenset[str]) -> None:
     """Raise ``DecodeError`` unless ``name`` is one of the tensors that may be sent."""
     if name not in names:
         raise DecodeError(
-            f"unknown tensor {shown(name)}: the tensors here are {', '.join(sorted(names))}",
+            f"unknown tensor {shown(name)}: the tensors here are {', '.join(sorted(names))}"
+            f"{advice(name, names)}",
             where=shown(name),
         )
 

@@ -27,9 +27,8 @@ from service.codecs.json_tensor import (
     WIDEST,
     Kind,
     Reading,
-    checked,
+    elements,
     null_at,
-    read,
     token_at,
 )
 
@@ -114,7 +113,7 @@ def _data(
     if end is not None:
         return None, end
     kind = kind_of(declared(entry)) if "datatype" in entry else WIDEST.boolean
-    reading = checked(text, _called(entry), read(text, at, kind, room))
+    reading = elements(text, at, _called(entry), kind, room)
     return reading, reading.at
 
 

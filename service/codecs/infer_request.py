@@ -17,7 +17,7 @@ from kernels.dtypes import BOOL, DType
 from service.codecs.base import MAX_RANK, DecodeError, Limits, check_name, shown
 from service.codecs.infer_json import MEMBER_LIMIT, declared, kind_of, members
 from service.codecs.infer_parameters import as_object, flag, known_parameters, tensor_parameters
-from service.codecs.json_tensor import INTEGER, Reading, checked, read
+from service.codecs.json_tensor import INTEGER, Reading, elements
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 ID_LIMIT = 1024  # characters that are sent back
@@ -148,7 +148,7 @@ def _elements(
     kind = kind_of(row)
     if kind != reading.kind:
         room = limits.decoded_bytes
-        reading = checked(text, name, read(text, reading.start, kind, room, reading.at))
+        reading = elements(text, reading.start, name, kind, room)
     flat = len(reading.shape) == 1 and reading.shape[0] == math.prod(shape)
     if not flat and reading.shape != shape:
         raise DecodeError(

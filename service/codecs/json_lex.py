@@ -13,6 +13,7 @@ _TENS = 10 ** np.arange(9, dtype=U64)
 _NAN = np.frombuffer(b"NaN", np.uint8)
 _INFINITY = np.frombuffer(b"Infinity", np.uint8)
 _TRUE, _FALSE = np.frombuffer(b"true", np.uint8), np.frombuffer(b"false", np.uint8)
+_SHORT = len("Inf")
 
 
 @inlined
@@ -120,17 +121,24 @@ def _exponent(text: Any, at: int) -> tuple[int, int]:
 
 @called
 def word(text: Any, at: int) -> tuple[int, float]:
-    """NaN, Infinity or -Infinity, bare or as a string: its end (-1 if it is none) and value."""
+    """NaN, Infinity or -Infinity: its end (-1 if it is none) and value.
+
+    Bare, it is spelled just so; in a string, as any language prints it: of either case, with
+    either sign, and Inf (R, Go, Python, C).
+    """
     quoted = peek(text, at) == ord('"')
     at += quoted
     negative = peek(text, at) == ord("-")
-    at += negative
-    nan = peek(text, at) == ord("N") and not negative
+    at += negative or (quoted and peek(text, at) == ord("+"))
+    case = 32 if quoted else 0  # the bit that tells small letters from capitals
+    nan = peek(text, at) | case == ord("N") | case and (quoted or not negative)
     expected = _NAN if nan else _INFINITY
     for i in range(expected.size):
-        if peek(text, at + i) != np.int64(expected[i]):
+        if quoted and i == _SHORT and peek(text, at) == ord('"'):
+            break
+        if peek(text, at) | case != np.int64(expected[i]) | case:
             return -1, 0.0
-    at += expected.size
+        at += 1
     if quoted and peek(text, at) != ord('"'):
         return -1, 0.0
     return at + quoted, np.nan if nan else -np.inf if negative else np.inf

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import takewhile
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from service.codecs import json_small
-from service.codecs.base import Codec, DecodeError, Limits, Message, shown
+from service.codecs.base import LOGITS, Codec, DecodeError, Limits, Message, shown
 from service.codecs.json_object import VALUE_LIMIT, close_body, key_at, next_at, open_body, value_at
 from service.codecs.json_tensor import (
     DEFAULT,
@@ -31,12 +31,14 @@ from service.codecs.json_tensor import (
     first_fit,
     null_at,
     read,
+    whole,
 )
+from service.codecs.naming import advice
 
 # Tensors and options of one message: some four times what there is.
 MEMBER_LIMIT = 64
 
-_DTYPE, _LABELS, _LOGITS = "dtype", "labels", "logits"
+_DTYPE, _LABELS = "dtype", "labels"
 _EXAMPLE = '{"logits": [[0.5, 1.5]], "labels": [1]}'
 # The only float32 whose shortest text, read as float64, lies halfway to another float32.
 _UNLUCKY, _UNLUCKY_TEXT = np.float32(7.0385307e-26), b"7.038531e-26"
@@ -54,8 +56,9 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     """The tensors as new arrays, and every key that is not in ``names`` as an option.
 
     Floating tensors are of the type that the option ``dtype`` names, which is consumed: float32 by
-    default. ``labels`` are int64 if every one is written as an integer, unless their shape is that
-    of the logits. A tensor that comes before ``dtype`` may have to be read twice; one that is null
+    default. ``labels`` are int64 if every one is written as an integer; or, unless their shape is
+    that of the logits, if every one is an integer: JavaScript, PHP and R have only floats. A tensor
+    that comes before ``dtype`` may have to be read twice, and such labels thrice; one that is null
     is not there. Raises ``DecodeError``, which names the element, and ``TooLarge``.
     """
     if len(body) <= json_small.LONGEST:
@@ -82,25 +85,41 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             tensors[key] = first_fit(body, at, key, kinds, room, limits.until)
             at = tensors[key].at
         else:
-            options[key], at = value_at(body, at, VALUE_LIMIT, f"option {shown(key)}")
+            options[key], at = _option_at(body, at, key, names)
         at, more = next_at(body, at)
     close_body(body, at)
     floating = _kind(options)
     options.pop(_DTYPE, None)
     for name, first in tensors.items():
-        whole = first.kind is INTEGER and not _probable(tensors)
-        kind = INTEGER if whole else floating.of(name)
-        if kind != first.kind:
-            room = _room(tensors, limits) + first.elements.nbytes
-            again = read(body, first.start, kind, room, first.at, limits.until)
-            tensors[name] = checked(body, name, again)
+        room = _room(tensors, limits) + first.elements.nbytes
+        again = partial(read, body, first.start, room=room, end=first.at, until=limits.until)
+        if name == _LABELS:
+            like_logits = _like_logits(first, tensors)
+            if first.kind is INTEGER and (first.elements.size or not like_logits):
+                continue
+            if not like_logits:
+                integers = whole(checked(body, name, again(kind=WIDEST)))
+                if integers is not None:
+                    tensors[name] = integers
+                    continue
+        kind = floating.of(name)
+        if first.kind != kind:
+            tensors[name] = checked(body, name, again(kind=kind))
     arrays = {name: tensor.elements.reshape(tensor.shape) for name, tensor in tensors.items()}
     return Message(arrays, options)
 
 
-def _probable(tensors: Mapping[str, Reading]) -> bool:
-    """Whether the labels are class probabilities, though a 1 may be written for each 1.0."""
-    return _LOGITS in tensors and tensors[_LOGITS].shape == tensors[_LABELS].shape
+def _option_at(body: memoryview, at: int, key: str, names: frozenset[str]) -> tuple[Any, int]:
+    try:
+        return value_at(body, at, VALUE_LIMIT, f"option {shown(key)}")
+    except DecodeError as error:
+        # What is too long for an option may be a tensor under a name that is not ours.
+        raise DecodeError(error.message + advice(key, names), where=error.where) from None
+
+
+def _like_logits(labels: Reading, tensors: Mapping[str, Reading]) -> bool:
+    """Whether the labels' shape makes class probabilities of them, if they are floats."""
+    return any(tensors[name].shape == labels.shape for name in LOGITS & tensors.keys())
 
 
 def _kind(options: Mapping[str, Any]) -> Kind:

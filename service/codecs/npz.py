@@ -44,14 +44,20 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     is inflated. The format has no options.
     """
 
+    def is_other(name: str) -> bool:
+        return limits.others and name.removesuffix(_SUFFIX) not in names
+
     def check(name: str) -> None:
+        if is_other(name):
+            return
         if not name.endswith(_SUFFIX):
             raise DecodeError(
                 f"the archive's member {shown(name)} is no {_SUFFIX} file", where=shown(name)
             )
         check_name(name.removesuffix(_SUFFIX), names)
 
-    members = zip_reader.members(body, check)
+    found = zip_reader.members(body, check)
+    members = [member for member in found if not is_other(member.name)]
     total = sum(member.size for member in members)
     if total > limits.decoded_bytes:
         raise TooLarge(
@@ -62,7 +68,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     for member in members:
         name, content = member.name.removesuffix(_SUFFIX), zip_reader.content(body, member)
         tensors[name] = npy.decode(content, limits, where=member.name, name=name)
-    return Message(tensors, {})
+    others = [member.name.removesuffix(_SUFFIX) for member in found if is_other(member.name)]
+    return Message(tensors, {}, tuple(others))
 
 
 def at_once(body: memoryview) -> bool:

@@ -44,8 +44,9 @@ PUNCTUATION_LIMIT = 4096
 ALIGNMENT = 64
 
 _METADATA = "__metadata__"
-_Place: TypeAlias = tuple[int, int, DType, tuple[int, ...], str]  # begin, end, dtype, shape, name
-_Metadata: TypeAlias = tuple[tuple[str, str], ...]
+# Begin, end, dtype, shape, name.
+_Place: TypeAlias = tuple[int, int, DType | None, tuple[int, ...], str]
+_Layout: TypeAlias = tuple[tuple[_Place, ...], tuple[tuple[str, str], ...]]  # and the metadata
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
 _KNOWN_BYTES = 1 << 10  # of headers that are remembered
@@ -63,7 +64,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             where="byte 0",
         )
     header = bytes(body[_LENGTH_BYTES:start])
-    layout, options = (_known if len(header) <= _KNOWN_BYTES else _layout)(header, names)
+    layout_of = _known if len(header) <= _KNOWN_BYTES else _layout
+    layout, options = layout_of(header, names, limits.others)
     data = body[start:]
     tensors = {}
     expected = 0
@@ -75,21 +77,22 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
                 f"end within the {len(data):,} bytes after the header",
                 where=name,
             )
-        tensors[name] = tensor_view(data[begin:end], row, shape, limits, where=name)
+        if row is not None:
+            tensors[name] = tensor_view(data[begin:end], row, shape, limits, where=name)
         expected = end
     if expected != len(data):
         raise DecodeError(
             f"{len(data) - expected:,} bytes after the last tensor belong to none",
             where=f"byte {start + expected}",
         )
-    return Message(tensors, dict(options))
+    return Message(tensors, dict(options), tuple(name for *_, name in layout if name not in names))
 
 
-def _layout(raw: bytes, names: frozenset[str]) -> tuple[tuple[_Place, ...], _Metadata]:
-    """The header's tensors in the order of their data, and its metadata."""
-    header = _header(raw)
+def _layout(raw: bytes, names: frozenset[str], others: bool) -> _Layout:
+    """The header's tensors in the order of their data, those of ``others`` without a dtype."""
+    header = _header(raw, math.inf if others else PUNCTUATION_LIMIT)
     options = _options(header.pop(_METADATA, {}))
-    entries = [(*_entry(name, entry, names), name) for name, entry in header.items()]
+    entries = [(*_entry(name, entry, names, others), name) for name, entry in header.items()]
     return tuple(sorted(entries, key=lambda entry: entry[:2])), tuple(options.items())
 
 
@@ -105,12 +108,12 @@ def _data_start(prefix: bytes) -> int | None:
     return _LENGTH_BYTES + length
 
 
-def _header(text: bytes) -> dict[str, Any]:
+def _header(text: bytes, punctuation: float = PUNCTUATION_LIMIT) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise DecodeError("the header must be a JSON object, from its first byte", where="byte 8")
-    if sum(map(text.count, (b"[", b"{", b","))) > PUNCTUATION_LIMIT:
+    if sum(map(text.count, (b"[", b"{", b","))) > punctuation:
         raise DecodeError(
-            f"the header has more than {PUNCTUATION_LIMIT:,} brackets and commas", where="header"
+            f"the header has more than {punctuation:,} brackets and commas", where="header"
         )
     try:
         return _parse(text.decode())
@@ -175,9 +178,15 @@ def _options(metadata: Any) -> dict[str, str]:
     return found
 
 
-def _entry(name: str, entry: Any, names: frozenset[str]) -> tuple[int, int, DType, tuple[int, ...]]:
-    """(begin, end, dtype, shape) of one tensor's entry in the header."""
-    check_name(name, names)
+def _entry(
+    name: str, entry: Any, names: frozenset[str], others: bool = False
+) -> tuple[int, int, DType | None, tuple[int, ...]]:
+    """(begin, end, dtype, shape) of one tensor's entry in the header; see ``_layout``."""
+    own = not others or name in names
+    if own:
+        check_name(name, names)
+    else:
+        name = shown(name)
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         raise DecodeError(
             f"{name}: a tensor's entry is an object of exactly dtype, shape and data_offsets",
@@ -185,13 +194,13 @@ def _entry(name: str, entry: Any, names: frozenset[str]) -> tuple[int, int, DTyp
         )
     dtype = entry["dtype"]
     row = dtype_named(dtype, dtypes.BY_SAFETENSORS, dtypes.BOOL.safetensors, name)
-    if row is None:
+    if row is None and own:
         given = shown(dtype) if isinstance(dtype, str) else f"of type {type(dtype).__name__}"
         raise DecodeError(
             f"{name}: dtype {given} is not one of {', '.join(dtypes.BY_SAFETENSORS)}", where=name
         )
     begin, end = _naturals(entry["data_offsets"], f"{name}: data_offsets", name, 2)
-    return begin, end, row, _naturals(entry["shape"], f"{name}: shape", name, None)
+    return begin, end, row if own else None, _naturals(entry["shape"], f"{name}: shape", name, None)
 
 
 def _naturals(values: Any, what: str, where: str, count: int | None) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ LIMITS = Limits(decoded_bytes=1 << 20)
 LARGEST = {"float32": 3.4028235677973366e38, "float64": math.inf, "float16": 65520.0}
 
 CORPUS = [body.raw for body in corpus("json", "accepted")]
-WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+WORD = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def finite(text: str) -> float:
 def flat(value: Any, depth: int, elements: list[Any]) -> tuple[int, ...]:
     """The shape of a nested list, whose elements are added to ``elements``."""
     if not isinstance(value, list):
-        value = WORDS.get(value, value) if isinstance(value, str) else value
+        if isinstance(value, str) and WORD.fullmatch(value):
+            value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError("no number")
         elements.append(value)
@@ -59,6 +61,10 @@ def as_floats(elements: list[Any], dtype: str) -> np.ndarray[Any, Any]:
         if math.isfinite(element) and abs(float(element)) >= LARGEST[dtype]:
             raise ValueError("too large")
     return np.array([float(element) for element in elements]).astype(dtype)
+
+
+def is_whole(element: Any) -> bool:
+    return abs(float(element)) < 2**53 and float(element).is_integer()
 
 
 def oracle(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -80,8 +86,11 @@ def oracle(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         integers = name == "labels" and all(isinstance(element, int) for element in elements)
         if integers and any(not -(2**63) <= element < 2**63 for element in elements):
             raise ValueError("too large")
-        if integers and shapes["labels"] != shapes.get("logits"):
-            array = np.array(elements, np.int64)
+        like_logits = name == "labels" and shapes["labels"] == shapes.get("logits")
+        if name == "labels" and not like_logits and all(map(is_whole, elements)):
+            integers = True
+        if integers and (elements or not like_logits):
+            array = np.array([int(element) for element in elements], np.int64)
         else:
             array = as_floats(elements, dtype)
         tensors[name] = array.reshape(shapes[name])

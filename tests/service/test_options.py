@@ -27,6 +27,7 @@ EVERY: dict[str, Any] = {
     "softcap": 30.0,
     "z_loss": 1e-4,
     "empty": "zero",
+    "check_probabilities": False,
     "outputs": ["per_element", "gradient", "loss"],
 }
 AS_TEXT = {name: str(value) for name, value in EVERY.items()} | {
@@ -56,6 +57,7 @@ def test_the_defaults_are_those_of_pytorch() -> None:
         "softcap": None,
         "z_loss": 0.0,
         "empty": "nan",
+        "check_probabilities": True,
         "outputs": ["loss", "per_element"],
     }
 

@@ -89,10 +89,14 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
         read([tmp_path / "a.npz"])
 
 
-def test_a_tensor_that_nobody_asked_for_is_named(tmp_path: Path) -> None:
+def test_a_tensor_that_nobody_asked_for_is_passed_over_and_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", logits=LOGITS, labels=LABELS, hidden=WEIGHT)
-    with pytest.raises(DecodeError, match="hidden"):
-        read([tmp_path / "a.npz"])
+    tensors = {f"layer.{number}": WEIGHT for number in range(2000)}
+    save_file({"logits": LOGITS, "labels": LABELS, **tensors}, tmp_path / "a.safetensors")
+    for name, others in (("a.npz", {"hidden"}), ("a.safetensors", {*tensors})):
+        message = read([tmp_path / name])
+        assert message.tensors.keys() == {"logits", "labels"}
+        assert set(message.others) == others
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,48 @@ def test_what_is_wrong_is_told_in_a_line(arguments: list[str], message: str, wor
 def test_a_label_out_of_range_is_told_with_its_position(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", logits=WORKED["logits"], labels=np.array([1, 4, 5, 2]))
     assert "labels[2] is 5" in refusal(tmp_path / "a.npz")
+
+
+def test_what_others_keep_in_their_files_is_passed_over_and_named(tmp_path: Path) -> None:
+    hidden = np.zeros((4, 2), np.float32)
+    others: dict[str, Any] = {"hidden": hidden, "step": np.array(3), "kept": hidden > 0}
+    save_file(WORKED | others, tmp_path / "a.safetensors")
+    names = np.array(["one", None], object)
+    others |= WORKED
+    np.savez(tmp_path / "a.npz", names=names, wide=hidden.astype(complex), **others)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("notes.txt", "of no use")
+    for path, expected in (
+        (tmp_path / "a.safetensors", ["hidden", "step", "kept"]),
+        (tmp_path / "a.npz", ["hidden", "step", "kept", "names", "wide", "notes.txt"]),
+    ):
+        result = run("--json", path)
+        assert result.exit_code == 0
+        assert json.loads(result.stdout)["loss"] == pytest.approx(1.572180, abs=1e-6)
+        assert result.stderr.count("\n") == 1
+        assert all(f"'{name}'" in result.stderr for name in expected)
+
+
+def test_a_tensor_under_another_name_is_pointed_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", pred=WORKED["logits"], targets=WORKED["labels"])
+    message = refusal(tmp_path / "a.npz")
+    assert "holds no logits" in message
+    assert "rename 'pred' to logits" in message
+    save_file({"logits": WORKED["logits"], "targets": WORKED["labels"]}, tmp_path / "a.safetensors")
+    assert "rename 'targets' to labels" in refusal(tmp_path / "a.safetensors")
+
+
+def test_the_axis_that_would_fit_is_named_as_an_option(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", logits=np.zeros((4, 8, 30)), labels=np.zeros((4, 8), int))
+    assert "they fit with --class-axis -1" in refusal(tmp_path / "a.npz")
+    assert machine(tmp_path / "a.npz", "--class-axis", -1)["elements"] == 32
+
+
+def test_probabilities_are_checked_unless_told_not_to(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", logits=np.zeros((4, 3)), labels=np.ones((4, 3)))
+    assert "--no-check-probabilities" in refusal(tmp_path / "a.npz")
+    for flag, works in (("--no-check-probabilities", True), ("--check-probabilities", False)):
+        assert (run(tmp_path / "a.npz", flag).exit_code == 0) == works
 
 
 def test_too_little_memory_is_told(worked: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,15 @@ def test_json_tensors_have_the_type_that_they_say(
             assert same(array, values.astype(row.numpy))
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["datatype-first", "data-first"])
+@pytest.mark.parametrize("row", dtypes.INTEGERS, ids=lambda row: row.name)
+def test_integers_may_be_written_as_floats(row: dtypes.DType, late: bool) -> None:
+    entry: dict[str, Any] = {"name": "labels", "datatype": row.v2, "shape": [3]}
+    given = {"data": [1.0, 2, 1e2]}
+    entry = {**given, **entry} if late else {**entry, **given}
+    assert same(decoded(json.dumps({"inputs": [entry]})).tensors["labels"], np.array([1, 2, 100]))
+
+
 def test_numbers_that_are_not_finite_may_stand_bare() -> None:
     entry = '{"name":"logits","datatype":"FP32","shape":[4],"data":[NaN,-Infinity,Infinity,1e1]}'
     array = decoded(f'{{"inputs":[{entry}]}}').tensors["logits"]

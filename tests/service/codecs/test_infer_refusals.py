@@ -116,7 +116,7 @@ REGION = {"shared_memory_region": "r", "shared_memory_byte_size": 24}
         (one(data={}), "neither a JSON number"),
         (one(datatype="INT8", data=[0, 0, 0, 0, 0, 128]), "128, and INT8 holds -128 to 127"),
         (one(datatype="UINT8", data=[0, 0, 0, 0, 0, -1]), "-1, and UINT8 holds 0 to 255"),
-        (one(datatype="INT32", data=[0, 0, 0, 0, 0, 0.5]), "'0.5' is not an integer"),
+        (one(datatype="INT32", data=[0, 0, 0, 0, 0.0, 0.5]), "'0.5' is not an integer"),
         (one(datatype="FP16", data=[0, 0, 0, 0, 0, 1e6]), "more than float16 holds"),
         (one(**BINARY), "0 bytes follow the JSON, .* make 24; .*Inference-Header-Content-Length"),
         (one(data=None, parameters={"binary_data_size": 23}), "takes 24 bytes, but 23 bytes"),

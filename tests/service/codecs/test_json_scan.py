@@ -28,6 +28,26 @@ def test_the_words_bare_and_as_strings(dtype: str) -> None:
         assert np.array_equal(read, [np.nan, np.inf, -np.inf] * 2, equal_nan=True)
 
 
+# As Python, R, Go, C, C++, Java, .NET, Julia, Ruby, PostgreSQL and JavaScript print them.
+@pytest.mark.parametrize("name", ["nan", "NaN", "NAN", "-nan", "-NaN", "inf", "Inf", "INF"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_words_in_strings_as_any_language_prints_them(name: str, dtype: str) -> None:
+    signed = [name, f"+{name.lstrip('-')}", f"-{name.lstrip('-')}"]
+    longer = ["infinity", "+Infinity", "-INFINITY"] if "n" in name.lower() else []
+    words = [*signed, *longer]
+    read = decoded(json.dumps(words), dtype)
+    assert np.array_equal(read, np.array(words, float), equal_nan=True)
+
+
+def test_null_is_told_what_wrote_it_and_what_to_send() -> None:
+    error = refused("[[1,2],[null,4]]")
+    assert error.where == "logits[1][0]"
+    assert "JSON.stringify" in error.message
+    assert '"-Infinity", "Infinity" and "NaN"' in error.message
+    assert "send 1" in refused("[true,false]").message
+    assert "send 0" in refused("[1,false]").message
+
+
 @given(hnp.arrays(np.int64, hnp.array_shapes(max_dims=4, min_side=0)))
 def test_integers(array: Array) -> None:
     read = decoded(json.dumps(array.tolist()), name="labels")
@@ -87,8 +107,9 @@ def test_a_ragged_row_is_named_at_every_level(level: int, change: int) -> None:
 
 
 WRONG = """
-    null true {"a":[1]} "1" "nan" nan +1 01 -01 1. .5 - -- --1 -.5 1.e5 1e 1e+ 1E- -NaN "-NaN" "NaN
-    Inf infinity 'NaN' \u0663 \\ #
+    null true {"a":[1]} "1" nan +1 01 -01 1. .5 - -- --1 -.5 1.e5 1e 1e+ 1E- -NaN "NaN "nan
+    Inf infinity +Infinity 'NaN' \u0663 \\ # "" "+" "-" "i" "in" "infi" "infinit" "infinityy" "nann"
+    "--inf" "+-nan" "NA" "n" "na" "1.#INF" "\u0131nf"
 """
 
 

@@ -105,12 +105,19 @@ def test_unknown_dtypes(dtype: str) -> None:
     ("logits", "labels", "dtype"),
     [
         ("[[1,2],[3,4]]", "[0,1]", np.int64),
-        ("[[1,2],[3,4]]", "[0,1.0]", np.float32),
-        ("[[1,2],[3,4]]", "[1e0,0]", np.float32),
-        ("[[1,2],[3,4]]", "[[0,1],[1,0]]", np.float32),
+        ("[[1,2],[3,4]]", "[0,1.0]", np.int64),
+        ("[[1,2],[3,4]]", "[1e0,0]", np.int64),
+        ("[[1,2],[3,4]]", "[-100.0,10e-1]", np.int64),
+        ("[[1,2],[3,4]]", "[0,0.5]", np.float32),
+        ("[[1,2],[3,4]]", "[0.0,NaN]", np.float32),
+        ("[[1,2],[3,4]]", "[0.0,9007199254740992.0]", np.float32),
+        ("[[1,2],[3,4]]", "[[0,1],[1,0]]", np.int64),
+        ("[[1,2],[3,4]]", "[[0,1.0],[1,0]]", np.float32),
         ("[[1,2],[3,4]]", "[[0,1],[1]]", None),
         ("[1,2,3]", "1", np.int64),
-        ("[1,2,3]", "[0,0,1]", np.float32),
+        ("[1,2,3]", "1.0", np.int64),
+        ("[1,2,3]", "[0,0,1]", np.int64),
+        ("[1,2,3]", "[0,0,1.0]", np.float32),
         ("[]", "[]", np.float32),
         ("[[],[]]", "[0,0]", np.int64),
     ],
@@ -127,7 +134,25 @@ def test_labels_are_integers_unless_they_are_probabilities(
             continue
         read = decode(body).tensors["labels"]
         assert read.dtype == dtype
-        assert read.tolist() == json.loads(labels)
+        assert np.array_equal(read, json.loads(labels), equal_nan=True)
+
+
+def test_many_labels_that_are_written_as_floats() -> None:
+    """PHP's and R's writers do that; more than are looked at together."""
+    values = np.random.default_rng(5).integers(0, 2, 40_000).astype(float)
+    logits = [[0, 1]] * values.size
+    for dtype in ("float32", "float16"):
+        body = json.dumps({"dtype": dtype, "labels": values.tolist(), "logits": logits})
+        read = decode(body).tensors["labels"]
+        assert read.dtype == np.int64
+        assert np.array_equal(read, values)
+    values[39_999] = 0.25
+    assert decode(json.dumps({"labels": values.tolist()})).tensors["labels"].dtype == np.float32
+
+
+def test_a_tensor_under_another_name_is_pointed_out() -> None:
+    body = json.dumps({"logits": [[0, 1]], "targets": [0] * 30_000})
+    assert "is it labels?" in refused(body).message
 
 
 def test_the_limit_on_decoded_bytes() -> None:

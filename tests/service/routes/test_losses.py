@@ -254,3 +254,98 @@ def test_options_that_cannot_be_used_are_named(
     response = client.send(f"/v1/cross_entropy?{query}", wire.npz_body(tensors), wire.NPZ)
     problem = wire.problem_of(response, 422)
     assert named is None or problem["field"] == named
+
+
+SQUARE = [[1.0, 2.0], [3.0, 5.0]]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        (
+            "/v1/cross_entropy",
+            {"logits": [[[0.5] * 5] * 3] * 2, "labels": [[0] * 3] * 2},
+            "they fit with class_axis=-1",
+        ),
+        (
+            "/v1/cross_entropy",
+            {"logits": [0.3, -1.2, 2.0], "labels": [1, 0, 1]},
+            "Integers are class indices, never probabilities",
+        ),
+        ("/v1/cross_entropy", {"logits": SQUARE, "labels": [[1, 0], [0, 1]]}, "floats, 1.0 for 1"),
+        ("/v1/cross_entropy", {"logits": SQUARE, "targets": [0, 1]}, "'targets', is it labels?"),
+        ("/v1/cross_entropy", {"preds": SQUARE, "labels": [0, 1]}, "'preds', is it logits?"),
+        ("/v1/cross_entropy", {"log_probs": SQUARE, "labels": [0, 1]}, "for /v1/nll_loss"),
+        ("/v1/nll_loss", {"logits": SQUARE, "labels": [0, 1]}, "for /v1/cross_entropy"),
+        (
+            "/v1/cross_entropy",
+            {"logits": SQUARE, "labels": [0, 1], "smoothing": 0.1},
+            "is it label_smoothing?",
+        ),
+        (
+            "/v1/cross_entropy",
+            {"logits": SQUARE, "labels": [0, 1], "temprature": 2},
+            "is it temperature?",
+        ),
+        ("/v1/cross_entropy", {"logits": SQUARE, "labels": [0.0, 0.5]}, "labels[1] is 0.5"),
+        ("/v1/cross_entropy", {"logits": SQUARE, "labels": [0, -1]}, "ignore_index=-1"),
+    ],
+)
+def test_what_would_fit_is_named(
+    client: Client, path: str, body: dict[str, Any], named: str
+) -> None:
+    response = client.post(path, json=body)
+    assert named in wire.problem_of(response, 422)["detail"]
+
+
+def test_unknown_tensors_of_binary_formats_are_told_their_names_here(client: Client) -> None:
+    tensors = {"logits": LOGITS, "target": LABELS}
+    for sent in ("npz", "safetensors"):
+        body = wire.BODIES[sent](tensors)
+        response = client.send("/v1/cross_entropy", body, wire.MEDIA_TYPES[sent])
+        assert "is it labels?" in wire.problem_of(response, 400)["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/cross_entropy", "/v1/explain"])
+def test_labels_may_be_written_as_floats(client: Client, path: str) -> None:
+    whole, floats = (
+        client.post(path, json={"logits": SQUARE, "labels": labels})
+        for labels in ([0, 1], [0.0, 1.0])
+    )
+    assert whole.status_code == 200
+    assert whole.content == floats.content
+
+
+@pytest.mark.parametrize("sent", FORMATS)
+def test_class_probabilities_are_checked_unless_that_is_turned_off(
+    client: Client, sent: str
+) -> None:
+    logits = np.array(SQUARE, np.float32)
+    tensors: dict[str, Any] = {
+        "logits": logits, "labels": np.array([[0.25, 0.75], [-3, 4]], np.float32),
+    }  # fmt: skip
+    body, media_type = wire.BODIES[sent](tensors), wire.MEDIA_TYPES[sent]
+    path = "/v1/cross_entropy"
+    problem = wire.problem_of(client.send(path, body, media_type), 422)
+    assert problem["detail"].startswith("labels[1, :] has -3 for class 0")
+    assert (problem["field"], problem["position"]) == ("labels", [1])
+    answer = client.send(f"{path}?check_probabilities=false", body, media_type, accept=wire.NPZ)
+    expected = kernels.cross_entropy(**tensors, check_probabilities=False)
+    assert wire.tensors_of(answer)["loss"] == expected
+    wrong = client.send(f"{path}?check_probabilities=maybe", body, media_type)
+    assert wire.problem_of(wrong, 422)["field"] == "check_probabilities"
+
+
+def test_the_check_is_turned_off_in_the_body_too(client: Client) -> None:
+    tensors = {"logits": np.array(SQUARE), "labels": np.array([[2.5, 0], [0, 1]])}
+    off = client.send(
+        "/v1/cross_entropy",
+        wire.safetensors_body(tensors, {"check_probabilities": "false"}),
+        wire.SAFETENSORS,
+    )
+    text = client.post(
+        "/v1/cross_entropy",
+        json={name: array.tolist() for name, array in tensors.items()}
+        | {"check_probabilities": False},
+    )
+    assert (off.status_code, text.status_code) == (200, 200)

@@ -21,6 +21,7 @@ from tests.service.codecs.infers import binary, declared
 from tests.service.conftest import Client, running
 
 INFER = "/v2/models/softmax/infer"
+LOSS = "/v2/models/cross_entropy/infer"
 LOGITS = np.array([[0, 1, 2], [3, 4, 5]], np.float32)
 BODY, LENGTH = binary({"logits": LOGITS})
 HEADER = "Inference-Header-Content-Length"
@@ -332,3 +333,19 @@ def test_json_answers_have_their_limit(client: Client) -> None:
     limit = 4 * 2**20
     body, length = binary({"logits": np.zeros((limit // 4 + 1, 4), np.float32)})
     refused(send(client, body, {HEADER: str(length)}), 413, "ask for its outputs with binary_data")
+
+
+def test_class_probabilities_are_checked_unless_that_is_turned_off(client: Client) -> None:
+    tensors = {"logits": LOGITS, "labels": LOGITS * 2}
+    body, length = binary(tensors)
+    refused(send(client, body, {HEADER: str(length)}, LOSS), 422, r"labels\[0, :\] (has|sums to) ")
+    body, length = binary(tensors, parameters={"check_probabilities": False})
+    assert send(client, body, {HEADER: str(length)}, LOSS).status_code == 200
+
+
+def test_what_would_fit_is_named(client: Client) -> None:
+    logits = np.zeros((2, 3, 5), np.float32)
+    body, length = binary({"logits": logits, "labels": np.zeros((2, 3), np.int64)})
+    refused(send(client, body, {HEADER: str(length)}, LOSS), 422, "they fit with class_axis=-1")
+    body, length = binary({"logits": logits, "target": np.zeros((2, 3), np.int64)})
+    refused(send(client, body, {HEADER: str(length)}, LOSS), 400, "is it labels")
