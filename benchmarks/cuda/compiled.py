@@ -69,7 +69,7 @@ def _told(real: Any) -> tuple[Any, Any, Any]:
     labels = _tuple(Labels, _array(long), flag, long, _array(double))
     reals = _tuple(Reals, *[real] * len(Reals._fields))
     arrays = [_array(double), _array(real)]
-    rule = _tuple(Rule, reals, *[double] * 7, *arrays, double, flag, double, flag, flag)
+    rule = _tuple(Rule, reals, *[double] * 7, *arrays, double, flag, double, flag, double, flag)
     answers = _tuple(
         Answers, *[_array(double)] * 2, *[_array(real)] * 3, *[_array(long)] * 4,
         _array(double, 2), _array(real, 2), _array(long, 2),

@@ -178,8 +178,13 @@ def elements(body: memoryview, start: int, name: str, kind: Kind, room: int) -> 
     reading = read(body, start, kind, room)
     if reading.status != json_scan.NOT_INTEGER:
         return checked(body, name, reading)
-    floats = read(body, start, WIDEST, room)
-    return (floats.status == json_scan.DONE and whole(floats)) or checked(body, name, reading)
+    floats = checked(body, name, read(body, start, WIDEST, room))
+    integers = whole(floats)
+    if integers is None:
+        first = int(np.argmin(_are_integers(floats.elements)))
+        where = name + "".join(f"[{i}]" for i in np.unravel_index(first, floats.shape))
+        raise DecodeError(f"{where}: {floats.elements[first]} is not an integer", where=where)
+    return integers
 
 
 def whole(reading: Reading) -> Reading | None:
@@ -189,14 +194,16 @@ def whole(reading: Reading) -> Reading | None:
     """
     floats = reading.elements
     pieces = [slice(at, at + _PIECE) for at in range(0, floats.size, _PIECE)]
+    if not all(_are_integers(floats[piece]).all() for piece in pieces):
+        return None
+    integers = floats.view(np.int64)
     for piece in pieces:
-        part = floats[piece]
-        if not ((np.rint(part) == part) & (np.abs(part) < _EXACT)).all():
-            return None
-    elements = floats.view(np.int64)
-    for piece in pieces:
-        elements[piece] = floats[piece].astype(np.int64)
-    return reading._replace(kind=INTEGER, elements=elements)
+        integers[piece] = floats[piece].astype(np.int64)
+    return reading._replace(kind=INTEGER, elements=integers)
+
+
+def _are_integers(floats: _Array) -> _Array:
+    return np.asarray((np.rint(floats) == floats) & (np.abs(floats) < _EXACT))
 
 
 def _outputs(kind: Kind, elements: _Array) -> json_target.Outputs:

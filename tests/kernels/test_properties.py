@@ -91,7 +91,8 @@ def problems(draw: st.DrawFn, soft: bool | None = None) -> Problem:
         options["weight"] = zoo.cast(rng.choice(WEIGHTS, classes), dtype)
     if draw(st.booleans()) if soft is None else soft:
         sparse = rng.random(shape) < draw(st.sampled_from([1, 0.3]))
-        labels = zoo.cast(rng.random(shape) * sparse, dtype)
+        shares = np.where(sparse.any(at, keepdims=True), rng.random(shape) * sparse, 1.0)
+        labels = zoo.cast(shares / shares.sum(at, keepdims=True), dtype)
         scale = 2.0 * classes
     else:
         integer = draw(st.sampled_from(dtypes.INTEGERS)).numpy

@@ -40,7 +40,9 @@ def answers(shape: tuple[int, ...], dtype: dtypes.DType) -> str:
     found = [kernels.log_softmax(logits), kernels.softmax(logits)]
     for target in (labels, soft):
         for options in ({}, {"weight": weight, "label_smoothing": 0.1}, {"reduction": "sum"}):
-            found += kernels.cross_entropy(logits, target, outputs=both, **options).values()
+            found += kernels.cross_entropy(
+                logits, target, outputs=both, check_probabilities=False, **options
+            ).values()
     found += kernels.nll_loss(found[0], labels, outputs=both).values()
     return hashlib.sha256(b"".join(array.tobytes() for array in found)).hexdigest()
 
