@@ -22,6 +22,17 @@ NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
 # The tensors that are as large as all the rest; a kernel reads them in order.
 LOGITS = frozenset({"logits", "log_probs"})
 
+# Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
+# 1032 of one: what takes long is to be sent as it is. Float32 logits compress by a tenth, class
+# labels eightfold.
+_INFLATION, _INFLATED = 16, 1 << 12
+# JSON text takes ten times as long as bytes that lie as they are used: of more than so many bytes
+# it is justified by a quarter as much.
+_LONG_TEXT, _TEXT_INFLATION = 1 << 22, 4
+
+# Extents of a tensor without elements may be so large in all, if any is 0: results have them.
+_EMPTY = 1 << 16
+
 _ADDRESSABLE = 2**63 - 1
 _SHOWN = 60
 
@@ -168,15 +179,30 @@ def tensor_view(
             f"but {len(data):,} are there",
             where=where,
         )
-    # An empty tensor may claim any other extent for no bytes at all, and results are sized by it.
-    claimed = needed or math.prod(extent or 1 for extent in shape) * row.size
-    if claimed > limits.decoded_bytes:
+    if needed > limits.decoded_bytes:
         raise TooLarge(
             f"{where}: shape {list(shape)} of {row.name} is larger than the limit of "
             f"{limits.decoded_bytes:,} bytes",
             where=where,
         )
+    # An empty tensor may claim any other extent for no bytes at all, and results are sized by it.
+    if not needed and math.prod(extent or 1 for extent in shape) > _EMPTY:
+        raise TooLarge(
+            f"{where}: shape {list(shape)} of a tensor without elements is larger than the limit "
+            f"of {_EMPTY:,} in all its other dimensions",
+            where=where,
+        )
     return np.ndarray(tuple(shape), row.numpy, buffer=data, order=order)
+
+
+def justified(length: int) -> int:
+    """How many bytes a compressed body of ``length`` bytes may inflate to."""
+    return _INFLATION * length + _INFLATED
+
+
+def justified_text(length: int) -> int:
+    """How many bytes of JSON a compressed body of ``length`` bytes may inflate to."""
+    return max(min(justified(length), _LONG_TEXT), _TEXT_INFLATION * length)
 
 
 def row_of(name: str, array: np.ndarray[Any, Any]) -> DType:

@@ -79,7 +79,7 @@ def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferReque
     Elements go straight into arrays (``json_tensor``). Raises ``DecodeError``, and ``TooLarge``
     where those arrays would take more than ``limits`` grants.
     """
-    found = members(text, limits)
+    found = members(text, names, limits)
     parameters = _parameters(found, "parameters")
     binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
     inputs = tuple(_input(entry, text, names, limits) for entry in _list(found, "inputs"))
@@ -136,7 +136,8 @@ def _elements(
     kind = kind_of(row)
     if kind is not reading.kind:
         room = limits.decoded_bytes
-        reading = checked(text, name, read(text, reading.start, kind, room, reading.at))
+        again = read(text, reading.start, kind, room, reading.at, limits.until)
+        reading = checked(text, name, again)
     flat = len(reading.shape) == 1 and reading.shape[0] == math.prod(shape)
     if not flat and reading.shape != shape:
         raise DecodeError(

@@ -64,6 +64,7 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             return plain
     tensors: dict[str, Reading] = {}
     options: dict[str, Any] = {}
+    left = VALUE_LIMIT
     at, more = open_body(body, _EXAMPLE)
     while more:
         key, at = key_at(body, at)
@@ -78,7 +79,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             tensors[key] = first_fit(body, at, key, kinds, room, limits.until)
             at = tensors[key].at
         else:
-            options[key], at = value_at(body, at, VALUE_LIMIT, f"option {shown(key)}")
+            options[key], end = value_at(body, at, left, f"option {shown(key)}")
+            left, at = max(left - (end - at), 1), end
         at, more = next_at(body, at)
     close_body(body, at)
     floating = _kind(options)
