@@ -163,8 +163,18 @@ def tensor_view(
 ) -> np.ndarray[Any, Any]:
     """All of ``data`` as an array of ``shape`` and of ``row``'s dtype, without a copy.
 
-    ``shape`` holds non-negative integers of any size. Raises ``DecodeError`` if ``data`` is not
-    exactly as long as ``shape`` says, ``TooLarge`` if the shape is out of proportion.
+    ``shape`` holds non-negative integers of any size. Raises as ``check_size``.
+    """
+    check_size(len(data), row, shape, limits, where=where)
+    return np.ndarray(tuple(shape), row.numpy, buffer=data, order=order)
+
+
+def check_size(
+    present: int, row: DType, shape: Sequence[int], limits: Limits, *, where: str
+) -> None:
+    """Raise ``DecodeError`` unless ``shape`` of ``row`` takes the bytes that are ``present``.
+
+    ``TooLarge`` if it is out of proportion.
     """
     if len(shape) > MAX_RANK:
         raise DecodeError(
@@ -172,11 +182,11 @@ def tensor_view(
         )
     # Python integers: NumPy's product wraps, (2**32, 2**32) to zero.
     needed = math.prod(shape) * row.size
-    if needed != len(data):
+    if needed != present:
         size = f"{needed:,}" if needed <= _ADDRESSABLE else "more than 2**63"
         raise DecodeError(
             f"{where}: shape {list(shape)} of {row.name} takes {size} bytes, "
-            f"but {len(data):,} are there",
+            f"but {present:,} are there",
             where=where,
         )
     if needed > limits.decoded_bytes:
@@ -192,7 +202,6 @@ def tensor_view(
             f"of {_EMPTY:,} in all its other dimensions",
             where=where,
         )
-    return np.ndarray(tuple(shape), row.numpy, buffer=data, order=order)
 
 
 def justified(length: int) -> int:

@@ -87,10 +87,21 @@ def deflate(parts: Iterable[bytes | memoryview], coding: str) -> bytes:
 
 
 def _pieces(body: memoryview, coding: str, until: float, step: int = _STEP) -> Iterator[bytes]:
-    """``body`` without its coding, in pieces of at most ``step`` bytes and ``_STEP``."""
-    stream = zlib.decompressobj(_WINDOW[coding])
+    try:
+        yield from pieces(body, _WINDOW[coding], until, min(step, _STEP))
+    except (zlib.error, EOFError):
+        raise _broken(coding) from None
+
+
+def pieces(body: memoryview, window: int, until: float, step: int) -> Iterator[bytes]:
+    """The stream ``body`` inflated, in pieces of at most ``step`` bytes; ``window`` as zlib has it.
+
+    Raises ``zlib.error`` where it is damaged, ``EOFError`` where it is not exactly one stream, and
+    ``TakesLong`` after ``until``.
+    """
+    stream = zlib.decompressobj(window)
+    step = max(step, 1)  # 0 would mean "no limit"
     taken = 0
-    step = max(1, min(step, _STEP))  # 0 would mean "no limit"
     while not stream.eof:
         if perf_counter() > until:
             raise TakesLong
@@ -98,15 +109,12 @@ def _pieces(body: memoryview, coding: str, until: float, step: int = _STEP) -> I
         if not piece:
             piece = bytes(body[taken : taken + _STEP])
             taken += len(piece)
-        try:
-            part = stream.decompress(piece, step)
-        except zlib.error:
-            raise _broken(coding) from None
+        part = stream.decompress(piece, step)
         if not piece and not part:
-            raise _broken(coding)
+            raise EOFError
         yield part
     if stream.unused_data or taken != len(body):
-        raise _broken(coding)
+        raise EOFError
 
 
 def _broken(coding: str) -> DecodeError:

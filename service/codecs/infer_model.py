@@ -1,4 +1,4 @@
-"""What a V2 codec is told of the service: the model that is asked, and its clients' shared memory."""
+"""A V2 codec's view of the service: the model that is asked, and its clients' shared memory."""
 
 from __future__ import annotations
 

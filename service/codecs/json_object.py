@@ -14,9 +14,9 @@ from typing import Any
 from service.codecs.base import DecodeError, shown
 from service.codecs.json_tensor import token_at
 
-# Bytes of the values of one body that are no tensors' elements. Bounds how long they are parsed, with
-# the GIL held, how deep the parser recurses and, as a list takes 56 bytes of memory for two of text,
-# how much memory it takes.
+# Bytes of the values of one body that are no tensors' elements. Bounds how long they are parsed,
+# with the GIL held, how deep the parser recurses and, as a list takes 56 bytes of memory for two of
+# text, how much memory it takes.
 VALUE_LIMIT = 1 << 16
 KEY_LIMIT = 1 << 10
 # Bytes of a value that are decoded at first, and by how much more each time that it is longer.

@@ -12,11 +12,12 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from service.codecs import npy, zip_reader
+from service.codecs import npy, zip_content, zip_reader
 from service.codecs.base import (
     Codec,
     DecodeError,
@@ -58,12 +59,11 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             f"the archive's members hold {total:,} bytes, more than the limit of "
             f"{limits.decoded_bytes:,}"
         )
-    tensors = {
-        member.name.removesuffix(_SUFFIX): npy.decode(
-            zip_reader.content(body, member), limits, where=member.name
-        )
-        for member in members
-    }
+    tensors = {}
+    for member in members:
+        look = partial(npy.check, size=member.size, limits=limits, where=member.name)
+        data = zip_content.content(body, member, look, limits.until)
+        tensors[member.name.removesuffix(_SUFFIX)] = npy.decode(data, limits, where=member.name)
     return Message(tensors, {})
 
 
