@@ -18,6 +18,7 @@ _NOT_OPTIONS = frozenset({"format"})
 _MOST_FIELDS = 64
 # Texts that are remembered are shorter, in all.
 _LONG = 256
+_LONGEST = 4096  # characters of an option's text: ten times what any needs
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 _Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
@@ -175,6 +176,7 @@ def combine(
     """
     given = _plain(query), _plain(body)
     if None in given:
+        _check_lengths(model, (*query.items(), *body.items()))
         return _combined(model, query, body, typed)
     known = _known_options(model, typed, *given)
     assert isinstance(known, model)
@@ -237,6 +239,17 @@ def _check_names(model: type[Options], names: Iterable[str]) -> None:
             known = ", ".join(model.model_fields)
             raise InvalidOption(
                 f"unknown option {shown(name)}: the options here are {known}", field=name
+            )
+
+
+def _check_lengths(model: type[Options], given: Iterable[tuple[str, Any]]) -> None:
+    # To take a million digits or names for a value takes long.
+    for name, value in given:
+        if isinstance(value, str) and len(value) > _LONGEST and name in model.model_fields:
+            raise InvalidOption(
+                f"option {shown(name)} has {len(value):,} characters, and at most {_LONGEST:,} are"
+                " read",
+                field=name,
             )
 
 

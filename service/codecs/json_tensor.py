@@ -112,8 +112,14 @@ def first_fit(
     first, last = readings[0], readings[-1]
     # Integers do not become floats for being too large.
     if first.status == json_scan.BIG_INTEGER and last.status == json_scan.DONE:
-        last = last if _NO_INTEGER.search(body, at, last.at) else first
+        last = first if _integers(body, at, last.at) else last
     return checked(body, name, last)
+
+
+def _integers(body: memoryview, start: int, end: int) -> bool:
+    """Whether all numbers between are written as integers; other threads run between the pieces."""
+    pieces = range(start, end, _COUNTED)
+    return not any(_NO_INTEGER.search(body, at, min(at + _COUNTED, end)) for at in pieces)
 
 
 def read(
