@@ -95,7 +95,7 @@ class Computation:
         return await self._transcoded(partial(self._asked.encoded, outputs))
 
     async def _transcoded(self, function: Callable[[], T]) -> T:
-        """``function`` called in the lane for such; ``Expired`` is raised if that takes too long."""
+        """``function`` called in the lane for such; raises ``Expired`` if that takes too long."""
         seconds = self._seconds
         try:
             return await self._asked.service.transcode.call(function, seconds)

@@ -25,7 +25,7 @@ LOGITS = frozenset({"logits", "log_probs"})
 # Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
 # 1032 of one: what takes long is to be sent as it is. Float32 logits compress by a tenth, class
 # labels eightfold.
-_INFLATION, _INFLATED = 16, 1 << 12
+_INFLATION, _INFLATED = 16, 1 << 10
 # JSON text takes ten times as long as bytes that lie as they are used: of more than so many bytes
 # it is justified by a quarter as much.
 _LONG_TEXT, _TEXT_INFLATION = 1 << 22, 4

@@ -45,7 +45,8 @@ _OUTPUTS = "outputs"  # the option that the request's list of outputs becomes
 _NUMBER = 2 * 8
 _QUICK = 2**18  # bytes that are copied in a few tens of microseconds
 _SHORT = 1 << 12  # bytes of JSON that are worth remembering
-_SHORTEST_ANSWER = 1024  # bytes that are worth compressing
+# Bytes that are worth compressing, and that are not sent sooner as they are.
+_SHORTEST_ANSWER, _LONGEST_ANSWER = 1 << 10, 1 << 22
 
 
 class Understood(NamedTuple):
@@ -170,7 +171,8 @@ class Inference:
         )
         self.memory.check()
         parts = (answer.content, *answer.more)
-        if self.reply_coding is None or sum(map(len, parts)) < _SHORTEST_ANSWER:
+        worth_it = _SHORTEST_ANSWER <= sum(map(len, parts)) <= _LONGEST_ANSWER
+        if self.reply_coding is None or not worth_it:
             return answer
         content = compression.deflate(parts, self.reply_coding)
         headers = {**answer.headers, "Content-Encoding": self.reply_coding}
