@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import time
+import zlib
 from contextlib import suppress
 
-from benchmarks.fire.worst import SIZE, Attack, head_attacks, json_attacks
+import numpy as np
+
+from benchmarks.fire.worst import SIZE, Attack, head_attacks, json_attacks, v1, v2_request
 from benchmarks.fire.worst_binary import binary_attacks
 from benchmarks.fire.worst_v2 import v2_attacks
 from benchmarks.kernel.bars import Bar
 from benchmarks.server import Server, serving
-from benchmarks.wire.client import Client, Request, get
+from benchmarks.wire import requests
+from benchmarks.wire.client import Client, Request
 from benchmarks.wire.measure import cpu_seconds
+from service.codecs import npz, safetensors_format
 
 # What a byte and a request may cost, and what they should.
 _MICROSECONDS = (2.0, 0.5)
@@ -28,18 +35,40 @@ def attacks() -> list[Attack]:
 def work(quick: bool = False) -> list[Bar]:
     """Two lines for each format and coding: the worst of its attacks.
 
-    A connection and a request that asks for nothing cost some half a millisecond, which is taken
-    off.
+    A connection and the smallest request of the format cost some half a millisecond or one, which
+    is taken off.
     """
     costs: dict[str, list[tuple[float, int, str]]] = {}
     with serving(LOSSD_LOG_LEVEL="critical") as server:
         rounds = 1 if quick else _ROUNDS
-        nothing = _seconds(server, get("/healthz").joined, 4 * _ROUNDS)
+        smallest = {
+            form: _seconds(server, request, 4 * _ROUNDS) for form, request in _smallest().items()
+        }
         for attack in attacks():
             request = attack.make()
-            seconds = max(0.0, _seconds(server, request, rounds) - nothing)
+            seconds = max(0.0, _seconds(server, request, rounds) - smallest[attack.form])
             costs.setdefault(attack.form, []).append((seconds, len(request.head), attack.name))
     return [bar for form, found in costs.items() for bar in _bars(form, found)]
+
+
+def _smallest() -> dict[str, Request]:
+    arrays: dict[str, requests.Array] = {
+        "logits": np.zeros((1, 2), np.float32),
+        "labels": np.zeros(1, np.int64),
+    }
+    first = {name: array.tolist() for name, array in arrays.items()}
+    plain = v1(json.dumps(first).encode())
+    inputs = [requests.entry(name, array) | {"data": first[name]} for name, array in arrays.items()]
+    text = json.dumps({"inputs": inputs}).encode()
+    return {
+        "JSON": plain,
+        "head": plain,
+        "V2 JSON": v2_request(text),
+        "V2 gzip": v2_request(gzip.compress(text), content_encoding="gzip"),
+        "V2 deflate": v2_request(zlib.compress(text), content_encoding="deflate"),
+        "npz": v1(npz.encode(arrays), "x-npz"),
+        "safetensors": v1(safetensors_format.encode(arrays), "x-safetensors"),
+    }
 
 
 def _seconds(server: Server, request: Request, rounds: int) -> float:

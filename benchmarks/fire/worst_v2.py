@@ -26,7 +26,7 @@ def _v2_numbers(size: int) -> bytes:
 
 def _v2_zeros() -> bytes:
     """As many numbers as there can be, for an answer that is as long as it can be."""
-    data = repeated(b"0", 3_900_000)
+    data = repeated(b"0", 3_400_000)
     first = b'{"inputs":[{"name":"logits","datatype":"FP16","shape":[1,%d],"data":['
     return first % (data.count(b",") + 1) + data + b"]}]}"
 
@@ -102,8 +102,8 @@ def v2_attacks() -> Iterable[Attack]:
         yield Attack(form, "lists in 64 outputs", partial(_coded, _v2_outputs, coding))
         yield Attack(form, "1 GB behind its JSON", partial(_bomb_behind_json, coding))
         yield Attack(form, "1 GB of zeros", partial(_bomb_of_json, coding))
-        yield Attack(form, "4 MB of zeros", partial(_coded, _v2_zeros, coding, SIZE))
-        for size, text in ((300, 6_000), (4_000, 62_000), (60_000, 950_000), (SIZE, 4_100_000)):
+        yield Attack(form, "3.4 MB of zeros", partial(_coded, _v2_zeros, coding, SIZE))
+        for size, text in ((300, 9_000), (4_000, 66_000), (60_000, 950_000), (SIZE, 3_400_000)):
             name = f"numbers between two others, {size:,} bytes"
             numbers = partial(_v2_numbers, text)
             yield Attack(form, name, partial(_coded, numbers, coding, size - 200))

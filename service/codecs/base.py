@@ -25,10 +25,10 @@ LOGITS = frozenset({"logits", "log_probs"})
 # Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
 # 1032 of one: what takes long is to be sent as it is. Float32 logits compress by a tenth, class
 # labels eightfold.
-_INFLATION, _INFLATED = 16, 1 << 10
-# JSON text takes ten times as long as bytes that lie as they are used: of more than so many bytes
-# it is justified by a quarter as much.
-_LONG_TEXT, _TEXT_INFLATION = 1 << 22, 4
+_INFLATION, _INFLATED = 16, 1 << 13
+# JSON takes ten times as long as bytes that lie as they are used: so much text of a body below so
+# many bytes takes a tenth of a second. Numbers of two decimals compress to a third.
+_TEXT, _SHORT_BODY = 3_400_000, 1_000_000
 
 # Extents of a tensor without elements may be so large in all, if any is 0: results have them.
 _EMPTY = 1 << 16
@@ -211,7 +211,8 @@ def justified(length: int) -> int:
 
 def justified_text(length: int) -> int:
     """How many bytes of JSON a compressed body of ``length`` bytes may inflate to."""
-    return max(min(justified(length), _LONG_TEXT), _TEXT_INFLATION * length)
+    beyond = max(length - _SHORT_BODY, 0)
+    return min(justified(length), _TEXT) + _INFLATION * beyond
 
 
 def row_of(name: str, array: np.ndarray[Any, Any]) -> DType:
