@@ -34,8 +34,8 @@ def _v2_zeros() -> bytes:
 def _v2_members() -> bytes:
     """Inputs of as many members as each may have, and then what is not UTF-8."""
     entry = b"{" + b",".join(b'"%d":0' % number for number in range(63)) + b"}"
-    text = b'{"\\\\":0,"inputs":[' + repeated(entry, 2**16)
-    return text[: 2**16].ljust(2**16, b"\xff")
+    text = b'{"\\\\":0,"inputs":[' + b",".join([entry] * 64)
+    return text.ljust(2**16, b"\xff")
 
 
 def _v2_outputs() -> bytes:

@@ -128,7 +128,7 @@ def value_at(body: memoryview, start: int, limit: int, what: str) -> tuple[Any, 
         except ValueError as error:
             problem, at = str(error), 0
         else:
-            if at < len(text) or last:
+            if at < len(text) or last or broken:
                 return value, start + _length(text[:at])
         if last or broken:
             break
