@@ -191,6 +191,17 @@ def test_a_million_unknown_options_are_one_short_error() -> None:
         combined(body={f"a{number}": 1 for number in range(10**6)})
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_a_long_text_is_refused_before_it_is_read(name: str) -> None:
+    for given in ({"query": f"{name}={'1' * 5000}"}, {"body": {name: "1" * 5000}}):
+        for typed in (True, False):
+            with pytest.raises(
+                InvalidOption, match="5,000 characters, and at most 4,096"
+            ) as caught:
+                combined(**given, typed=typed)
+            assert caught.value.field == name
+
+
 def test_a_note_of_the_writer_is_no_option() -> None:
     # What every file that Hugging Face's libraries save has in its metadata.
     assert combined(body={"format": "pt"}, typed=False) == combined()
