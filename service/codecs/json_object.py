@@ -24,6 +24,7 @@ _FIRST_WINDOW, _GROWTH = 1 << 9, 8
 _DEEPEST = 32  # levels of lists and objects in one value; none needs more than three
 
 _CLOSING = {"}": "brace of the object", "]": "bracket of the list"}
+_PLAIN = re.compile(rb'"([ !#-\[\]-~]{0,64}+)"')  # a short text without escapes, as most are
 _SPACE = re.compile(rb"[ \t\n\r]{1,65536}+")  # so many with the GIL held
 
 
@@ -108,6 +109,9 @@ def value_at(body: memoryview, start: int, limit: int, what: str) -> tuple[Any, 
     No more of the body is decoded than some eight times the value's length: a body may hold
     thousands of short ones.
     """
+    plain = _PLAIN.match(body, start)
+    if plain is not None and plain.end() - start <= limit:
+        return plain[1].decode(), plain.end()
     size, value, problem = _FIRST_WINDOW, None, ""
     while True:
         raw = bytes(body[start : start + min(size, limit)])
