@@ -173,7 +173,8 @@ class Settings(BaseSettings):
         gt=0,
         le=3600,
         description="Seconds that a computation may take once its tensors are there, its turn"
-        " included (503): some kernels are compiled on first use, for 10 s.",
+        " included, and as many for decoding or encoding it (503): some kernels are compiled on"
+        " first use, for 10 s.",
     )
 
     device: Literal["cpu", "cuda", "auto"] = Field(
