@@ -16,7 +16,7 @@ TENSORS = ("logits", "labels", "weight", "sample_weight")
 _CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
 
 # Who names a local file may fill the memory with it.
-_LIMITS = Limits(decoded_bytes=sys.maxsize)
+_LIMITS = Limits(decoded_bytes=sys.maxsize, own=True)
 
 
 def read(paths: Sequence[Path]) -> Message:

@@ -77,10 +77,12 @@ class Limits(NamedTuple):
 
     ``decoded_bytes`` is the most bytes that all tensors of one message may hold once decoded.
     What is not decoded by ``until``, as ``time.perf_counter`` counts, may raise ``TakesLong``.
+    ``own``: it is a file of the user's, who may compress it as far as it goes.
     """
 
     decoded_bytes: int
     until: float = math.inf
+    own: bool = False
 
 
 class Encoded(NamedTuple):

@@ -52,7 +52,7 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             )
         check_name(name.removesuffix(_SUFFIX), names)
 
-    members = zip_reader.members(body, check)
+    members = zip_reader.members(body, check, limits.own)
     total = sum(member.size for member in members)
     if total > limits.decoded_bytes:
         raise TooLarge(

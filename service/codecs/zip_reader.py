@@ -63,23 +63,24 @@ class Member:
     end: int
 
 
-def members(body: memoryview, check: Callable[[str], None]) -> list[Member]:
+def members(body: memoryview, check: Callable[[str], None], own: bool = False) -> list[Member]:
     """The members of the archive ``body``, in their order; nothing is decompressed.
 
-    ``check(name)`` raises for a name that is not wanted. Raises ``DecodeError``.
+    ``check(name)`` raises for a name that is not wanted. Raises ``DecodeError``, and ``TooLarge``
+    where they are more than the body justifies, unless it is the user's ``own``.
     """
     directory, end, count = _directory(body)
     found: dict[str, Member] = {}
     at, inflated, most = directory, 0, justified(len(body))
     for _ in range(count):
-        if len(found) == _MOST_MEMBERS:
+        if len(found) == _MOST_MEMBERS and not own:
             raise DecodeError(
                 f"the archive has {count:,} members, and at most {_MOST_MEMBERS} are read",
                 where=f"byte {at}",
             )
         member, at = _entry(body, at, end)
         inflated += member.size if member.method == DEFLATED else 0
-        if inflated > most:
+        if inflated > most and not own:
             raise TooLarge(
                 f"the archive's members inflate to {inflated:,} bytes or more, and of one of "
                 f"{len(body):,} bytes at most {most:,} are read: write it with numpy.savez",

@@ -533,6 +533,8 @@ def test_members_inflate_to_what_the_length_of_the_whole_archive_justifies() -> 
     assert isinstance(
         refusal(lambda: decode(saved(np.savez_compressed, {"labels": labels}))), TooLarge
     )
+    alone = saved(np.savez_compressed, {"labels": labels})
+    assert decode(alone, Limits(1 << 20, own=True)).tensors["labels"].shape == labels.shape
     both = decode(saved(np.savez_compressed, {"labels": labels, "logits": logits}))
     assert both.tensors["labels"].shape == labels.shape
 
