@@ -172,9 +172,8 @@ class Settings(BaseSettings):
         60,
         gt=0,
         le=3600,
-        description="Seconds that a computation may take once its tensors are there, its turn"
-        " included, and as many for decoding or encoding it (503): some kernels are compiled on"
-        " first use, for 10 s.",
+        description="Seconds that a computation, decoding or encoding may take, its turn included"
+        " (503): some kernels are compiled on first use, for 10 s.",
     )
 
     device: Literal["cpu", "cuda", "auto"] = Field(
