@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -20,7 +20,7 @@ from service.body import Incoming, Receive
 from service.buffers import Lease
 from service.codecs import Message
 from service.codecs.base import Answer, Arrays, TakesLong
-from service.errors import Disconnected
+from service.errors import Disconnected, Expired
 from service.operation import Asked, converted_bytes
 from service.streaming import Head
 
@@ -68,11 +68,13 @@ class Computation:
         return await _unless(watching, self._in_lanes(logits_at, whole))
 
     async def _in_lanes(self, logits_at: int | None, whole: asyncio.Event) -> Answer:
-        lease, transcode = self._lease, self._asked.service.transcode
+        lease = self._lease
         if self._message is None:
             await whole.wait()
-            await lease.grow(await transcode.call(self._decoded_bytes))
-            self._message = await transcode.call(self._decoded)
+            await lease.grow(await self._transcoded(self._decoded_bytes))
+            # The thread itself gives up then, too.
+            until = perf_counter() + self._seconds
+            self._message = await self._transcoded(partial(self._decoded, until))
         else:
             await self._grow(self._decoded_bytes())
         if self._work is None and self._converted() <= _AT_ONCE:
@@ -81,7 +83,7 @@ class Computation:
             if logits_at is None or not self._aligned():
                 await whole.wait()
             await self._grow(self._converted())
-            self._work = await transcode.call(self._checked)
+            self._work = await self._transcoded(self._checked)
         outputs = await self._outputs(logits_at)
         await whole.wait()
         self._incoming = None
@@ -90,7 +92,19 @@ class Computation:
         if needed <= _AT_ONCE:
             return self._asked.encoded(outputs)
         await lease.grow(needed)
-        return await transcode.call(partial(self._asked.encoded, outputs))
+        return await self._transcoded(partial(self._asked.encoded, outputs))
+
+    async def _transcoded(self, function: Callable[[], T]) -> T:
+        """``function`` called in the lane for such; raises ``Expired`` if that takes too long."""
+        seconds = self._seconds
+        try:
+            return await self._asked.service.transcode.call(function, seconds)
+        except TakesLong:
+            raise Expired(f"this has not been decoded within {seconds:g} s") from None
+
+    @property
+    def _seconds(self) -> float:
+        return self._asked.service.settings.compute_seconds
 
     async def _outputs(self, logits_at: int | None) -> Arrays:
         work, self._work, self._message = self._work, None, None

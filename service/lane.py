@@ -72,14 +72,15 @@ class Lane:
         with self._wake:
             return self._unbegun()
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """Await ``function()`` called in the lane's thread, as one step, however long it takes.
+    async def call(self, function: Callable[[], T], seconds: float | None = None) -> T:
+        """Await ``function()`` called in the lane's thread, as one step.
 
-        Raises what it does, and ``Overloaded`` as ``run``.
+        Raises what it does, ``Overloaded`` as ``run``, and ``Expired`` where it has not returned
+        within ``seconds``: if it was not called until then, it never is.
         """
         job = _Job(next(self._numbers), False, _once(function))
         del function
-        result: T = await self._result(job, None)
+        result: T = await self._result(job, seconds)
         return result
 
     async def run(self, work: Work, source: Source | None = None, start: int = 0) -> Outputs:
@@ -96,12 +97,13 @@ class Lane:
         result: Outputs = await self._result(job, self._seconds)
         return result
 
-    async def _result(self, job: _Job, left: float | None) -> Any:
+    async def _result(self, job: _Job, seconds: float | None) -> Any:
+        left = seconds
         try:
             while True:
                 self._enqueue(job)
                 began = job.loop.time()
-                needed = await self._turn(job, left)
+                needed = await self._turn(job, left, seconds)
                 if needed is None:
                     return job.result
                 if left is not None:
@@ -110,7 +112,7 @@ class Lane:
         finally:
             self._forget(job)
 
-    async def _turn(self, job: _Job, left: float | None) -> int | None:
+    async def _turn(self, job: _Job, left: float | None, seconds: float | None) -> int | None:
         timeout = asyncio.timeout(left)
         try:
             async with timeout:
@@ -118,7 +120,7 @@ class Lane:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise Expired(f"this has not been computed within {self._seconds:g} s") from None
+            raise Expired(f"this has not been computed within {seconds:g} s") from None
 
     def _enqueue(self, job: _Job) -> None:
         job.turn = job.loop.create_future()

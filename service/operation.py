@@ -84,7 +84,7 @@ class Asked(NamedTuple):
         """The body's tensors, all of which the operation takes. Raises what that raises, and
         ``TakesLong`` after ``until``, as ``perf_counter`` counts.
         """
-        limits = Limits(self.service.limits.decoded_bytes, until)
+        limits = self.service.limits._replace(until=until)
         message = self.codec.decode(body, TENSORS, limits)
         check_tensors(self.operation, message, self.service.settings)
         check_dtypes(message.tensors, self.service.offered)

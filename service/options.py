@@ -18,6 +18,7 @@ from service.spelling import Spellings
 _MOST_FIELDS = 64
 # Texts that are remembered are shorter, in all.
 _LONG = 256
+_LONGEST = 4096  # characters of an option's text: ten times what any needs
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 _Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
@@ -191,6 +192,7 @@ def combine(
     """
     given = _plain(query), _plain(body)
     if None in given:
+        _check_lengths(model, (*query.items(), *body.items()))
         return _combined(model, query, body, typed)
     known = _known_options(model, typed, *given)
     assert isinstance(known, model)
@@ -262,6 +264,17 @@ def _check_names(model: type[Options], names: Iterable[str]) -> None:
             raise InvalidOption(
                 f"unknown option {shown(name)}: the options here are {known}"
                 f"{advice(name, model.model_fields)}",
+                field=name,
+            )
+
+
+def _check_lengths(model: type[Options], given: Iterable[tuple[str, Any]]) -> None:
+    # To take a million digits or names for a value takes long.
+    for name, value in given:
+        if isinstance(value, str) and len(value) > _LONGEST and name in model.model_fields:
+            raise InvalidOption(
+                f"option {shown(name)} has {len(value):,} characters, and at most {_LONGEST:,} are"
+                " read",
                 field=name,
             )
 

@@ -172,8 +172,8 @@ class Settings(BaseSettings):
         60,
         gt=0,
         le=3600,
-        description="Seconds that a computation may take once its tensors are there, its turn"
-        " included (503).",
+        description="Seconds that a computation, decoding or encoding may take, its turn included"
+        " (503).",
     )
     compile_seconds: float = Field(
         30,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date
 
-from benchmarks.fire import cases
+from benchmarks.fire import cases, work
 from benchmarks.kernel.bars import Bar, bars_table
 from benchmarks.kernel.report import machine
 
@@ -15,6 +15,7 @@ CASES: dict[str, Callable[[bool], list[Bar]]] = {
     "more than fits": cases.more_than_fits,
     "gone in mid-body": cases.gone,
     "beside a large one": cases.beside_a_large_one,
+    "work": work.work,
 }
 
 

@@ -20,7 +20,7 @@ _LISTED = 20
 _CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
 
 # Who names a local file may fill the memory with it.
-_LIMITS = Limits(decoded_bytes=sys.maxsize, others=True)
+_LIMITS = Limits(decoded_bytes=sys.maxsize, own=True)
 
 
 def read(paths: Sequence[Path]) -> Message:

@@ -25,6 +25,17 @@ LOGITS = frozenset({"logits", "log_probs"})
 # The tensors that may be Boolean: what counts and what does not.
 WEIGHTS = frozenset({"weight", "sample_weight"})
 
+# Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
+# 1032 of one: what takes long is to be sent as it is. Float32 logits compress by a tenth, class
+# labels eightfold.
+_INFLATION, _INFLATED = 16, 1 << 13
+# JSON takes ten times as long as bytes that lie as they are used: so much text of a body below so
+# many bytes takes a tenth of a second. Numbers of two decimals compress to a third.
+_TEXT, _SHORT_BODY = 3_400_000, 1_000_000
+
+# Extents of a tensor without elements may be so large in all, if any is 0: results have them.
+_EMPTY = 1 << 16
+
 _ADDRESSABLE = 2**63 - 1
 _SHOWN = 60
 
@@ -71,13 +82,13 @@ class Limits(NamedTuple):
 
     ``decoded_bytes`` is the most bytes that all tensors of one message may hold once decoded.
     What is not decoded by ``until``, as ``time.perf_counter`` counts, may raise ``TakesLong``.
-    ``others``: tensors of other names, and types, are passed over, as they are in files that
-    nobody made for us (npz and safetensors only).
+    ``own``: it is a file of the user's, who may compress it as far as it goes; tensors of other
+    names, and types, are passed over, as they are in files that nobody made for us.
     """
 
     decoded_bytes: int
     until: float = math.inf
-    others: bool = False
+    own: bool = False
 
 
 class Encoded(NamedTuple):
@@ -176,8 +187,18 @@ def tensor_view(
 ) -> np.ndarray[Any, Any]:
     """All of ``data`` as an array of ``shape`` and of ``row``'s dtype, without a copy.
 
-    ``shape`` holds non-negative integers of any size. Raises ``DecodeError`` if ``data`` is not
-    exactly as long as ``shape`` says, ``TooLarge`` if the shape is out of proportion.
+    ``shape`` holds non-negative integers of any size. Raises as ``check_size``.
+    """
+    check_size(len(data), row, shape, limits, where=where)
+    return np.ndarray(tuple(shape), row.numpy, buffer=data, order=order)
+
+
+def check_size(
+    present: int, row: DType, shape: Sequence[int], limits: Limits, *, where: str
+) -> None:
+    """Raise ``DecodeError`` unless ``shape`` of ``row`` takes the bytes that are ``present``.
+
+    ``TooLarge`` if it is out of proportion.
     """
     if len(shape) > MAX_RANK:
         raise DecodeError(
@@ -185,22 +206,37 @@ def tensor_view(
         )
     # Python integers: NumPy's product wraps, (2**32, 2**32) to zero.
     needed = math.prod(shape) * row.size
-    if needed != len(data):
+    if needed != present:
         size = f"{needed:,}" if needed <= _ADDRESSABLE else "more than 2**63"
         raise DecodeError(
             f"{where}: shape {list(shape)} of {row.name} takes {size} bytes, "
-            f"but {len(data):,} are there",
+            f"but {present:,} are there",
             where=where,
         )
-    # An empty tensor may claim any other extent for no bytes at all, and results are sized by it.
-    claimed = needed or math.prod(extent or 1 for extent in shape) * row.size
-    if claimed > limits.decoded_bytes:
+    if needed > limits.decoded_bytes:
         raise TooLarge(
             f"{where}: shape {list(shape)} of {row.name} is larger than the limit of "
             f"{limits.decoded_bytes:,} bytes",
             where=where,
         )
-    return np.ndarray(tuple(shape), row.numpy, buffer=data, order=order)
+    # An empty tensor may claim any other extent for no bytes at all, and results are sized by it.
+    if not needed and math.prod(extent or 1 for extent in shape) > _EMPTY:
+        raise TooLarge(
+            f"{where}: shape {list(shape)} of a tensor without elements is larger than the limit "
+            f"of {_EMPTY:,} in all its other dimensions",
+            where=where,
+        )
+
+
+def justified(length: int) -> int:
+    """How many bytes a compressed body of ``length`` bytes may inflate to."""
+    return _INFLATION * length + _INFLATED
+
+
+def justified_text(length: int) -> int:
+    """How many bytes of JSON a compressed body of ``length`` bytes may inflate to."""
+    beyond = max(length - _SHORT_BODY, 0)
+    return min(justified(length), _TEXT) + _INFLATION * beyond
 
 
 def numbers(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

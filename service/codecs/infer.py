@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,9 +23,12 @@ from service.codecs.base import (
     Limits,
     Message,
     flat_bytes,
+    justified,
+    justified_text,
     shown,
     tensor_view,
 )
+from service.codecs.infer_model import Model, SharedMemory
 from service.codecs.infer_request import InferRequest, Input, Region, parse
 from service.codecs.json_object import VALUE_LIMIT
 
@@ -40,35 +43,8 @@ _OUTPUTS = "outputs"  # the option that the request's list of outputs becomes
 _NUMBER = 2 * 8
 _QUICK = 2**18  # bytes that are copied in a few tens of microseconds
 _SHORT = 1 << 12  # bytes of JSON that are worth remembering
-_SHORTEST_ANSWER = 1024  # bytes that are worth compressing
-
-
-class SharedMemory(Protocol):
-    """The client's regions, as one request sees them."""
-
-    def view(self, region: Region) -> _Array:
-        """Its bytes, writable; raises where there is no such region, or not so much of it."""
-
-    def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
-        """Raise where two that were viewed overlap, one of which is ``written``."""
-
-    def check(self) -> None:
-        """Raise if anything viewed was not there all the time."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)  # each is the only one of its kind
-class Model:
-    """What a model is called, and has.
-
-    ``outputs``: those it can answer with. ``chooses``: it has an option that names those it does;
-    otherwise it answers with all. ``largest``: the input that should lie aligned.
-    """
-
-    name: str
-    version: str
-    largest: str
-    outputs: tuple[str, ...]
-    chooses: bool
+# Bytes that are worth compressing, and that are not sent sooner as they are.
+_SHORTEST_ANSWER, _LONGEST_ANSWER = 1 << 10, 1 << 22
 
 
 class Understood(NamedTuple):
@@ -118,11 +94,10 @@ class Inference:
     def decoded_bytes(self, body: memoryview) -> int:
         """At most how many bytes ``decode`` allocates for ``body``."""
         if self.coding is not None:
-            self._size, commas = compression.measured(body, self.coding, self.limits.decoded_bytes)
-            return self._size + (commas + 1) * _NUMBER
+            return self._inflated_bytes(body, self.coding)
         length = self._json_length(body)
         if length <= VALUE_LIMIT:
-            return self._read(body).held
+            return self._read(body, self.limits).held
         # At most two arrays of eight bytes an element, as a datatype may come behind its data;
         # labels in shared memory are beside so much text.
         return json_text.decoded_bytes(body[:length]) * 2
@@ -162,8 +137,8 @@ class Inference:
         values. Raises ``DecodeError``, and what ``memory`` raises.
         """
         if self.coding is not None:
-            body = compression.inflate(body, self.coding, self._size)
-        understood = self._read(body)
+            body = compression.inflate(body, self.coding, self._size, limits.until)
+        understood = self._read(body, limits)
         request, at = understood.request, self._json_length(body)
         present, needed = len(body) - at, request.binary_size
         if present != needed:
@@ -197,7 +172,8 @@ class Inference:
         )
         self.memory.check()
         parts = (answer.content, *answer.more)
-        if self.reply_coding is None or sum(map(len, parts)) < _SHORTEST_ANSWER:
+        worth_it = _SHORTEST_ANSWER <= sum(map(len, parts)) <= _LONGEST_ANSWER
+        if self.reply_coding is None or not worth_it:
             return answer
         content = compression.deflate(parts, self.reply_coding)
         headers = {**answer.headers, "Content-Encoding": self.reply_coding}
@@ -212,21 +188,44 @@ class Inference:
             )
         return length
 
-    def _read(self, body: memoryview) -> Understood:
+    def _inflated_bytes(self, body: memoryview, coding: str) -> int:
+        """At most how many bytes ``body`` takes without its coding, and its elements in JSON.
+
+        Where short JSON comes first, that says how much follows it: no more than it is inflated.
+        """
+        length = self.header_length
+        most = min(justified(len(body)), self.limits.decoded_bytes)
+        text = min(justified_text(len(body)), most)
+        if length is not None and length > text:
+            raise compression.too_large(f"{length:,} of JSON", len(body), coding, text)
+        if length is None or length > VALUE_LIMIT:
+            limit = text if length is None else most
+            self._size, commas = compression.measured(body, coding, limit, self.limits.until)
+            return self._size + (commas + 1) * _NUMBER
+        head = compression.beginning(body, coding, length, self.limits.until)
+        understood = self._read(memoryview(head), self.limits)
+        self._size = length + understood.request.binary_size
+        if self._size > most:
+            raise compression.too_large(f"{self._size:,}", len(body), coding, most)
+        return self._size + understood.held
+
+    def _read(self, body: memoryview, limits: Limits) -> Understood:
         """What the JSON of ``body`` says: read once, though asked for before ``decode`` too."""
         if self._understood is None:
             text = body[: self._json_length(body)]
             raw = bytes(text[: _SHORT + 1])
             try:
                 if len(raw) > _SHORT or b'"data"' in raw:
-                    self._understood = _understand(text, self.model, self.names, self.limits)
+                    self._understood = _understand(text, self.model, self.names, limits)
                 else:
                     self._understood = _known(raw, self.model, self.names, self.limits)
             except DecodeError as error:
                 # No JSON, or not only; behind it there may be a cache line of space.
                 ends = bytes(text[-64:]).rstrip().endswith(b"}")
                 broken = not ends or (error.where or "").startswith("byte")
-                if broken and (self.header_length is not None or _BINARY.search(text)):
+                if broken and (
+                    self.header_length is not None or _BINARY.search(text[:VALUE_LIMIT])
+                ):
                     error.message += self._hint()
                 elif _NULL in error.message:
                     error.message += _INSTEAD
@@ -247,7 +246,7 @@ class Inference:
             return None
         # What is wrong with it, ``decode`` says: here it only lies where it lies.
         with suppress(DecodeError):
-            starts = self._read(memoryview(prefix)).starts
+            starts = self._read(memoryview(prefix), self.limits).starts
             return {name: length + start for name, start in starts.items()}
         return {}
 

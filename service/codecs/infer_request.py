@@ -91,7 +91,7 @@ def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferReque
     Elements go straight into arrays (``json_tensor``). Raises ``DecodeError``, and ``TooLarge``
     where those arrays would take more than ``limits`` grants.
     """
-    found = members(text, limits)
+    found = members(text, names, limits)
     options = known_parameters(found, "parameters")
     binary = flag(options.pop("binary_data_output", None), False, "binary_data_output")
     inputs = tuple(_input(entry, text, names, limits) for entry in _list(found, "inputs"))
@@ -148,7 +148,7 @@ def _elements(
     kind = kind_of(row)
     if kind != reading.kind:
         room = limits.decoded_bytes
-        reading = elements(text, reading.start, name, kind, room)
+        reading = elements(text, reading.start, name, kind, room, reading.at, limits.until)
     flat = len(reading.shape) == 1 and reading.shape[0] == math.prod(shape)
     if not flat and reading.shape != shape:
         raise DecodeError(

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from kernels.compiled import called
-from service.codecs.json_bits import U64, to_bits
+from service.codecs.json_bits import U64, product, to_bits
 from service.codecs.json_float import BIAS, FRACTION, MOST_DIGITS, to_float
 
-# Two integers in 32-bit limbs: 800 digits are 2658 bits, and 54 bits times 5**1123 are 2662. (Below
+# Two integers in 64-bit limbs: 800 digits are 2658 bits, and 54 bits times 5**1123 are 2662. (Below
 # 10**-342, 19 digits make 0, whatever comes behind them: that leaves 342 + 800 - 19.)
-SCRATCH = (2, 96)
+SCRATCH = (2, 48)
 
 # No midpoint of two float64s has more than 767 significant digits.
 _DECISIVE_DIGITS = 800
-_LIMB = U64(2**32 - 1)
+# What fits a limb: so many digits, and the powers of five up to so many.
+_DIGITS = 19
+_FIVES = np.array([5**exponent for exponent in range(28)], U64)
 
 
 @called
@@ -54,7 +56,7 @@ def _rounds_up(
 ) -> bool:
     """Whether text[start:end] * 10**q is nearer to the float64 after ``below`` than to ``below``.
 
-    Both it and the midpoint are multiplied by what makes them integers: arrays of 32-bit limbs,
+    Both it and the midpoint are multiplied by what makes them integers: arrays of 64-bit limbs,
     the lowest first.
     """
     scratch[:] = U64(0)
@@ -71,7 +73,7 @@ def _rounds_up(
         chunk = chunk * U64(10) + U64(text[i] - 48)
         scale *= U64(10)
         kept -= 1
-        if scale == U64(10**9) or kept == 0:
+        if scale == U64(10**_DIGITS) or kept == 0:
             used = _multiply(number, used, scale, chunk)
             chunk, scale = U64(0), U64(1)
     bits = to_bits(below)
@@ -81,12 +83,11 @@ def _rounds_up(
         fraction |= U64(1 << FRACTION)
     # The midpoint is (2 * fraction + 1) * 2**power.
     power = max(field, 1) - (BIAS + FRACTION + 1)
-    middle[0] = (fraction << U64(1) | U64(1)) & _LIMB
-    middle[1] = fraction >> U64(31)
-    number_used = _multiply_power(number, used, 5, q)
-    middle_used = _multiply_power(middle, 2, 5, -q)
-    _multiply_power(number, number_used, 2, q - power)
-    _multiply_power(middle, middle_used, 2, power - q)
+    middle[0] = fraction << U64(1) | U64(1)
+    used = _multiply_five(number, used, q)
+    _shift(number, used, q - power)
+    used = _multiply_five(middle, 1, -q)
+    _shift(middle, used, power - q)
     for i in range(number.size - 1, -1, -1):
         if number[i] != middle[i]:
             return bool(number[i] > middle[i])
@@ -94,24 +95,34 @@ def _rounds_up(
 
 
 @called
-def _multiply_power(limbs: Any, used: int, base: int, exponent: int) -> int:
-    """Multiply by base**exponent, or by nothing if the exponent is negative."""
+def _multiply_five(limbs: Any, used: int, exponent: int) -> int:
+    """Multiply by 5**exponent, or by nothing if the exponent is negative."""
     while exponent > 0:
-        factor = U64(1)
-        for _ in range(min(exponent, 13)):  # 5**13 fits a limb
-            factor *= U64(base)
-        used = _multiply(limbs, used, factor, U64(0))
-        exponent -= 13
+        step = min(exponent, _FIVES.size - 1)
+        used = _multiply(limbs, used, _FIVES[step], U64(0))
+        exponent -= step
     return used
+
+
+@called
+def _shift(limbs: Any, used: int, exponent: int) -> None:
+    """Multiply by 2**exponent, or by nothing if the exponent is negative."""
+    if exponent > 0:
+        used = _multiply(limbs, used, U64(1) << U64(exponent & 63), U64(0))
+        whole = exponent >> 6
+        for i in range(used - 1, -1, -1):
+            limbs[i + whole] = limbs[i]
+        limbs[:whole] = U64(0)
 
 
 @called
 def _multiply(limbs: Any, used: int, factor: Any, carry: Any) -> int:
     """Make it limbs * factor + carry, in place; returns how many limbs are used then."""
     for i in range(used):
-        carry += limbs[i] * factor
-        limbs[i] = carry & _LIMB
-        carry >>= U64(32)
+        high, low = product(limbs[i], factor)
+        low += carry
+        limbs[i] = low
+        carry = high + U64(low < carry)
     if carry > U64(0):
         limbs[used] = carry
         used += 1

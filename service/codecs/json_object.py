@@ -14,13 +14,17 @@ from typing import Any
 from service.codecs.base import DecodeError, shown
 from service.codecs.json_tensor import token_at
 
-# Bytes of one value. Bounds how deep the parser recurses and, as a list takes 56 bytes of memory
-# for two of text, how much memory it takes.
+# Bytes of the values of one body that are no tensors' elements. Bounds how long they are parsed,
+# with the GIL held, how deep the parser recurses and, as a list takes 56 bytes of memory for two of
+# text, how much memory it takes.
 VALUE_LIMIT = 1 << 16
 KEY_LIMIT = 1 << 10
+# Bytes of a value that are decoded at first, and by how much more each time that it is longer.
+_FIRST_WINDOW, _GROWTH = 1 << 9, 8
 _DEEPEST = 32  # levels of lists and objects in one value; none needs more than three
 
 _CLOSING = {"}": "brace of the object", "]": "bracket of the list"}
+_PLAIN = re.compile(rb'"([ !#-\[\]-~]{0,64}+)"')  # a short text without escapes, as most are
 _SPACE = re.compile(rb"[ \t\n\r]{1,65536}+")  # so many with the GIL held
 
 
@@ -100,26 +104,58 @@ def _is_deep(value: Any) -> bool:
 
 
 def value_at(body: memoryview, start: int, limit: int, what: str) -> tuple[Any, int]:
-    """The JSON value at ``start``, of at most ``limit`` bytes, and where it ends."""
-    window = bytes(body[start : start + limit]).decode("utf-8", "surrogateescape")
-    at = start
-    try:
-        value, end = _DECODER.raw_decode(window)
-        if _is_deep(value):
-            raise RecursionError
-        return value, start + len(window[:end].encode())
-    except UnicodeEncodeError:
-        problem = "is not UTF-8"
-    except RecursionError:
-        problem = "is nested too deeply"
-    except json.JSONDecodeError as error:
-        problem = f"is not JSON: {error.msg.lower()}"
-        at += len(window[: error.pos].encode("utf-8", "surrogateescape"))
-    except ValueError as error:
-        problem = str(error)
+    """The JSON value at ``start``, of at most ``limit`` bytes, and where it ends.
+
+    No more of the body is decoded than some eight times the value's length: a body may hold
+    thousands of short ones.
+    """
+    plain = _PLAIN.match(body, start)
+    if plain is not None and plain.end() - start <= limit:
+        return plain[1].decode(), plain.end()
+    size, value, problem = _FIRST_WINDOW, None, ""
+    while True:
+        raw = bytes(body[start : start + min(size, limit)])
+        last = size >= limit or start + len(raw) == len(body)
+        text, broken = _utf8(raw, last)
+        at = len(text)
+        try:
+            value, at = _DECODER.raw_decode(text)
+            if _is_deep(value):
+                raise RecursionError
+        except RecursionError:
+            problem, at, last = "is nested too deeply", 0, True
+        except json.JSONDecodeError as error:
+            unfinished = error.pos >= len(text) or error.msg.startswith("Unterminated string")
+            problem, at = f"is not JSON: {error.msg.lower()}", error.pos
+            if broken and unfinished:
+                problem, at = "is not UTF-8", 0
+        except ValueError as error:
+            problem, at = str(error), 0
+        else:
+            if at < len(text) or last or broken:
+                return value, start + _length(text[:at])
+        if last or broken:
+            break
+        size *= _GROWTH
     if start + limit < len(body):
         problem += f", or longer than {limit:,} bytes"
-    raise DecodeError(f"{what} {problem}", where=f"byte {at}")
+    raise DecodeError(f"{what} {problem}", where=f"byte {start + _length(text[:at])}")
+
+
+def _utf8(raw: bytes, last: bool) -> tuple[str, bool]:
+    """The text that ``raw`` begins with, and whether it ends at what is not UTF-8.
+
+    Unless it is the ``last`` that there is, ``raw`` may end within a character.
+    """
+    try:
+        return raw.decode(), False
+    except UnicodeDecodeError as error:
+        cut = error.end == len(raw) and error.reason == "unexpected end of data"
+        return raw[: error.start].decode(), last or not cut
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

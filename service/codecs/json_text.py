@@ -68,6 +68,7 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     tensors: dict[str, Reading] = {}
     options: dict[str, Any] = {}
     absent: set[str] = set()
+    left = VALUE_LIMIT
     at, more = open_body(body, _EXAMPLE)
     while more:
         key, at = key_at(body, at)
@@ -85,7 +86,8 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             tensors[key] = first_fit(body, at, key, kinds, room, limits.until)
             at = tensors[key].at
         else:
-            options[key], at = _option_at(body, at, key, names)
+            options[key], end = _option_at(body, at, left, key, names)
+            left, at = max(left - (end - at), 1), end
         at, more = next_at(body, at)
     close_body(body, at)
     floating = _kind(options)
@@ -109,9 +111,11 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     return Message(arrays, options)
 
 
-def _option_at(body: memoryview, at: int, key: str, names: frozenset[str]) -> tuple[Any, int]:
+def _option_at(
+    body: memoryview, at: int, most: int, key: str, names: frozenset[str]
+) -> tuple[Any, int]:
     try:
-        return value_at(body, at, VALUE_LIMIT, f"option {shown(key)}")
+        return value_at(body, at, most, f"option {shown(key)}")
     except DecodeError as error:
         # What is too long for an option may be a tensor under a name that is not ours.
         raise DecodeError(error.message + advice(key, names), where=error.where) from None

@@ -9,13 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from kernels import dtypes
 from kernels.dtypes import DType
-from service.codecs.base import NATURAL, DecodeError, Limits, dtype_named, shown, tensor_view
+from service.codecs.base import (
+    MAX_RANK,
+    NATURAL,
+    DecodeError,
+    Limits,
+    check_size,
+    dtype_named,
+    shown,
+    tensor_view,
+)
 
 # Version 1.0 cannot say more. NumPy writes headers of about 128 bytes.
 HEADER_LIMIT = 1 << 16
@@ -50,8 +59,36 @@ def decode(body: memoryview, limits: Limits, *, where: str, name: str = "") -> n
     ``where`` names the file in errors. Fortran order gives a Fortran-ordered view. Raises
     ``DecodeError`` on anything else than exactly one array of a dtype of ours.
     """
+    layout = _layout(body, len(body), where, name)
+    order: Literal["C", "F"] = "F" if layout.fortran else "C"
+    data = body[layout.start :]
+    return tensor_view(data, layout.row, layout.shape, limits, where=where, order=order)
+
+
+def check(begun: bytes, size: int, limits: Limits, where: str, name: str = "") -> None:
+    """Raise what ``decode`` would for the header that a file of ``size`` bytes has ``begun`` with.
+
+    Of a header that ``begun`` does not hold as a whole nothing is said.
+    """
+    start = data_start(begun[:PREFIX])
+    if start is None or start <= len(begun):
+        layout = _layout(memoryview(begun), size, where, name)
+        check_size(size - layout.start, layout.row, layout.shape, limits, where=where)
+
+
+class _Layout(NamedTuple):
+    """Where a file's elements start, and what they are."""
+
+    start: int
+    row: DType
+    shape: list[int]
+    fortran: bool
+
+
+def _layout(body: memoryview, size: int, where: str, name: str) -> _Layout:
+    """What the header says that ``body`` begins with, in a file of ``size`` bytes."""
     start = data_start(bytes(body[:PREFIX]))
-    if start is None or start > len(body):
+    if start is None or start > size:
         raise DecodeError(
             f"{where} must start with the magic string, version (1.0, 2.0 or 3.0) and header of a "
             f".npy file, the header being at most {HEADER_LIMIT:,} bytes long",
@@ -59,14 +96,8 @@ def decode(body: memoryview, limits: Limits, *, where: str, name: str = "") -> n
         )
     length_bytes = _LENGTH_BYTES[body[6], body[7]]
     header = _items(bytes(body[_LENGTH_AT + length_bytes : start]), where)
-    return tensor_view(
-        body[start:],
-        _row(header["descr"], where, name),
-        _shape(header["shape"], where),
-        limits,
-        where=where,
-        order="F" if header["fortran_order"] == "True" else "C",
-    )
+    row = _row(header["descr"], where, name)
+    return _Layout(start, row, _shape(header["shape"], where), header["fortran_order"] == "True")
 
 
 def data_start(prefix: bytes) -> int | None:
@@ -145,6 +176,11 @@ def _supported() -> str:
 
 def _shape(inside: str, where: str) -> list[int]:
     """The extents of a tuple's inside, "2, 3" or "2," or ""; "2" alone is no tuple."""
+    dimensions = inside.count(",") + (not inside.rstrip(" ").endswith(","))
+    if dimensions > MAX_RANK:
+        raise DecodeError(
+            f"{where}: {dimensions} dimensions, but at most {MAX_RANK} are read", where=where
+        )
     extents = [extent.strip(" ") for extent in inside.split(",")]
     if not extents[-1]:
         extents.pop()

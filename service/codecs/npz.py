@@ -12,11 +12,12 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from service.codecs import npy, zip_reader
+from service.codecs import npy, zip_content, zip_reader
 from service.codecs.base import (
     Codec,
     DecodeError,
@@ -45,7 +46,7 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
     """
 
     def is_other(name: str) -> bool:
-        return limits.others and name.removesuffix(_SUFFIX) not in names
+        return limits.own and name.removesuffix(_SUFFIX) not in names
 
     def check(name: str) -> None:
         if is_other(name):
@@ -56,7 +57,7 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
             )
         check_name(name.removesuffix(_SUFFIX), names)
 
-    found = zip_reader.members(body, check)
+    found = zip_reader.members(body, check, limits.own)
     members = [member for member in found if not is_other(member.name)]
     total = sum(member.size for member in members)
     if total > limits.decoded_bytes:
@@ -66,8 +67,10 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
         )
     tensors = {}
     for member in members:
-        name, content = member.name.removesuffix(_SUFFIX), zip_reader.content(body, member)
-        tensors[name] = npy.decode(content, limits, where=member.name, name=name)
+        name, where = member.name.removesuffix(_SUFFIX), member.name
+        look = partial(npy.check, size=member.size, limits=limits, where=where, name=name)
+        content = zip_content.content(body, member, look, limits.until)
+        tensors[name] = npy.decode(content, limits, where=where, name=name)
     others = [member.name.removesuffix(_SUFFIX) for member in found if is_other(member.name)]
     return Message(tensors, {}, tuple(others))
 

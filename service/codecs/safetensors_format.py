@@ -65,7 +65,7 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
         )
     header = bytes(body[_LENGTH_BYTES:start])
     layout_of = _known if len(header) <= _KNOWN_BYTES else _layout
-    layout, options = layout_of(header, names, limits.others)
+    layout, options = layout_of(header, names, limits.own)
     data = body[start:]
     tensors = {}
     expected = 0

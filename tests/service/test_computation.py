@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
@@ -459,3 +461,29 @@ def test_memory_that_the_system_does_not_give_is_a_503(
 
     with freed_at_once(monkeypatch):
         client.runner.run(test())
+
+
+def test_decoding_that_takes_too_long_is_given_up(
+    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who waits for it, and by the thread itself."""
+    client, app = started
+    service: Service = app.state.service
+    patient, ended = service.settings, threading.Event()
+    decoded = Asked.decoded
+
+    def slow(asked: Asked, body: memoryview, until: float = math.inf) -> Any:
+        if until - time.perf_counter() < 1:  # on the event loop, or in a hurry
+            time.sleep(0.01)
+        try:
+            return decoded(asked, body, until)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Asked, "decoded", slow)
+    monkeypatch.setattr(service, "settings", patient.model_copy(update={"compute_seconds": 0.001}))
+    body, media_type = BODIES["middle-json"]
+    answer = client.send("/v1/cross_entropy", body, media_type)
+    assert (answer.status_code, answer.json()["title"]) == (503, "The computation took too long")
+    assert ended.wait(PATIENCE)
+    assert service.budget.leased == 0

@@ -420,3 +420,23 @@ def test_closing_ends_what_has_begun_after_its_step() -> None:
             await task
 
     run(test)
+
+
+def test_a_call_that_takes_too_long_expires_and_one_that_waits_is_never_made() -> None:
+    made: list[int] = []
+
+    async def test(lane: Lane) -> None:
+        with blocked(lane):
+            await asyncio.sleep(0)
+            with pytest.raises(Expired, match=r"0\.01 s"):
+                await lane.call(lambda: made.append(1), 0.01)
+            assert lane.waiting == 0
+        assert await lane.call(lambda: 2, PATIENCE) == 2
+        release = threading.Event()
+        with pytest.raises(Expired):
+            await lane.call(lambda: release.wait(PATIENCE), 0.01)
+        release.set()
+        assert await lane.call(lambda: 3) == 3
+
+    run(test)
+    assert made == []

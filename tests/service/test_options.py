@@ -250,6 +250,17 @@ def test_a_misspelled_option_is_found_among_notes(name: str, meant: str) -> None
         combined(body={"softcap": "30"}, typed=False, model=NllLossOptions)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_a_long_text_is_refused_before_it_is_read(name: str) -> None:
+    for given in ({"query": f"{name}={'1' * 5000}"}, {"body": {name: "1" * 5000}}):
+        for typed in (True, False):
+            with pytest.raises(
+                InvalidOption, match="5,000 characters, and at most 4,096"
+            ) as caught:
+                combined(**given, typed=typed)
+            assert caught.value.field == name
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -11,7 +11,7 @@ from kernels import dtypes
 from kernels.cpu.launch import PER_POSITION
 from service import openapi
 from service.codecs.base import shown
-from service.codecs.infer import Model
+from service.codecs.infer_model import Model
 from service.errors import UnknownPath
 from service.operation import Operation
 from service.routes import losses

@@ -10,7 +10,8 @@ import numpy as np
 
 from kernels import dtypes
 from service.codecs.base import Encoded, Limits, Message
-from service.codecs.infer import Inference, Model
+from service.codecs.infer import Inference
+from service.codecs.infer_model import Model
 from service.codecs.infer_request import Region
 from tests.service.codecs.samples import LIMITS, Array
 

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import gzip
+import json
+import math
 import random
 import zlib
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 
 from service.codecs import compression
-from service.codecs.base import DecodeError, TooLarge
-from tests.service.codecs.samples import refusal
+from service.codecs.base import (
+    DecodeError,
+    Limits,
+    TakesLong,
+    TooLarge,
+    justified,
+    justified_text,
+)
+from service.codecs.infer import Inference
+from tests.service.codecs import infers
+from tests.service.codecs.samples import refusal, same
 
 LIMIT = 1 << 20
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -74,3 +86,67 @@ def test_anything_but_one_whole_stream_is_refused(coding: str) -> None:
     ):
         with pytest.raises(DecodeError):
             inflated(wrong, coding)
+
+
+@every_coding
+def test_of_json_that_comes_first_no_more_is_inflated_than_it_tells_of(
+    coding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = np.random.default_rng(0).normal(size=(100, 50)).astype(np.float32)
+    body, header = infers.binary({"logits": logits})
+    compressed = memoryview(COMPRESS[coding](body))
+    limits = Limits(1 << 20)
+
+    def inference() -> Inference:
+        return infers.inference(header, coding=coding, limits=limits)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compression, "measured", None)
+        asked = inference()
+        assert asked.decoded_bytes(compressed) == len(body)
+        tensors = asked.decode(compressed, infers.NAMES, limits).tensors
+        assert same(tensors["logits"], logits)
+    for more, message in ((b"x", "holds more than the"), (b"", "bytes follow the JSON")):
+        wrong = memoryview(COMPRESS[coding](body + more if more else body[:-1]))
+        asked = inference()
+        asked.decoded_bytes(wrong)
+        error = refusal(partial(asked.decode, wrong, infers.NAMES, limits))
+        assert message in error.message
+
+
+@every_coding
+@pytest.mark.parametrize("header", [True, False])
+def test_a_body_inflates_to_what_its_length_justifies(coding: str, header: bool) -> None:
+    count = 100_000
+    if header:
+        zeros = np.zeros((1, count), np.float32)
+        body, length = infers.binary({"logits": zeros})
+    else:
+        entry = infers.declared("logits", np.zeros((1, count), np.float32), data=[0] * count)
+        body, length = json.dumps({"inputs": [entry]}).encode(), None
+    asked = infers.inference(length, coding=coding, limits=Limits(1 << 24))
+    with pytest.raises(TooLarge, match="send it without Content-Encoding"):
+        asked.decoded_bytes(memoryview(COMPRESS[coding](body)))
+    assert justified(1_000) < len(body) < justified(len(body) // 10)
+
+
+def test_longer_bodies_justify_more() -> None:
+    lengths = [10**power for power in range(10)]
+    for function in (justified, justified_text):
+        results = [function(length) for length in lengths]
+        assert results == sorted(set(results)) or function is justified_text
+        assert all(result > length for result, length in zip(results, lengths, strict=True))
+    assert justified_text(1_000_000) < 3.5e6 < 30e6 < justified_text(3_000_000)
+
+
+@every_coding
+def test_inflating_ends_when_its_time_is_over(coding: str) -> None:
+    body = memoryview(COMPRESS[coding](bytes(LIMIT)))
+    for inflate in (
+        partial(compression.measured, body, coding, LIMIT),
+        partial(compression.inflate, body, coding, LIMIT),
+        partial(compression.beginning, body, coding, LIMIT),
+    ):
+        inflate(until=math.inf)
+        with pytest.raises(TakesLong):
+            inflate(until=0.0)

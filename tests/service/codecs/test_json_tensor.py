@@ -210,3 +210,19 @@ def test_elements_that_outgrow_the_guess_stay_within_the_limit(limit: int) -> No
     assert decode(body, Limits(limit)).tensors["logits"].tolist() == [1] * (limit // 4)
     with pytest.raises(TooLarge, match=f"{limit:,} bytes"):
         decode(json.dumps({"logits": [1] * (limit // 4 + 1)}), Limits(limit))
+
+
+@pytest.mark.parametrize("count", [1, 30_000, 200_000])
+def test_where_an_integer_is_too_large_all_others_are_looked_at_in_pieces(count: int) -> None:
+    """A float anywhere makes them all floats; else that integer is the error."""
+    names = frozenset({"labels", "logits"})
+    for last, message in (("2", "more than int64 holds"), ("2.5", None)):
+        text = ",".join(["9" * 20, *["1"] * count, last])
+        body = memoryview(b'{"labels":[%s]}' % text.encode())
+        if message is None:
+            assert (
+                json_text.decode(body, names, Limits(1 << 24)).tensors["labels"].size == count + 2
+            )
+        else:
+            error = refusal(partial(json_text.decode, body, names, Limits(1 << 24)))
+            assert message in error.message

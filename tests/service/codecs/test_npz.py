@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import dtypes
+from service.codecs import zip_content, zip_reader
 from service.codecs.base import DecodeError, Limits, Message, TooLarge
+from service.codecs.compression import pieces
 from service.codecs.npz import CODEC, encode
 from tests.service.codecs.samples import (
     LIMITS,
@@ -470,7 +473,8 @@ def _peak(run: Callable[[], object]) -> int:
 
 def test_inflating_takes_one_buffer_and_little_more() -> None:
     size = 1 << 24
-    body = saved(np.savez_compressed, {"logits": np.zeros(size // 4, np.float32)})
+    labels = np.random.default_rng(0).integers(0, 255, size // 8)
+    body = saved(np.savez_compressed, {"labels": labels})
     assert _peak(lambda: decode(body, Limits(size + 128))) < size + (1 << 20)
 
 
@@ -483,8 +487,10 @@ def test_a_bomb_is_refused_before_anything_is_allocated() -> None:
     bomb = saved(np.savez_compressed, {"logits": np.zeros(1 << 24, np.float32)})
     error = refusal(lambda: decode(bomb))
     assert isinstance(error, TooLarge)
-    assert error.message == (
-        "the archive's members hold 67,108,992 bytes, more than the limit of 1,048,576"
+    assert re.fullmatch(
+        "the archive's members inflate to 67,108,992 bytes or more, and of one of 65,... bytes at "
+        "most 1,05.,... are read: write it with numpy.savez",
+        error.message,
     )
     assert _peak(lambda: refusal(lambda: decode(bomb))) < 1 << 16
 
@@ -505,7 +511,8 @@ def test_a_size_that_deflate_cannot_reach_is_refused_before_anything_is_allocate
     assert _peak(lambda: refusal(lambda: decode(body, Limits(2**62)))) < 1 << 16
 
 
-def test_a_size_over_4_gib_does_not_fit_a_short_descriptor() -> None:
+def test_a_size_over_4_gib_does_not_fit_a_short_descriptor(monkeypatch: Any) -> None:
+    monkeypatch.setattr(zip_reader, "justified", lambda length: 2**40)
     part = Part("logits.npy", b"", method=8, flags=8, body=bytes(1 << 23), trailer=bytes(12))
     lies = {"size": FULL, "crc": 0}
     body = archive([replace(part, central=lies, central_extra=zip64(2**32 + 1), local={"size": 0})])
@@ -513,17 +520,55 @@ def test_a_size_over_4_gib_does_not_fit_a_short_descriptor() -> None:
     assert "is followed by bytes that belong to nothing" in error.message
 
 
-def test_the_most_that_deflate_can_do_is_read() -> None:
+def test_the_most_that_deflate_can_do_is_understood(monkeypatch: Any) -> None:
+    monkeypatch.setattr(zip_reader, "justified", lambda length: 2**40)
     body = saved(np.savez_compressed, {"logits": np.zeros(1 << 22, np.float32)})
     info = zipfile.ZipFile(io.BytesIO(body)).infolist()[0]
     assert 1000 < info.file_size / info.compress_size < 1032
     assert not decode(body, Limits(1 << 25)).tensors["logits"].any()
 
 
+def test_members_inflate_to_what_the_length_of_the_whole_archive_justifies() -> None:
+    labels, logits = np.zeros(1 << 13, np.int64), sample(dtypes.FLOAT32, (2**13, 2))
+    assert isinstance(
+        refusal(lambda: decode(saved(np.savez_compressed, {"labels": labels}))), TooLarge
+    )
+    alone = saved(np.savez_compressed, {"labels": labels})
+    assert decode(alone, Limits(1 << 20, own=True)).tensors["labels"].shape == labels.shape
+    both = decode(saved(np.savez_compressed, {"labels": labels, "logits": logits}))
+    assert both.tensors["labels"].shape == labels.shape
+
+
+def test_a_header_that_is_wrong_ends_a_member_before_the_rest_is_inflated(monkeypatch: Any) -> None:
+    made: list[int] = []
+
+    def counted(*given: Any) -> Iterator[bytes]:
+        for piece in pieces(*given):
+            made.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(zip_content, "pieces", counted)
+    noise = np.random.default_rng(0).integers(0, 32, 1 << 22, np.uint8).tobytes()
+    part = Part("logits.npy", _NPY + noise, method=8)
+    error = refusal(lambda: decode(archive([part]), Limits(1 << 24)))
+    assert "shape [2, 3] of float32 takes 24 bytes, but 4,194,328 are there" in error.message
+    assert sum(made) < 1 << 19
+
+
+def test_extra_fields_are_few() -> None:
+    field = b"UT\0\0"
+    decode(_extra(field * 16))
+    assert "extra field" in refusal(lambda: decode(_extra(field * 17))).message
+
+
 def test_an_archive_of_very_many_members_is_refused_at_the_first() -> None:
     body = archive([Part(f"{number}.npy", b"") for number in range(5000)])
     error = refusal(lambda: decode(body))
     assert error.message.startswith("unknown tensor '0'")
+    # Where it is asked for its size, no name is known.
+    assert CODEC.decoded_bytes(memoryview(body)) == 0
+    error = refusal(lambda: zip_reader.members(memoryview(body), lambda name: None))
+    assert error.message == "the archive has 5,000 members, and at most 64 are read"
 
 
 _ARRAYS = st.dictionaries(
