@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from benchmarks import cold_start
 from benchmarks.cuda import main as cuda
 from benchmarks.cuda import table
-from benchmarks.fire import main as fire
+from benchmarks.hostile import main as fire
+from benchmarks.http import main as wire
 from benchmarks.kernel import main as kernel
-from benchmarks.wire import main as wire
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import numpy as np
 
 from benchmarks.server import running
 from kernels.dtypes import BFLOAT16
-from service.codecs import Limits, safetensors_format
-from service.codecs.safetensors_format import CODEC as SAFETENSORS
+from service.codecs import Limits
+from service.codecs import safetensors as safetensors_codec
+from service.codecs.safetensors import CODEC as SAFETENSORS
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +39,7 @@ class Client:
 
     def tensors(self, path: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """The answer's arrays to a safetensors request."""
-        answer = self._post(path, SAFETENSORS.media_types[0], safetensors_format.encode(tensors))
+        answer = self._post(path, SAFETENSORS.media_types[0], safetensors_codec.encode(tensors))
         return SAFETENSORS.decode(memoryview(answer), _ANSWERS, _LIMITS).tensors
 
     def _post(self, path: str, media_type: str, body: bytes) -> bytes:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kernels import again, steps
+from kernels import plan_cache, steps
 from kernels.accumulate import LossAccumulator
 from kernels.answer import OUTPUTS, answer
 from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
@@ -93,7 +93,7 @@ def cross_entropy(
         "device": device,
     }
     if outputs is None and weight is None and sample_weight is None:
-        known = again.answers(logits, labels, ("loss",), options)
+        known = plan_cache.answers(logits, labels, ("loss",), options)
         if known is not None:
             return known["loss"]
     problem = check(logits, labels, weight=weight, sample_weight=sample_weight, **options)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,16 +35,22 @@ _INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
 INLINED = {"forceinline": True, **_INNER}
 
 
-def _stamp() -> bytes:
-    """A hash of this package's sources, but those for CUDA: no CPU kernel has anything of them."""
-    folder = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted({*folder.rglob("*.py")} - {*(folder / "cuda").iterdir()}):
+def stamp_of(sources: Iterable[Path]) -> bytes:
+    """A hash of the files ``sources``, by which code compiled from them is told from older code.
+
+    Raises ``ValueError`` where there is none: such a stamp would keep all code valid for ever.
+    """
+    digest, paths = hashlib.sha256(), sorted(sources)
+    if not paths:
+        raise ValueError("a stamp over no file would never change")
+    for path in paths:
         digest.update(path.read_bytes())
     return digest.digest()
 
 
-STAMP = _stamp()
+_FOLDER = Path(__file__).parent
+# All but the sources for CUDA: no CPU kernel has anything of them.
+STAMP = stamp_of({*_FOLDER.rglob("*.py")} - {*(_FOLDER / "cuda").iterdir()})
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from kernels import again
+from kernels import plan_cache
 from kernels.answer import answer_in_steps, wanted
 from kernels.cpu.launch import STEP, Computed, finish, result_bytes
 from kernels.cpu.specialisations import Specialisation
@@ -51,7 +51,7 @@ def cross_entropy(
 
     Raises ``InvalidInput``, as all here.
     """
-    known = again.answers(logits, labels, outputs, options)
+    known = plan_cache.answers(logits, labels, outputs, options)
     if known is not None:
         answers = {name: known[name] for name in outputs}
         size = sum([array.nbytes for array in answers.values()])

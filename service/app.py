@@ -13,26 +13,20 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from service import (
-    VERSION,
-    auth,
-    device,
-    ending,
-    handlers,
-    numba_variables,
-    openapi,
-    routes,
-    settings,
-)
-from service.buffers import Budget
-from service.compiler import Compiler
-from service.failing import Failing
-from service.lane import Lane
-from service.machine import default_budget
-from service.methods import Methods
-from service.operation import Service, offered_dtypes
-from service.routes.direct import Direct
-from service.warm import warm_up
+from service import VERSION, routes, settings
+from service.compute import device
+from service.compute.compiler import Compiler
+from service.compute.lane import Lane
+from service.memory.budget import Budget
+from service.memory.limit import default_budget
+from service.middleware import auth
+from service.middleware.direct import Direct
+from service.middleware.methods import Methods
+from service.process import numba_variables, shutdown
+from service.process.gpu_failure import Failing
+from service.process.warm_up import warm_up
+from service.request.operation import Service, offered_dtypes
+from service.routes import handlers, openapi
 
 # uvicorn's exit status for a failed start, on which its supervisor stops instead of trying again.
 START_FAILED = 3
@@ -86,7 +80,7 @@ def create_app(
 
         stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
         computing.failed = Failing(service, fail).in_thread
-        with ending.on_sigterm(stop):
+        with shutdown.on_sigterm(stop):
             warming = asyncio.create_task(_warm(service, warming_up, fail))
             if chosen.workers > 1:
                 # Others that are ready take all the connections meanwhile.
@@ -102,7 +96,7 @@ def create_app(
         version=VERSION,
         description=openapi.DESCRIPTION,
         lifespan=lifespan,
-        openapi_url=None,  # ``service.openapi`` has its own
+        openapi_url=None,  # ``service.routes.openapi`` has its own
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -120,7 +114,7 @@ def create_app(
     if tokens:
         app.add_middleware(auth.Gate, tokens=tokens)
     # Each that is added stands before the earlier ones.
-    app.add_middleware(ending.Farewell)
+    app.add_middleware(shutdown.Farewell)
     return app
 
 

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from kernels import OUTPUTS
 from service.codecs.base import shown
 from service.codecs.naming import advice
+from service.codecs.spelling import Spellings
 from service.errors import InvalidOption
-from service.spelling import Spellings
 
 _MOST_FIELDS = 64
 # Texts that are remembered are shorter, in all.

@@ -11,8 +11,8 @@ import pytest
 
 from kernels import OUTPUTS
 from service import errors, settings
-from service.codecs.infer_parameters import FOREIGN, FOREIGN_PREFIX
-from service.operation import TENSORS
+from service.codecs.v2.parameters import FOREIGN, FOREIGN_PREFIX
+from service.request.operation import TENSORS
 from service.routes import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
@@ -23,35 +23,12 @@ KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_modu
 
 # The service from the bottom up: a module imports those of lower storeys, and of its own room.
 STOREYS = (
-    (
-        "service",
-        "service.settings",
-        "service.codecs",
-        "service.lost_memory",
-        "service.numba_variables",
-        "service.spelling",
-        "service.statistics",
-    ),
-    ("service.errors", "service.examples", "service.methods"),
-    ("service.handlers", "service.pages", "service.machine", "service.media", "service.options"),
-    ("service.sliding", "service.claims", "service.flow"),
-    ("service.turns",),
-    (
-        "service.device",
-        "service.buffers",
-        "service.lane",
-        "service.compiler",
-        "service.body",
-        "service.shared_memory",
-    ),
-    ("service.auth", "service.ending", "service.protocol"),
-    ("service.reply", "service.operation"),
-    ("service.streaming",),
-    ("service.computation",),
-    ("service.exchange", "service.explain"),
-    ("service.warm", "service.failing"),
-    ("service.openapi",),
-    ("service.routes",),
+    ("service", "service.settings", "service.codecs"),
+    ("service.errors",),
+    ("service.options", "service.memory", "service.middleware", "service.protocol"),
+    ("service.compute",),
+    ("service.request",),
+    ("service.process", "service.routes"),
     ("service.app",),
     ("service.cli",),
 )

@@ -18,7 +18,8 @@ from numba import cuda, types
 
 from kernels import dtypes
 from kernels.cpu.arguments import View
-from kernels.cuda import careful, per_class, planes, rows, simple
+from kernels.cuda import careful, per_class, planes, rows
+from kernels.cuda import nll as nll_kernels
 from kernels.cuda.arguments import Answers, Labels, Reals, Rule
 from kernels.cuda.kinds import TABLE, Kind, target
 
@@ -105,10 +106,10 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
             yield Case(name, dtype.name, options, size, kernel, inputs + signature)
         yield Case("merge", dtype.name, options, threads, planes.merge_kernel(kind), merged)
     nll = logits, labels, rule, answers
-    yield Case("nll", dtype.name, "loss", threads, simple.nll_kernel(), nll)
+    yield Case("nll", dtype.name, "loss", threads, nll_kernels.nll_kernel(), nll)
     if dtype is dtypes.FLOAT64:
         sums = _array(types.float64), _array(types.float64), _array(types.float64, 2)
-        yield Case("block sums", dtype.name, "loss", threads, simple.blocks_kernel(), sums)
+        yield Case("block sums", dtype.name, "loss", threads, nll_kernels.blocks_kernel(), sums)
 
 
 def compiled(case: Case, capability: tuple[int, int]) -> Compiled:

@@ -13,7 +13,7 @@ from kernels.answer import reduced
 from kernels.cpu.arguments import View
 from kernels.cuda.kinds import TABLE
 from kernels.cuda.launch import launch
-from kernels.cuda.simple import blocks_kernel
+from kernels.cuda.nll import blocks_kernel
 from kernels.cuda.tensors import NOWHERE, RESIDENT, STATUS, Nothing, operands_of, rule_of, wanted_of
 from kernels.dtypes import DType
 from kernels.problem import check

@@ -8,10 +8,10 @@ from kernels.cpu.arguments import View
 from kernels.cuda.arguments import Answers, Labels, Rule
 from kernels.cuda.careful import careful_kernel
 from kernels.cuda.kinds import TABLE, Kind, shape_of, target
+from kernels.cuda.nll import nll_kernel
 from kernels.cuda.per_class import per_class_kernel
 from kernels.cuda.planes import merge_kernel, plane_kernel
 from kernels.cuda.rows import block_kernel, lanes_kernel
-from kernels.cuda.simple import nll_kernel
 
 
 class Operands(NamedTuple):

@@ -22,8 +22,8 @@ from kernels.cuda import failures
 from kernels.cuda.kinds import MOST_CLASSES, TABLE
 from kernels.cuda.launch import Operands, launch
 from kernels.cuda.memory import Budget, Buffers, budget, rounded
+from kernels.cuda.nll import blocks_kernel
 from kernels.cuda.pieces import Layout
-from kernels.cuda.simple import blocks_kernel
 from kernels.cuda.tensors import (
     NOWHERE,
     RESIDENT,

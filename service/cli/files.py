@@ -11,7 +11,7 @@ from service.codecs import DecodeError, Limits, Message, npy
 from service.codecs.base import numbers, shown
 from service.codecs.naming import meant
 from service.codecs.npz import CODEC as NPZ
-from service.codecs.safetensors_format import CODEC as SAFETENSORS
+from service.codecs.safetensors import CODEC as SAFETENSORS
 
 TENSORS = ("logits", "labels", "weight", "sample_weight")
 

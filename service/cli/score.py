@@ -20,7 +20,7 @@ from rich.table import Table
 from kernels import InvalidInput
 from service.cli import fail, parameters
 from service.cli.files import TENSORS, listed, read
-from service.cli.tally import Score, score
+from service.cli.scoring import Score, score
 from service.codecs import DecodeError
 from service.errors import InvalidOption
 from service.options import CrossEntropyOptions, combine

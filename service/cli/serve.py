@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import typer
 
-from service import numba_variables, settings
+from service import settings
 from service.cli import REFUSED, fail, logs, parameters, signals
 from service.cli.listening import BACKLOG, Listener, is_open, is_ready, listening, report_mode
+from service.process import numba_variables
 
 # uvicorn's supervisor kills a worker that has been silent for 5 s, and Numba holds the GIL for
 # longer than that while it compiles.
@@ -92,7 +93,7 @@ def application() -> Any:
     try:
         # By its name, as uvicorn does it: no other module imports the application.
         made = import_module("service.app").create_app()
-        logs.redact(import_module("service.auth").tokens(settings.load()))
+        logs.redact(import_module("service.middleware.auth").tokens(settings.load()))
         return made
     except settings.SettingsError as error:
         _log.critical("%s", error)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from service.codecs import json_text, npz, safetensors_format
+from service.codecs import npz
+from service.codecs import safetensors as safetensors_codec
 from service.codecs.base import Codec, DecodeError, Encoded, Limits, Message, TooLarge
+from service.codecs.json import codec as json_codec
 
-CODECS: tuple[Codec, ...] = (json_text.CODEC, safetensors_format.CODEC, npz.CODEC)
+CODECS: tuple[Codec, ...] = (json_codec.CODEC, safetensors_codec.CODEC, npz.CODEC)
 BY_MEDIA_TYPE = {media_type: codec for codec in CODECS for media_type in codec.media_types}
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from service.codecs import npy, zip_content, zip_reader
+from service.codecs import npy
 from service.codecs.base import (
     Codec,
     DecodeError,
@@ -29,6 +29,8 @@ from service.codecs.base import (
     row_of,
     shown,
 )
+from service.codecs.zip import content as zip_content
+from service.codecs.zip import reader as zip_reader
 
 _SUFFIX = ".npy"
 _AT_ONCE = 1 << 10

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 
-from service import openapi
-from service.exchange import answer
-from service.operation import Operation
-from service.routes import docs, explain, health, losses, v2
+from service.request.exchange import answer
+from service.request.operation import Operation
+from service.routes import docs, explain, health, losses, openapi, v2
 
 OPERATIONS = (*losses.OPERATIONS, explain.OPERATION)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels import dtypes
+from kernels import dtypes, explain
 from kernels.cpu.specialisations import Specialisation, not_compiled
 from kernels.steps import Steps, Work
-from service import explain
-from service.codecs import Codec, json_text
+from service.codecs import Codec
 from service.codecs.base import Answer, Arrays
-from service.operation import Operation
+from service.codecs.json import codec as json_codec
 from service.options import ExplainOptions
+from service.request.operation import Operation
 
 # For each logit, at most: six arrays of float64 on the way, of which three are answered.
 _BYTES = 6 * 8
@@ -48,7 +48,7 @@ def _encode(codec: Codec, outputs: Arrays) -> Answer:
     arrays = {name: array for name, array in outputs.items() if name not in _ROUTES}
     routes = {name: outputs[name] for name in _ROUTES}
     if codec.name == "json":
-        return json_text.encode(arrays)[:-1] + b',"routes":' + json_text.encode(routes) + b"}"
+        return json_codec.encode(arrays)[:-1] + b',"routes":' + json_codec.encode(routes) + b"}"
     return codec.encode(arrays | {f"routes.{name}": array for name, array in routes.items()})
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kernels import steps
-from service.operation import Operation
 from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
+from service.request.operation import Operation
 
 OPERATIONS = (
     Operation(

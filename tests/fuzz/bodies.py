@@ -20,7 +20,7 @@ from service.codecs import CODECS, Codec, Limits, npy
 from service.codecs.base import Message
 from tests.fuzz import makers, makers_v2
 from tests.fuzz.makers_v2 import Body
-from tests.service.codecs import infers, samples, test_npy, test_npz, test_safetensors_format
+from tests.service.codecs import infers, samples, test_npy, test_npz, test_safetensors
 
 EXAMPLES = int(os.environ.get("LOSSD_FUZZ_EXAMPLES", "20000"))
 LIMITS = Limits(decoded_bytes=1 << 14)
@@ -57,7 +57,7 @@ def _body(name: str, path: Path) -> Body:
 def _seeds(name: str) -> list[Body]:
     """The corpus, and the small bodies that the format's own tests refuse or take."""
     refused = {
-        "safetensors": test_safetensors_format.REFUSED,
+        "safetensors": test_safetensors.REFUSED,
         "npy": test_npy.REFUSED,
         "npz": test_npz.REFUSED,
     }.get(name, {})

@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 from kernels import dtypes
-from service.codecs import safetensors_format
-from tests.service.codecs import samples, test_npy, test_safetensors_format, zips
+from service.codecs import safetensors as safetensors_codec
+from tests.service.codecs import samples, test_npy, test_safetensors, zips
 
 NUMBERS = (0, 1, 2, 3, 4, 7, 8, 16, 20, 24, 45, 64, 127, 128, 152, 255, 256, 65535, 65536)
 LARGE = (2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
@@ -51,7 +51,7 @@ def safetensors(rng: random.Random) -> bytes:
     """A header that says one or two things wrong, or nothing, about the tensors after it."""
     names = rng.sample(["logits", "labels", "weight"], rng.randint(0, 3))
     arrays = {name: samples.sample(rng.choice(dtypes.ALL), shape(rng)) for name in names}
-    body = safetensors_format.encode(arrays)
+    body = safetensors_codec.encode(arrays)
     start = 8 + int.from_bytes(body[:8], "little")
     header: dict[str, Any] = json.loads(body[8:start])
     if rng.random() < 0.3:
@@ -75,7 +75,7 @@ def safetensors(rng: random.Random) -> bytes:
     text = json.dumps(header)
     if rng.random() < 0.1 and len(text) > 2:
         text = text[:-1] + "," + text[1:]
-    return test_safetensors_format.packed(text, body[start:])
+    return test_safetensors.packed(text, body[start:])
 
 
 def npy(rng: random.Random, wrongness: float = 0.4) -> bytes:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from service import body
 from service.codecs import Codec, DecodeError
 from service.codecs.base import Message
+from service.request import body
 from tests.fuzz.bodies import EXAMPLES, LIMITS, codec, decode, example
 from tests.service.codecs import samples
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.codecs import json_text
 from service.codecs.base import MAX_RANK, DecodeError, Limits, Message
+from service.codecs.json import codec as json_codec
 from tests.fuzz.bodies import EXAMPLES, TOKENS, corpus, example
 
 NAMES = frozenset({"logits", "labels", "weight"})
@@ -107,7 +107,7 @@ def numbers(value: Any) -> list[Any]:
 
 def outcome(body: bytes) -> Message | str:
     try:
-        return json_text.decode(memoryview(body), NAMES, LIMITS)
+        return json_codec.decode(memoryview(body), NAMES, LIMITS)
     except DecodeError as error:
         return error.message
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import again, reduce
+from kernels import plan_cache, reduce
 from kernels.cpu import launch, threads, views
 
 POISONED = os.environ.get("LOSSD_POISON", "1") != "0"
@@ -107,7 +107,7 @@ def poisoned() -> Iterator[bool]:
     with pytest.MonkeyPatch.context() as patch:
         if POISONED:
             _poison_launches(patch)
-            for module in (launch, views, reduce, again):
+            for module in (launch, views, reduce, plan_cache):
                 patch.setattr(module, "np", _NumPy())
             if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" and "numba.cuda" in sys.modules:
                 _poison_simulator(patch)

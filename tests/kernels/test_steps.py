@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import InvalidInput, again, dtypes, steps
+from kernels import InvalidInput, dtypes, plan_cache, steps
 from kernels.cpu import launch
 from tests import zoo
 from tests.oracle import Array
@@ -177,6 +177,6 @@ def test_only_small_work_is_quick() -> None:
 
 def test_what_is_not_compiled_yet_is_not_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kernels.cpu.threads._COMPILED", {})
-    again._KEPT.plans.clear()
+    plan_cache._KEPT.plans.clear()
     labels = np.zeros(4, np.int64)
     assert not steps.cross_entropy(np.zeros((4, 5), np.float32), labels, outputs=["loss"]).quick

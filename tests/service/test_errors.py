@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from kernels import InvalidInput
-from service import errors, handlers
+from service import errors
 from service.codecs import DecodeError, TooLarge
 from service.errors import (
     Disconnected,
@@ -21,6 +21,7 @@ from service.errors import (
     UnknownPath,
     problem,
 )
+from service.routes import handlers
 from tests.service import wire
 from tests.service.conftest import Client, running
 

@@ -17,7 +17,7 @@ from kernels import OUTPUTS, devices
 from tests.service import wire
 from tests.service.cases import ANSWERS, tensors_for
 from tests.service.conftest import ROOT
-from tests.service.test_lifecycle import until, workers
+from tests.service.process.test_lifecycle import until, workers
 
 WITHOUT_GPU = pytest.mark.skipif(devices.why_no_gpu() is None, reason="there is a GPU here")
 PATIENCE = 60  # seconds

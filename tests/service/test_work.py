@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from benchmarks.fire import work
-from benchmarks.fire.worst import Attack
+from benchmarks.hostile import work
+from benchmarks.hostile.worst import Attack
 from service.app import create_app
 from tests.service.conftest import Client, running, wait_until_ready
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from kernels import dtypes
-from service import openapi
 from service.codecs.compression import CODINGS
-from service.codecs.infer_answer import BINARY, HEADER_LENGTH, JSON
-from service.codecs.infer_parameters import FOREIGN, FOREIGN_PREFIX
-from service.examples import EXAMPLES
+from service.codecs.v2.answer import BINARY, HEADER_LENGTH, JSON
+from service.codecs.v2.parameters import FOREIGN, FOREIGN_PREFIX
+from service.routes import openapi
+from service.routes.examples import EXAMPLES
 from service.routes.v2 import models
 
 _ANY = {"type": "object", "additionalProperties": True}

@@ -10,18 +10,19 @@ from typing import Any
 from fastapi import Request, Response
 
 from kernels.steps import Work
-from service import media, options, statistics
+from service import options
 from service.codecs import Codec, DecodeError
 from service.codecs.base import shown
 from service.codecs.compression import CODINGS
-from service.codecs.infer import Inference
-from service.codecs.infer_answer import BINARY, HEADER_LENGTH
+from service.codecs.v2.answer import BINARY, HEADER_LENGTH
+from service.codecs.v2.codec import Inference
 from service.errors import UnsupportedMediaType
-from service.exchange import respond
-from service.operation import TENSORS, Operation, Service
-from service.routes.v2 import models
+from service.memory.regions import Loan
+from service.request import media
+from service.request.exchange import respond
+from service.request.operation import TENSORS, Operation, Service
+from service.routes.v2 import models, statistics
 from service.routes.v2.state import State
-from service.shared_memory import Loan
 
 _LENGTH = re.compile(r"[0-9]{1,20}")
 _FIELDS = (HEADER_LENGTH.lower().encode(), b"content-encoding", b"accept-encoding")

@@ -9,9 +9,9 @@ from fastapi.responses import JSONResponse
 
 from service.codecs.base import DecodeError
 from service.errors import NotOffered
+from service.memory.regions import Regions
 from service.routes.v2.description import REGION, body, described
 from service.routes.v2.small_body import small_object
-from service.shared_memory import Regions
 
 router = APIRouter()
 

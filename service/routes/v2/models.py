@@ -9,12 +9,11 @@ from fastapi import Request
 
 from kernels import dtypes
 from kernels.cpu.launch import PER_POSITION
-from service import openapi
 from service.codecs.base import shown
-from service.codecs.infer_model import Model
+from service.codecs.v2.model import Model
 from service.errors import UnknownPath
-from service.operation import Operation
-from service.routes import losses
+from service.request.operation import Operation
+from service.routes import losses, openapi
 
 VERSION = "1"
 PLATFORM = "lossd"

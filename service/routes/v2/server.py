@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from service import VERSION
-from service.codecs.infer_parameters import flag
+from service.codecs.v2.parameters import flag
 from service.errors import NotOffered
 from service.routes.health import check_ready
 from service.routes.v2 import models

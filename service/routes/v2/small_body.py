@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import Request
 
-from service.body import declared_length
 from service.codecs import DecodeError, TooLarge
-from service.codecs.json_object import close_body, value_at
+from service.codecs.json.members import close_body, value_at
+from service.request.body import declared_length
 
 LIMIT = 1 << 14  # bytes: a hundred times what any client sends
 

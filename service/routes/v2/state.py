@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from service.memory.regions import Regions
 from service.routes.v2 import models
+from service.routes.v2.statistics import Counters
 from service.settings import Settings
-from service.shared_memory import Regions
-from service.statistics import Counters
 
 
 class State:

@@ -10,9 +10,9 @@ import numpy as np
 
 from kernels import dtypes
 from service.codecs.base import Encoded, Limits, Message
-from service.codecs.infer import Inference
-from service.codecs.infer_model import Model
-from service.codecs.infer_request import Region
+from service.codecs.v2.codec import Inference
+from service.codecs.v2.model import Model
+from service.codecs.v2.request import Region
 from tests.service.codecs.samples import LIMITS, Array
 
 NAMES = frozenset({"logits", "labels", "weight"})

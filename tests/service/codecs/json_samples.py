@@ -8,14 +8,14 @@ from functools import partial
 
 import numpy as np
 
-from service.codecs import json_text
 from service.codecs.base import DecodeError
+from service.codecs.json import codec as json_codec
 from tests.service.codecs.samples import LIMITS, NAMES, Array, refusal
 
 
 def decoded(text: str, dtype: str = "float64", name: str = "logits") -> Array:
     body = f'{{"dtype":"{dtype}","{name}":{text}}}'.encode()
-    return json_text.decode(memoryview(body), NAMES, LIMITS).tensors[name]
+    return json_codec.decode(memoryview(body), NAMES, LIMITS).tensors[name]
 
 
 def refused(text: str, dtype: str = "float64", name: str = "logits") -> DecodeError:

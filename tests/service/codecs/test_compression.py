@@ -22,7 +22,7 @@ from service.codecs.base import (
     justified,
     justified_text,
 )
-from service.codecs.infer import Inference
+from service.codecs.v2.codec import Inference
 from tests.service.codecs import infers
 from tests.service.codecs.samples import refusal, same
 

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import dtypes
-from service.codecs import zip_content, zip_reader
 from service.codecs.base import DecodeError, Limits, Message, TooLarge
 from service.codecs.compression import pieces
 from service.codecs.npz import CODEC, encode
+from service.codecs.zip import content as zip_content
+from service.codecs.zip import reader as zip_reader
 from tests.service.codecs.samples import (
     LIMITS,
     NAMES,

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from uvicorn import Config, Server
 
-from service import body
 from service.codecs import CODECS
 from service.errors import Disconnected
 from service.protocol import Http, Limits
+from service.request import body
 from tests.service.protocol.apps import answer
 from tests.service.protocol.messages import Answers
 

@@ -1,0 +1,1 @@
+"""JSON bodies: the object, its members, and tensors' text read straight into arrays."""

@@ -1,0 +1,1 @@
+"""The V2 body format, of the Open Inference Protocol."""

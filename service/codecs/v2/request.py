@@ -1,0 +1,252 @@
+"""The JSON of a V2 inference request: which tensors it brings, from where, and what it asks for.
+
+The format: https://github.com/kserve/open-inference-protocol, "Inference Request JSON Object", and
+Triton's binary tensor and shared memory extensions. Keys that mean nothing are ignored, as other
+servers do and clients rely on; but no key may be there twice, and what is null is not there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from kernels.dtypes import BOOL, DType
+from service.codecs.base import MAX_RANK, DecodeError, Limits, check_name, shown
+from service.codecs.json.tensor import INTEGER, Reading, elements
+from service.codecs.v2.members import MEMBER_LIMIT, declared, kind_of, members
+from service.codecs.v2.parameters import as_object, flag, known_parameters, tensor_parameters
+
+_Array: TypeAlias = np.ndarray[Any, Any]
+ID_LIMIT = 1024  # characters that are sent back
+
+_SOURCES = ("data", "binary_data_size", "shared_memory_region")
+_LARGEST = 2**63 - 1
+
+
+class Region(NamedTuple):
+    """Bytes of a shared memory region that the client registered under ``name``."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class Input(NamedTuple):
+    """A tensor that comes with the request.
+
+    ``source``: the elements, flat, that ``data`` gave (integers are int64 then, and so is ``row``);
+    or how many of the body's bytes behind the JSON they are; or where in shared memory they lie.
+    """
+
+    name: str
+    row: DType
+    shape: tuple[int, ...]
+    source: _Array | int | Region
+
+
+class Requested(NamedTuple):
+    """An output that is asked for: in JSON unless ``binary``, or written into shared memory."""
+
+    name: str
+    binary: bool
+    region: Region | None
+
+
+class InferRequest(NamedTuple):
+    """The whole of it; ``binary`` says how outputs are sent where none is asked for by name."""
+
+    id: str | None
+    options: dict[str, Any]
+    inputs: tuple[Input, ...]
+    outputs: tuple[Requested, ...]
+    binary: bool
+
+    def wanted(self, names: Iterable[str]) -> Sequence[Requested]:
+        """The outputs that were asked for, or else all of ``names``."""
+        return self.outputs or [Requested(name, self.binary, None) for name in names]
+
+    @property
+    def read(self) -> dict[str, Region]:
+        """Where in shared memory inputs lie."""
+        sources = {entry.name: entry.source for entry in self.inputs}
+        return {name: at for name, at in sources.items() if isinstance(at, Region)}
+
+    @property
+    def written(self) -> dict[str, Region]:
+        """Where in shared memory outputs go."""
+        return {wanted.name: wanted.region for wanted in self.outputs if wanted.region is not None}
+
+    @property
+    def binary_size(self) -> int:
+        """Bytes that must follow the JSON."""
+        return sum(entry.source for entry in self.inputs if isinstance(entry.source, int))
+
+
+def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferRequest:
+    """The request whose JSON ``text`` is; ``names`` are those that inputs may have.
+
+    Elements go straight into arrays (``json_tensor``). Raises ``DecodeError``, and ``TooLarge``
+    where those arrays would take more than ``limits`` grants.
+    """
+    found = members(text, names, limits)
+    options = known_parameters(found, "parameters")
+    binary = flag(options.pop("binary_data_output", None), False, "binary_data_output")
+    inputs = tuple(_input(entry, text, names, limits) for entry in _list(found, "inputs"))
+    outputs = tuple(_requested(entry, binary) for entry in _list(found, "outputs"))
+    for entries in (inputs, outputs):
+        _check_unique([entry.name for entry in entries])
+    return InferRequest(_id(found.get("id")), options, inputs, outputs, binary)
+
+
+def _input(entry: Any, text: memoryview, names: frozenset[str], limits: Limits) -> Input:
+    entry = as_object(entry, "an input")
+    name = _name(entry, "input")
+    check_name(name, names)
+    row, shape = declared(entry), _shape(entry, name)
+    parameters = tensor_parameters(entry, name)
+    given = {key: parameters.get(key) for key in _SOURCES[1:]} | {"data": entry.get("data")}
+    sources = [key for key, value in given.items() if value is not None]
+    if len(sources) != 1:
+        raise DecodeError(
+            f"{name}: exactly one of data, binary_data_size and shared_memory_region says where its"
+            f" elements are, not {' and '.join(sources) or 'none'}",
+            where=name,
+        )
+    if isinstance(given["data"], Reading):
+        elements = _elements(given["data"], text, name, row, shape, limits)
+        return Input(name, kind_of(row).row, shape, elements)
+    size = math.prod(shape) * row.size
+    region = _region(parameters, name)
+    if region is None:
+        present = _natural(given["binary_data_size"], f"{name}: binary_data_size", name)
+    else:
+        present = region.size
+    if present != size:
+        raise DecodeError(
+            f"{name}: shape {list(shape)} of {row.v2} takes {_bytes(size)}, but {_bytes(present)} "
+            "are declared",
+            where=name,
+        )
+    return Input(name, row, shape, present if region is None else region)
+
+
+def _elements(
+    reading: Reading,
+    text: memoryview,
+    name: str,
+    row: DType,
+    shape: tuple[int, ...],
+    limits: Limits,
+) -> _Array:
+    """The elements of ``reading`` as ``row``'s, of which there must be as many as ``shape`` says.
+
+    They may be flat, or nested as the shape is.
+    """
+    kind = kind_of(row)
+    if kind != reading.kind:
+        room = limits.decoded_bytes
+        reading = elements(text, reading.start, name, kind, room, reading.at, limits.until)
+    flat = len(reading.shape) == 1 and reading.shape[0] == math.prod(shape)
+    if not flat and reading.shape != shape:
+        raise DecodeError(
+            f"{name}: data of shape {list(reading.shape)} is neither of shape {list(shape)} nor a "
+            f"flat list of {math.prod(shape):,} numbers",
+            where=name,
+        )
+    if kind is INTEGER and reading.elements.size:
+        least, most = np.iinfo(row.numpy).min, np.iinfo(row.numpy).max
+        for value in (int(reading.elements.min()), int(reading.elements.max())):
+            if not least <= value <= most:
+                raise DecodeError(
+                    f"{name}: data has {value}, and {row.v2} holds {least} to {most}", where=name
+                )
+    if row is BOOL and ((reading.elements != 0) & (reading.elements != 1)).any():
+        raise DecodeError(f"{name}: data of {row.v2} must be true or false, or 1 or 0", where=name)
+    return reading.elements
+
+
+def _requested(entry: Any, binary: bool) -> Requested:
+    entry = as_object(entry, "an output")
+    name = _name(entry, "output")
+    what = shown(name)
+    parameters = tensor_parameters(entry, f"output {what}")
+    if "classification" in parameters:
+        raise DecodeError(
+            f"output {what}: classification is not offered: ask for prediction or rank",
+            where="outputs",
+        )
+    region = _region(parameters, f"output {what}")
+    # Binary by default is not meant for what goes into shared memory, but binary by name is wrong.
+    own = flag(parameters.get("binary_data"), binary and region is None, "binary_data")
+    if own and region is not None:
+        raise DecodeError(
+            f"output {what}: either binary_data or shared_memory_region says where it goes",
+            where="outputs",
+        )
+    return Requested(name, own, region)
+
+
+def _region(parameters: Mapping[str, Any], where: str) -> Region | None:
+    name = parameters.get("shared_memory_region")
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise DecodeError(f"{where}: shared_memory_region must be a string", where=where)
+    offset, size = (
+        _natural(value, f"{where}: {key}", where)
+        for key, value in (
+            ("shared_memory_offset", parameters.get("shared_memory_offset", 0)),
+            ("shared_memory_byte_size", parameters.get("shared_memory_byte_size")),
+        )
+    )
+    return Region(name, offset, size)
+
+
+def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    extents = entry.get("shape")
+    if not isinstance(extents, list) or len(extents) > MAX_RANK:
+        raise DecodeError(
+            f"{name}: shape must be a list of at most {MAX_RANK} integers", where=name
+        )
+    return tuple(_natural(extent, f"{name}: an extent of shape", name) for extent in extents)
+
+
+def _natural(value: Any, what: str, where: str) -> int:
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        raise DecodeError(f"{what} must be an integer from 0 to 2**63 - 1", where=where)
+    return value
+
+
+def _list(found: Mapping[str, Any], name: str) -> list[Any]:
+    value = found.get(name)
+    if value is None and name == "outputs":
+        return []
+    if not isinstance(value, list) or len(value) > MEMBER_LIMIT:
+        raise DecodeError(f"{name} must be a list of at most {MEMBER_LIMIT} objects", where=name)
+    return value
+
+
+def _name(entry: Mapping[str, Any], what: str) -> str:
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise DecodeError(f"an {what} must have a name, which is a string", where=f"{what}s")
+    return name
+
+
+def _id(value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and len(value) <= ID_LIMIT):
+        raise DecodeError(f"id must be a string of at most {ID_LIMIT} characters", where="id")
+    return value
+
+
+def _check_unique(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise DecodeError(f"{shown(name)} is there twice", where=shown(name))
+
+
+def _bytes(size: int) -> str:
+    return f"{size:,} bytes" if size <= _LARGEST else "more than 2**63 bytes"

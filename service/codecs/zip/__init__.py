@@ -1,0 +1,1 @@
+"""Zip archives: the directory, and each member's content."""

@@ -1,0 +1,1 @@
+"""Computation: the lane of each thread, the device, and kernels compiled on first use."""

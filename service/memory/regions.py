@@ -1,0 +1,256 @@
+"""Regions of shared memory that clients on this machine register, to send tensors without sending.
+
+Only names are taken, never paths; regions are never created, and never unlinked. (Python's own
+``SharedMemory`` would have the resource tracker unlink them when the service ends.)
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from service.codecs.base import shown
+from service.codecs.v2.request import Region
+from service.errors import NotOffered, Overloaded, UnknownRegion, UnusableRegion
+from service.memory.sigbus import MOST, TooManyMappings, Watched, install
+
+_Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+# Where shm_open, which Python does not have in public, opens its names on Linux.
+_FOLDER = "/dev/shm/"
+# Neither hidden files nor, without slashes, anything outside of the folder.
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
+# Bytes of a region's name in UTF-8: as long as a key, so that a list of all regions stays short.
+_LONGEST_NAME = 256
+# What the system lacks for everybody, not for this region: file descriptors and memory.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# Neither waits for a FIFO's other end nor follows a link.
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Mapped(NamedTuple):
+    """Shared memory that is mapped, and its file: which device, and which one there."""
+
+    memory: mmap.mmap
+    file: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A region, mapped from its registration on: to map 256 MiB anew takes twice as long as to
+    compute their losses.
+
+    ``key`` is the name that the system knows it by.
+    """
+
+    name: str
+    key: str
+    offset: int
+    size: int
+    mapped: Mapped
+    watched: Watched
+
+    def check(self) -> None:
+        """Raise ``UnusableRegion`` if the client has taken any of it away."""
+        if self.watched.lost or self.mapped.memory.size() < self.offset + self.size:
+            raise UnusableRegion(
+                f"shared memory region {shown(self.name)} was made smaller after it was"
+                " registered: register it again",
+                field="shared_memory_region",
+            )
+
+    def bytes(self) -> _Bytes:
+        """All of it, for as long as the array lives, even if it is unregistered meanwhile."""
+        return np.frombuffer(self.mapped.memory, np.uint8)[self.offset :]
+
+
+class Regions:
+    """The regions that are registered with this process.
+
+    ``allowed``: whether any may be. ``prefix``: what their keys must start with.
+    """
+
+    def __init__(self, allowed: bool, prefix: str | None = None) -> None:
+        self.allowed = allowed
+        if allowed:
+            install()
+        self._prefix = prefix or ""
+        self._regions: dict[str, Registered] = {}
+
+    def register(self, name: str, key: str, offset: int, size: int) -> None:
+        """Map ``size`` bytes from ``offset`` on of the shared memory ``key`` under ``name``.
+
+        Raises ``NotOffered`` where this is not allowed, ``UnusableRegion`` where it is impossible.
+        """
+        if not self.allowed:
+            raise NotOffered(
+                "shared memory is disabled: start the server with --allow-shared-memory"
+            )
+        _check_name(name)
+        if name in self._regions:
+            raise UnusableRegion(
+                f"shared memory region {shown(name)} is registered already: unregister it first",
+                field="name",
+            )
+        mapped = _mapped(self._checked(key), offset, size)
+        try:
+            watched = Watched(mapped.memory)
+        except TooManyMappings:
+            raise UnusableRegion(
+                f"{MOST:,} shared memory regions are registered, or still used by requests, which"
+                " is the most there may be: unregister one first",
+                field="name",
+            ) from None
+        self._regions[name] = Registered(name, key, offset, size, mapped, watched)
+
+    def unregister(self, name: str | None) -> None:
+        """Forget the region, or all of them; what requests still use stays until they end."""
+        if name is None:
+            self._regions.clear()
+        else:
+            self._regions.pop(name, None)
+
+    def status(self, name: str | None) -> list[dict[str, Any]]:
+        """What is registered, or of one region: raises ``UnknownRegion`` where there is none."""
+        regions = self._regions.values() if name is None else [self.get(name)]
+        return [
+            {
+                "name": region.name,
+                "key": region.key,
+                "offset": region.offset,
+                "byte_size": region.size,
+            }
+            for region in regions
+        ]
+
+    def get(self, name: str) -> Registered:
+        """The region of that name; raises ``UnknownRegion`` where there is none."""
+        if name not in self._regions:
+            raise UnknownRegion(
+                f"there is no shared memory region {shown(name)}: register it first",
+                field="shared_memory_region",
+            )
+        return self._regions[name]
+
+    def _checked(self, key: str) -> str:
+        bare = key.lstrip("/")  # POSIX wants one slash, clients write none, one or two
+        if not _KEY.fullmatch(bare) or not bare.startswith(self._prefix):
+            allowed = f" that starts with {self._prefix}" if self._prefix else ""
+            raise UnusableRegion(
+                f"shared memory key {shown(key)} must be a name{allowed}, not a path: letters,"
+                " digits, underscores, hyphens, and dots but not at its start",
+                field="key",
+            )
+        return bare
+
+
+class _Span(NamedTuple):
+    """Bytes of a file, from ``first`` to before ``end``."""
+
+    file: tuple[int, int]
+    first: int
+    end: int
+
+
+class Loan:
+    """The regions that one request uses, each as it was when it was first asked for."""
+
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
+        self._used: dict[str, Registered] = {}
+
+    def view(self, region: Region) -> _Bytes:
+        """The bytes of ``region``, writable.
+
+        Raises ``UnknownRegion``, or ``UnusableRegion`` where it does not hold so many.
+        """
+        registered = self._used.get(region.name) or self._regions.get(region.name)
+        if region.offset + region.size > registered.size:
+            raise UnusableRegion(
+                f"shared memory region {shown(region.name)} has {registered.size:,} bytes, and no"
+                f" {region.size:,} from byte {region.offset:,} on",
+                field="shared_memory_offset",
+            )
+        registered.check()
+        self._used[region.name] = registered
+        return registered.bytes()[region.offset : region.offset + region.size]
+
+    def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
+        """Raise ``UnusableRegion`` where two tensors overlap, one of which is ``written``.
+
+        By the file's bytes, which may be registered under several names.
+        """
+        spans = [(f"input {shown(name)}", self._span(region)) for name, region in read.items()]
+        for name, region in written.items():
+            output, span = f"output {shown(name)}", self._span(region)
+            for other, its in spans:
+                first, end = max(span.first, its.first), min(span.end, its.end)
+                if span.file == its.file and first < end:
+                    raise UnusableRegion(
+                        f"{output} and {other} share {end - first:,} bytes of shared memory: give"
+                        " each output bytes of its own",
+                        field="outputs",
+                    )
+            spans.append((output, span))
+
+    def _span(self, region: Region) -> _Span:
+        registered = self._used[region.name]
+        first = registered.offset + region.offset
+        return _Span(registered.mapped.file, first, first + region.size)
+
+    def check(self) -> None:
+        """Raise ``UnusableRegion`` if anything that was viewed is there no more."""
+        for registered in self._used.values():
+            registered.check()
+
+
+def _check_name(name: str) -> None:
+    length = len(name.encode("utf-8", "surrogatepass"))
+    if length > _LONGEST_NAME:
+        raise UnusableRegion(
+            f"a shared memory region's name may have at most {_LONGEST_NAME} bytes in UTF-8, not"
+            f" {length:,}",
+            field="name",
+        )
+
+
+def _mapped(key: str, offset: int, size: int) -> Mapped:
+    """The shared memory ``key`` from its start to ``offset + size``."""
+    try:
+        descriptor = os.open(_FOLDER + key, _FLAGS)
+    except OSError as error:
+        raise _refused(key, "opened to read and write", error) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not 0 < size <= status.st_size - offset:
+            raise _too_small(key, offset, size)
+        try:
+            memory = mmap.mmap(descriptor, offset + size)
+        except ValueError:  # its client has made it smaller since
+            raise _too_small(key, offset, size) from None
+        return Mapped(memory, (status.st_dev, status.st_ino))
+    except OSError as error:
+        raise _refused(key, "mapped", error) from None
+    finally:
+        os.close(descriptor)
+
+
+def _too_small(key: str, offset: int, size: int) -> UnusableRegion:
+    return UnusableRegion(
+        f"shared memory {shown(key)} does not have {size:,} bytes from byte {offset:,} on",
+        field="byte_size",
+    )
+
+
+def _refused(key: str, what: str, error: OSError) -> UnusableRegion | Overloaded:
+    """The error for what the system does not do, and whose it is."""
+    kind = Overloaded if error.errno in _EXHAUSTED else UnusableRegion
+    return kind(f"shared memory {shown(key)} cannot be {what}: {error.strerror}", field="key")

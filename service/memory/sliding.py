@@ -1,0 +1,127 @@
+"""Memory that slides along a body: the addresses of all of it, and pages for a part at a time.
+
+Pages that nobody looks at any more are moved, by mremap, to where the body goes on. That takes
+5 us for 2 MiB: nothing is copied or zeroed, no page is faulted in, and what is written next is in
+the cache still. Linux 5.7 and newer can do it, unless a sandbox forbids it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from service.memory.pages import HUGE, Block, Bytes, mapped
+
+# MREMAP_MAYMOVE, MREMAP_FIXED and MREMAP_DONTUNMAP: the old addresses stay ours, without pages, so
+# that nothing else is ever mapped there, and a stray read finds zeros.
+_MOVE = 1 | 2 | 4
+_MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
+class Sliding:
+    """Addresses for ``size`` bytes, which have no memory but what ``hold`` puts behind them.
+
+    Raises ``MemoryError``. For use by one thread; others may read and write what is held meanwhile.
+    """
+
+    def __init__(self, size: int) -> None:
+        # Counted by the system as memory only as far as it has pages.
+        self.bytes = _addresses(whole_pieces(size), _MAP_NORESERVE)
+        self._address = self.bytes.ctypes.data
+        self._block: Block | None = None
+        self._kept = self._first = self._end = 0
+
+    @property
+    def end(self) -> int:
+        """Where the memory ends, in bytes from the first on."""
+        return self._end
+
+    def hold(self, block: Block, kept: int, size: int) -> None:
+        """Put the first ``size`` bytes of ``block`` behind the first ones here.
+
+        The first ``kept`` of them stay there, the others slide. Both are whole pieces of HUGE.
+        Raises ``MemoryError``.
+        """
+        source = block.bytes.ctypes.data
+        for at in range(0, size, HUGE):
+            _move(source + at, self._address + at)
+        self._block, self._kept, self._first, self._end = block, kept, kept, size
+
+    def slide(self, done: int) -> None:
+        """Move the memory of bytes before ``done`` to its end. Raises ``MemoryError``."""
+        while self._block and self._first + HUGE <= done and self._end < self.bytes.size:
+            _move(self._address + self._first, self._address + self._end)
+            self._first += HUGE
+            self._end += HUGE
+
+    def give_back(self) -> None:
+        """Put the memory back into its block, which holds less where the system does not let us."""
+        block, self._block = self._block, None
+        if block is None:
+            return
+        target = block.bytes.ctypes.data
+        block.warm = 0
+        for at in (*range(0, self._kept, HUGE), *range(self._first, self._end, HUGE)):
+            try:
+                _move(self._address + at, target + block.warm)
+            except MemoryError:
+                return
+            block.warm += HUGE
+
+
+@cache
+def available() -> bool:
+    """Whether this system moves pages; tried once."""
+    if sys.platform != "linux" or not hasattr(_libc(), "mremap"):
+        return False
+    source, target = _addresses(HUGE), _addresses(HUGE)
+    source[:1] = 1
+    try:
+        _move(source.ctypes.data, target.ctypes.data)
+    except MemoryError:
+        return False
+    return bool(target[0] == 1 and source[0] == 0)
+
+
+def whole_pieces(size: int) -> int:
+    """``size`` and what it takes to make it whole pieces."""
+    return -(-size // HUGE) * HUGE
+
+
+def _addresses(size: int, flags: int = 0) -> Bytes:
+    memory, start = mapped(size, flags)
+    return np.frombuffer(memory, np.uint8, size, start)
+
+
+def _move(source: int, target: int) -> None:
+    """Move the pages of a whole piece, in place of what is mapped at ``target``."""
+    libc = _libc()
+    if libc.mremap(source, HUGE, HUGE, _MOVE, target) != target:
+        # It may have unmapped the target first, where somebody else's memory must not come to lie.
+        libc.mmap(
+            target,
+            HUGE,
+            mmap.PROT_READ | mmap.PROT_WRITE,
+            _PRIVATE | _MAP_FIXED | _MAP_NORESERVE,
+            -1,
+            0,
+        )
+        raise MemoryError("the system moves no more pages")
+
+
+@cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None)
+    address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    if hasattr(libc, "mremap"):
+        libc.mremap.argtypes = (address, size, size, number, address)
+        libc.mremap.restype = address
+        libc.mmap.argtypes = (address, size, number, number, number, ctypes.c_ssize_t)
+        libc.mmap.restype = address
+    return libc

@@ -1,0 +1,284 @@
+"""Turns: whose growth or new lease is granted next, who is refused, and which body has to go.
+
+Ranks (``claims``) have shares: what is larger than tiny leaves room for tiny leases, what is large
+for small ones too, so that however slow large bodies are to come, small requests are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from service.codecs import TooLarge
+from service.errors import Overloaded
+from service.memory.claims import LARGE, RANKS, TINY, Claims, rank_of
+from service.memory.flow import Flow
+
+FULL = "other requests hold all the memory there is"
+
+# Of the budget, the part that is for smaller leases than those of a rank: none, 1/32 for tiny
+# leases, 1/8 for tiny and small ones.
+_FOR_SMALLER = (0, 32, 8)
+# Of the seconds that others wait, how often to look at the bodies that are coming: 0.5 s of 10.
+_LOOK = 0.05
+
+
+class Claimed(Protocol):
+    """A lease, as it is counted."""
+
+    size: int
+    claim: int
+    number: int
+
+
+class _Waiter:
+    """A lease that waits for ``size`` bytes more."""
+
+    __slots__ = ("counted", "given_back", "lease", "rank", "size", "timer", "turn")
+
+    def __init__(self, lease: Claimed, size: int, given_back: int) -> None:
+        self.lease = lease
+        self.size = size
+        self.rank = rank_of(lease.claim)
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timer: asyncio.TimerHandle | None = None
+        self.counted = False
+        self.given_back = given_back  # how often memory was, before
+
+
+class Turns:
+    """Leases of ``total`` bytes in turn.
+
+    A new one waits for ``wait_seconds`` at most. One that has begun waits on while others give
+    back memory; and where all wait for each other, which claims mostly rule out, what fits goes on
+    and otherwise the youngest is refused at once. What grows comes before what is new.
+    """
+
+    def __init__(self, total: int, wait_seconds: float) -> None:
+        self.total = total
+        self.wait_seconds = wait_seconds
+        self.openings_waiting = 0
+        self._shares = [total // part if part else 0 for part in _FOR_SMALLER]
+        # What is for leases of each rank alone.
+        larger = [*self._shares[1:], total]
+        self._own = [most - less for most, less in zip(larger, self._shares, strict=True)]
+        self.leased = 0  # bytes that requests hold
+        self._held = [0, 0, 0]  # the same by rank
+        self._holders = [0, 0, 0]  # leases that hold anything, by rank
+        self._claims = Claims(self.most(1), self.most(LARGE))
+        self._growing: dict[_Waiter, None] = {}  # the oldest lease first
+        self._new: list[dict[_Waiter, None]] = [{} for _ in RANKS]
+        self._given_back = [0, 0, 0]  # how often memory was, by rank
+        # Bodies that are coming: those that are slow have to go where others wait.
+        self.flows: set[Flow] = set()
+        self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Leases that wait."""
+        tiny, small, large = self._new
+        return len(self._growing) + len(tiny) + len(small) + len(large)
+
+    def most(self, rank: int = LARGE) -> int:
+        """Bytes that leases of ``rank`` and above may hold."""
+        return self.total - self._shares[rank]
+
+    async def grant(self, lease: Claimed, size: int) -> None:
+        """Count ``size`` bytes more for ``lease`` once they fit.
+
+        Raises ``TooLarge`` and ``Overloaded``.
+        """
+        if not size:
+            return
+        whole = lease.size + size
+        if (
+            whole <= TINY
+            and lease.claim <= TINY
+            and not self.waiting
+            and self.leased + size <= self.total
+        ):
+            self.count(lease, size)
+            return
+        self.expect(lease, whole)
+        rank = rank_of(lease.claim)
+        if whole > self.most(rank):
+            raise TooLarge(
+                f"the request takes {whole:,} bytes of memory, and the server has"
+                f" {self.most(rank):,}",
+                where="body",
+            )
+        if not self._held_back(lease, rank) and self._fits(lease, size):
+            self.count(lease, size)
+        else:
+            await self._wait(_Waiter(lease, size, sum(self._given_back[rank:])))
+
+    def expect(self, lease: Claimed, claim: int) -> None:
+        """Have ``lease`` claim ``claim`` bytes, if it does not claim more."""
+        if claim > lease.claim:
+            size = lease.size
+            self._set(lease, 0)
+            lease.claim = claim
+            self._set(lease, size)
+
+    def count(self, lease: Claimed, change: int) -> None:
+        """Have ``lease`` hold ``change`` bytes more, which fit, or fewer."""
+        if lease.size + change > lease.claim:
+            lease.claim = lease.size + change
+        self._set(lease, lease.size + change)
+        if change < 0:
+            self._given_back[rank_of(lease.claim)] += 1
+            if self.waiting:
+                self._admit()
+
+    def _set(self, lease: Claimed, size: int) -> None:
+        rank, before = rank_of(lease.claim), lease.size
+        lease.size = size
+        self.leased += size - before
+        self._held[rank] += size - before
+        self._holders[rank] += (size > 0) - (before > 0)
+        if rank:
+            self._claims.set(lease.number, size, lease.claim)
+
+    def _held_back(self, lease: Claimed, rank: int) -> bool:
+        """Whether a lease of ``rank`` stands behind others, though it may fit."""
+        if lease.size:
+            return False
+        return bool(self._new[rank]) or any(waiter.rank == rank for waiter in self._growing)
+
+    def _fits(self, lease: Claimed, size: int, *, safely: bool = True) -> bool:
+        """Whether ``lease`` can hold ``size`` bytes more; ``safely``: and all can still end."""
+        if self.leased + size > self.total:
+            return False
+        rank = rank_of(lease.claim)
+        for least in RANKS[1 : rank + 1]:
+            if sum(self._held[least:]) + size > self.most(least):
+                return False
+        # Smaller ones overtake larger ones, but new ones cannot keep them out for ever.
+        overtakes = not lease.size and self._held[rank] + size > self._own[rank]
+        if overtakes and (
+            any(self._new[rank + 1 :]) or any(one.rank > rank for one in self._growing)
+        ):
+            return False
+        whole = lease.size + size
+        return not rank or not safely or self._claims.safe(lease.number, whole, lease.claim)
+
+    async def _wait(self, waiter: _Waiter) -> None:
+        if waiter.lease.size:
+            self._growing[waiter] = None
+            oldest = sorted(self._growing, key=lambda one: one.lease.number)
+            self._growing = dict.fromkeys(oldest)
+        else:
+            self._new[waiter.rank][waiter] = None
+        self._arm(waiter)
+        self.look_soon()
+        self._unlock()
+        try:
+            await waiter.turn
+        except BaseException:
+            self._forget(waiter)
+            if waiter.counted:
+                self.count(waiter.lease, -waiter.size)
+            else:
+                self._admit()
+            raise
+        finally:
+            assert waiter.timer is not None
+            waiter.timer.cancel()
+
+    def _arm(self, waiter: _Waiter) -> None:
+        loop = asyncio.get_running_loop()
+        waiter.timer = loop.call_later(self.wait_seconds, self._expire, waiter)
+
+    def _expire(self, waiter: _Waiter) -> None:
+        before, waiter.given_back = waiter.given_back, sum(self._given_back[waiter.rank :])
+        if waiter in self._growing and waiter.given_back != before:
+            self._arm(waiter)
+        else:
+            self._refuse(waiter)
+
+    def _refuse(self, waiter: _Waiter) -> None:
+        self._forget(waiter)
+        if not waiter.turn.done():
+            waiter.turn.set_exception(Overloaded(FULL))
+
+    def _forget(self, waiter: _Waiter) -> None:
+        self._growing.pop(waiter, None)
+        self._new[waiter.rank].pop(waiter, None)
+
+    def _admit(self) -> None:
+        """Give their turn to those who wait, as far as they fit."""
+        for waiter in [*self._growing]:
+            if self._fits(waiter.lease, waiter.size):
+                self._grant(waiter)
+        for rank in RANKS:
+            if any(waiter.rank == rank for waiter in self._growing):
+                continue
+            while self._new[rank]:
+                waiter = next(iter(self._new[rank]))
+                if not self._fits(waiter.lease, waiter.size):
+                    break
+                self._grant(waiter)
+        self._unlock()
+
+    def _grant(self, waiter: _Waiter) -> None:
+        self._forget(waiter)
+        # One that is done already gave up, and has not got as far as its cleaning up.
+        if not waiter.turn.done():
+            self.count(waiter.lease, waiter.size)
+            waiter.counted = True
+            waiter.turn.set_result(None)
+
+    def _unlock(self) -> None:
+        """Where all that hold memory wait for more, have one go on: or else the youngest go."""
+        while (locked := self._locked()) is not None:
+            for waiter in self._growing:
+                if self._fits(waiter.lease, waiter.size, safely=False):
+                    self._grant(waiter)
+                    break
+            else:
+                holders = [one for one in self._growing if one.rank >= locked]
+                self._refuse(holders[-1])
+
+    def _beyond(self, rank: int) -> bool:
+        """Whether leases of ``rank`` take more than their share, and are in the way of larger."""
+        return self._held[rank] > self._own[rank]
+
+    def _locked(self) -> int | None:
+        """The highest rank of which, and above, all that hold memory wait for each other."""
+        for rank in reversed(RANKS):
+            waiting = sum(waiter.rank >= rank for waiter in self._growing)
+            # Else they wait for smaller ones, which will end.
+            among_themselves = not any(map(self._beyond, RANKS[:rank]))
+            if waiting and waiting == sum(self._holders[rank:]) and among_themselves:
+                return rank
+        return None
+
+    def look_soon(self) -> None:
+        """Look, while anybody waits, for bodies that have to go."""
+        if self._look is None:
+            seconds = self.wait_seconds * _LOOK
+            self._look = asyncio.get_running_loop().call_later(seconds, self._evict)
+
+    def _evict(self) -> None:
+        self._look = None
+        waiters = [*self._growing, *(waiter for queue in self._new for waiter in queue)]
+        if not waiters and not self.openings_waiting:
+            return
+        self.look_soon()
+        late = [flow for flow in self.flows if flow.late(self.wait_seconds)]
+        beginnings = [flow for flow in late if flow.opening]
+        for flow in beginnings[: self.openings_waiting]:
+            flow.evict()
+        if not waiters:
+            return
+        wanted = sum(waiter.size for waiter in waiters)
+        least = min(waiter.rank for waiter in waiters)
+        going = [flow for flow in self.flows if flow.evicted and flow.lease is not None]
+        freed = sum(flow.lease.size for flow in going if flow.lease is not None)
+        sizes = {flow: flow.lease.size for flow in late if flow.lease and not flow.opening}
+        for flow in sorted(sizes, key=sizes.__getitem__, reverse=True):
+            assert flow.lease is not None
+            rank = rank_of(flow.lease.claim)
+            if freed < wanted and (rank >= least or self._beyond(rank)):
+                freed += sizes[flow]
+                flow.evict()

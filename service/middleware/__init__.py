@@ -1,0 +1,1 @@
+"""ASGI middleware around the application: tokens, methods, the direct way to what computes."""

@@ -1,0 +1,1 @@
+"""The process: warm-up, shutdown, a GPU that failed, Numba's variables."""

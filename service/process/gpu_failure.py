@@ -1,0 +1,51 @@
+"""The end of a process whose GPU failed: not ready at once, and gone in seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from kernels import DeviceFailed
+from service.request.operation import Service
+
+# The process's exit status: another one than that of a failed start, on which uvicorn's supervisor
+# would not start another process.
+DEVICE_FAILED = 4
+# Seconds that answers may still take, such as those that the CPU computes. What needs the GPU has
+# failed by then.
+LAST_ANSWERS = 3.0
+_LOOK = 0.1
+
+_log = logging.getLogger("uvicorn.lossd")
+
+
+class Failing:
+    """What to do once; made on the event loop that serves. ``fail`` ends the process."""
+
+    def __init__(self, service: Service, fail: Callable[[int], None]) -> None:
+        self._service = service
+        self._fail = fail
+        self._loop = asyncio.get_running_loop()
+        self._ending: asyncio.Task[None] | None = None
+
+    def in_thread(self, error: DeviceFailed) -> None:
+        """Begin the end, called in any thread."""
+        self._loop.call_soon_threadsafe(self._begin, error)
+
+    def _begin(self, error: DeviceFailed) -> None:
+        if self._ending is not None:
+            return
+        _log.critical("%s: this process ends, for another to take its place", error)
+        self._service.ready = False
+        self._service.why_not_ready = "the GPU failed, and another process has to take over"
+        self._ending = asyncio.create_task(self._end())
+
+    async def _end(self) -> None:
+        last = time.perf_counter() + LAST_ANSWERS
+        while time.perf_counter() < last:
+            await asyncio.sleep(_LOOK)
+            if not self._service.budget.leased:
+                break
+        self._fail(DEVICE_FAILED)

@@ -1,0 +1,35 @@
+"""What must be compiled, and shown to be right, before the first request is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kernels.compiling import Job
+from kernels.dtypes import FLOATS, DType
+from kernels.warm import compile_common
+from service.codecs import CODECS, Encoded, Limits
+from service.codecs.json import scanner
+from service.request.operation import TENSORS
+
+_LIMITS = Limits(decoded_bytes=2**20)
+
+
+def warm_up(offered: Sequence[DType] = FLOATS) -> None:
+    """Compile the kernels for the dtypes ``offered``, and the codecs, or load them.
+
+    Raises where either does not give what it must.
+    """
+    compile_common(offered, [Job("the reader of JSON", scanner.__name__, "compiled")])
+    tensors = {
+        "logits": np.array([[0.5, -np.inf], [1e-9, 3.0]], np.float32),
+        "labels": np.array([0, 1]),
+    }
+    for codec in CODECS:
+        encoded = codec.encode(tensors)
+        assert not isinstance(encoded, Encoded)
+        message = codec.decode(memoryview(encoded), TENSORS, _LIMITS)
+        for name, array in tensors.items():
+            if not np.array_equal(message.tensors[name], array):
+                raise RuntimeError(f"{codec.name} does not return the {name} that it was given")

@@ -1,0 +1,1 @@
+"""One request, from its headers to its answer."""

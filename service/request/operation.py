@@ -1,0 +1,210 @@
+"""What a route computes, what the process has to compute it with, and what a request asks of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kernels import InvalidInput, dtypes
+from kernels.dtypes import FLOATS, DType
+from kernels.steps import Work
+from service import options
+from service.codecs import Codec, Limits, Message, TooLarge
+from service.codecs.base import LOGITS, Answer, Arrays, numbers, shown
+from service.codecs.json.codec import written_size
+from service.codecs.naming import meant
+from service.compute.compiler import Compiler
+from service.compute.device import Compute, Device
+from service.compute.lane import Lane
+from service.errors import MissingTensor, NotAcceptable
+from service.memory.budget import Budget
+from service.settings import Settings, SettingsError, variable
+
+TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
+
+
+class Operation(NamedTuple):
+    """What one route computes.
+
+    ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
+    may; ``compute`` checks them and the options, and gives the work that makes the outputs;
+    ``limit`` picks from the settings how many elements the logits may have, where that is limited;
+    ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
+    """
+
+    path: str
+    summary: str
+    description: str
+    needs: tuple[str, ...]
+    takes: tuple[str, ...]
+    options: type[options.Options]
+    compute: Compute
+    limit: Callable[[Settings], int] | None = None
+    encode: Callable[[Codec, Arrays], Answer] | None = None
+
+
+@dataclass(slots=True)
+class Service:
+    """What lives as long as the process: settings, memory, two threads, the device.
+
+    ``compute`` runs what is not over at once; ``transcode`` decodes, checks and encodes what would
+    hold up the loop; ``compiler`` makes kernels that were not made at the start. ``limits`` and the
+    dtypes ``offered`` follow from the settings, once for all requests. ``why_not_ready``
+    is said to clients while it is not ``ready``.
+    """
+
+    settings: Settings
+    budget: Budget
+    compute: Lane
+    transcode: Lane
+    compiler: Compiler
+    device: Device = field(default_factory=Device)
+    ready: bool = False
+    why_not_ready: str = "the kernels are being compiled"
+    limits: Limits = field(init=False)
+    offered: tuple[DType, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limits = Limits(self.settings.max_decoded_bytes)
+        self.offered = offered_dtypes(self.settings)
+
+
+class Asked(NamedTuple):
+    """What one request asks for, and in which formats; ``query`` holds options from its address."""
+
+    service: Service
+    operation: Operation
+    codec: Codec
+    reply: Codec
+    query: Mapping[str, str]
+
+    def decoded(self, body: memoryview, until: float = math.inf) -> Message:
+        """The body's tensors, all of which the operation takes. Raises what that raises, and
+        ``TakesLong`` after ``until``, as ``perf_counter`` counts.
+        """
+        limits = self.service.limits._replace(until=until)
+        message = self.codec.decode(body, TENSORS, limits)
+        check_tensors(self.operation, message, self.service.settings)
+        check_dtypes(message.tensors, self.service.offered)
+        return message
+
+    def work(self, tensors: Arrays, given: Mapping[str, Any], step: int | None = None) -> Work:
+        """The work on ``tensors`` with the body's options ``given``; raises ``InvalidInput``."""
+        operation = self.operation
+        combined = options.combine(operation.options, self.query, given, typed=self.codec.typed)
+        tensors = {name: numbers(array) for name, array in tensors.items()}
+        return self.service.device.work(operation.compute, tensors, combined, step)
+
+    def encoded(self, outputs: Arrays) -> Answer:
+        """The answer's content."""
+        check_answer(self.reply, outputs, self.service.settings.max_json_answer_elements)
+        if self.operation.encode is not None:
+            return self.operation.encode(self.reply, outputs)
+        return self.reply.encode(outputs)
+
+
+def check_tensors(operation: Operation, message: Message, settings: Settings) -> None:
+    """Raise ``MissingTensor`` or ``TooLarge`` unless ``operation`` takes just these tensors."""
+    known = operation.needs + operation.takes
+    if message.tensors.keys() - known or not message.tensors.keys() >= set(operation.needs):
+        raise _misfit(operation, message)
+    if operation.limit is not None:
+        name, most = operation.needs[0], operation.limit(settings)
+        size = message.tensors[name].size
+        if size > most:
+            raise TooLarge(
+                f"{operation.path} takes {name} of at most {most:,} elements, not {size:,}",
+                where=name,
+            )
+
+
+def offered_dtypes(settings: Settings) -> tuple[DType, ...]:
+    """The float types that ``settings.dtypes`` names. Raises ``SettingsError``."""
+    names = [name.strip() for name in settings.dtypes.split(",")]
+    known = {dtype.name: dtype for dtype in FLOATS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingsError(
+            f"{variable('dtypes')} is {settings.dtypes!r}: {unknown[0]!r} is none of "
+            f"{', '.join(known)}"
+        )
+    return tuple([known[name] for name in dict.fromkeys(names)])
+
+
+def check_dtypes(tensors: Arrays, offered: tuple[DType, ...]) -> None:
+    """Raise ``InvalidInput`` where a tensor that kernels read is of a float type not offered.
+
+    Those are logits, log-probabilities and class probabilities: weights are converted.
+    """
+    if len(offered) == len(FLOATS):
+        return
+    for name in ("logits", "log_probs", "labels"):
+        dtype = dtypes.of(tensors[name]) if name in tensors else None
+        if dtype in FLOATS and dtype not in offered:
+            listed = ", ".join(each.name for each in offered)
+            raise InvalidInput(
+                f"{name} are {dtype.name}, and this server takes {listed}: convert them, or have "
+                f"{dtype.name} added to {variable('dtypes')} where it is started",
+                field=name,
+            )
+
+
+def _misfit(operation: Operation, message: Message) -> MissingTensor:
+    uses = ", ".join((*operation.needs, *(f"{name} (optional)" for name in operation.takes)))
+    for name in operation.needs:
+        if name not in message.tensors:
+            return MissingTensor(
+                f"{name} is missing: {operation.path} takes {uses}{_instead(name, message)}",
+                field=name,
+            )
+    name = next(iter(message.tensors.keys() - {*operation.needs, *operation.takes}))
+    return MissingTensor(f"{operation.path} has no use for {name}: it takes {uses}", field=name)
+
+
+def _instead(missing: str, message: Message) -> str:
+    """What of ``message`` the tensor ``missing`` may be, under another name."""
+    for name in message.options:
+        if meant(name, (missing,)):
+            return f"; there is {shown(name)}, is it {missing}?"
+    other = LOGITS - {missing}
+    if missing in LOGITS and other & message.tensors.keys():
+        name = next(iter(other))
+        routes = {"logits": "/v1/cross_entropy", "log_probs": "/v1/nll_loss"}
+        return f"; there are {name}, which are for {routes[name]}"
+    return ""
+
+
+def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
+    """Raise ``NotAcceptable`` where ``outputs`` are more than ``limit`` numbers, to be JSON."""
+    if reply.name != "json":
+        return
+    elements = sum(map(written_size, outputs.values()))
+    if elements > limit:
+        raise NotAcceptable(
+            f"the answer holds {elements:,} numbers, and JSON at most {limit:,}:"
+            " name a binary format in Accept",
+            field="accept",
+        )
+
+
+def converted_bytes(operation: Operation, tensors: Arrays) -> int:
+    """At most how many bytes ``operation.compute`` copies or converts before any work starts.
+
+    Weights become float64, by way of float32 or bytes, and are looked through for what is not
+    finite; labels are laid out in one dimension, and probabilities of another width than the logits
+    are made like them. Nothing may lie across its natural addresses.
+    """
+    logits = tensors[operation.needs[0]]
+    total = 0
+    for name, array in tensors.items():
+        if name in ("weight", "sample_weight"):
+            total += array.size * (8 + 4 + 1)
+        elif name == "labels" and array.shape == logits.shape:
+            total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
+        elif name == "labels" and not array.flags.c_contiguous:
+            total += array.nbytes
+        if not array.flags.aligned:
+            total += array.nbytes
+    return total

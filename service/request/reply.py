@@ -1,0 +1,61 @@
+"""An answer on its way out: buffers sent as they lie, and a lease that ends with the last byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http import HTTPStatus
+
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from service.codecs import Encoded
+from service.codecs.base import Answer
+from service.memory.budget import Lease
+
+# Bytes that are handed to the connection at a time. It asks for the next when most of these are
+# gone: so much is queued for a client that does not read.
+_PIECE = 2**18
+
+
+class Reply(Response):
+    """A 200 answer; ``lease`` is released once all of it is sent, or never will be."""
+
+    def __init__(self, answer: Answer, media_type: str, lease: Lease) -> None:
+        # Not the base class's, which makes each header anew: a small loss takes hardly longer.
+        whole = answer if isinstance(answer, Encoded) else Encoded(answer)
+        self.status_code = HTTPStatus.OK
+        self.background = None
+        self.body = whole.content
+        self.raw_headers = [
+            (b"content-length", b"%d" % size_of(whole)),
+            (b"content-type", (whole.media_type or media_type).encode("latin-1")),
+            *((name.lower().encode(), text.encode()) for name, text in whole.headers.items()),
+        ]
+        self._more = whole.more
+        self._lease = lease
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = {"status": self.status_code, "headers": self.raw_headers}
+        try:
+            await send({"type": "http.response.start", **head})
+            if not self._more and len(self.body) <= _PIECE:
+                await send({"type": "http.response.body", "body": self.body})
+                return
+            for piece in self._pieces():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # Not sent before what precedes it is on its way.
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._lease.release()
+
+    def _pieces(self) -> Iterator[memoryview]:
+        for buffer in (memoryview(self.body), *self._more):
+            for start in range(0, len(buffer), _PIECE):
+                yield buffer[start : start + _PIECE]
+
+
+def size_of(answer: Answer) -> int:
+    """Bytes of the whole ``answer``."""
+    if isinstance(answer, Encoded):
+        return len(answer.content) + sum(map(len, answer.more))
+    return len(answer)

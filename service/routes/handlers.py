@@ -1,0 +1,52 @@
+"""What FastAPI is told to answer to errors: those of the table, and those of its own router."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from service.codecs.base import shown
+from service.errors import GONE, TABLE, UnknownPath, WrongMethod, answer_to, problem
+from service.middleware.methods import allowed
+
+
+def install(app: FastAPI) -> None:
+    """Have ``app`` answer every error of the table, and those of its router, in the one shape.
+
+    An exception of no known class is raised again once it is answered: the server logs it with its
+    traceback.
+    """
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return answer_to(error) or problem(error)
+
+    async def answer_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            return _wrong_method(request)
+        response = problem(_of_router(request, error))
+        response.headers.update(error.headers or {})
+        return response
+
+    for kind in (*TABLE, *GONE):
+        app.add_exception_handler(kind, answer)
+    app.add_exception_handler(HTTPException, answer_http)
+
+
+def _of_router(request: Request, error: HTTPException) -> Exception:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        path = shown(request.scope["path"])
+        return UnknownPath(f"there is nothing at {path}: /docs lists the paths there are")
+    return error
+
+
+def _wrong_method(request: Request) -> Response:
+    path, method = shown(request.scope["path"]), shown(request.method)
+    # The router knows of one route's methods only, and of neither HEAD nor OPTIONS.
+    methods = ", ".join(allowed(request.app.routes, request.scope))
+    error = WrongMethod(f"{path} does not answer {method}, but {methods}", field="method")
+    response = problem(error)
+    response.headers["Allow"] = methods
+    return response

@@ -1,0 +1,277 @@
+"""The OpenAPI description, built from the tables that the service itself runs on.
+
+No route declares a body to FastAPI, which would read it as JSON before the codecs see it: so the
+description of the bodies is written here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+
+from kernels import dtypes
+from service import errors
+from service.codecs import CODECS
+from service.middleware import auth
+from service.request.operation import Operation
+from service.routes.examples import EXAMPLES
+
+DESCRIPTION = """
+A loss server: logits and labels in, the cross-entropy loss and its per-element values out, with
+PyTorch's meaning. Every route takes and answers JSON (`application/json`), safetensors
+(`application/x-safetensors`) and `.npz` as `numpy.savez` writes it (`application/x-npz`).
+
+The options may stand in the query string; in the body beside the tensors (JSON); or in
+`__metadata__` (safetensors), where notes of others are passed over. What may be absent may be null.
+The answer has the format of the request, unless `Accept` asks for
+another. Not-a-number and infinities are `NaN`, `Infinity` and `-Infinity` in JSON: bare or as
+strings on input, where `"-Inf"` and `"nan"` do too, always strings on output. Under `/v2` the same
+losses are models of the Open Inference Protocol, as clients of Triton and KServe speak it.
+
+Every error is an RFC 9457 problem (`application/problem+json`).
+"""
+
+_JSON = "application/json"
+_REF = "#/components/schemas/"
+
+TENSORS = {
+    "logits": "Unnormalised scores: `(C)`, `(N, C)` or `(N, C, d1, ..., dK)`, C classes along"
+    " `class_axis`. float32, float64, float16 or bfloat16.",
+    "log_probs": "Log-probabilities, shaped and typed as logits are.",
+    "labels": "Class indices of any integer type, in the logits' shape without the class axis:"
+    " each from 0 to C - 1, or `ignore_index`; JSON may spell them as floats (`2.0`)."
+    " `/v1/cross_entropy` also takes class probabilities, floating and in exactly the logits'"
+    " shape: a sum of 1 for each element, and none below 0 (`check_probabilities`).",
+    "weight": "One weight per class, `(C)`, finite: scales each element's loss by the weight of its"
+    " label. Boolean ones are 1 and 0. By default all are 1.",
+    "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
+    " scales each element's loss, and counts in the denominator of a mean as class weights do."
+    " Boolean ones are a mask. By default all are 1.",
+}
+# What is only needed where numbers do not say their type.
+_DTYPE = {
+    "type": "string",
+    "enum": [row.name for row in dtypes.FLOATS],
+    "default": dtypes.FLOAT32.name,
+    "description": "The type that the numbers of all tensors but class indices are read as.",
+}
+OUTPUTS = {
+    "loss": "The loss as `reduction` says: one number, or with `none` the per-element losses.",
+    "per_element": "The unreduced loss, in the labels' shape; 0 where the label is ignored.",
+    "log_sum_exp": "The logarithm of the sum of the exponentials of each element's logits, in the"
+    " labels' shape.",
+    "entropy": "The entropy of each element's softmax, in nats, in the labels' shape.",
+    "rank": "How many classes come before the label by their logits (of several alike, the first"
+    " class comes first), in the labels' shape: 0 where it is the likeliest, so that top-k accuracy"
+    " is the share below k; -1 where the label is ignored or a logit is NaN. Not for labels that"
+    " are probabilities.",
+    "prediction": "The class of the largest logit, the first of several alike, in the labels'"
+    " shape.",
+    "gradient": "The derivative of the loss, or with `none` of its sum, by each logit, in the"
+    " logits' shape; 0 where the label is ignored.",
+    "log_probs": "The log-softmax, in the logits' shape.",
+    "probs": "The softmax, in the logits' shape.",
+    "softmax": "The softmax, in the logits' shape.",
+    "log_softmax": "The log-softmax, in the logits' shape.",
+    "one_hot": "1 where the label is, else 0, in the logits' shape; all 0 where it is ignored.",
+    "routes": "The loss by each route, and the largest difference between two of them.",
+}
+
+_SCHEMAS: dict[str, Any] = {
+    "Number": {
+        "description": "A number; those that JSON cannot write are strings.",
+        "anyOf": [
+            {"type": "number"},
+            {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]},
+        ],
+    },
+    "Tensor": {
+        "description": "Nested lists of numbers, every list of one depth equally long.",
+        "anyOf": [
+            {"$ref": _REF + "Number"},
+            {"type": "array", "items": {"$ref": _REF + "Tensor"}},
+        ],
+    },
+    "Problem": {
+        "description": "RFC 9457 problem details.",
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "error", "advice"],
+        "properties": {
+            "type": {"type": "string", "description": "`urn:lossd:problem:` and the kind's name."},
+            "title": {"type": "string", "description": "The kind of problem in words."},
+            "status": {"type": "integer", "description": "The HTTP status."},
+            "detail": {"type": "string", "description": "What was wrong, and what would be right."},
+            "error": {"type": "string", "description": "The same text as `detail`."},
+            "advice": {"type": "string", "description": "What to do about this kind of problem."},
+            "field": {"type": "string", "description": "The tensor, option or header at fault."},
+            "where": {"type": "string", "description": "The place in the body."},
+            "position": {
+                "type": "array",
+                "items": {"type": "integer"},
+                "description": "The index of the first offending element of `field`.",
+            },
+        },
+    },
+}
+
+
+def describe(operation: Operation) -> dict[str, Any]:
+    """The OpenAPI operation object of ``operation``: what FastAPI cannot know."""
+    return {
+        "parameters": _parameters(operation),
+        "requestBody": {"required": True, "content": _request_content(operation)},
+        "responses": {"200": _success(operation), **failures()},
+    }
+
+
+def install(app: FastAPI, *, secured: bool = False) -> None:
+    """Have ``app`` describe itself with the shared schemas, made once.
+
+    ``secured``: whether it takes only requests that carry a token, but for its health.
+    """
+
+    def description() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            app.openapi_schema.setdefault("components", {}).setdefault("schemas", {}).update(
+                _SCHEMAS
+            )
+            paths = app.openapi_schema["paths"]
+            paths["/readyz"]["get"]["responses"]["503"] = failures()["503"]
+            if secured:
+                bearer = {"bearer": {"type": "http", "scheme": "bearer"}}
+                app.openapi_schema["components"]["securitySchemes"] = bearer
+                app.openapi_schema["security"] = [{"bearer": []}]
+                for path in auth.PUBLIC:
+                    paths[path]["get"]["security"] = []
+        return app.openapi_schema
+
+    @cache
+    def written() -> bytes:
+        return json.dumps(description(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def answer(_: Request) -> Response:
+        return Response(written(), media_type=_JSON)
+
+    app.openapi = description  # type: ignore[method-assign]
+    # Not FastAPI's own route, which writes the JSON anew for each request.
+    app.openapi_url = "/openapi.json"
+    app.add_route(app.openapi_url, answer, include_in_schema=False)
+
+
+def _properties(operation: Operation) -> dict[str, Any]:
+    properties: dict[str, Any] = operation.options.model_json_schema()["properties"]
+    return properties
+
+
+def outputs_of(operation: Operation) -> list[str]:
+    """All that ``operation`` can answer with."""
+    outputs = _properties(operation).get("outputs")
+    return list(outputs["items"]["enum"] if outputs else EXAMPLES[operation.path]["worked"][2])
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema["description"],
+            "schema": schema,
+            # A list is written with commas.
+            "style": "form",
+            "explode": False,
+        }
+        for name, schema in _properties(operation).items()
+    ]
+
+
+def _request_content(operation: Operation) -> dict[str, Any]:
+    tensors = (*operation.needs, *operation.takes)
+    fields = {name: tensor(TENSORS[name]) for name in tensors} | _properties(operation)
+    fields["dtype"] = _DTYPE
+    examples = {
+        name: {"summary": summary, "value": request}
+        for name, (summary, request, _) in EXAMPLES[operation.path].items()
+    }
+    content: dict[str, Any] = {
+        _JSON: {
+            "schema": {
+                "type": "object",
+                "required": list(operation.needs),
+                "properties": fields,
+                "additionalProperties": False,
+            },
+            "examples": examples,
+        }
+    }
+    optional = f"; optional: {', '.join(operation.takes)}" if operation.takes else ""
+    names = f"Tensors: {', '.join(operation.needs)}{optional}. "
+    return content | _binary(names + "Options stand in the query string (or in `__metadata__`).")
+
+
+def _success(operation: Operation) -> dict[str, Any]:
+    examples = EXAMPLES[operation.path]
+    names = outputs_of(operation)
+    members: dict[str, Any] = {name: tensor(OUTPUTS[name]) for name in names}
+    if "routes" in members:
+        routes = examples["worked"][2]["routes"]
+        members["routes"] = {
+            "type": "object",
+            "description": OUTPUTS["routes"],
+            "properties": {name: {"$ref": _REF + "Number"} for name in routes},
+        }
+    content: dict[str, Any] = {
+        _JSON: {
+            "schema": {"type": "object", "properties": members},
+            "examples": {
+                name: {"summary": summary, "value": reply}
+                for name, (summary, _, reply) in examples.items()
+            },
+        }
+    }
+    return {
+        "description": "The outputs asked for, in the format that Accept asks for.",
+        "content": content | _binary(f"Tensors: {', '.join(names)}."),
+    }
+
+
+def failures(statuses: Iterable[int] | None = None) -> dict[str, Any]:
+    """The responses that are errors: of all ``statuses`` that there are, or of these."""
+    kinds: dict[int, list[str]] = {}
+    for row in errors.TABLE.values():
+        kinds.setdefault(row.status, []).append(f"`{row.name}`: {row.title}. {row.advice}")
+    schema = {"$ref": _REF + "Problem"}
+    return {
+        str(status): {
+            "description": "\n\n".join(texts),
+            "content": {errors.MEDIA_TYPE: {"schema": schema}},
+        }
+        for status, texts in sorted(kinds.items())
+        if statuses is None or status in statuses
+    }
+
+
+def tensor(description: str) -> dict[str, Any]:
+    """The schema of nested lists of numbers."""
+    return {"description": description, "allOf": [{"$ref": _REF + "Tensor"}]}
+
+
+def _binary(description: str) -> dict[str, Any]:
+    schema = {"type": "string", "format": "binary", "description": description}
+    return {
+        media_type: {"schema": schema}
+        for codec in CODECS
+        for media_type in codec.media_types
+        if media_type != _JSON
+    }

@@ -1,0 +1,42 @@
+"""``python -m tests.hostile.leaky``: lossd, but every request leaves ``LEAK`` bytes behind.
+
+What is to find leaks must find this one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import service.app
+from service import cli
+
+LEAK = 1024
+
+
+class Leak:
+    """ASGI middleware that never forgets."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._kept: list[bytearray] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self._kept.append(bytearray(LEAK))
+        await self._app(scope, receive, send)
+
+
+def main() -> None:
+    """``lossd`` itself, with an application that leaks."""
+    make = service.app.create_app
+
+    def leaking() -> Any:
+        app = make()
+        app.add_middleware(Leak)
+        return app
+
+    service.app.create_app = leaking  # type: ignore[assignment]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""service/codecs/safetensors_format.py against the official library, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels import dtypes
+from service.codecs import base
+from service.codecs.base import Limits, Message, TooLarge
+from service.codecs.safetensors import ALIGNMENT, CODEC, HEADER_LIMIT, encode
+from tests.service.codecs.samples import (
+    LIMITS,
+    NAMES,
+    Array,
+    every_dtype,
+    every_shape,
+    refusal,
+    same,
+    sample,
+)
+
+
+def decode(body: bytes | bytearray | memoryview, limits: Limits = LIMITS) -> Message:
+    return CODEC.decode(memoryview(body), NAMES, limits)
+
+
+def packed(header: str | bytes | dict[str, Any], data: bytes = b"") -> bytes:
+    text = json.dumps(header) if isinstance(header, dict) else header
+    raw = text.encode() if isinstance(text, str) else text
+    return len(raw).to_bytes(8, "little") + raw + data
+
+
+def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def official(
+    arrays: dict[str, Array], row: dtypes.DType, metadata: dict[str, str] | None = None
+) -> bytes:
+    """``arrays``, all of ``row``'s dtype, as the official library writes them."""
+    specs = {
+        name: safetensors.TensorSpec(
+            dtype=row.name,
+            shape=array.shape,
+            data_ptr=array.ctypes.data,
+            data_len=array.nbytes,
+        )
+        for name, array in arrays.items()
+    }
+    return bytes(safetensors.serialize(specs, metadata=metadata))
+
+
+@every_dtype
+@every_shape
+def test_reads_what_the_official_library_writes(row: dtypes.DType, shape: tuple[int, ...]) -> None:
+    arrays = {"logits": sample(row, shape), "labels": sample(row, (3,))}
+    message = decode(official(arrays, row, {"reduction": "sum"}))
+    assert message.options == {"reduction": "sum"}
+    assert message.tensors.keys() == arrays.keys()
+    assert all(same(message.tensors[name], arrays[name]) for name in arrays)
+
+
+@every_dtype
+@every_shape
+def test_the_official_library_reads_what_is_written(
+    row: dtypes.DType, shape: tuple[int, ...]
+) -> None:
+    arrays = {"loss": sample(row, shape), "per_element": sample(dtypes.FLOAT64, (3,))}
+    body = encode(arrays)
+    read = dict(safetensors.deserialize(body))  # type: ignore[no-untyped-call]
+    assert read.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert read[name]["shape"] == list(array.shape)
+        assert read[name]["dtype"] == dtypes.of(array).safetensors  # type: ignore[union-attr]
+        assert bytes(read[name]["data"]) == array.tobytes()
+
+
+def test_safetensors_numpy_reads_what_is_written() -> None:
+    arrays = {"loss": sample(dtypes.FLOAT32, ()), "labels": sample(dtypes.INTEGERS[0], (2, 3))}
+    read = safetensors.numpy.load(encode(arrays))
+    assert all(same(read[name], arrays[name]) for name in arrays)
+
+
+def test_writes_arrays_of_any_strides_and_ml_dtypes() -> None:
+    whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    narrow = np.array([1.5, -2, np.nan], ml_dtypes.bfloat16)
+    body = encode({"logits": whole.transpose(2, 0, 1)[::-1], "weight": narrow})
+    tensors = decode(body).tensors
+    assert same(tensors["logits"], whole.transpose(2, 0, 1)[::-1].copy())
+    assert tensors["weight"].dtype == dtypes.BFLOAT16.numpy
+    assert tensors["weight"].tobytes() == narrow.tobytes()
+
+
+def test_refuses_to_write_a_dtype_that_is_not_in_the_table() -> None:
+    with pytest.raises(TypeError, match="loss: arrays of complex128 are not sent"):
+        encode({"loss": np.zeros(2, complex)})
+
+
+def test_data_is_aligned_and_the_widest_elements_come_first() -> None:
+    arrays = {"weight": sample(dtypes.BFLOAT16, (3,)), "logits": sample(dtypes.FLOAT64, (5,))}
+    body = encode(arrays)
+    start = CODEC.first_tensor_at(body[:8])
+    assert start is not None
+    assert start % ALIGNMENT == 0
+    assert body[start : start + 40] == arrays["logits"].tobytes()
+
+
+def _body() -> bytes:
+    return encode({"logits": sample(dtypes.FLOAT32, (2, 3)), "labels": np.arange(2)})
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, lambda body: np.frombuffer(body, np.uint8)])
+def test_tensors_are_views_of_the_body(make: Any) -> None:
+    body = make(_body())
+    for array in decode(body).tensors.values():
+        assert np.shares_memory(array, np.frombuffer(body, np.uint8))
+        assert array.flags.writeable == (not memoryview(body).readonly)
+
+
+def test_tensors_are_views_whatever_their_alignment() -> None:
+    holder = bytearray(b"\0" + _body())
+    body = memoryview(holder)[1:]
+    for array in decode(body).tensors.values():
+        assert np.shares_memory(array, np.frombuffer(holder, np.uint8))
+        assert not array.flags.aligned
+
+
+def test_no_tensors_and_no_metadata_make_an_empty_message() -> None:
+    assert decode(packed({})) == Message({}, {})
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        (b"", None),
+        (b"\x10\0\0\0\0\0\0", None),
+        ((1).to_bytes(8, "little"), None),
+        ((HEADER_LIMIT + 1).to_bytes(8, "little"), None),
+        ((HEADER_LIMIT).to_bytes(8, "little"), HEADER_LIMIT + 8),
+        (packed({"logits": entry()}, bytes(8)), 8 + len(json.dumps({"logits": entry()}))),
+    ],
+)
+def test_first_tensor_at(prefix: bytes, expected: int | None) -> None:
+    assert CODEC.first_tensor_at(prefix) == expected
+
+
+REFUSED: dict[str, tuple[bytes, str]] = {
+    # the length
+    "empty": (b"", "must start with the header's length"),
+    "cut_length": (b"\x02\0\0\0", "must start with the header's length"),
+    "length_2**63": ((1 << 63).to_bytes(8, "little") + b"{}", "must start with the header's len"),
+    "length_past_the_end": ((3).to_bytes(8, "little") + b"{}", "it is 10 bytes long"),
+    "length_over_the_limit": (packed(b"{}".ljust(HEADER_LIMIT + 1)), "from 2 to 1,048,576"),
+    # the header's text
+    "space_first": (packed(" {}"), "from its first byte"),
+    "list": (packed("[]"), "must be a JSON object"),
+    "not_json": (packed('{"logits": }'), r"not JSON: Expecting value \(character 11"),
+    "two_values": (packed("{} {}"), "not JSON: Extra data"),
+    "byte_order_mark": (packed(b"\xef\xbb\xbf{}"), "from its first byte"),
+    "not_utf8": (packed(b'{"\xff": 1}'), "must be UTF-8"),
+    "utf16": (packed("{}".encode("utf-16-le")), "not JSON"),
+    "raw_control_character": (packed('{"a\n": 1}'), "not JSON: Invalid control character"),
+    "duplicate_tensor": (
+        packed('{"logits": %s, "logits": %s}' % ((json.dumps(entry()),) * 2), bytes(8)),
+        "the header has 'logits' twice",
+    ),
+    "duplicate_key": (
+        packed('{"logits": {"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
+        "the header has 'dtype' twice",
+    ),
+    "deep": (packed("{" + '"a":[' * 10**5), "more than 4,096 brackets"),
+    "deep_1e6": (packed("{" + "[" * 10**6), "more than 4,096 brackets"),
+    # entries
+    "unknown_tensor": (
+        packed({"evil": entry()}, bytes(8)),
+        "unknown tensor 'evil': the tensors here are labels, logits, weight",
+    ),
+    "unknown_long_tensor": (packed({"e" * 10**5: entry()}), r"unknown tensor 'e{60}'\.\.\.:"),
+    "surrogate_tensor": (packed('{"\\ud800": 1}'), r"unknown tensor '\\ud800'"),
+    "entry_is_a_list": (packed({"logits": []}), "exactly dtype, shape and data_offsets"),
+    "missing_key": (packed({"logits": {"dtype": "F32", "shape": []}}), "exactly dtype, shape"),
+    "extra_key": (packed({"logits": {**entry(), "x": 1}}), "exactly dtype, shape"),
+    # dtypes
+    "bool_dtype": (packed({"logits": entry("BOOL")}), "dtype 'BOOL' is not one of F32, F64, F16"),
+    "numpy_dtype": (packed({"logits": entry("float32")}), "'float32' is not one of"),
+    "bool_labels": (packed({"labels": entry("BOOL")}), "dtype 'BOOL' is not one of F32, F64, F16"),
+    "number_dtype": (packed({"logits": entry(7)}), "dtype of type int is not one of"),
+    "list_dtype": (packed({"logits": entry(["F32"])}), "dtype of type list is not one of"),
+    # shapes
+    "shape_is_a_number": (packed({"logits": entry(shape=2)}), "shape must be a list"),
+    "shape_of_bools": (packed({"logits": entry(shape=[True, 2])}), "shape must be a list of non"),
+    "shape_of_strings": (packed({"logits": entry(shape=["2"])}), "shape must be a list"),
+    "negative_shape": (packed({"logits": entry(shape=[-2])}), "number '-2': shapes and offsets"),
+    "minus_zero": (packed('{"logits": -0}'), "number '-0'"),
+    "float_shape": (packed({"logits": entry(shape=[2.0])}), "number '2.0'"),
+    "exponent": (packed('{"logits": 1e3}'), "number '1e3'"),
+    "nan": (packed('{"logits": NaN}'), "number 'NaN'"),
+    "infinity": (packed('{"logits": -Infinity}'), "number '-Infinity'"),
+    "5000_digits": (packed('{"logits": 1%s}' % ("0" * 5000)), r"number '10{59}'\.\.\.:"),
+    "33_dimensions": (
+        packed({"logits": entry(shape=[1] * 33, offsets=[0, 4])}, bytes(4)),
+        "33 dimensions, but at most 32",
+    ),
+    "shape_too_small": (
+        packed({"logits": entry(shape=[1])}, bytes(8)),
+        r"logits: shape \[1\] of float32 takes 4 bytes, but 8 are there",
+    ),
+    "product_wraps_to_0": (
+        packed({"logits": entry(shape=[2**32, 2**32], offsets=[0, 0])}),
+        r"takes more than 2\*\*63 bytes, but 0 are there",
+    ),
+    "product_wraps_to_8": (
+        packed({"logits": entry(shape=[2**61 + 2], offsets=[0, 8])}, bytes(8)),
+        r"takes more than 2\*\*63 bytes, but 8 are there",
+    ),
+    "product_2**2015": (
+        packed({"logits": entry(shape=[2**63] * 32, offsets=[0, 8])}, bytes(8)),
+        r"takes more than 2\*\*63 bytes",
+    ),
+    # offsets
+    "three_offsets": (packed({"logits": entry(offsets=[0, 4, 8])}, bytes(8)), "list of 2 non-neg"),
+    "hole_first": (packed({"logits": entry(offsets=[1, 9])}, bytes(9)), "must start at 0"),
+    "end_before_begin": (
+        packed({"logits": entry(offsets=[0, 8]), "labels": entry(offsets=[8, 0])}, bytes(8)),
+        r"labels: data_offsets \[8, 0\] do not fit",
+    ),
+    "past_the_end": (packed({"logits": entry()}, bytes(7)), "end within the 7 bytes"),
+    "hole": (
+        packed({"logits": entry(), "labels": entry(offsets=[9, 17])}, bytes(17)),
+        "labels: .* must start at 8",
+    ),
+    "overlap": (
+        packed({"logits": entry(), "labels": entry(offsets=[4, 12])}, bytes(12)),
+        "labels: .* must start at 8",
+    ),
+    "the_same_bytes_twice": (
+        packed({"logits": entry(), "labels": entry()}, bytes(8)),
+        "must start at 8",
+    ),
+    "trailing_byte": (packed({"logits": entry()}, bytes(9)), "1 bytes after the last tensor"),
+    "data_without_tensors": (packed({}, bytes(3)), "3 bytes after the last tensor"),
+    # metadata
+    "metadata_null_key": (packed({"__metadata__": {"a": None, "b": 1}}), "values are strings"),
+    "metadata_is_a_list": (packed({"__metadata__": []}), "values are strings"),
+    "metadata_number": (packed({"__metadata__": {"a": 1}}), "values are strings"),
+    "metadata_surrogate": (packed('{"__metadata__": {"a": "\\udfff"}}'), "lone surrogates"),
+    "metadata_surrogate_key": (packed('{"__metadata__": {"\\udfff": ""}}'), "lone surrogates"),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), REFUSED.values(), ids=REFUSED)
+def test_refuses(body: bytes, message: str) -> None:
+    error = refusal(lambda: decode(body))
+    assert not isinstance(error, TooLarge)
+    with pytest.raises(base.DecodeError, match=message):
+        raise error
+
+
+def test_null_is_no_metadata() -> None:
+    assert decode(packed({"__metadata__": None})).options == {}
+    metadata = {"reduction": None, "format": "pt", "empty": None}
+    assert decode(packed({"__metadata__": metadata})).options == {"format": "pt"}
+
+
+def test_weights_may_be_boolean() -> None:
+    mask = np.array([True, False, True])
+    body = safetensors.numpy.save({"weight": mask, "logits": np.zeros(2, np.float32)})
+    assert same(decode(body).tensors["weight"], mask)
+
+
+@pytest.mark.parametrize("cut", range(len(_body())))
+def test_refuses_every_cut_body(cut: int) -> None:
+    refusal(lambda: decode(_body()[:cut]))
+
+
+@pytest.mark.parametrize("shape", [[0, 10**12], [2**62, 0, 2**62]])
+def test_an_empty_tensor_of_absurd_extent_is_too_large(shape: list[int]) -> None:
+    body = packed({"logits": entry(shape=shape, offsets=[0, 0])})
+    assert isinstance(refusal(lambda: decode(body)), TooLarge)
+
+
+def test_the_limit_is_exact() -> None:
+    body = packed({"logits": entry(shape=[25], offsets=[0, 100])}, bytes(100))
+    assert decode(body, Limits(100)).tensors["logits"].size == 25
+    assert isinstance(refusal(lambda: decode(body, Limits(99))), TooLarge)
+
+
+@pytest.mark.parametrize("filler", ["[],", '"a":{},', '"a":0,', "0,", "[", '"a":['])
+def test_a_header_full_of_objects_is_refused_unparsed(filler: str) -> None:
+    body = packed("{" + filler * (HEADER_LIMIT // len(filler) - 2))
+    tracemalloc.start()
+    error = refusal(lambda: decode(body))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert error.message == "the header has more than 4,096 brackets and commas"
+    assert peak < 1.5 * HEADER_LIMIT
+
+
+@pytest.mark.parametrize("depth", [900, 4000])
+def test_brackets_within_the_limit_are_refused_too(depth: int) -> None:
+    refusal(lambda: decode(packed('{"logits":' + "[" * depth + "]" * depth + "}")))
+    refusal(lambda: decode(packed('{"a":' * depth + "0" + "}" * depth)))
+
+
+def test_the_largest_header_is_read() -> None:
+    metadata = {f"option{i}": "x" * 255 for i in range(3800)}
+    body = packed(json.dumps({"__metadata__": metadata}).ljust(HEADER_LIMIT))
+    tracemalloc.start()
+    assert decode(body).options == metadata
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * HEADER_LIMIT
+
+
+_ARRAYS = st.dictionaries(
+    st.sampled_from(sorted(NAMES)),
+    st.builds(
+        sample,
+        st.sampled_from(dtypes.ALL),
+        st.lists(st.integers(0, 4), max_size=5),
+    ),
+)
+
+
+@given(_ARRAYS)
+def test_round_trip(arrays: dict[str, Array]) -> None:
+    tensors = decode(encode(arrays)).tensors
+    assert tensors.keys() == arrays.keys()
+    assert all(same(tensors[name], arrays[name]) for name in arrays)
