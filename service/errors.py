@@ -220,9 +220,7 @@ TABLE: dict[type[Exception], Row] = {
         "The server failed",
         "This is a fault of the server: please report it with the request that caused it.",
     ),
-    NotOffered: Row(
-        501, "not-offered", "Not offered here", "See /v2 for the extensions there are."
-    ),
+    NotOffered: Row(501, "not-offered", "Not offered here", "See /v2 for the extensions it has."),
     MemoryError: Row(
         503, "out-of-memory", "No memory for this request", "Send it again later, or smaller.", 5
     ),

@@ -206,8 +206,11 @@ def _in_query(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _with_default(schema: dict[str, Any]) -> str:
     default = schema.get("default")
-    text = ",".join(default) if isinstance(default, list) else default
-    return f"{schema['description']}" + (f" Without it: `{text}`." if text is not None else "")
+    if default is None:
+        return str(schema["description"])
+    text = ",".join(default) if isinstance(default, list) else str(default)
+    text = text.lower() if isinstance(default, bool) else text
+    return f"{schema['description']} Without it: `{text}`."
 
 
 def _request_content(operation: Operation) -> dict[str, Any]:
