@@ -151,7 +151,7 @@ def freed_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_failed_request_holds_its_body_no_longer_than_its_lease(
+async def test_a_failed_request_holds_its_body_no_longer_than_its_lease(
     started: tuple[Client, FastAPI], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
@@ -162,7 +162,7 @@ def test_a_failed_request_holds_its_body_no_longer_than_its_lease(
             await request.run()
         return request.status
 
-    async def test() -> None:
+    with freed_at_once(monkeypatch):
         piece = -(-len(body) // 5)
         for leaves_at in range(1, 6):
             request = Request(app, body, media_type, piece)
@@ -173,29 +173,23 @@ def test_a_failed_request_holds_its_body_no_longer_than_its_lease(
             request._scope["query_string"] = option
             assert await failed(request) == 422
 
-    with freed_at_once(monkeypatch):
-        client.runner.run(test())
-
 
 @pytest.mark.parametrize("format_", ["safetensors", "npz"])
-def test_a_label_that_is_no_class_does_not_keep_its_body(
+async def test_a_label_that_is_no_class_does_not_keep_its_body(
     started: tuple[Client, FastAPI], format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
     body = wire.BODIES[format_]({**LARGE, "labels": LARGE["labels"] + 1})
 
-    async def test() -> None:
+    with freed_at_once(monkeypatch):
         request = Request(app, body, wire.MEDIA_TYPES[format_])
         async with nothing_left(request.service):
             await request.run()
         assert request.status == 422
 
-    with freed_at_once(monkeypatch):
-        client.runner.run(test())
-
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_client_may_leave_at_any_receive(
+async def test_a_client_may_leave_at_any_receive(
     started: tuple[Client, FastAPI], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
@@ -207,22 +201,19 @@ def test_a_client_may_leave_at_any_receive(
         computed.append(1)
         return made(*arguments, **options)
 
-    async def test() -> None:
-        piece = -(-len(body) // 5)
-        for leaves_at in range(6):
-            request = Request(app, body, media_type, piece)
-            request.leaves_at = leaves_at
-            async with nothing_left(request.service):
-                await request.run()
-            early = name.startswith("large-safe")
-            assert leaves_at == len(request.pieces) or early or not computed
-            assert request.status in ((200, 400) if leaves_at == len(request.pieces) else (400,))
-
     monkeypatch.setattr(steps, "cross_entropy", counting)
-    client.runner.run(test())
+    piece = -(-len(body) // 5)
+    for leaves_at in range(6):
+        request = Request(app, body, media_type, piece)
+        request.leaves_at = leaves_at
+        async with nothing_left(request.service):
+            await request.run()
+        early = name.startswith("large-safe")
+        assert leaves_at == len(request.pieces) or early or not computed
+        assert request.status in ((200, 400) if leaves_at == len(request.pieces) else (400,))
 
 
-def test_text_that_takes_long_is_read_in_a_lane(
+async def test_text_that_takes_long_is_read_in_a_lane(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
@@ -236,19 +227,16 @@ def test_text_that_takes_long_is_read_in_a_lane(
     monkeypatch.setattr(Asked, "decoded", watched)
     monkeypatch.setattr(computation, "_SOON", -1)
 
-    async def test() -> None:
-        request = Request(app, *BODIES["middle-json"])
-        async with nothing_left(request.service):
-            await request.run()
-        assert request.status == 200
-
-    client.runner.run(test())
+    request = Request(app, *BODIES["middle-json"])
+    async with nothing_left(request.service):
+        await request.run()
+    assert request.status == 200
     assert len(threads) == 2
     assert threads[0] != threads[1]
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_request_may_be_cancelled_at_any_await(
+async def test_a_request_may_be_cancelled_at_any_await(
     started: tuple[Client, FastAPI], name: str
 ) -> None:
     client, app = started
@@ -268,17 +256,14 @@ def test_a_request_may_be_cancelled_at_any_await(
             await asyncio.gather(task, return_exceptions=True)
         return done and request.status == 200
 
-    async def test() -> None:
-        turns = 0
-        while not await cancelled(turns):
-            turns += 1 if turns < 25 else 3
-            assert turns < 2000
-
-    client.runner.run(test())
+    turns = 0
+    while not await cancelled(turns):
+        turns += 1 if turns < 25 else 3
+        assert turns < 2000
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_any_lease_may_be_refused(
+async def test_any_lease_may_be_refused(
     started: tuple[Client, FastAPI], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
@@ -286,28 +271,24 @@ def test_any_lease_may_be_refused(
     grant = Budget.grant
     asked = 0
 
-    async def test() -> None:
-        nonlocal asked
-        for refused in range(20):
-            asked = 0
+    for refused in range(20):
+        asked = 0
 
-            async def refusing(budget: Budget, *arguments: Any, refused: int = refused) -> None:
-                nonlocal asked
-                asked += 1
-                if asked == refused:
-                    raise Overloaded("no more")
-                await grant(budget, *arguments)
+        async def refusing(budget: Budget, *arguments: Any, refused: int = refused) -> None:
+            nonlocal asked
+            asked += 1
+            if asked == refused:
+                raise Overloaded("no more")
+            await grant(budget, *arguments)
 
-            monkeypatch.setattr(Budget, "grant", refusing)
-            request = Request(app, body, media_type)
-            async with nothing_left(request.service):
-                await request.run()
-            assert request.status == (503 if 0 < refused <= asked else 200)
-            if refused > asked:
-                return
-        raise AssertionError("it never ends")
-
-    client.runner.run(test())
+        monkeypatch.setattr(Budget, "grant", refusing)
+        request = Request(app, body, media_type)
+        async with nothing_left(request.service):
+            await request.run()
+        assert request.status == (503 if 0 < refused <= asked else 200)
+        if refused > asked:
+            return
+    raise AssertionError("it never ends")
 
 
 class Gate:
@@ -343,30 +324,27 @@ MANY = wire.safetensors_body(  # some 100 MB, and three steps
 )
 
 
-def test_a_client_that_leaves_while_it_is_computed_costs_one_step_more(
+async def test_a_client_that_leaves_while_it_is_computed_costs_one_step_more(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
     gate = Gate(monkeypatch)
 
-    async def test() -> None:
-        request = Request(app, MANY, wire.SAFETENSORS)
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: gate.taken == 1 and request.received == len(request.pieces))
-            assert request.service.budget.leased >= len(MANY)
-            request.gone.set()
-            await task
-            assert request.status != 200
-            assert request.service.budget.leased == 0
-            for _ in range(10):
-                gate.go_on.release()
-
-    client.runner.run(test())
+    request = Request(app, MANY, wire.SAFETENSORS)
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        await until(lambda: gate.taken == 1 and request.received == len(request.pieces))
+        assert request.service.budget.leased >= len(MANY)
+        request.gone.set()
+        await task
+        assert request.status != 200
+        assert request.service.budget.leased == 0
+        for _ in range(10):
+            gate.go_on.release()
     assert gate.taken == 1
 
 
-def test_work_begins_before_the_body_has_come(
+async def test_work_begins_before_the_body_has_come(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
@@ -374,38 +352,32 @@ def test_work_begins_before_the_body_has_come(
     for _ in range(10):
         gate.go_on.release()
 
-    async def test() -> None:
-        request = Request(app, MANY, wire.SAFETENSORS)
-        last = len(request.pieces) - 1
-        # The last piece comes once two of the three steps are taken.
-        request.may_receive = lambda index: index < last or gate.taken == 2
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: request.status is not None)
-            request.gone.set()
-            await task
-        assert request.status == 200
-        assert gate.taken == 3
-
-    client.runner.run(test())
+    request = Request(app, MANY, wire.SAFETENSORS)
+    last = len(request.pieces) - 1
+    # The last piece comes once two of the three steps are taken.
+    request.may_receive = lambda index: index < last or gate.taken == 2
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        await until(lambda: request.status is not None)
+        request.gone.set()
+        await task
+    assert request.status == 200
+    assert gate.taken == 3
 
 
-def test_a_body_that_ends_early_is_refused_though_it_was_computed_with(
+async def test_a_body_that_ends_early_is_refused_though_it_was_computed_with(
     started: tuple[Client, FastAPI],
 ) -> None:
     client, app = started
 
-    async def test() -> None:
-        request = Request(app, MANY, wire.SAFETENSORS)
-        del request.pieces[-1]
-        async with nothing_left(request.service):
-            await request.run()
-        assert request.status == 400
-
-    client.runner.run(test())
+    request = Request(app, MANY, wire.SAFETENSORS)
+    del request.pieces[-1]
+    async with nothing_left(request.service):
+        await request.run()
+    assert request.status == 400
 
 
-def test_nothing_of_another_client_can_be_read(started: tuple[Client, FastAPI]) -> None:
+async def test_nothing_of_another_client_can_be_read(started: tuple[Client, FastAPI]) -> None:
     client, app = started
     service: Service = app.state.service
     logits = LARGE["logits"].copy()
@@ -415,28 +387,25 @@ def test_nothing_of_another_client_can_be_read(started: tuple[Client, FastAPI]) 
     own = wire.safetensors_body(LARGE)
     expected = client.send("/v1/cross_entropy", own, wire.SAFETENSORS).content
 
-    async def test() -> None:
-        for piece in (1000_003, len(own) // 2, len(own)):
-            filling = Request(app, secret, wire.SAFETENSORS)
-            await asyncio.gather(filling.run())
-            # The next body lands where the secret one was.
-            assert filling.status == 200
-            assert service.budget.idle >= len(secret)
-            request = Request(app, own, wire.SAFETENSORS, piece)
-            request.may_receive = lambda index, request=request: service.budget.idle == 0  # type: ignore[misc]
-            await request.run()
-            assert request.content == expected
-        short = Request(app, own, wire.SAFETENSORS)
-        short.leaves_at = len(short.pieces) - 1
-        await short.run()
-        assert short.status != 200
-
-    client.runner.run(test())
+    for piece in (1000_003, len(own) // 2, len(own)):
+        filling = Request(app, secret, wire.SAFETENSORS)
+        await asyncio.gather(filling.run())
+        # The next body lands where the secret one was.
+        assert filling.status == 200
+        assert service.budget.idle >= len(secret)
+        request = Request(app, own, wire.SAFETENSORS, piece)
+        request.may_receive = lambda index, request=request: service.budget.idle == 0  # type: ignore[misc]
+        await request.run()
+        assert request.content == expected
+    short = Request(app, own, wire.SAFETENSORS)
+    short.leaves_at = len(short.pieces) - 1
+    await short.run()
+    assert short.status != 200
 
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("stage", [Asked.decoded, Asked.work, Asked.encoded, Lease.memory])
-def test_memory_that_the_system_does_not_give_is_a_503(
+async def test_memory_that_the_system_does_not_give_is_a_503(
     started: tuple[Client, FastAPI],
     name: str,
     stage: Callable[..., Any],
@@ -453,14 +422,11 @@ def test_memory_that_the_system_does_not_give_is_a_503(
     owner = Lease if stage is Lease.memory else Asked
     monkeypatch.setattr(owner, stage.__name__, lacking)
 
-    async def test() -> None:
+    with freed_at_once(monkeypatch):
         request = Request(app, body, media_type)
         async with nothing_left(request.service):
             await request.run()
         assert request.status == (503 if missed else 200)
-
-    with freed_at_once(monkeypatch):
-        client.runner.run(test())
 
 
 def test_decoding_that_takes_too_long_is_given_up(

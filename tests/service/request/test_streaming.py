@@ -183,7 +183,7 @@ def test_every_type_of_logits(
 
 
 @pytest.mark.parametrize("cut", [3, 8, 9, 100])
-def test_a_beginning_that_comes_in_parts_is_waited_for(
+async def test_a_beginning_that_comes_in_parts_is_waited_for(
     started: tuple[Client, FastAPI], planned: list[streaming._Plan | None], cut: int
 ) -> None:
     client, app = started
@@ -191,15 +191,12 @@ def test_a_beginning_that_comes_in_parts_is_waited_for(
     first, *others = request.pieces
     request.pieces = [first[:cut], first[cut : cut + 8], first[cut + 8 :], *others]
 
-    async def test() -> None:
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: task.done() or request.status is not None)
-            request.gone.set()
-            await task
-        assert request.status == 200
-
-    client.runner.run(test())
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        await until(lambda: task.done() or request.status is not None)
+        request.gone.set()
+        await task
+    assert request.status == 200
     streamed(planned)
 
 
@@ -248,79 +245,70 @@ def test_where_no_pages_can_be_moved_all_is_as_ever(
     assert len(planned) == 1
 
 
-def test_no_more_comes_than_there_is_room_for(
+async def test_no_more_comes_than_there_is_room_for(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
     gate = Gate(monkeypatch)
 
-    async def test() -> None:
-        request = asked(app)
-        received = []
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            for taken in range(1, 20):
-                await until(lambda taken=taken: gate.taken == taken)  # type: ignore[misc]
-                for _ in range(100):
-                    await asyncio.sleep(0)
-                received.append(request.received * 300_007)
-                assert request.service.budget.leased <= HELD
-                gate.go_on.release()
+    request = asked(app)
+    received = []
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        for taken in range(1, 20):
+            await until(lambda taken=taken: gate.taken == taken)  # type: ignore[misc]
             for _ in range(100):
-                gate.go_on.release()
-            await until(lambda: request.status is not None)
-            request.gone.set()
-            await task
-        assert received[0] < HELD + 300_007
-        steps = np.diff(received)
-        assert steps.max() <= HUGE + 2 * 300_007
-        assert received[-1] - received[0] >= 10 * 2**19
-        assert request.status == 200
-
-    client.runner.run(test())
+                await asyncio.sleep(0)
+            received.append(request.received * 300_007)
+            assert request.service.budget.leased <= HELD
+            gate.go_on.release()
+        for _ in range(100):
+            gate.go_on.release()
+        await until(lambda: request.status is not None)
+        request.gone.set()
+        await task
+    assert received[0] < HELD + 300_007
+    steps = np.diff(received)
+    assert steps.max() <= HUGE + 2 * 300_007
+    assert received[-1] - received[0] >= 10 * 2**19
+    assert request.status == 200
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 10, 30, 60, 79, 80])
-def test_a_client_may_leave_at_any_time(
+async def test_a_client_may_leave_at_any_time(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     client, app = started
 
-    async def test() -> None:
+    with freed_at_once(monkeypatch):
         request = asked(app)
         request.leaves_at = at
         async with nothing_left(request.service):
             await request.run()
         assert request.status == 400
 
-    with freed_at_once(monkeypatch):
-        client.runner.run(test())
 
-
-def test_a_client_that_leaves_while_there_is_no_room_costs_no_more_than_the_room(
+async def test_a_client_that_leaves_while_there_is_no_room_costs_no_more_than_the_room(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
     gate = Gate(monkeypatch)
 
-    async def test() -> None:
-        request = asked(app)
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: gate.taken == 1)
-            for _ in range(1000):
-                await asyncio.sleep(0)
-            request.leaves_at = request.received
-            for _ in range(100):
-                gate.go_on.release()
-            await task
-        assert request.status == 400
-
-    client.runner.run(test())
+    request = asked(app)
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        await until(lambda: gate.taken == 1)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        request.leaves_at = request.received
+        for _ in range(100):
+            gate.go_on.release()
+        await task
+    assert request.status == 400
     assert gate.taken <= HELD // 2**19
 
 
-def test_a_request_may_be_cancelled_at_any_await(started: tuple[Client, FastAPI]) -> None:
+async def test_a_request_may_be_cancelled_at_any_await(started: tuple[Client, FastAPI]) -> None:
     client, app = started
 
     async def cancelled(turns: int) -> bool:
@@ -335,17 +323,14 @@ def test_a_request_may_be_cancelled_at_any_await(started: tuple[Client, FastAPI]
             await asyncio.gather(task, return_exceptions=True)
         return request.status == 200
 
-    async def test() -> None:
-        turns = 0
-        while not await cancelled(turns):
-            turns += 1 if turns < 60 else 3
-            assert turns < 4000
-
-    client.runner.run(test())
+    turns = 0
+    while not await cancelled(turns):
+        turns += 1 if turns < 60 else 3
+        assert turns < 4000
 
 
 @pytest.mark.parametrize("refused", range(1, 6))
-def test_any_lease_may_be_refused(
+async def test_any_lease_may_be_refused(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
     client, app = started
@@ -358,21 +343,18 @@ def test_any_lease_may_be_refused(
             raise Overloaded("no more")
         await grant(budget, *arguments)
 
-    async def test() -> None:
-        request = asked(app)
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: task.done() or request.status is not None)
-            request.gone.set()
-            await task
-        assert request.status == (503 if refused <= asking else 200)
-
     monkeypatch.setattr(Budget, "grant", refusing)
-    client.runner.run(test())
+    request = asked(app)
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        await until(lambda: task.done() or request.status is not None)
+        request.gone.set()
+        await task
+    assert request.status == (503 if refused <= asking else 200)
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 5])
-def test_a_system_that_stops_moving_pages_is_a_503(
+async def test_a_system_that_stops_moving_pages_is_a_503(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
     client, app = started
@@ -383,17 +365,14 @@ def test_a_system_that_stops_moving_pages_is_a_503(
         left -= 1
         move(source, target if left >= 0 else target + 1)
 
-    async def test() -> None:
-        request = asked(app)
-        async with nothing_left(request.service):
-            await request.run()
-        assert request.status == 503
-
     monkeypatch.setattr(sliding, "_move", moving)
-    client.runner.run(test())
+    request = asked(app)
+    async with nothing_left(request.service):
+        await request.run()
+    assert request.status == 503
 
 
-def test_an_impossible_label_is_named_before_the_body_is_there(
+async def test_an_impossible_label_is_named_before_the_body_is_there(
     started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, app = started
@@ -401,16 +380,13 @@ def test_an_impossible_label_is_named_before_the_body_is_there(
     labels[[1000, 3000]] = 1501
     body = wire.safetensors_body({**MANY, "labels": labels})
 
-    async def test() -> None:
+    with freed_at_once(monkeypatch):
         request = asked(app, body)
         request.may_receive = lambda index: index < 40
         async with nothing_left(request.service):
             await request.run()
         problem = json.loads(request.content)
         assert (request.status, problem["position"]) == (422, [1000])
-
-    with freed_at_once(monkeypatch):
-        client.runner.run(test())
 
 
 @pytest.mark.parametrize(
@@ -422,19 +398,16 @@ def test_an_impossible_label_is_named_before_the_body_is_there(
         ({"log_probs": MANY["logits"], "labels": MANY["labels"]}, b"", 422),
     ],
 )
-def test_what_the_beginning_shows_to_be_wrong_is_answered_at_once(
+async def test_what_the_beginning_shows_to_be_wrong_is_answered_at_once(
     started: tuple[Client, FastAPI], tensors: Mapping[str, wire.Array], query: bytes, status: int
 ) -> None:
     client, app = started
 
-    async def test() -> None:
-        request = asked(app, wire.safetensors_body(tensors), query)
-        request.may_receive = lambda index: index < 1
-        async with nothing_left(request.service):
-            await request.run()
-        assert request.status == status
-
-    client.runner.run(test())
+    request = asked(app, wire.safetensors_body(tensors), query)
+    request.may_receive = lambda index: index < 1
+    async with nothing_left(request.service):
+        await request.run()
+    assert request.status == status
 
 
 @asynccontextmanager
@@ -449,16 +422,13 @@ async def side_by_side(app: FastAPI, count: int) -> AsyncIterator[list[Request]]
         await asyncio.gather(*tasks)
 
 
-def test_more_at_a_time_than_fit_whole(started: tuple[Client, FastAPI]) -> None:
+async def test_more_at_a_time_than_fit_whole(started: tuple[Client, FastAPI]) -> None:
     client, app = started
     want = answered(client, app, BODY)
 
-    async def test() -> None:
-        async with side_by_side(app, 6) as requests:
-            pass
-        assert {request.content for request in requests} == {want}
-
-    client.runner.run(test())
+    async with side_by_side(app, 6) as requests:
+        pass
+    assert {request.content for request in requests} == {want}
 
 
 def test_the_memory_is_kept_for_the_next() -> None:
