@@ -160,12 +160,15 @@ async def test_small_requests_do_not_keep_large_ones_out(budget: Budget) -> None
 
 
 async def test_who_waits_too_long_is_refused() -> None:
-    with a_budget(wait_seconds=0.01) as budget:
-        with await budget.lease(30 * MIB) as lease, await budget.lease(20 * MIB):
-            for work in (budget.lease(20 * MIB), lease.grow(10 * MIB)):
-                with pytest.raises(Overloaded, match="memory"):
-                    await work
-            assert budget.leased == 50 * MIB
+    with (
+        a_budget(wait_seconds=0.01) as budget,
+        await budget.lease(30 * MIB) as lease,
+        await budget.lease(20 * MIB),
+    ):
+        for work in (budget.lease(20 * MIB), lease.grow(10 * MIB)):
+            with pytest.raises(Overloaded, match="memory"):
+                await work
+        assert budget.leased == 50 * MIB
 
 
 async def test_a_lease_that_is_forgotten_is_given_back(budget: Budget) -> None:
