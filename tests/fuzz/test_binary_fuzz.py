@@ -44,7 +44,7 @@ def _official(body: bytes) -> dict[str, Any]:
     return {
         name: np.ndarray(
             tuple(entry["shape"]),
-            dtypes.BY_SAFETENSORS[entry["dtype"]].numpy,
+            bool if entry["dtype"] == "BOOL" else dtypes.BY_SAFETENSORS[entry["dtype"]].numpy,
             buffer=bytes(entry["data"]),
         )
         for name, entry in read

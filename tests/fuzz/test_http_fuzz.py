@@ -19,9 +19,8 @@ from service.routes import OPERATIONS
 from service.routes.v2 import models
 from service.settings import Settings
 from tests.fuzz.bodies import EXAMPLES, corpus
-from tests.fuzz.makers import mutated, number
+from tests.fuzz.makers import mutated, number, pieces
 from tests.fuzz.makers_v2 import Body
-from tests.fuzz.test_feeding import pieces
 from tests.service import wire
 from tests.service.cases import tensors_for, worked
 from tests.service.codecs import infers
