@@ -56,19 +56,24 @@ class Device:
             _log.info("computing on the GPU")
 
     def work(self, compute: Compute, tensors: Arrays, options: Options, step: int | None) -> Work:
-        """``compute`` of all these, for the device that ``options`` ask for.
+        """Call ``compute`` of all these, for the device that ``options`` ask for.
 
-        That is this one where they leave it open. Raises ``DeviceUnavailable`` for a GPU where this
-        is none.
+        Raises as ``named``.
         """
-        asked = options.device
-        if asked == "cuda" and self.name != "cuda":
+        device = self.named(options)
+        work = compute({**tensors, **vars(options), "device": device, "step": step})
+        return work if device == "cpu" else work._replace(steps=self._watched(work.steps))
+
+    def named(self, options: Options) -> str:
+        """Name the device that ``options`` ask for: this one where they leave it open.
+
+        Raises ``DeviceUnavailable`` for a GPU where this is none.
+        """
+        if options.device == "cuda" and self.name != "cuda":
             raise DeviceUnavailable(
                 f"device is cuda, but this server computes on the CPU: {self.why_no_gpu}"
             )
-        device = self.name if asked == "auto" else asked
-        work = compute({**tensors, **vars(options), "device": device, "step": step})
-        return work if device == "cpu" else work._replace(steps=self._watched(work.steps))
+        return self.name if options.device == "auto" else options.device
 
     def _watched(self, steps: Steps) -> Steps:
         try:

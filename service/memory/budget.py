@@ -16,16 +16,11 @@ from types import TracebackType
 import numpy as np
 
 from service.errors import Overloaded
-from service.memory.claims import SMALL
-from service.memory.flow import Flow
 from service.memory.pages import ALIGNMENT, Block, Bytes, Idle
 from service.memory.sliding import Sliding
 from service.memory.turns import FULL, Claimed, Turns
-
-# Bytes that are leased for the beginning of a large body, and how many such leases there are at a
-# time: 4 MiB in all, half of what is for small ones only where the budget is 64 MiB.
-_OPENING = 2**17
-_OPENINGS = 32
+from service.memory.upload import Upload
+from service.regimes import OPENING_LEASE_BYTES, OPENINGS, SMALL_LEASE_BYTES
 
 _numbers = count()
 
@@ -54,7 +49,7 @@ class Lease:
 
     def memory(self, size: int) -> Bytes:
         """``size`` bytes of what is leased: writable, and of any content."""
-        if size <= SMALL:
+        if size <= SMALL_LEASE_BYTES:
             return np.empty(size, np.uint8)
         block, self._ready = self._ready, None
         if block is None or block.capacity < size:
@@ -132,7 +127,7 @@ class Budget(Turns):
 
     def __init__(self, total: int, wait_seconds: float) -> None:
         super().__init__(total, wait_seconds)
-        self._openings = asyncio.Semaphore(_OPENINGS)
+        self._openings = asyncio.Semaphore(OPENINGS)
         self._idle = Idle(total // 2)
 
     @property
@@ -149,7 +144,7 @@ class Budget(Turns):
         lease = Lease(self, claim)
         try:
             await self.grant(lease, size)
-            if size > SMALL:
+            if size > SMALL_LEASE_BYTES:
                 # A body is shifted by up to a cache line, to align its first tensor.
                 await lease.warm(size + ALIGNMENT if memory is None else memory)
         except BaseException:
@@ -158,7 +153,7 @@ class Budget(Turns):
         return lease
 
     @asynccontextmanager
-    async def opening(self, flow: Flow | None = None) -> AsyncIterator[None]:
+    async def opening(self, upload: Upload | None = None) -> AsyncIterator[None]:
         """Lease the beginning of a large body, from which follows what all of it takes.
 
         Whoever leases that before the end keeps its place among large ones, and nobody waits for
@@ -166,13 +161,13 @@ class Budget(Turns):
         """
         await self._acquire()
         try:
-            with await self.lease(_OPENING) as lease:
-                if flow is not None:
-                    flow.lease, flow.opening = lease, True
+            with await self.lease(OPENING_LEASE_BYTES) as lease:
+                if upload is not None:
+                    upload.lease, upload.opening = lease, True
                 yield
         finally:
-            if flow is not None:
-                flow.lease, flow.opening = None, False
+            if upload is not None:
+                upload.lease, upload.opening = None, False
             self._openings.release()
 
     async def _acquire(self) -> None:

@@ -7,16 +7,15 @@ they held: so none waits for another that waits for it (Dijkstra, EWD 623).
 
 from __future__ import annotations
 
-# Bytes: a lease that claims no more is tiny, or small. Requests of a few rows are tiny.
-TINY = 2**16
-SMALL = 2**20
+from service.regimes import SMALL_LEASE_BYTES, TINY_LEASE_BYTES
+
 RANKS = (0, 1, 2)
 LARGE = RANKS[-1]
 
 
 def rank_of(size: int) -> int:
     """The rank of a lease that claims ``size`` bytes: 0 is tiny, 1 small, 2 large."""
-    return 0 if size <= TINY else 1 if size <= SMALL else 2
+    return 0 if size <= TINY_LEASE_BYTES else 1 if size <= SMALL_LEASE_BYTES else 2
 
 
 class Claims:
@@ -49,11 +48,11 @@ class Claims:
         claim = min(claim, self._limits[rank_of(claim) == LARGE])
         leases = {**self._of, number: (held, claim)}.values()
         free = total - sum(held for held, _ in leases)
-        free_large = large - sum(held for held, claim in leases if claim > SMALL)
+        free_large = large - sum(held for held, claim in leases if claim > SMALL_LEASE_BYTES)
         # Who misses the least goes first: who cannot end then, can never.
         for missing, claim in sorted((claim - held, claim) for held, claim in leases):
-            if missing > free or (claim > SMALL and missing > free_large):
+            if missing > free or (claim > SMALL_LEASE_BYTES and missing > free_large):
                 return False
             free += claim - missing
-            free_large += claim - missing if claim > SMALL else 0
+            free_large += claim - missing if claim > SMALL_LEASE_BYTES else 0
         return True

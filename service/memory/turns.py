@@ -7,12 +7,14 @@ for small ones too, so that however slow large bodies are to come, small request
 from __future__ import annotations
 
 import asyncio
+from operator import attrgetter
 from typing import Protocol
 
 from service.codecs import TooLarge
 from service.errors import Overloaded
-from service.memory.claims import LARGE, RANKS, TINY, Claims, rank_of
-from service.memory.flow import Flow
+from service.memory.claims import LARGE, RANKS, Claims, rank_of
+from service.memory.upload import Upload
+from service.regimes import TINY_LEASE_BYTES
 
 FULL = "other requests hold all the memory there is"
 
@@ -70,7 +72,7 @@ class Turns:
         self._new: list[dict[_Waiter, None]] = [{} for _ in RANKS]
         self._given_back = [0, 0, 0]  # how often memory was, by rank
         # Bodies that are coming: those that are slow have to go where others wait.
-        self.flows: set[Flow] = set()
+        self.uploads: set[Upload] = set()
         self._look: asyncio.TimerHandle | None = None
 
     @property
@@ -92,8 +94,8 @@ class Turns:
             return
         whole = lease.size + size
         if (
-            whole <= TINY
-            and lease.claim <= TINY
+            whole <= TINY_LEASE_BYTES
+            and lease.claim <= TINY_LEASE_BYTES
             and not self.waiting
             and self.leased + size <= self.total
         ):
@@ -265,20 +267,18 @@ class Turns:
         if not waiters and not self.openings_waiting:
             return
         self.look_soon()
-        late = [flow for flow in self.flows if flow.late(self.wait_seconds)]
-        beginnings = [flow for flow in late if flow.opening]
-        for flow in beginnings[: self.openings_waiting]:
-            flow.evict()
+        late = [upload for upload in self.uploads if upload.late(self.wait_seconds)]
+        beginnings = [upload for upload in late if upload.opening]
+        for upload in beginnings[: self.openings_waiting]:
+            upload.evict()
         if not waiters:
             return
         wanted = sum(waiter.size for waiter in waiters)
         least = min(waiter.rank for waiter in waiters)
-        going = [flow for flow in self.flows if flow.evicted and flow.lease is not None]
-        freed = sum(flow.lease.size for flow in going if flow.lease is not None)
-        sizes = {flow: flow.lease.size for flow in late if flow.lease and not flow.opening}
-        for flow in sorted(sizes, key=sizes.__getitem__, reverse=True):
-            assert flow.lease is not None
-            rank = rank_of(flow.lease.claim)
+        freed = sum(upload.size for upload in self.uploads if upload.evicted)
+        bodies = [upload for upload in late if not upload.opening]
+        for upload in sorted(bodies, key=attrgetter("size"), reverse=True):
+            rank = rank_of(upload.claim)
             if freed < wanted and (rank >= least or self._beyond(rank)):
-                freed += sizes[flow]
-                flow.evict()
+                freed += upload.size
+                upload.evict()

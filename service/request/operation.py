@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kernels import InvalidInput, dtypes
 from kernels.dtypes import FLOATS, DType
-from kernels.steps import Work
+from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
 from service.codecs.base import LOGITS, Answer, Arrays, numbers, shown
@@ -30,6 +30,7 @@ class Operation(NamedTuple):
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
     may; ``compute`` checks them and the options, and gives the work that makes the outputs;
+    ``footprint`` says from their shapes what memory that takes, where it can be streamed;
     ``limit`` picks from the settings how many elements the logits may have, where that is limited;
     ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
     """
@@ -41,6 +42,7 @@ class Operation(NamedTuple):
     takes: tuple[str, ...]
     options: type[options.Options]
     compute: Compute
+    footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
     encode: Callable[[Codec, Arrays], Answer] | None = None
 
@@ -71,8 +73,8 @@ class Service:
         self.offered = offered_dtypes(self.settings)
 
 
-class Asked(NamedTuple):
-    """What one request asks for, and in which formats; ``query`` holds options from its address."""
+class Call(NamedTuple):
+    """Call of an operation: formats of its body and reply; ``query``: options of its address."""
 
     service: Service
     operation: Operation
@@ -90,12 +92,28 @@ class Asked(NamedTuple):
         check_dtypes(message.tensors, self.service.offered)
         return message
 
-    def work(self, tensors: Arrays, given: Mapping[str, Any], step: int | None = None) -> Work:
-        """The work on ``tensors`` with the body's options ``given``; raises ``InvalidInput``."""
+    def work(self, message: Message, step: int | None = None) -> Work:
+        """Check a message, and return the work on it; raises ``InvalidInput``."""
+        tensors = {name: numbers(array) for name, array in message.tensors.items()}
+        compute = self.operation.compute
+        return self.service.device.work(compute, tensors, self._options(message), step)
+
+    def footprint(self, message: Message, step: int) -> Footprint | None:
+        """Memory that the work on ``message`` takes, none of whose tensors has come.
+
+        None where that cannot be told from shapes and types. Raises ``InvalidInput``.
+        """
         operation = self.operation
-        combined = options.combine(operation.options, self.query, given, typed=self.codec.typed)
-        tensors = {name: numbers(array) for name, array in tensors.items()}
-        return self.service.device.work(operation.compute, tensors, combined, step)
+        tensors = {name: message.tensors[name] for name in operation.needs}
+        if operation.footprint is None or converted_bytes(operation, tensors):
+            return None
+        chosen = self._options(message)
+        device = self.service.device.named(chosen)
+        return operation.footprint({**tensors, **vars(chosen), "device": device, "step": step})
+
+    def _options(self, message: Message) -> options.Options:
+        model, typed = self.operation.options, self.codec.typed
+        return options.combine(model, self.query, message.options, typed=typed)
 
     def encoded(self, outputs: Arrays) -> Answer:
         """The answer's content."""

@@ -1,164 +1,151 @@
-"""Large bodies that are computed while they come, in memory that is a small part of their length.
+"""Plans: how a request is served, decided once from the length and the head of its body.
 
-Their beginning says whether they can be: labels come before logits, and the kernel reads these in
-the order in which they lie.
+``service.regimes`` has the sizes that decide.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-import numpy as np
-
-from kernels.steps import Work
-from service.codecs import Message
+from service import regimes
+from service.codecs.base import Arrays
 from service.memory import sliding
 from service.memory.budget import Lease
-from service.memory.flow import Flow
 from service.memory.pages import ALIGNMENT
 from service.memory.sliding import Sliding, whole_pieces
-from service.request import body
-from service.request.body import Begun, Incoming, Landing
-from service.request.operation import Asked, converted_bytes
+from service.request.body import Reception, SlidingBody
+from service.request.head import Head, decoded_head
+from service.request.operation import Call, converted_bytes
+from service.request.stages import (
+    computed_early,
+    computed_in_lanes,
+    decoded_soon,
+    gone,
+    unless,
+)
 
-# Bytes of a body from which on it is streamed.
-LEAST = 2**26
-# Bytes of logits of a step, and how many may come while it runs and until the next one begins: at
-# least HUGE, which is what slides, or a body would wait for ever.
-STEP = 2**22
-AHEAD = 3 * STEP
 
+class AtOnce(NamedTuple):
+    """Small bodies, on the event loop; what proves to take longer goes on in the lanes.
 
-class Head(NamedTuple):
-    """What the beginning of a large body tells of it.
-
-    ``message`` is of the whole body, of which everything up to byte ``logits_at`` and then the
-    logits are still to come. ``step``: bytes of logits that are computed with at a time, where the
-    body is streamed; then what its tensors are converted to, and the results, are leased already.
+    ``length`` is None where the body says none.
     """
 
-    message: Message
-    logits_at: int
-    step: int | None
+    length: int | None
+
+    async def lease(self, call: Call) -> Lease:
+        """Lease room for the body."""
+        lease = await Whole(self.length or 0).lease(call)
+        lease.unknown = _unknown_claim(call)
+        return lease
+
+    async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
+        """Compute the outputs."""
+        body = await reception.body(lease)
+        content = await body.all()
+        message = decoded_soon(call, content)
+        if message is not None and _small(call, message.tensors):
+            work = call.work(message)
+            if work.quick and work.result_bytes <= regimes.AT_ONCE_BYTES:
+                return work.run()
+        outputs = computed_in_lanes(call, lease.grow, content, message)
+        return await unless(gone(reception.receive), outputs)
 
 
-class Streamed(Incoming):
-    """A body that lies in ``sliding``, and may be longer than the memory behind that.
+class Whole(NamedTuple):
+    """Bodies that are held whole, in the lanes; computed early where the logits come last."""
 
-    What does not fit comes once enough is ``passed``, which is to be told on the event loop.
+    length: int
+    head: Head | None = None
+
+    async def lease(self, call: Call) -> Lease:
+        """Lease room for the body."""
+        claim = self.length * call.codec.growth
+        return await call.service.budget.lease(self.length, claim=claim)
+
+    async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
+        """Compute the outputs."""
+        body = await reception.body(lease)
+        head = self.head
+        if head is None and body.filled < self.length >= regimes.EARLY_BODY_BYTES:
+            head = decoded_head(call, body.memory, body.filled)
+        if head is not None:
+            return await computed_early(call, lease.grow, head, body, reception.receive)
+        content = await body.all()
+        message = decoded_soon(call, content)
+        outputs = computed_in_lanes(call, lease.grow, content, message)
+        return await unless(gone(reception.receive), outputs)
+
+
+class Streamed(NamedTuple):
+    """Large bodies that are computed while they come, in memory that slides along them.
+
+    ``held`` bytes are behind the body, the first ``kept`` of them for good; ``size`` is with what
+    its tensors are converted to, and the results.
     """
 
-    def __init__(self, begun: Begun, landing: Landing | None, sliding: Sliding) -> None:
-        self._start = begun.start_in(sliding.bytes)
-        self._sliding = sliding
-        super().__init__(_lying(begun, sliding), len(begun.prefix), landing or begun.messages)
-        self._room = asyncio.Event()
-        self._refusal: MemoryError | None = None
-
-    async def at_least(self, count: int) -> None:
-        """As ``Incoming.at_least``; waits for room, and raises ``MemoryError`` if there is none."""
-        while self.filled < count:
-            if self._refusal is not None:
-                raise self._refusal
-            self._room.clear()
-            await super().at_least(min(count, self._sliding.end - self._start))
-            if self.filled < count:
-                await self._room.wait()
-
-    def passed(self, count: int) -> None:
-        """As ``Incoming.passed``; whoever waits for room learns if the system gives none."""
-        try:
-            self._sliding.slide(self._start + count)
-        except MemoryError as error:
-            self._refusal = error
-        self._room.set()
-
-
-class _Plan(NamedTuple):
-    """Where the tensors of ``head`` are to lie, and how much memory is to be leased for all.
-
-    ``size`` bytes, ``held`` of them behind ``memory``, where ``kept`` never move; ``None``: as
-    many as the body has.
-    """
-
+    length: int
     head: Head
-    memory: Sliding
-    kept: int = 0
-    held: int = 0
-    size: int | None = None
+    kept: int
+    held: int
+    size: int
+
+    async def lease(self, call: Call) -> Lease:
+        """Lease all that the request takes before its answer."""
+        return await call.service.budget.lease(self.size, self.held)
+
+    async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
+        """Compute the outputs."""
+        memory = Sliding(ALIGNMENT + self.length)
+        lease.behind(memory, self.kept, self.held)
+        body = SlidingBody(reception, memory, self.length)
+        step = regimes.STREAMED_STEP_BYTES
+        return await computed_early(call, _leased, self.head, body, reception.receive, step)
 
 
-async def received(
-    asked: Asked, flow: Flow, length: int, limit: int
-) -> tuple[Lease, Incoming, Head | None]:
-    """A body of ``length`` bytes whose beginning is there, and a lease of the memory it takes.
-
-    With a ``Head``, if its logits come last and its beginning says all of the rest. Raises what
-    ``body.begin`` and ``Budget.lease`` do, and what is wrong with what the beginning says.
-    """
-    budget, landing = asked.service.budget, flow.landing
-    async with budget.opening(flow):
-        begun = await body.begin(flow.receive, asked.codec, length, limit)
-        plan = _planned(asked, begun) if sliding.available() else None
-        if plan is None or plan.size is None:
-            lease = await budget.lease(length, claim=length * asked.codec.growth)
-        else:
-            lease = await budget.lease(plan.size, plan.held)
-    flow.lease = lease
-    try:
-        if plan is not None and plan.size is not None:
-            lease.behind(plan.memory, plan.kept, plan.held)
-            return lease, Streamed(begun, landing, plan.memory), plan.head
-        incoming = await body.whole(begun, landing, limit, lease)
-        return lease, incoming, None if plan is None else _moved(plan, begun, incoming.memory)
-    except BaseException:
-        lease.release()
-        raise
+Plan: TypeAlias = AtOnce | Whole | Streamed
 
 
-def _planned(asked: Asked, begun: Begun) -> _Plan | None:
-    """How to receive the body, if its beginning says all but its logits."""
-    assert begun.length is not None
-    codec, prefix = asked.codec, memoryview(begun.prefix)
-    logits_at = codec.ready_at(prefix)
-    if logits_at is None or not codec.at_once(prefix):
-        return None
-    memory = Sliding(ALIGNMENT + begun.length)
-    message = asked.decoded(_lying(begun, memory))
-    kept = whole_pieces(ALIGNMENT + max(logits_at, len(prefix)))
-    work = _unbegun(asked, message)
-    if work is not None and work.window is not None:
-        held = kept + whole_pieces(work.window + AHEAD)
-        if held <= begun.length // 2:
-            size = held + work.result_bytes + converted_bytes(asked.operation, message.tensors)
-            return _Plan(Head(message, logits_at, STEP), memory, kept, held, size)
-    return _Plan(Head(message, logits_at, None), memory)
+def plan_of_length(length: int | None) -> Plan:
+    """Plan for a body of ``length`` bytes (None: unknown) that is below STREAMED_BODY_BYTES."""
+    if length is None or length <= regimes.AT_ONCE_BODY_BYTES:
+        return AtOnce(length)
+    return Whole(length)
 
 
-def _lying(begun: Begun, memory: Sliding) -> memoryview:
-    """The body in ``memory``, with the bytes that are there."""
-    assert begun.length is not None
-    start = begun.start_in(memory.bytes)
-    content = memory.bytes[start : start + begun.length].data
-    content[: len(begun.prefix)] = begun.prefix
-    return content
+def plan_of_head(call: Call, reception: Reception, length: int) -> Plan:
+    """Plan for a large body whose beginning is there. Raises what is wrong with that."""
+    if not sliding.available():
+        return Whole(length)
+    outline = reception.placed(Sliding(ALIGNMENT + length).bytes, length)
+    head = decoded_head(call, outline, len(reception.prefix))
+    if head is None:
+        return Whole(length)
+    message = head.placed(outline)
+    footprint = call.footprint(message, regimes.STREAMED_STEP_BYTES)
+    if footprint is None or footprint.window is None:
+        return Whole(length, head)
+    kept = whole_pieces(ALIGNMENT + max(head.logits_at, len(reception.prefix)))
+    held = kept + whole_pieces(footprint.window + regimes.STREAMED_AHEAD_BYTES)
+    if held > length // 2:
+        return Whole(length, head)
+    converted = converted_bytes(call.operation, message.tensors)
+    return Streamed(length, head, kept, held, held + footprint.result_bytes + converted)
 
 
-def _moved(plan: _Plan, begun: Begun, content: memoryview) -> Head:
-    """The head, its tensors where they lie in ``content``. No codec decodes a body twice."""
-    origin = plan.memory.bytes.ctypes.data + begun.start_in(plan.memory.bytes)
-    tensors = dict(plan.head.message.tensors)
-    for name, array in tensors.items():
-        at = array.ctypes.data - origin
-        if 0 <= at < len(content):
-            tensors[name] = np.ndarray(array.shape, array.dtype, content, at, array.strides)
-    return plan.head._replace(message=plan.head.message._replace(tensors=tensors))
+def _small(call: Call, tensors: Arrays) -> bool:
+    logits = tensors[call.operation.needs[0]]
+    return (
+        logits.size <= regimes.AT_ONCE_LOGITS
+        and converted_bytes(call.operation, tensors) <= regimes.AT_ONCE_BYTES
+    )
 
 
-def _unbegun(asked: Asked, message: Message) -> Work | None:
-    """The work, for what it says of itself; ``None`` where to make it takes more than shapes."""
-    tensors = {name: message.tensors[name] for name in asked.operation.needs}
-    if converted_bytes(asked.operation, tensors):
-        return None
-    return asked.work(tensors, message.options, STEP)
+def _unknown_claim(call: Call) -> int:
+    """Bytes that a body of unknown length claims once it proves to be a longer one."""
+    most = call.service.budget.most()
+    return max(most - most // (2 * call.codec.growth), min(most, regimes.UNKNOWN_CLAIM_BYTES))
+
+
+async def _leased(size: int) -> None:
+    """Lease nothing: all of it is leased already."""

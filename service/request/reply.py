@@ -11,10 +11,7 @@ from starlette.types import Receive, Scope, Send
 from service.codecs import Encoded
 from service.codecs.base import Answer
 from service.memory.budget import Lease
-
-# Bytes that are handed to the connection at a time. It asks for the next when most of these are
-# gone: so much is queued for a client that does not read.
-_PIECE = 2**18
+from service.regimes import REPLY_PIECE_BYTES
 
 
 class Reply(Response):
@@ -38,7 +35,7 @@ class Reply(Response):
         head = {"status": self.status_code, "headers": self.raw_headers}
         try:
             await send({"type": "http.response.start", **head})
-            if not self._more and len(self.body) <= _PIECE:
+            if not self._more and len(self.body) <= REPLY_PIECE_BYTES:
                 await send({"type": "http.response.body", "body": self.body})
                 return
             for piece in self._pieces():
@@ -50,8 +47,8 @@ class Reply(Response):
 
     def _pieces(self) -> Iterator[memoryview]:
         for buffer in (memoryview(self.body), *self._more):
-            for start in range(0, len(buffer), _PIECE):
-                yield buffer[start : start + _PIECE]
+            for start in range(0, len(buffer), REPLY_PIECE_BYTES):
+                yield buffer[start : start + REPLY_PIECE_BYTES]
 
 
 def size_of(answer: Answer) -> int:

@@ -18,12 +18,12 @@ from fastapi import FastAPI
 
 from kernels import steps
 from kernels.steps import Work
+from service import regimes
 from service.app import create_app
 from service.errors import Overloaded
 from service.memory.budget import Budget, Lease
-from service.request import computation, streaming
-from service.request.body import Incoming
-from service.request.operation import Asked, Service
+from service.request.body import Body
+from service.request.operation import Call, Service
 from service.settings import Settings
 from tests.service import wire
 from tests.service.conftest import Client, running, wait_until_ready
@@ -61,7 +61,7 @@ def started() -> Iterator[tuple[Client, FastAPI]]:
 @pytest.fixture(autouse=True)
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """No body is streamed: ``test_streaming`` has those."""
-    monkeypatch.setattr(streaming, "LEAST", 2**40)
+    monkeypatch.setattr(regimes, "STREAMED_BODY_BYTES", 2**40)
 
 
 class Request:
@@ -133,14 +133,14 @@ async def nothing_left(service: Service) -> AsyncIterator[None]:
 @contextmanager
 def freed_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """At the end no body is held, though nothing is collected: leases end before a collection."""
-    bodies: weakref.WeakSet[Incoming] = weakref.WeakSet()
-    made = Incoming.__init__
+    bodies: weakref.WeakSet[Body] = weakref.WeakSet()
+    made = Body.__init__
 
-    def noting(incoming: Incoming, *arguments: Any) -> None:
-        bodies.add(incoming)
-        made(incoming, *arguments)
+    def noting(received: Body, *arguments: Any) -> None:
+        bodies.add(received)
+        made(received, *arguments)
 
-    monkeypatch.setattr(Incoming, "__init__", noting)
+    monkeypatch.setattr(Body, "__init__", noting)
     gc.collect()
     gc.disable()
     try:
@@ -227,14 +227,14 @@ def test_text_that_takes_long_is_read_in_a_lane(
 ) -> None:
     client, app = started
     threads: list[str] = []
-    decode = Asked.decoded
+    decode = Call.decoded
 
     def watched(*arguments: Any) -> Any:
         threads.append(threading.current_thread().name)
         return decode(*arguments)
 
-    monkeypatch.setattr(Asked, "decoded", watched)
-    monkeypatch.setattr(computation, "_SOON", -1)
+    monkeypatch.setattr(Call, "decoded", watched)
+    monkeypatch.setattr(regimes, "AT_ONCE_SECONDS", -1)
 
     async def test() -> None:
         request = Request(app, *BODIES["middle-json"])
@@ -435,7 +435,7 @@ def test_nothing_of_another_client_can_be_read(started: tuple[Client, FastAPI]) 
 
 
 @pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("stage", [Asked.decoded, Asked.work, Asked.encoded, Lease.memory])
+@pytest.mark.parametrize("stage", [Call.decoded, Call.work, Call.encoded, Lease.memory])
 def test_memory_that_the_system_does_not_give_is_a_503(
     started: tuple[Client, FastAPI],
     name: str,
@@ -450,7 +450,7 @@ def test_memory_that_the_system_does_not_give_is_a_503(
         missed.append(1)
         raise MemoryError
 
-    owner = Lease if stage is Lease.memory else Asked
+    owner = Lease if stage is Lease.memory else Call
     monkeypatch.setattr(owner, stage.__name__, lacking)
 
     async def test() -> None:
@@ -470,17 +470,17 @@ def test_decoding_that_takes_too_long_is_given_up(
     client, app = started
     service: Service = app.state.service
     patient, ended = service.settings, threading.Event()
-    decoded = Asked.decoded
+    decoded = Call.decoded
 
-    def slow(asked: Asked, body: memoryview, until: float = math.inf) -> Any:
+    def slow(call: Call, body: memoryview, until: float = math.inf) -> Any:
         if until - time.perf_counter() < 1:  # on the event loop, or in a hurry
             time.sleep(0.01)
         try:
-            return decoded(asked, body, until)
+            return decoded(call, body, until)
         finally:
             ended.set()
 
-    monkeypatch.setattr(Asked, "decoded", slow)
+    monkeypatch.setattr(Call, "decoded", slow)
     monkeypatch.setattr(service, "settings", patient.model_copy(update={"compute_seconds": 0.001}))
     body, media_type = BODIES["middle-json"]
     answer = client.send("/v1/cross_entropy", body, media_type)
