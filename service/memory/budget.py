@@ -20,7 +20,7 @@ from service.memory.pages import ALIGNMENT, Block, Bytes, Idle
 from service.memory.sliding import Sliding
 from service.memory.turns import FULL, Claimed, Turns
 from service.memory.upload import Upload
-from service.regimes import OPENING_LEASE_BYTES, OPENINGS, SMALL_LEASE_BYTES
+from service.regimes import OPENING_LEASE_BYTES, OPENING_LEASES, SMALL_LEASE_BYTES
 
 _numbers = count()
 
@@ -127,7 +127,7 @@ class Budget(Turns):
 
     def __init__(self, total: int, wait_seconds: float) -> None:
         super().__init__(total, wait_seconds)
-        self._openings = asyncio.Semaphore(OPENINGS)
+        self._openings = asyncio.Semaphore(OPENING_LEASES)
         self._idle = Idle(total // 2)
 
     @property

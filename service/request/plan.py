@@ -13,15 +13,16 @@ from service.memory import sliding
 from service.memory.budget import Lease
 from service.memory.pages import ALIGNMENT
 from service.memory.sliding import Sliding, whole_pieces
-from service.request.body import Reception, SlidingBody
+from service.request.body import Reception
 from service.request.head import Head, decoded_head
 from service.request.operation import Call, converted_bytes
+from service.request.sliding_body import SlidingBody
 from service.request.stages import (
+    client_gone,
     computed_early,
     computed_in_lanes,
     decoded_soon,
-    gone,
-    unless,
+    while_connected,
 )
 
 
@@ -49,7 +50,7 @@ class AtOnce(NamedTuple):
             if work.quick and work.result_bytes <= regimes.AT_ONCE_BYTES:
                 return work.run()
         outputs = computed_in_lanes(call, lease.grow, content, message)
-        return await unless(gone(reception.receive), outputs)
+        return await while_connected(client_gone(reception.receive), outputs)
 
 
 class Whole(NamedTuple):
@@ -74,7 +75,7 @@ class Whole(NamedTuple):
         content = await body.all()
         message = decoded_soon(call, content)
         outputs = computed_in_lanes(call, lease.grow, content, message)
-        return await unless(gone(reception.receive), outputs)
+        return await while_connected(client_gone(reception.receive), outputs)
 
 
 class Streamed(NamedTuple):

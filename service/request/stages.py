@@ -61,7 +61,7 @@ async def computed_early(
     await body.at_least(head.logits_at)
     whole = asyncio.Event()
     work = _computed_early(call, grow, head, body, whole, step)
-    return await unless(_received_and_gone(body, whole, receive), work)
+    return await while_connected(_rest_then_gone(body, whole, receive), work)
 
 
 async def _computed_early(
@@ -104,7 +104,9 @@ async def encoded(call: Call, lease: Lease, outputs: Arrays, receive: Receive) -
     needed = call.reply.encoded_bytes(outputs)
     if needed <= regimes.AT_ONCE_BYTES:
         return call.encoded(outputs)
-    return await unless(gone(receive), _encoded_in_lane(call, lease, outputs, needed))
+    return await while_connected(
+        client_gone(receive), _encoded_in_lane(call, lease, outputs, needed)
+    )
 
 
 async def _encoded_in_lane(call: Call, lease: Lease, outputs: Arrays, needed: int) -> Answer:
@@ -126,25 +128,25 @@ async def _transcoded(call: Call, function: Callable[[], T]) -> T:
         raise Expired(f"this has not been decoded within {seconds:g} s") from None
 
 
-async def gone(receive: Receive) -> None:
-    """Wait until the client is gone, and raise ``Disconnected``."""
+async def client_gone(receive: Receive) -> None:
+    """Wait until the client is client_gone, and raise ``Disconnected``."""
     while (await receive())["type"] != "http.disconnect":
         pass
     raise Disconnected
 
 
-async def _received_and_gone(body: Body, whole: asyncio.Event, receive: Receive) -> None:
+async def _rest_then_gone(body: Body, whole: asyncio.Event, receive: Receive) -> None:
     await body.all()
     whole.set()
     del body
-    await gone(receive)
+    await client_gone(receive)
 
 
-async def unless(ending: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, but cancel it and raise what ``ending`` raises where that is first."""
+async def while_connected(watch: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``, but cancel it and raise what ``watch`` raises where that is first."""
     try:
         async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(ending)
+            watcher = group.create_task(watch)
             result = await work
             watcher.cancel()
             return result
