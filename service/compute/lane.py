@@ -1,4 +1,4 @@
-"""Time: one thread that runs what is handed to it, a step at a time.
+"""Lane: one thread that runs the work that is handed to it, a step at a time.
 
 Two parallel kernels launched at once abort the process on Numba's workqueue layer, and share one
 memory bus on any other: so all kernels that use threads run in one lane. Between two steps of a
@@ -30,19 +30,20 @@ _CLOSING = "the server is shutting down"
 
 
 class Source(Protocol):
-    """Where logits come from: ``filled`` bytes are there, and ``progress`` is called with that
-    whenever there are more, on the event loop.
+    """Body whose logits are still coming: ``filled`` bytes are there.
+
+    ``progress`` is called with ``filled`` whenever there are more, on the event loop.
     """
 
     filled: int
     progress: Callable[[int], None]
 
     def discard(self, count: int) -> None:
-        """Be told, on the event loop, that none of the first ``count`` bytes is read any more."""
+        """Note, on the event loop, that none of the first ``count`` bytes is read any more."""
 
 
 class Lane:
-    """One thread and a bounded queue before it.
+    """Thread with a bounded queue before it.
 
     ``length`` is how many pieces of work may wait, besides those that have begun; ``seconds`` how
     long work that is ``run`` may take, waiting for its turn included, but not for its bytes.
@@ -64,7 +65,7 @@ class Lane:
 
     @property
     def waiting(self) -> int:
-        """How many pieces of work wait for their first step."""
+        """Count the pieces of work that wait for their first step."""
         with self._wake:
             return self._unbegun()
 
@@ -234,7 +235,7 @@ class _Job:
         return self.number < other.number
 
     def has(self, needed: int) -> bool:
-        """Whether the first ``needed`` bytes of the logits are there."""
+        """Tell whether the first ``needed`` bytes of the logits are there."""
         source = self.source
         return source is None or source.filled >= self.start + needed
 

@@ -1,6 +1,6 @@
-"""Memory by lease: all that requests hold is counted against one budget before it is taken.
+"""Budget: all memory that requests hold is counted against it, by lease, before it is taken.
 
-What does not fit waits its turn (``turns``). Large bodies get memory whose pages are there
+A lease that does not fit waits its turn (``turns``). Large bodies get memory whose pages are there
 already, and which the next body uses again. It is not wiped in between: a body is read only as far
 as it has come.
 """
@@ -136,7 +136,7 @@ class Budget(Turns):
         return self._idle.size
 
     async def lease(self, size: int, memory: int | None = None, claim: int = 0) -> Lease:
-        """A lease of ``size`` bytes; large ones have ``memory`` ready, or else that much.
+        """Lease ``size`` bytes; a large lease has ``memory`` bytes ready, or else ``size``.
 
         ``claim``: how many it is expected to grow to. Raises ``TooLarge`` if they could never fit,
         ``Overloaded`` if they do not fit in time.
@@ -156,8 +156,8 @@ class Budget(Turns):
     async def opening(self, upload: Upload | None = None) -> AsyncIterator[None]:
         """Lease the beginning of a large body, from which follows what all of it takes.
 
-        Whoever leases that before the end keeps its place among large ones, and nobody waits for
-        memory that is held by others who wait for theirs. Raises ``Overloaded`` as ``lease``.
+        A request that leases all of it before the end keeps its place among large ones, and none
+        waits for memory of others that wait for theirs. Raises ``Overloaded`` as ``lease``.
         """
         await self._acquire()
         try:

@@ -26,7 +26,7 @@ _LOOK = 0.05
 
 
 class Claimed(Protocol):
-    """A lease, as it is counted."""
+    """Lease, as it is counted."""
 
     size: int
     claim: int
@@ -34,7 +34,7 @@ class Claimed(Protocol):
 
 
 class _Waiter:
-    """A lease that waits for ``size`` bytes more."""
+    """Waiter: a lease that waits for ``size`` bytes more."""
 
     __slots__ = ("counted", "given_back", "lease", "rank", "size", "timer", "turn")
 
@@ -142,13 +142,13 @@ class Turns:
             self._claims.set(lease.number, size, lease.claim)
 
     def _held_back(self, lease: Claimed, rank: int) -> bool:
-        """Whether a lease of ``rank`` stands behind others, though it may fit."""
+        """Tell whether a lease of ``rank`` stands behind others, though it may fit."""
         if lease.size:
             return False
         return bool(self._new[rank]) or any(waiter.rank == rank for waiter in self._growing)
 
     def _fits(self, lease: Claimed, size: int, *, safely: bool = True) -> bool:
-        """Whether ``lease`` can hold ``size`` bytes more; ``safely``: and all can still end."""
+        """Tell whether ``lease`` can hold ``size`` bytes more, and ``safely`` so: all can end."""
         if self.leased + size > self.total:
             return False
         rank = rank_of(lease.claim)
@@ -231,7 +231,7 @@ class Turns:
             waiter.turn.set_result(None)
 
     def _unlock(self) -> None:
-        """Where all that hold memory wait for more, have one go on: or else the youngest go."""
+        """Grant one, or refuse the youngest, where all that hold memory wait for more."""
         while (locked := self._locked()) is not None:
             for waiter in self._growing:
                 if self._fits(waiter.lease, waiter.size, safely=False):
@@ -242,11 +242,11 @@ class Turns:
                 self._refuse(holders[-1])
 
     def _beyond(self, rank: int) -> bool:
-        """Whether leases of ``rank`` take more than their share, and are in the way of larger."""
+        """Tell whether leases of ``rank`` have more than their share, in the way of larger ones."""
         return self._held[rank] > self._own[rank]
 
     def _locked(self) -> int | None:
-        """The highest rank of which, and above, all that hold memory wait for each other."""
+        """Find the highest rank from which on all that hold memory wait for each other."""
         for rank in reversed(RANKS):
             waiting = sum(waiter.rank >= rank for waiter in self._growing)
             # Else they wait for smaller ones, which will end.

@@ -64,7 +64,7 @@ class Upload:
 
     @property
     def landing(self) -> Upload | None:
-        """This, where the server lands bodies."""
+        """Landing of this body, where the server lands bodies."""
         return None if self._landing is None else self
 
     @property

@@ -177,7 +177,7 @@ class Reception:
         return Body(content, len(prefix), self.source)
 
     async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
-        """As ``Landing.receive_into``, by copying."""
+        """Receive as ``Landing.receive_into`` does, by copying."""
         filled = 0
         while filled < len(destination):
             chunk = self._rest or memoryview(await self._next())

@@ -1,4 +1,4 @@
-"""One request, from its headers to its answer: the one way that every route goes through."""
+"""Exchange: one request, from its headers to its answer, on the way that all routes take."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def answer(request: Request, operation: Operation) -> Response:
 # Clients send the same few headers again and again.
 @lru_cache(256)
 def formats(fields: tuple[tuple[bytes, bytes], ...]) -> tuple[Codec, Codec, str]:
-    """The codecs of the body and of the answer, and the answer's media type.
+    """Negotiate the codecs of the body and of the answer, and the answer's media type.
 
     From the header's ``fields`` Content-Type, Content-Encoding and Accept; raises as
     ``service.request.media``.

@@ -11,7 +11,7 @@ from service.request.operation import Call
 
 
 class Place(NamedTuple):
-    """Where in a body a tensor lies: ``offset`` and ``strides`` are in bytes."""
+    """Place of a tensor in a body: ``offset`` and ``strides`` are in bytes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

@@ -1,4 +1,4 @@
-"""What a route computes, what the process has to compute it with, and what a request asks of it."""
+"""Operations that routes compute, the service that computes them, and calls of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
 
 
 class Operation(NamedTuple):
-    """What one route computes.
+    """Operation of one route.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
     may; ``compute`` checks them and the options, and gives the work that makes the outputs;
@@ -49,7 +49,7 @@ class Operation(NamedTuple):
 
 @dataclass(slots=True)
 class Service:
-    """What lives as long as the process: settings, memory, two threads, the device.
+    """Service of a process, as long as it lives: settings, memory, threads, the device.
 
     ``compute`` runs what is not over at once; ``transcode`` decodes, checks and encodes what would
     hold up the loop; ``compiler`` makes kernels that were not made at the start. ``limits`` and the
@@ -83,8 +83,9 @@ class Call(NamedTuple):
     query: Mapping[str, str]
 
     def decoded(self, body: memoryview, until: float = math.inf) -> Message:
-        """The body's tensors, all of which the operation takes. Raises what that raises, and
-        ``TakesLong`` after ``until``, as ``perf_counter`` counts.
+        """Decode a body, whose tensors are all that the operation takes.
+
+        Raises as the codec, and ``TakesLong`` after ``until``, as ``perf_counter`` counts.
         """
         limits = self.service.limits._replace(until=until)
         message = self.codec.decode(body, TENSORS, limits)
@@ -116,7 +117,7 @@ class Call(NamedTuple):
         return options.combine(model, self.query, message.options, typed=typed)
 
     def encoded(self, outputs: Arrays) -> Answer:
-        """The answer's content."""
+        """Encode the answer's content."""
         check_answer(self.reply, outputs, self.service.settings.max_json_answer_elements)
         if self.operation.encode is not None:
             return self.operation.encode(self.reply, outputs)
@@ -139,7 +140,7 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
 
 
 def offered_dtypes(settings: Settings) -> tuple[DType, ...]:
-    """The float types that ``settings.dtypes`` names. Raises ``SettingsError``."""
+    """Float types that ``settings.dtypes`` names. Raises ``SettingsError``."""
     names = [name.strip() for name in settings.dtypes.split(",")]
     known = {dtype.name: dtype for dtype in FLOATS}
     unknown = [name for name in names if name not in known]
@@ -182,7 +183,7 @@ def _misfit(operation: Operation, message: Message) -> MissingTensor:
 
 
 def _instead(missing: str, message: Message) -> str:
-    """What of ``message`` the tensor ``missing`` may be, under another name."""
+    """Hint at what the tensor ``missing`` may be called in ``message``."""
     for name in message.options:
         if meant(name, (missing,)):
             return f"; there is {shown(name)}, is it {missing}?"
@@ -208,7 +209,7 @@ def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
 
 
 def converted_bytes(operation: Operation, tensors: Arrays) -> int:
-    """At most how many bytes ``operation.compute`` copies or converts before any work starts.
+    """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
     finite; labels are laid out in one dimension, and probabilities of another width than the logits

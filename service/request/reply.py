@@ -1,4 +1,4 @@
-"""An answer on its way out: buffers sent as they lie, and a lease that ends with the last byte."""
+"""Reply: an answer's buffers, sent as they lie, and a lease that ends with the last byte."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.regimes import REPLY_PIECE_BYTES
 
 
 class Reply(Response):
-    """A 200 answer; ``lease`` is released once all of it is sent, or never will be."""
+    """Answer with status 200; ``lease`` is released once all of it is sent, or never will be."""
 
     def __init__(self, answer: Answer, media_type: str, lease: Lease) -> None:
         # Not the base class's, which makes each header anew: a small loss takes hardly longer.
@@ -52,7 +52,7 @@ class Reply(Response):
 
 
 def size_of(answer: Answer) -> int:
-    """Bytes of the whole ``answer``."""
+    """Bytes of all of ``answer``."""
     if isinstance(answer, Encoded):
         return len(answer.content) + sum(map(len, answer.more))
     return len(answer)

@@ -23,7 +23,7 @@ class SlidingBody(Body):
         self._refusal: MemoryError | None = None
 
     async def at_least(self, count: int) -> None:
-        """As ``Body.at_least``; waits for room, and raises ``MemoryError`` if there is none."""
+        """Receive as ``Body``; waits for room, and raises ``MemoryError`` if there is none."""
         while self.filled < count:
             if self._refusal is not None:
                 raise self._refusal
@@ -33,7 +33,7 @@ class SlidingBody(Body):
                 await self._room.wait()
 
     def discard(self, count: int) -> None:
-        """As ``Body.discard``; a wait for room ends with an error if the system gives none."""
+        """Move the memory on; a wait for room ends with an error if the system moves none."""
         try:
             self._sliding.slide(self._start + count)
         except MemoryError as error:

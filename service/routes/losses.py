@@ -1,4 +1,4 @@
-"""The four routes that are one kernel call each."""
+"""Routes that are one kernel call each."""
 
 from __future__ import annotations
 
