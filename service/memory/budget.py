@@ -16,9 +16,10 @@ from types import TracebackType
 import numpy as np
 
 from service.errors import Overloaded
+from service.memory.claims import Claimed
 from service.memory.pages import ALIGNMENT, Block, Bytes, Idle
 from service.memory.sliding import Sliding
-from service.memory.turns import FULL, Claimed, Turns
+from service.memory.turns import FULL, Turns
 from service.memory.upload import Upload
 from service.regimes import OPENING_LEASE_BYTES, OPENING_LEASES, SMALL_LEASE_BYTES
 

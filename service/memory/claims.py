@@ -7,10 +7,20 @@ they held: so none waits for another that waits for it (Dijkstra, EWD 623).
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from service.regimes import SMALL_LEASE_BYTES, TINY_LEASE_BYTES
 
 RANKS = (0, 1, 2)
 LARGE = RANKS[-1]
+
+
+class Claimed(Protocol):
+    """Lease, as it is counted: bytes that it holds and claims; later ones have higher numbers."""
+
+    size: int
+    claim: int
+    number: int
 
 
 def rank_of(size: int) -> int:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from operator import attrgetter
-from typing import Protocol
 
 from service.codecs import TooLarge
 from service.errors import Overloaded
-from service.memory.claims import LARGE, RANKS, Claims, rank_of
+from service.memory.claims import LARGE, RANKS, Claimed, Claims, rank_of
 from service.memory.upload import Upload
 from service.regimes import TINY_LEASE_BYTES
 
@@ -23,14 +22,6 @@ FULL = "other requests hold all the memory there is"
 _FOR_SMALLER = (0, 32, 8)
 # Of the seconds that others wait, how often to look at the bodies that are coming: 0.5 s of 10.
 _LOOK = 0.05
-
-
-class Claimed(Protocol):
-    """Lease, as it is counted."""
-
-    size: int
-    claim: int
-    number: int
 
 
 class _Waiter:

@@ -9,25 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from service.errors import Overloaded
+from service.memory.claims import Claimed
+
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Of the seconds that others wait, how much a body may be behind: a pause of the network.
 _GRACE = 0.25
 
 
-class Sized(Protocol):
-    """Lease, for its bytes."""
+class Landing(Protocol):
+    """Server's scope extension ``lossd.landing``: the socket is read into memory of ours."""
 
-    size: int
-    claim: int
+    async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
+        """Fill ``destination`` with the body's next bytes; ``progress`` is told how many are there.
 
-
-class _Landing(Protocol):
-    async def receive_into(
-        self, destination: memoryview, progress: Callable[[int], None]
-    ) -> None: ...
+        Raises ``Disconnected`` where the client goes away, or is too slow.
+        """
 
 
 class Upload:
@@ -38,7 +38,7 @@ class Upload:
     """
 
     # Not of the instance until they change: a small request takes no longer than it must.
-    lease: Sized | None = None
+    lease: Claimed | None = None
     opening = False
     over = False
     evicted = False
@@ -50,8 +50,8 @@ class Upload:
 
     def __init__(
         self,
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        landing: _Landing | None,
+        receive: Receive,
+        landing: Landing | None,
         length: int | None,
         uploads: set[Upload],
     ) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from service import regimes
 from service.codecs import Codec, DecodeError, TooLarge
 from service.errors import Disconnected
 from service.memory.pages import ALIGNMENT, Bytes
-
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+from service.memory.upload import Landing, Receive
 
 _LENGTH = re.compile(r"[0-9]{1,20}")
 
@@ -28,16 +27,6 @@ class Lease(Protocol):
 
     def expect_more(self) -> None:
         """Claim more: a body of unknown length does not end with its beginning."""
-
-
-class Landing(Protocol):
-    """Server's scope extension ``lossd.landing``: the socket is read into memory of ours."""
-
-    async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
-        """Fill ``destination`` with the body's next bytes; ``progress`` is told how many are there.
-
-        Raises ``Disconnected`` where the client goes away, or is too slow.
-        """
 
 
 class Body:

@@ -20,7 +20,8 @@ from service.codecs.base import Answer, Arrays, TakesLong
 from service.compute.lane import Source
 from service.errors import Disconnected, Expired
 from service.memory.budget import Lease
-from service.request.body import Body, Receive
+from service.memory.upload import Receive
+from service.request.body import Body
 from service.request.head import Head
 from service.request.operation import Call, converted_bytes
 
