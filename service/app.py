@@ -21,15 +21,13 @@ from service.memory.budget import Budget
 from service.memory.limit import default_budget
 from service.middleware import auth
 from service.middleware.direct import Direct
+from service.middleware.drain import Drain
 from service.middleware.methods import Methods
-from service.process import numba_variables, shutdown
+from service.process import START_FAILED, numba_variables, shutdown
 from service.process.gpu_failure import Failing
 from service.process.warm_up import warm_up
 from service.request.operation import Service, offered_dtypes
 from service.routes import handlers, openapi
-
-# uvicorn's exit status for a failed start, on which its supervisor stops instead of trying again.
-START_FAILED = 3
 
 # Below uvicorn's own logger, so that these lines have its format, level and place.
 _log = logging.getLogger("uvicorn.lossd")
@@ -114,7 +112,7 @@ def create_app(
     if tokens:
         app.add_middleware(auth.Gate, tokens=tokens)
     # Each that is added stands before the earlier ones.
-    app.add_middleware(shutdown.Farewell)
+    app.add_middleware(Drain)
     return app
 
 

@@ -12,9 +12,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-# uvicorn's status for a failed start: its own supervisor, and others, do not try again on it.
-REFUSED = 3
-
 # Name -> module whose function ``command`` it is: one need not wait for what another imports.
 _COMMANDS = {"serve": "service.cli.serve", "score": "service.cli.score"}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from service.cli import REFUSED, fail
+from service.cli import fail
+from service.process import START_FAILED
 from service.protocol.limits import REFUSED_PART
 
 # Connections, idle ones included. It is far more than honest clients open.
@@ -38,7 +39,7 @@ def most_connections(workers: int) -> int:
         raise fail(
             f"only {allowed:,} files may be open (ulimit -n), and {fewest:,} are the fewest to"
             " serve with",
-            REFUSED,
+            START_FAILED,
         )
     others = min(_OTHERS, max(_FEWEST_OTHERS, allowed // 4))
     return min(_MOST_CONNECTIONS, (allowed - others) * REFUSED_PART // (REFUSED_PART + 1))

@@ -18,7 +18,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from service.cli import REFUSED, fail
+from service.cli import fail
+from service.process import START_FAILED
 from service.settings import Settings
 
 # Connections that may wait to be accepted: they come in bursts of as many as there are clients.
@@ -102,7 +103,7 @@ def _tcp(chosen: Settings) -> socket.socket:
         made.close()
         reason = getattr(error, "strerror", None) or "not the name of a host"
         raise fail(
-            f"cannot listen on {chosen.host} port {chosen.port}: {reason}", REFUSED
+            f"cannot listen on {chosen.host} port {chosen.port}: {reason}", START_FAILED
         ) from None
     return made
 
@@ -110,7 +111,7 @@ def _tcp(chosen: Settings) -> socket.socket:
 def _unix(path: str) -> socket.socket:
     fault = _path_fault(path)
     if fault is not None:
-        raise fail(f"cannot listen on the Unix socket of LOSSD_UDS: {fault}", REFUSED)
+        raise fail(f"cannot listen on the Unix socket of LOSSD_UDS: {fault}", START_FAILED)
     made = socket.socket(socket.AF_UNIX)
     try:
         with _one_server(os.path.dirname(path) or "."):
@@ -119,7 +120,7 @@ def _unix(path: str) -> socket.socket:
             made.listen(BACKLOG)
     except OSError as error:
         made.close()
-        raise fail(f"cannot listen on {path}: {error.strerror or error}", REFUSED) from None
+        raise fail(f"cannot listen on {path}: {error.strerror or error}", START_FAILED) from None
     return made
 
 

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import unquote
 
-_PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+from service.middleware import PROBES
 
 _STDERR = 2
 # Lines that wait to be written, and characters of each: 32 MB at the very most.
@@ -50,7 +50,7 @@ def requests() -> Callable[[logging.LogRecord], bool]:
     def keep(record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             client, method, path, *rest = record.args
-            if path in _PROBES:
+            if path in PROBES:
                 return False
             if isinstance(path, str):
                 path = without_secrets(path)

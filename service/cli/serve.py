@@ -16,9 +16,9 @@ from typing import Any, cast
 import typer
 
 from service import settings
-from service.cli import REFUSED, fail, logs, parameters, signals
+from service.cli import fail, logs, parameters, signals
 from service.cli.listening import BACKLOG, Listener, is_open, is_ready, listening, report_mode
-from service.process import numba_variables
+from service.process import START_FAILED, numba_variables
 
 # uvicorn's supervisor kills a worker that has been silent for 5 s, and Numba holds the GIL for
 # longer than that while it compiles.
@@ -42,7 +42,7 @@ def command(**given: str | bool | None) -> None:
         chosen = _settings({name: str(value) for name, value in given.items() if value is not None})
         wrong = numba_variables.fault(os.environ)
         if wrong is not None:
-            raise fail(wrong, REFUSED)
+            raise fail(wrong, START_FAILED)
         with listening(chosen) as listener:
             last.append(listener.shut)
             # The workers are spawned, and each makes its application from the environment.
@@ -89,7 +89,7 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
 
 
 def application() -> Any:
-    """What each worker serves; where it cannot be made, the process ends with ``REFUSED``."""
+    """What each worker serves; where it cannot be made, the process ends with ``START_FAILED``."""
     try:
         # By its name, as uvicorn does it: no other module imports the application.
         made = import_module("service.app").create_app()
@@ -105,7 +105,7 @@ def application() -> Any:
             _log.critical(
                 "the application cannot be made%s", numba_variables.named(os.environ), exc_info=True
             )
-    raise SystemExit(REFUSED)
+    raise SystemExit(START_FAILED)
 
 
 def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[str, str]:
@@ -131,7 +131,7 @@ def _run(config: Any, listener: Listener, greet: Callable[[], None]) -> int:
     threading.Thread(target=_greet, args=(listener.address, greet), daemon=True).start()
     server = Server(config, listener.shut)
     server.run(sockets=[listener.socket])
-    return 0 if server.started else REFUSED
+    return 0 if server.started else START_FAILED
 
 
 def _run_workers(config: Any, listener: Listener, greet: Callable[[], None]) -> int:
@@ -149,7 +149,7 @@ def _settings(given: dict[str, str]) -> settings.Settings:
             message = message.replace(
                 f"{settings.variable(name)} is", f"{parameters.option(name)} is"
             )
-        raise fail(message, REFUSED) from None
+        raise fail(message, START_FAILED) from None
 
 
 def _greet(address: Any, greet: Callable[[], None]) -> None:

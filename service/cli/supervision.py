@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
-from service.cli import REFUSED
+from service.process import START_FAILED
 
 # Seconds until a worker that ended before it was ready is started again.
 RESTART_SECONDS = 1.0
@@ -175,9 +175,9 @@ def _ended(state: State, event: Ended, now: float) -> Step:
     if extra:
         text = f"{what} before it served: the others go on, and are not replaced"
         return replace(state, renewing=()), [_log(text, Verb.WARN)]
-    if event.status == REFUSED:
+    if event.status == START_FAILED:
         text = f"{what}, which is a failed start: the server ends"
-        return replace(state, stopping=True, status=REFUSED), [_log(text, Verb.WARN)]
+        return replace(state, stopping=True, status=START_FAILED), [_log(text, Verb.WARN)]
     text = f"{what} before it served: another is started in {RESTART_SECONDS:g} s"
     return replace(state, not_before=now + RESTART_SECONDS), [_log(text, Verb.WARN)]
 

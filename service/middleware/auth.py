@@ -18,10 +18,8 @@ from pathlib import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Unauthorized, problem
+from service.middleware import PROBES
 from service.settings import Settings, SettingsError, variable
-
-# What an orchestrator asks, which has no token.
-PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 _MISSING = "a token is needed: send the header Authorization: Bearer TOKEN"
 _WRONG = (
@@ -46,7 +44,7 @@ class Gate:
         self._known = [_digest(token.encode()) for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in PUBLIC or self._knows(scope):
+        if scope["type"] == "lifespan" or scope["path"] in PROBES or self._knows(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             given = any(name == b"authorization" for name, _ in scope["headers"])

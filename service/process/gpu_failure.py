@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable
 
 from kernels import DeviceFailed
+from service.process import DEVICE_FAILED
 from service.request.operation import Service
 
-# The process's exit status: another one than that of a failed start, on which uvicorn's supervisor
-# would not start another process.
-DEVICE_FAILED = 4
 # Seconds that answers may still take, such as those that the CPU computes. What needs the GPU has
 # failed by then.
 LAST_ANSWERS = 3.0

@@ -17,7 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from kernels import dtypes
 from service import errors
 from service.codecs import CODECS
-from service.middleware import auth
+from service.middleware import PROBES
 from service.request.operation import Operation
 from service.routes.examples import EXAMPLES
 
@@ -152,7 +152,7 @@ def install(app: FastAPI, *, secured: bool = False) -> None:
                 bearer = {"bearer": {"type": "http", "scheme": "bearer"}}
                 app.openapi_schema["components"]["securitySchemes"] = bearer
                 app.openapi_schema["security"] = [{"bearer": []}]
-                for path in auth.PUBLIC:
+                for path in PROBES:
                     paths[path]["get"]["security"] = []
         return app.openapi_schema
 

@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.middleware import auth
+from service.middleware import PROBES, auth
 from service.routes import OPERATIONS
 from service.settings import SettingsError, load
 from tests.service import wire
@@ -111,7 +111,7 @@ def test_tokens_that_can_be_guessed_are_told_and_not_shown(
 def test_health_is_answered_to_anybody() -> None:
     settings = load(auth_tokens=TOKENS[0])
     with running(create_app(settings, warm=lambda: None)) as client:
-        for path in auth.PUBLIC:
+        for path in PROBES:
             assert client.get(path).status_code in (200, 503)
             assert client.post(path, content=b"x").status_code == 405
 
@@ -176,7 +176,7 @@ PIECES = (
 
 def mutated(rng: random.Random) -> str:
     """A path made of a public one, a private one, or both, and of one to four odd pieces."""
-    words = [rng.choice((*sorted(auth.PUBLIC), *PATHS)) for _ in range(rng.randint(1, 2))]
+    words = [rng.choice((*sorted(PROBES), *PATHS)) for _ in range(rng.randint(1, 2))]
     path = "".join(words)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(path) + 1)
@@ -202,7 +202,7 @@ def test_no_mutated_request_gets_past(app: FastAPI) -> None:
             "host": rng.choice(HOSTS),
             rng.choice(("x-forwarded-path", "x-original-url", "x-rewrite-url")): "/healthz",
         }
-        if path not in auth.PUBLIC:
+        if path not in PROBES:
             assert status_of(app, path, method, **headers) == 401, (path, method, headers)
             seen += 1
     assert seen > 0.9 * MUTATED
