@@ -12,6 +12,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from service.cli import foreign_kernels
+from service.process import START_FAILED
+
 # Name -> module whose function ``command`` it is: one need not wait for what another imports.
 _COMMANDS = {"serve": "service.cli.serve", "score": "service.cli.score"}
 
@@ -64,8 +67,11 @@ def fail(message: str, status: int = 2) -> typer.Exit:
 
 
 def main() -> None:
-    """What the console script runs."""
+    """Run the command: the entry point of the console script."""
     _open_standard_files()
+    foreign = foreign_kernels.fault()
+    if foreign is not None:
+        sys.exit(fail(foreign, START_FAILED).exit_code)
     app(prog_name="lossd")
 
 
