@@ -9,7 +9,6 @@ import pytest
 from numba.core import caching, compiler, serialize
 from numba.core.codegen import JITCodeLibrary
 
-
 one: Any = numba.njit(lambda: 1)
 
 # What has the names -> the names, each of which no interface promises.
