@@ -111,7 +111,10 @@ class Stopping(RequestError):
 
 
 class Disconnected(Exception):
-    """The client is gone: nobody reads an answer, so nothing is sent."""
+    """The client is gone, or its request was refused: the server sends no answer of an application.
+
+    ``answer_to`` gives an empty 400 for it all the same, as ASGI asks for some answer.
+    """
 
 
 @dataclass(frozen=True, slots=True)

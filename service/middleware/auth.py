@@ -1,7 +1,7 @@
-"""Bearer tokens: without one that is known only health is answered, and nothing else is read.
+"""Bearer tokens: without a known one only the health probes are answered, and no body is read.
 
-The path is the one that requests are routed by, never one that was put together from the Host
-header (CVE-2026-48710), and whatever is not known to be public needs a token.
+The path is the one that requests are routed by, never a URL built from the Host header
+(CVE-2026-48710). Every path that is not a probe needs a token.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SEPARATORS = re.compile(r"[\s,]+")
 
 
 class Gate:
-    """ASGI middleware, to stand before everything that a request may reach."""
+    """ASGI middleware that refuses requests without a known token; it stands before all others."""
 
     def __init__(self, app: ASGIApp, tokens: Iterable[str]) -> None:
         self._app = app
@@ -55,9 +55,9 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
 
     def _knows(self, scope: Scope) -> bool:
-        """Whether there is one Authorization, and it holds a known token.
+        """Tell whether there is one Authorization, and it holds a known token.
 
-        Digests are compared, every one and to the end: how long that takes says nothing of them.
+        All digests are compared, each to its end, so that the time taken reveals nothing.
         """
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = b" ".join(given).strip().partition(b" ")
@@ -67,10 +67,10 @@ class Gate:
 
 
 def tokens(settings: Settings) -> frozenset[str]:
-    """The tokens that ``settings`` name: none, and everybody is answered.
+    """Return the tokens that ``settings`` name; without any, every client is answered.
 
-    Raises ``SettingsError`` where there should be some and are not, or where one could not stand
-    in a header; no message holds a token.
+    Raises ``SettingsError`` if a source holds no token, cannot be read, or holds one that could not
+    stand in a header. No message holds a token.
     """
     found: set[str] = set()
     if settings.auth_tokens is not None:
@@ -83,7 +83,7 @@ def tokens(settings: Settings) -> frozenset[str]:
 
 
 def warn_of_weak(settings: Settings, held: Iterable[str]) -> None:
-    """Log a warning of tokens that can be guessed, and of a file that others read or change."""
+    """Log a warning of tokens that can be guessed, and of a file that others can read or change."""
     short = sum(len(token) < _SHORT for token in held)
     if short:
         _log.warning(

@@ -40,7 +40,7 @@ class Requests(Turns):
             self.refuse(OutOfMemory("there is no memory to read this request into"))
 
     def _take(self, data: memoryview) -> int:
-        """Parse the beginning of ``data``; returns how many bytes that was."""
+        """Parse the beginning of ``data``; return the number of its bytes."""
         if self.state is State.LANDING:
             return self._take_past_parser(data)
         if self.state is not State.HEAD:
@@ -92,7 +92,7 @@ class Requests(Turns):
         return len(data)
 
     def _decline_upgrade(self) -> None:
-        """Go on with HTTP/1.1, as a server may, and with the body that the parser has left out."""
+        """Go on in HTTP/1.1, as a server may, with the body that the parser has left out."""
         if self.state is not State.SKIPPED:
             self.parser = parser.of_requests(self)
         elif self.chunks is None:
@@ -120,7 +120,7 @@ class Requests(Turns):
             self.pipeline.appendleft((self.cycle, self.app))
         self.heads += 1
         self.head_bytes = 0
-        # The scope has the list of before: what comes now are trailers, which are for nobody.
+        # The scope keeps the old list: trailers, which come next, are dropped.
         self.headers = []
         self._begin_body(length)
 
@@ -131,8 +131,8 @@ class Requests(Turns):
         self.unread = length or 0
         self.chunks = Chunks(self.limits.header_bytes) if length is None else None
         self._last = self._stopping or not self.cycle.keep_alive
-        # An answer that comes before all of the body closes the connection, and says so: what
-        # follows may be more than is worth reading, or not that body but another request.
+        # An answer before the end of such a body closes the connection, and says so: the rest may
+        # be more than is worth reading, or another request in place of the expected body.
         early = length is None or length > LARGE or self.expect_100_continue
         self.cycle.keep_alive = not (self._last or early)
         if self.unread > LARGE:

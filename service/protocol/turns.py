@@ -96,7 +96,7 @@ class Turns(HttpToolsProtocol):
     def refuse(self, error: RequestError) -> None:
         """Answer ``error`` to the request that is coming, when its turn comes, and close.
 
-        What follows on this connection is ignored.
+        All that follows on this connection is ignored.
         """
         if self.state in ENDED:
             return
@@ -118,7 +118,7 @@ class Turns(HttpToolsProtocol):
         self.transport.close()
 
     def _drop(self, cycle: RequestResponseCycle | None) -> None:
-        """Have the application learn that nobody waits for this answer."""
+        """Tell the application that nobody waits for this answer."""
         if cycle is None or cycle.response_complete:
             return
         cycle.disconnected = True
