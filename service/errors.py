@@ -111,10 +111,7 @@ class Stopping(RequestError):
 
 
 class Disconnected(Exception):
-    """The client is gone, or its request was refused: the server sends no answer of an application.
-
-    ``answer_to`` gives an empty 400 for it all the same, as ASGI asks for some answer.
-    """
+    """The client is gone, or refused: the server drops the empty 400 that answers this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ class State:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to be done."""
+        """True once nothing is left to be done."""
         return self.stopping and not self.workers
 
     def next_deadline(self, now: float) -> float | None:

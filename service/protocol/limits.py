@@ -117,7 +117,7 @@ class Chunks:
 
     @property
     def small(self) -> bool:
-        """Whether the chunks are so small that a byte takes many times longer to parse."""
+        """True if the chunks are so small that a byte takes many times longer to parse."""
         return self._count * _CHUNK_BYTES > self._data
 
     def begun(self) -> None:

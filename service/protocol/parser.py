@@ -16,7 +16,7 @@ _CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 def of_requests(callbacks: Any) -> httptools.HttpRequestParser:
     """Return a parser at the beginning of a request, with httptools' ``callbacks``."""
     parser = httptools.HttpRequestParser(callbacks)
-    # Else bytes behind a request that says "Connection: close" are an error, and it gets no answer.
+    # By default, bytes behind "Connection: close" are an error, and that request gets no answer.
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
 

@@ -39,7 +39,7 @@ class Turns(HttpToolsProtocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request waits for its answer."""
+        """True while a request waits for its answer."""
         return self._answering is not None and not self._answering.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
