@@ -27,7 +27,7 @@ from service.process import START_FAILED, numba_variables, shutdown
 from service.process.gpu_failure import GpuFailure
 from service.process.warm_up import warm_up
 from service.request.operation import Service, offered_dtypes
-from service.routes import handlers, openapi
+from service.routes import guide, handlers, openapi
 
 # Below uvicorn's own logger, so that these lines have its format, level and place.
 _log = logging.getLogger("uvicorn.lossd")
@@ -92,7 +92,7 @@ def create_app(
     app = FastAPI(
         title="lossd",
         version=VERSION,
-        description=openapi.DESCRIPTION,
+        description=guide.DESCRIPTION,
         lifespan=lifespan,
         openapi_url=None,  # ``service.routes.openapi`` has its own
         docs_url=None,

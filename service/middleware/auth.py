@@ -1,7 +1,7 @@
-"""Bearer tokens: without a known one only the health probes are answered, and no body is read.
+"""Bearer tokens: without a known one only health and the documentation are answered.
 
 The path is the one that requests are routed by, never a URL built from the Host header
-(CVE-2026-48710). Every path that is not a probe needs a token.
+(CVE-2026-48710). Every path that is not in ``PUBLIC`` needs a token.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors import Unauthorized, problem
 from service.middleware import PROBES
 from service.settings import Settings, SettingsError, variable
+
+# The documentation holds no secret, and a browser sends no token with a page's address: the page's
+# Authorize button asks for one, and sends it with the requests that are tried out.
+_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+DOCUMENTATION = frozenset({"/docs", "/openapi.json", *(f"/docs/{name}" for name in _FILES)})
+PUBLIC = PROBES | DOCUMENTATION
 
 _MISSING = "a token is needed: send the header Authorization: Bearer TOKEN"
 _WRONG = (
@@ -44,7 +50,7 @@ class Gate:
         self._known = [_digest(token.encode()) for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in PROBES or self._knows(scope):
+        if scope["type"] == "lifespan" or scope["path"] in PUBLIC or self._knows(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             given = any(name == b"authorization" for name, _ in scope["headers"])
