@@ -70,12 +70,12 @@ class Connection(asyncio.BufferedProtocol):
         self._head_buffer = scratch[:_HEAD_READ]
         self._small_chunks_buffer = scratch[:_SMALL_CHUNKS_READ]
         self._transport: asyncio.Transport
-        self._room: memoryview | None = None
-        self._received = 0
+        self._room: memoryview | None = None  # of a landing, while it is read into
+        self._received = 0  # bytes
         self._receiving = Pace(limits.body_bytes_per_second, limits.body_grace_seconds)
         self._sending = Pace(limits.body_bytes_per_second, limits.send_seconds)
-        self._unsent = 0
-        self._written = 0
+        self._unsent = 0  # bytes, at the last look
+        self._writes = 0  # looks that found all sent, or more to send: each starts a new credit
         self._head = (0, False)  # which header is timed, and whether from its own first byte on
         self._head_since = 0.0
         self._lingering_since: float | None = None
@@ -165,9 +165,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _unread_answer(self, unsent: int, now: float) -> bool:
         if not unsent or unsent > self._unsent:
-            self._written += 1
+            self._writes += 1
         self._unsent = unsent
-        return self._sending.behind(self._written, -unsent, now)
+        return self._sending.behind(self._writes, -unsent, now)
 
     def _look_at_head(self, now: float) -> None:
         http = self._http

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class State(Enum):
+class State(StrEnum):
     """Place in the stream of requests that the next byte from the client belongs to."""
 
     HEAD = "between two requests, or in the header of one"
