@@ -99,30 +99,26 @@ def test_an_application_answers_with_the_problem(error: Exception) -> None:
     assert answered == json.loads(bytes(problem(error).body))
 
 
-def test_an_unknown_error_reaches_the_servers_log_and_not_the_client() -> None:
+async def test_an_unknown_error_reaches_the_servers_log_and_not_the_client() -> None:
     app = failing(RuntimeError("the secret"))
 
-    async def call() -> None:
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/fail",
-            "headers": [],
-            "query_string": b"",
-        }
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/fail",
+        "headers": [],
+        "query_string": b"",
+    }
 
-        async def receive() -> dict[str, str]:
-            return {"type": "http.disconnect"}
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
 
-        async def send(message: object) -> None:
-            assert b"secret" not in str(message).encode()
+    async def send(message: object) -> None:
+        assert b"secret" not in str(message).encode()
 
-        # uvicorn logs what an application raises, with its traceback.
-        with pytest.raises(RuntimeError, match="the secret"):
-            await app(scope, receive, send)
-
-    with running(app) as client:
-        client.runner.run(call())
+    # uvicorn logs what an application raises, with its traceback.
+    with pytest.raises(RuntimeError, match="the secret"):
+        await app(scope, receive, send)
 
 
 def test_a_client_that_is_gone_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:

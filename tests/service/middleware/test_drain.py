@@ -12,7 +12,7 @@ import pytest
 from service.middleware.drain import Drain
 
 
-def cancelled(*already: MutableMapping[str, Any]) -> list[MutableMapping[str, Any]]:
+async def cancelled(*already: MutableMapping[str, Any]) -> list[MutableMapping[str, Any]]:
     """What is sent in all by an application that is cancelled once it has sent ``already``."""
     sent: list[MutableMapping[str, Any]] = []
 
@@ -29,30 +29,27 @@ def cancelled(*already: MutableMapping[str, Any]) -> list[MutableMapping[str, An
             await send(message)
         await asyncio.Event().wait()
 
-    async def run() -> None:
-        task = asyncio.create_task(Drain(app)({"type": "http"}, receive, send))
-        await asyncio.sleep(0)
-        task.cancel()
-        await task
-
-    asyncio.run(run())
+    task = asyncio.create_task(Drain(app)({"type": "http"}, receive, send))
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
     return sent
 
 
-def test_what_is_cancelled_is_a_503() -> None:
-    start, body = cancelled()
+async def test_what_is_cancelled_is_a_503() -> None:
+    start, body = await cancelled()
     assert start["status"] == 503
     assert json.loads(body["body"])["type"] == "urn:lossd:problem:stopping"
 
 
-def test_an_answer_that_has_begun_stays_the_only_one() -> None:
+async def test_an_answer_that_has_begun_stays_the_only_one() -> None:
     begun = {"type": "http.response.start", "status": 200, "headers": []}
-    assert cancelled(begun) == [begun]
+    assert await cancelled(begun) == [begun]
 
 
-def test_what_is_no_request_is_cancelled() -> None:
+async def test_what_is_no_request_is_cancelled() -> None:
     async def app(*_: Any) -> Any:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(Drain(app)({"type": "lifespan"}, app, app))
+        await Drain(app)({"type": "lifespan"}, app, app)

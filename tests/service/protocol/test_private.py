@@ -21,7 +21,6 @@ from service.protocol.cycle import Cycle
 from service.protocol.private import NAMES
 from service.protocol.requests import Requests
 from tests.service.protocol.apps import Echo
-from tests.service.protocol.transport import run
 
 TREES = [ast.parse(path.read_text()) for path in Path(protocol.__path__[0]).glob("*.py")]
 
@@ -54,16 +53,13 @@ def found(path: str) -> Any:
 
 
 @pytest.mark.parametrize("path", NAMES)
-def test_every_private_name_is_there(path: str) -> None:
-    async def check() -> None:
-        missing = {*NAMES[path].split()} - names_of(found(path))
-        package = path.partition(".")[0]
-        assert not missing, (
-            f"{path} of {package} {metadata.version(package)} has no {', '.join(sorted(missing))},"
-            " which service/protocol uses: adapt it before the pin in pyproject.toml is moved"
-        )
-
-    run(check())
+async def test_every_private_name_is_there(path: str) -> None:
+    missing = {*NAMES[path].split()} - names_of(found(path))
+    package = path.partition(".")[0]
+    assert not missing, (
+        f"{path} of {package} {metadata.version(package)} has no {', '.join(sorted(missing))},"
+        " which service/protocol uses: adapt it before the pin in pyproject.toml is moved"
+    )
 
 
 def test_what_is_imported_is_in_the_table() -> None:
@@ -79,14 +75,11 @@ def test_what_is_imported_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("own", [Requests, Cycle])
-def test_what_is_inherited_is_in_the_table(own: type) -> None:
-    async def check() -> None:
-        bases = [kind for kind in own.__mro__ if not kind.__module__.startswith("service.")]
-        theirs = bases[0]
-        known = names_of(theirs) - {*dir(asyncio.Protocol)}
-        read = {n.attr for tree in TREES for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-        overridden = {name for kind in own.__mro__ if kind not in bases for name in vars(kind)}
-        listed = {*NAMES[f"{theirs.__module__}.{theirs.__name__}"].split()}
-        assert (read | overridden) & known <= listed
-
-    run(check())
+async def test_what_is_inherited_is_in_the_table(own: type) -> None:
+    bases = [kind for kind in own.__mro__ if not kind.__module__.startswith("service.")]
+    theirs = bases[0]
+    known = names_of(theirs) - {*dir(asyncio.Protocol)}
+    read = {n.attr for tree in TREES for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    overridden = {name for kind in own.__mro__ if kind not in bases for name in vars(kind)}
+    listed = {*NAMES[f"{theirs.__module__}.{theirs.__name__}"].split()}
+    assert (read | overridden) & known <= listed

@@ -10,7 +10,7 @@ from service.protocol import requests, turns
 from service.protocol.states import State, following
 from tests.service.protocol.apps import BODY, Lander
 from tests.service.protocol.messages import CHUNKED, chunked, request
-from tests.service.protocol.transport import Wire, run, settle
+from tests.service.protocol.transport import Wire, settle
 
 UPGRADE = ("Connection: upgrade", "Upgrade: x")
 
@@ -31,7 +31,9 @@ UPGRADE = ("Connection: upgrade", "Upgrade: x")
         (b"GET", "HEAD"),
     ],
 )
-def test_a_request_goes_its_way(monkeypatch: pytest.MonkeyPatch, data: bytes, way: str) -> None:
+async def test_a_request_goes_its_way(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, way: str
+) -> None:
     passed = [State.HEAD]
 
     def noted(state: State, chosen: State) -> State:
@@ -41,14 +43,11 @@ def test_a_request_goes_its_way(monkeypatch: pytest.MonkeyPatch, data: bytes, wa
     monkeypatch.setattr(requests, "following", noted)
     monkeypatch.setattr(turns, "following", noted)
 
-    async def check() -> None:
-        app: Any = Lander(0)
-        wire = Wire(app)
-        await wire.send(data)
-        await settle()
-        assert " ".join(state.name for state in passed) == way
-
-    run(check())
+    app: Any = Lander(0)
+    wire = Wire(app)
+    await wire.send(data)
+    await settle()
+    assert " ".join(state.name for state in passed) == way
 
 
 def test_nothing_follows_the_end() -> None:
