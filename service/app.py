@@ -21,15 +21,13 @@ from service.memory.budget import Budget
 from service.memory.limit import default_budget
 from service.middleware import auth
 from service.middleware.direct import Direct
+from service.middleware.drain import Drain
 from service.middleware.methods import Methods
-from service.process import numba_variables, shutdown
-from service.process.gpu_failure import Failing
+from service.process import START_FAILED, numba_variables, shutdown
+from service.process.gpu_failure import GpuFailure
 from service.process.warm_up import warm_up
 from service.request.operation import Service, offered_dtypes
 from service.routes import guide, handlers, openapi
-
-# uvicorn's exit status for a failed start, on which its supervisor stops instead of trying again.
-START_FAILED = 3
 
 # Below uvicorn's own logger, so that these lines have its format, level and place.
 _log = logging.getLogger("uvicorn.lossd")
@@ -78,7 +76,7 @@ def create_app(
             service.compiler.lift_bound()
 
         stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
-        computing.failed = Failing(service, fail).in_thread
+        computing.failed = GpuFailure(service, fail).report
         with shutdown.on_sigterm(stop):
             warming = asyncio.create_task(_warm(service, warming_up, fail))
             if chosen.workers > 1:
@@ -113,7 +111,7 @@ def create_app(
     if tokens:
         app.add_middleware(auth.Gate, tokens=tokens)
     # Each that is added stands before the earlier ones.
-    app.add_middleware(shutdown.Farewell)
+    app.add_middleware(Drain)
     return app
 
 

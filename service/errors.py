@@ -111,7 +111,7 @@ class Stopping(RequestError):
 
 
 class Disconnected(Exception):
-    """The client is gone: nobody reads an answer, so nothing is sent."""
+    """Client gone, or refused: the server drops the empty 400 that answers this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The command ``lossd``. Each subcommand is a module, imported only when it is the one called."""
+"""Command ``lossd``; a subcommand's module is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-# uvicorn's status for a failed start: its own supervisor, and others, do not try again on it.
-REFUSED = 3
+from service.cli import foreign_kernels
+from service.process import START_FAILED
 
-# Name -> module whose function ``command`` it is: one need not wait for what another imports.
+# Name -> module whose function ``command`` it is, so that none waits for the imports of another.
 _COMMANDS = {"serve": "service.cli.serve", "score": "service.cli.score"}
 
 
@@ -60,23 +60,26 @@ def lossd(
 
 
 def fail(message: str, status: int = 2) -> typer.Exit:
-    """One line on stderr, and the exception that ends the command with ``status``."""
+    """Print one line on stderr, and return the exception that ends the command with ``status``."""
     with suppress(OSError):  # the status tells it as well
         typer.echo(f"lossd: {message}", err=True)
     return typer.Exit(status)
 
 
 def main() -> None:
-    """What the console script runs."""
+    """Run the command: the entry point of the console script."""
     _open_standard_files()
+    foreign = foreign_kernels.fault()
+    if foreign is not None:
+        sys.exit(fail(foreign, START_FAILED).exit_code)
     app(prog_name="lossd")
 
 
 def _open_standard_files() -> None:
-    """Open what was closed at the start of stdin, stdout and stderr, to no effect.
+    """Open /dev/null in place of stdin, stdout and stderr where they were closed at the start.
 
-    Python has ``None`` for them, which is printed to all the same; and a socket would become file
-    number 1, and be printed to by others.
+    Python has ``None`` for those, and a socket that is opened next would become descriptor 1, which
+    others print to.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:

@@ -1,4 +1,4 @@
-"""``python -m service.cli``: the command, where the distribution is not installed."""
+"""Command for ``python -m service.cli``, where the distribution is not installed."""
 
 from service.cli import main
 

@@ -1,25 +1,26 @@
-"""The file descriptors that a process may have, and the connections that leaves it."""
+"""File descriptors: the limit of a process, and the connections that it allows."""
 
 from __future__ import annotations
 
-from service.cli import REFUSED, fail
+from service.cli import fail
+from service.process import START_FAILED
 from service.protocol.limits import REFUSED_PART
 
-# Connections, idle ones included. It is far more than honest clients open.
+# Connections, idle ones included: far more than honest clients open.
 _MOST_CONNECTIONS = 16384
-# Descriptors for all else: a process that is idle holds 16 to 20 of them, and opens a few more
-# where kernels are compiled, a GPU is used or shared memory registered.
+# Descriptors for other uses: an idle process holds 16 to 20, and opens a few more where kernels are
+# compiled, a GPU is used or shared memory is registered.
 _OTHERS = 128
 _FEWEST_OTHERS = 48
-# A supervisor's, for each of its workers: pipes, and sockets.
+# Descriptors of a supervisor for each of its workers: pipes, and sockets.
 _OF_WORKER = 4
 _FEWEST_CONNECTIONS = 8
 
 
 def most_connections(workers: int) -> int:
-    """Have this process and its workers open as many files as they may; connections that leaves.
+    """Raise the soft limit of open files, and return the connections that a process may have.
 
-    Ends the command where these are too few to serve.
+    ``workers`` inherit the limit. Ends the command where it is too low to serve.
     """
     try:
         import resource
@@ -38,12 +39,12 @@ def most_connections(workers: int) -> int:
         raise fail(
             f"only {allowed:,} files may be open (ulimit -n), and {fewest:,} are the fewest to"
             " serve with",
-            REFUSED,
+            START_FAILED,
         )
     others = min(_OTHERS, max(_FEWEST_OTHERS, allowed // 4))
     return min(_MOST_CONNECTIONS, (allowed - others) * REFUSED_PART // (REFUSED_PART + 1))
 
 
 def _needed(connections: int, others: int) -> int:
-    """Descriptors for ``connections``, those that are refused, and ``others``."""
+    """Count the descriptors for ``connections``, those that are refused, and ``others``."""
     return others + connections + -(-connections // REFUSED_PART)

@@ -1,4 +1,4 @@
-"""Tensors from local files, by the same strict codecs as HTTP bodies, but of any size."""
+"""Tensors of local files, read by the codecs of HTTP bodies, without limits of size."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from service.codecs.safetensors import CODEC as SAFETENSORS
 
 TENSORS = ("logits", "labels", "weight", "sample_weight")
 
-# Names of other tensors: enough to find one's own.
+# Names of other tensors that a message lists.
 _LISTED = 20
 _CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
 
-# Who names a local file may fill the memory with it.
+# The user's own files may fill the memory.
 _LIMITS = Limits(decoded_bytes=sys.maxsize, own=True)
 
 
 def read(paths: Sequence[Path]) -> Message:
-    """The tensors of one .npz or .safetensors file, or of two .npy files: logits, then labels.
+    """Read the tensors of one .npz or .safetensors file, or of two .npy files: logits, labels.
 
-    They are views of the mapped files wherever the format allows, so that a file may be larger than
-    the memory. What else a file holds is passed over, and named (``Message.others``). Raises
-    ``DecodeError``, or ``OSError`` where a file cannot be read.
+    They are views of the mapped files wherever the format allows, so a file may be larger than the
+    memory. Tensors of other names are passed over, and listed in ``Message.others``. Raises
+    ``DecodeError``, and ``OSError`` if a file cannot be read.
     """
     suffixes = [path.suffix.lower() for path in paths]
     if suffixes == [".npy", ".npy"]:
@@ -61,7 +61,7 @@ def _missing(name: str, message: Message) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """``names`` for people to read, of many the first."""
+    """Join ``names`` for a message; of many, the first ``_LISTED``."""
     more = len(names) - _LISTED
     return ", ".join(map(shown, names[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
 

@@ -1,4 +1,4 @@
-"""The socket to listen on, bound before anything is compiled: what it is to be may be taken."""
+"""Listening socket, bound before anything is compiled: its address may be in use."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from service.cli import REFUSED, fail
+from service.cli import fail
+from service.process import START_FAILED
 from service.settings import Settings
 
-# Connections that may wait to be accepted: they come in bursts of as many as there are clients.
+# Connections that may wait to be accepted: all clients may connect at once.
 BACKLOG = 2048
 
 # Bytes of a Unix socket's path, less the NUL that ends it.
@@ -30,15 +31,15 @@ _LONGEST_PATH = 107 if sys.platform == "linux" else 103
 _log = logging.getLogger("uvicorn.lossd")
 
 
-# linux/filter.h and asm-generic/socket.h, which Python has no names for.
+# SO_ATTACH_FILTER of asm-generic/socket.h, which Python has no name for.
 _ATTACH_FILTER = 26
-# Load the byte of a TCP header that holds its flags; drop the packet if SYN is one of them.
+# BPF program (linux/filter.h): load the flags of the TCP header, drop the packet if SYN is set.
 _NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A socket that listens; ``file`` tells the file of a Unix socket from others at its path."""
+    """Listening socket; ``file`` identifies the file of a Unix socket (device, inode, time)."""
 
     socket: socket.socket
     path: str | None = None
@@ -46,13 +47,14 @@ class Listener:
 
     @property
     def address(self) -> Any:
-        """Where it listens: a path, or a host and a port, of which a Unix socket has none."""
+        """The path of a Unix socket, or the host and the port of a TCP socket."""
         return self.path or self.socket.getsockname()
 
     def shut(self) -> None:
-        """Have the system begin no more connections; those that wait can still be accepted.
+        """Have the system take no new connections; those that wait can still be accepted.
 
-        Where it cannot do that for TCP, closing the socket resets those that come meanwhile.
+        For TCP that needs Linux: elsewhere, connections that come until the socket is closed are
+        reset then.
         """
         if self.path is not None:
             # By now it may be another server's.
@@ -69,15 +71,15 @@ class Listener:
 
 @contextmanager
 def listening(chosen: Settings) -> Iterator[Listener]:
-    """What listens where ``chosen`` says; a Unix socket's file is removed at the end.
+    """Listen on the address of ``chosen``; a Unix socket's file is removed at the end.
 
-    Its permissions are what the umask leaves: by default, only the same user may connect.
+    Its permissions are those that the umask leaves: by default, only the same user may connect.
     """
     if chosen.uds is None:
         with _tcp(chosen) as made:
             yield Listener(made)
         return
-    # What it is now called will still be its name should the process change its folder.
+    # Absolute, so that the name still holds should the process change its folder.
     path = (
         os.path.abspath(chosen.uds)
         if _path_fault(os.path.abspath(chosen.uds)) is None
@@ -102,7 +104,7 @@ def _tcp(chosen: Settings) -> socket.socket:
         made.close()
         reason = getattr(error, "strerror", None) or "not the name of a host"
         raise fail(
-            f"cannot listen on {chosen.host} port {chosen.port}: {reason}", REFUSED
+            f"cannot listen on {chosen.host} port {chosen.port}: {reason}", START_FAILED
         ) from None
     return made
 
@@ -110,7 +112,7 @@ def _tcp(chosen: Settings) -> socket.socket:
 def _unix(path: str) -> socket.socket:
     fault = _path_fault(path)
     if fault is not None:
-        raise fail(f"cannot listen on the Unix socket of LOSSD_UDS: {fault}", REFUSED)
+        raise fail(f"cannot listen on the Unix socket of LOSSD_UDS: {fault}", START_FAILED)
     made = socket.socket(socket.AF_UNIX)
     try:
         with _one_server(os.path.dirname(path) or "."):
@@ -119,12 +121,12 @@ def _unix(path: str) -> socket.socket:
             made.listen(BACKLOG)
     except OSError as error:
         made.close()
-        raise fail(f"cannot listen on {path}: {error.strerror or error}", REFUSED) from None
+        raise fail(f"cannot listen on {path}: {error.strerror or error}", START_FAILED) from None
     return made
 
 
 def _path_fault(path: str) -> str | None:
-    """The reason why no Unix socket can have ``path``, if there is one."""
+    """Describe why no Unix socket can have ``path``, if so."""
     size = len(os.fsencode(path))
     if size > _LONGEST_PATH:
         return f"its path has {size} bytes, and {_LONGEST_PATH} are the most"
@@ -135,7 +137,7 @@ def _path_fault(path: str) -> str | None:
 
 @contextmanager
 def _one_server(folder: str) -> Iterator[None]:
-    """Keep other servers from looking for a stale socket in ``folder`` until this one listens."""
+    """Lock ``folder``: no other server looks for a stale socket there until this one listens."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -143,7 +145,7 @@ def _one_server(folder: str) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        # Whoever holds it for seconds is no server that starts: it must not keep this one waiting.
+        # 2.5 s at most: a process that holds the lock for longer is no server that starts.
         for _ in range(50):
             with suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -155,7 +157,7 @@ def _one_server(folder: str) -> Iterator[None]:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket that a server left at ``path`` when it was killed: nobody has it bound."""
+    """Remove the socket at ``path`` if no process has it bound: its server was killed."""
     with suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
@@ -171,7 +173,7 @@ def _remove_stale(path: str) -> None:
 
 
 def _bound_paths() -> list[str]:
-    """The paths that living processes have bound, where the system tells, as they wrote them."""
+    """List the paths that processes have bound, as they wrote them, where the system tells."""
     try:
         # Seven fields, then the path.
         lines = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
@@ -182,7 +184,7 @@ def _bound_paths() -> list[str]:
 
 def _same_file(bound: str, path: str) -> bool:
     if not os.path.isabs(bound):
-        # Relative to a folder that is not known: rather refuse than take what is another's.
+        # Relative to an unknown folder: rather refuse than remove another server's.
         return os.path.basename(bound) == os.path.basename(path)
     with suppress(OSError):
         return os.path.samefile(bound, path)
@@ -190,7 +192,7 @@ def _same_file(bound: str, path: str) -> bool:
 
 
 def _identity(path: str) -> tuple[int, int, int] | None:
-    """What tells the file at ``path`` from others: inodes are used again, but not their times."""
+    """Identify the file at ``path``: its inode may be used again, but not at the same time."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -199,7 +201,7 @@ def _identity(path: str) -> tuple[int, int, int] | None:
 
 
 def report_mode(listener: Listener) -> None:
-    """Log who may connect to a Unix socket."""
+    """Log the users who may connect to a Unix socket."""
     if listener.path is None:
         return
     try:
@@ -215,12 +217,12 @@ def report_mode(listener: Listener) -> None:
 
 
 def is_open(address: object) -> bool:
-    """Whether others than this machine's users can reach what is bound to ``address``."""
+    """Tell whether other machines can reach a socket that is bound to ``address``."""
     return isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback
 
 
 def is_ready(address: object) -> bool:
-    """Whether ``/readyz`` of the server that is bound to ``address`` answers 200."""
+    """Tell whether ``/readyz`` of the server that is bound to ``address`` answers 200."""
     connection = _Connection(address)
     try:
         connection.request("GET", "/readyz")
@@ -232,7 +234,7 @@ def is_ready(address: object) -> bool:
 
 
 class _Connection(HTTPConnection):
-    """HTTP over TCP or a Unix socket, as the address is one of either's."""
+    """HTTP client connection over TCP or a Unix socket, by the kind of ``address``."""
 
     def __init__(self, address: object) -> None:
         host, port = address[:2] if isinstance(address, tuple) else ("localhost", None)

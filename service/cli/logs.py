@@ -1,6 +1,6 @@
-"""How ``lossd serve`` logs: on stderr, a line a request, and nothing of a client's as it came.
+"""Logging of ``lossd serve``: on stderr, a line a request, with the client's texts escaped.
 
-Lines are written by a thread of their own: whoever does not read them keeps nobody waiting.
+A thread of its own writes the lines, so that a reader of the log that is slow delays no request.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import unquote
 
-_PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+from service.middleware import PROBES
 
 _STDERR = 2
-# Lines that wait to be written, and characters of each: 32 MB at the very most.
+# Lines that may wait to be written, and characters of each: 32 MB at most.
 _MOST_LINES = 4096
 _LONGEST_LINE = 8192
 # Seconds that lines are gathered for, to be written with one call.
@@ -29,28 +29,28 @@ _GATHER = 0.01
 # Seconds that the end of the process waits until its last lines are written.
 _LAST_SECONDS = 1.0
 
-# Names of query parameters whose values are nobody else's business.
+# Names of query parameters whose values are secret.
 _SECRET = re.compile(r"token|secret|passw|auth|api.?key|bearer|credential|signature", re.IGNORECASE)
 _REDACTED = "[redacted]"
 _tokens: set[str] = set()
 
 
 def redact(tokens: Iterable[str]) -> None:
-    """Have ``tokens`` written nowhere in a request's line from now on."""
+    """Have ``tokens`` replaced in the lines of requests from now on."""
     _tokens.update(tokens)
 
 
 def requests() -> Callable[[logging.LogRecord], bool]:
-    """A filter of uvicorn's access log: who asks every second whether we live is not logged.
+    """Return a filter for uvicorn's access log: it drops the probes, which come every second.
 
-    What others sent is escaped, so that it can neither forge a line nor speak to a terminal: a
+    It escapes what clients sent, so that it can neither forge a line nor control a terminal: a
     query, or an X-Forwarded-For, may hold any byte above 0x7f, and some of those are controls.
     """
 
     def keep(record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             client, method, path, *rest = record.args
-            if path in _PROBES:
+            if path in PROBES:
                 return False
             if isinstance(path, str):
                 path = without_secrets(path)
@@ -64,7 +64,7 @@ def requests() -> Callable[[logging.LogRecord], bool]:
 
 
 def without_secrets(path: str) -> str:
-    """``path`` with its query, but for values that are tokens, or that have the name of some."""
+    """Redact the tokens in ``path``, and its query's parameters that are named as secrets."""
     route, mark, query = path.partition("?")
     if mark:
         query = "&".join(map(_parameter, query.split("&")))
@@ -83,7 +83,7 @@ def _parameter(text: str) -> str:
 
 
 def _holds_token(text: str) -> bool:
-    """Whether ``text`` is a token, or has one in it that is long enough not to be a mere word."""
+    """Tell whether ``text`` is a token, or contains one of 8 characters or more."""
     if not _tokens or not text:
         return False
     plain = unquote(text)
@@ -91,18 +91,18 @@ def _holds_token(text: str) -> bool:
 
 
 def escaped(text: str) -> str:
-    """``text`` with everything but printable ASCII as Python escapes it."""
+    """Escape all but printable ASCII in ``text``, as Python does."""
     if text.isascii() and text.isprintable():
         return text
     return text.encode("unicode_escape").decode("ascii")
 
 
 class Writer:
-    """A thread that writes lines to the file ``descriptor``, and a bounded queue before it.
+    """Thread that writes lines to the file ``descriptor``, from a queue of at most ``most``.
 
-    Lines that come while the queue is full are dropped; how many those were is written once there
-    is room again. It writes to the descriptor itself: a Python stream has a lock, and a thread
-    that holds it for ever would end the process with an error at its exit.
+    Lines that come while the queue is full are dropped; their number is written once there is room
+    again. It writes to the descriptor itself: a Python stream has a lock, and a thread that holds
+    it for ever would end the process with an error at its exit.
     """
 
     def __init__(self, descriptor: int, most: int = _MOST_LINES) -> None:
@@ -114,7 +114,7 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     def put(self, line: str) -> None:
-        """Have ``line`` written, if there is room for it."""
+        """Queue ``line``, if there is room for it."""
         if self._lines.qsize() >= self._most:
             with self._lock:
                 self._dropped += 1
@@ -126,7 +126,7 @@ class Writer:
         self._lines.put(line)
 
     def flush(self, timeout: float = _LAST_SECONDS) -> None:
-        """Wait until all that was put is written, or for ``timeout`` seconds."""
+        """Wait until all lines that were put are written, or for ``timeout`` seconds."""
         if self._thread is not None:
             written = threading.Event()
             self._lines.put(written)
@@ -161,26 +161,26 @@ class Writer:
 
 
 def write(descriptor: int, text: str) -> None:
-    """Write ``text`` to the file ``descriptor``, however long it takes; nothing if it cannot be."""
+    """Write ``text`` to the file ``descriptor``, however long it takes; ignore errors."""
     rest = memoryview(text.encode(errors="backslashreplace"))
     with suppress(OSError):
         while rest:
             try:
                 rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # it is shared with a process that wants it so
+            except BlockingIOError:  # a process that shares it has set it to non-blocking
                 select.select([], [descriptor], [])
 
 
 class Handler(logging.Handler):
-    """Logs on stderr by the ``Writer`` of this process."""
+    """Logging handler that writes on stderr by the ``Writer`` of this process."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Format ``record`` here, and have it written elsewhere."""
+        """Format ``record``, and queue it for the writer's thread."""
         try:
             _writer.put(self.format(record))
         except Exception:
             self.handleError(record)
-        # After such a line the process may end at once.
+        # The process may end right after a critical line.
         if record.levelno >= logging.CRITICAL:
             _writer.flush()
 
@@ -189,7 +189,7 @@ _writer = Writer(_STDERR)
 
 
 def _handler(formatter: str, **more: Any) -> dict[str, Any]:
-    # Not stdout, which is for the line to paste.
+    # On stderr: stdout is for the greeting, with its line to paste.
     return {"class": "service.cli.logs.Handler", "formatter": formatter, **more}
 
 
@@ -216,6 +216,6 @@ CONFIG: dict[str, Any] = {
         "kernels": {"handlers": ["messages"], "level": "INFO", "propagate": False},
         "uvicorn.access": {"handlers": ["requests"], "level": "INFO", "propagate": False},
     },
-    # Other libraries': by default they would be written at once, by whoever logs them.
+    # Other libraries: by default, the thread that logs would write the line itself.
     "root": {"handlers": ["messages"], "level": "WARNING"},
 }

@@ -1,4 +1,4 @@
-"""Options made from the fields of a model, which names, describes and defaults them."""
+"""Command-line options made from the fields of a pydantic model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS = {"integer": "<int>", "number": "<float>"}
 
 
 def option(name: str) -> str:
-    """The option that gives the field ``name``."""
+    """Return the option that sets the field ``name``."""
     return "--" + name.replace("_", "-")
 
 
@@ -25,11 +25,11 @@ def add(
     note: Callable[[str], str] = lambda name: "",
     panel: Callable[[str], str | None] = lambda name: None,
 ) -> None:
-    """Have Typer, which reads signatures, offer the fields ``names`` where ``command`` has ``**``.
+    """Add options for the fields ``names`` to the signature of ``command``, in place of its ``**``.
 
-    They are taken as text, ``None`` where not given: the model says whether a text can be used.
-    A truth is a flag, which makes it ``True``, and one that is true by default has a ``--no-`` too.
-    ``note(name)`` is added to a field's description, and ``panel(name)`` is the help's heading.
+    Typer reads signatures. Values are passed as text, ``None`` where not given, for the model to
+    validate. A boolean field is a flag, and has a ``--no-`` flag too if it is true by default.
+    ``note(name)`` is added to a field's description; ``panel(name)`` is its heading in the help.
     """
     properties = model.model_json_schema()["properties"]
     signature = inspect.signature(command, eval_str=True)

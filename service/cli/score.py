@@ -1,4 +1,4 @@
-"""``lossd score``: the loss, perplexity, accuracy and worst elements of logits in a file."""
+"""Command ``lossd score``: loss, perplexity, accuracy and worst elements of logits in a file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from service.codecs import DecodeError
 from service.errors import InvalidOption
 from service.options import CrossEntropyOptions, combine
 
-# Seconds: what takes no longer needs no bar.
+# Seconds before a progress bar is shown.
 _PATIENCE = 1.0
-# A type of logits, or an option, that was never used before takes up to 15 s.
+# Shown first, as a dtype or an option that was never used before takes up to 15 s to compile.
 _COMPILING = "compiling kernels"
 
 
@@ -77,7 +77,7 @@ def command(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[float], object]]:
-    """A bar on stderr, if that is a terminal and it takes longer than ``_PATIENCE``."""
+    """Show a progress bar on stderr after ``_PATIENCE``, if that is a terminal."""
     console = Console(stderr=True)
     columns = SpinnerColumn(), *Progress.get_default_columns(), TimeElapsedColumn()
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -132,14 +132,14 @@ def _show(result: Score) -> None:
 
 
 def _as_options(message: str) -> str:
-    """``message`` with the options that it advises as they are given to a command."""
+    """Rewrite the options that ``message`` advises as the command takes them."""
     return _ADVISED.sub(lambda match: f"{parameters.option(match[1])} {match[2]}", message).replace(
         "--check-probabilities false", "--no-check-probabilities"
     )
 
 
 def _speakable(value: Any) -> Any:
-    """``value`` with what JSON has no number for as the service's texts for it."""
+    """Replace the floats that JSON has no number for by the service's texts for them."""
     if isinstance(value, dict):
         return {name: _speakable(item) for name, item in value.items()}
     if isinstance(value, list):

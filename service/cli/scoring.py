@@ -1,4 +1,4 @@
-"""What ``lossd score`` tells: the loss, how often the logits were right, where they were worst."""
+"""Scores of ``lossd score``: the loss, the accuracy and the worst elements of logits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from service.options import CrossEntropyOptions
 Array = np.ndarray[Any, Any]
 Advance = Callable[[float], object]
 
-# Bytes of probabilities that are compared at a time: enough to keep NumPy's loops busy.
+# Bytes of probabilities that are compared at a time: large enough for NumPy's loops.
 _PIECE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One element: its index in the labels, its label, the likeliest class, its loss."""
+    """Element of the labels: its index, its label, the likeliest class, its loss."""
 
     position: list[int]
     label: int
@@ -33,13 +33,13 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The whole: ``perplexity`` is the exponential of ``loss``, the (weighted) mean.
+    """Scores of all elements: ``perplexity`` is the exponential of ``loss``, the weighted mean.
 
-    ``accuracy`` is the share of the elements not ignored whose label is the likeliest class (the
-    first of several alike), or the likeliest label where labels are probabilities; each counts by
-    its ``sample_weight``, and one with a NaN among its logits is wrong. All three are NaN where
-    there is nothing to take the mean of. ``ignored`` are those of ``elements`` that count for
-    nothing: their label is ``ignore_index``, or their ``sample_weight`` 0.
+    ``accuracy`` is the share of the elements, not ignored, whose label is the likeliest class (the
+    first of equals), or the likeliest label where labels are probabilities. Each counts by its
+    ``sample_weight``, and one with a NaN among its logits is wrong. All three are NaN if every
+    element is ignored. ``ignored`` counts the elements whose label is ``ignore_index``, or whose
+    ``sample_weight`` is 0.
     """
 
     loss: float
@@ -56,10 +56,11 @@ def score(
     worst: int,
     advance: Advance = lambda share: None,
 ) -> Score:
-    """Score ``tensors`` (logits, labels and maybe weights) and list the ``worst`` worst elements.
+    """Score ``tensors`` (logits, labels, optional weights) and list the ``worst`` worst elements.
 
-    All comes of one call of the kernel, so it has the bits that the service answers. ``advance``
-    is called with shares of the whole work, 1 in total, as they are done. Raises ``InvalidInput``.
+    One call of the kernel computes all of it, so the loss has the bits that the service answers.
+    ``advance`` is called with shares of the work as they are done, 1 in total. Raises
+    ``InvalidInput``.
     """
     logits, labels = tensors["logits"], tensors["labels"]
     soft = labels.shape == logits.shape
@@ -111,7 +112,7 @@ def score(
 
 
 def _run(work: steps.Work, size: int, advance: Advance) -> Mapping[str, Array]:
-    """The outputs of ``work`` on ``size`` bytes of logits, some ``STEP`` of them a step."""
+    """Return the outputs of ``work`` on ``size`` bytes of logits, about ``STEP`` of them a step."""
     share = min(1.0, STEP / size) if size else 1.0
     begun, left = False, 1.0
     while True:
@@ -127,15 +128,16 @@ def _run(work: steps.Work, size: int, advance: Advance) -> Mapping[str, Array]:
 
 
 def _is_nan(logits: Array, classes: Array, axis: int) -> Array:
-    """Whether the logit of each element's class in ``classes`` is NaN: if any of its logits is,
-    the predicted one is.
+    """Tell for each element whether the logit of its class in ``classes`` is NaN.
+
+    For predicted classes that is whether any of its logits is.
     """
     chosen = np.take_along_axis(logits, np.expand_dims(classes, axis), axis)
     return np.isnan(widened(chosen.squeeze(axis)))
 
 
 def _likeliest(by_class: Array) -> Array:
-    """The index of the largest value along the last axis, the first of several alike."""
+    """Return the index of the largest value along the last axis, the first of equals."""
     rows = by_class if by_class.ndim > 1 else by_class[np.newaxis]
     found = np.empty(rows.shape[:-1], np.int64)
     step = max(1, _PIECE * len(rows) // max(1, rows.nbytes))
@@ -145,9 +147,9 @@ def _likeliest(by_class: Array) -> Array:
 
 
 def _worst(losses: Array, counted: Array, most: int) -> list[tuple[int, ...]]:
-    """Where the largest losses are, the worst first: NaN is worst, what counts for nothing is not.
+    """Return the positions of the ``most`` largest losses, NaN before all, of the counted elements.
 
-    Of equals the first come first.
+    The worst comes first, and of equals the first position.
     """
     places = np.flatnonzero(counted)
     values = losses.reshape(-1)[places].astype(np.float64)
@@ -156,7 +158,7 @@ def _worst(losses: Array, counted: Array, most: int) -> list[tuple[int, ...]]:
     places, values = places[~nan], values[~nan]
     most -= len(found)
     if len(values) > most > 0:
-        # Sorted in full, a million elements would take longer than their loss.
+        # A full sort of a million elements would take longer than their loss.
         least = np.partition(values, -most)[-most]
         alike = np.flatnonzero(values == least)[:most]
         kept = np.concatenate([np.flatnonzero(values > least), alike])
@@ -173,5 +175,5 @@ def _exp(value: float) -> float:
 
 
 def _plain(value: Any) -> float:
-    """The number with the fewest digits that stands for ``value``: a float32 has 9, not 17."""
+    """Return the float of ``value``'s shortest text: a float32 has 9 digits, not 17."""
     return float(str(value))

@@ -1,4 +1,4 @@
-"""``lossd serve``: the settings as options, a socket, uvicorn, and a line to paste once ready."""
+"""Command ``lossd serve``: settings as options, a socket, uvicorn, a greeting once ready."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any, cast
 import typer
 
 from service import settings
-from service.cli import REFUSED, fail, logs, parameters, signals
+from service.cli import fail, logs, parameters, signals
 from service.cli.listening import BACKLOG, Listener, is_open, is_ready, listening, report_mode
-from service.process import numba_variables
+from service.process import START_FAILED, numba_variables
 
-# uvicorn's supervisor kills a worker that has been silent for 5 s, and Numba holds the GIL for
-# longer than that while it compiles.
+# Seconds that a worker may be silent before it is killed. uvicorn's default is 5, and Numba holds
+# the GIL for longer while it compiles.
 _WORKER_SILENCE_SECONDS = 60
 
-# Numba reads it as it is imported.
+# Read by Numba as it is imported.
 _THREADS = "NUMBA_NUM_THREADS"
-# And OpenMP's libraries as they start their threads.
+# Read by OpenMP's libraries as they start their threads.
 _WAITING = "OMP_WAIT_POLICY"
 
 _log = logging.getLogger("uvicorn.lossd")
@@ -42,7 +42,7 @@ def command(**given: str | bool | None) -> None:
         chosen = _settings({name: str(value) for name, value in given.items() if value is not None})
         wrong = numba_variables.fault(os.environ)
         if wrong is not None:
-            raise fail(wrong, REFUSED)
+            raise fail(wrong, START_FAILED)
         with listening(chosen) as listener:
             last.append(listener.shut)
             # The workers are spawned, and each makes its application from the environment.
@@ -65,12 +65,12 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
         workers=chosen.workers,
         log_config=logs.CONFIG,
         log_level=chosen.log_level,
-        http=cast(Any, Http(Limits.of(chosen))),  # called as uvicorn calls a class of its own
+        http=cast(Any, Http(Limits.of(chosen))),  # uvicorn calls it as it would a class
         ws="none",
-        # Its lines are of this level; else each would be made, and thrown away.
+        # Its lines are of this level: at a higher one they would be made and discarded.
         access_log=chosen.log_level in ("info", "debug"),
         server_header=False,
-        # Nothing here asks who the client is, and anyone nearby could say what they like.
+        # Nothing here asks for the client's address, and any client could forge these headers.
         proxy_headers=False,
         backlog=BACKLOG,
         limit_concurrency=most_connections(chosen.workers),
@@ -82,16 +82,16 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
     if is_open(listener.address) and not secured:
         _log.warning("without tokens, whoever can reach %s is answered", chosen.host)
     report_mode(listener)
-    # Python's own go to stderr at once, and wait there for whoever reads it.
+    # Python would write its warnings on stderr itself, and block where that is not read.
     logging.captureWarnings(True)
     greet = partial(_print, greeting(listener.address, secured=secured))
     return (_run_workers if chosen.workers > 1 else _run)(config, listener, greet)
 
 
 def application() -> Any:
-    """What each worker serves; where it cannot be made, the process ends with ``REFUSED``."""
+    """Make the application of this process, or end it with the status ``START_FAILED``."""
     try:
-        # By its name, as uvicorn does it: no other module imports the application.
+        # By name, as uvicorn does: no module of the package imports the application.
         made = import_module("service.app").create_app()
         logs.redact(import_module("service.middleware.auth").tokens(settings.load()))
         return made
@@ -105,14 +105,14 @@ def application() -> Any:
             _log.critical(
                 "the application cannot be made%s", numba_variables.named(os.environ), exc_info=True
             )
-    raise SystemExit(REFUSED)
+    raise SystemExit(START_FAILED)
 
 
 def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[str, str]:
-    """What the workers read: the settings and, unless ``present`` has them, how threads are used.
+    """Return the workers' environment: the settings, and the use of threads if not in ``present``.
 
-    That is each worker's share of the cores; and that threads of a kernel sleep once it is done.
-    libgomp has them spin for a while, which took 43 % of the samples while a body of 256 MB was
+    Each worker has its share of the cores, and the threads of a kernel sleep once it is done.
+    By default libgomp's spin for a while: that took 43 % of the samples while a body of 256 MB was
     received and computed, and a third of its speed.
     """
     made = chosen.environment()
@@ -131,7 +131,7 @@ def _run(config: Any, listener: Listener, greet: Callable[[], None]) -> int:
     threading.Thread(target=_greet, args=(listener.address, greet), daemon=True).start()
     server = Server(config, listener.shut)
     server.run(sockets=[listener.socket])
-    return 0 if server.started else REFUSED
+    return 0 if server.started else START_FAILED
 
 
 def _run_workers(config: Any, listener: Listener, greet: Callable[[], None]) -> int:
@@ -149,23 +149,23 @@ def _settings(given: dict[str, str]) -> settings.Settings:
             message = message.replace(
                 f"{settings.variable(name)} is", f"{parameters.option(name)} is"
             )
-        raise fail(message, REFUSED) from None
+        raise fail(message, START_FAILED) from None
 
 
 def _greet(address: Any, greet: Callable[[], None]) -> None:
-    """Wait until the service answers that it is ready, and greet."""
+    """Call ``greet`` once the service answers that it is ready."""
     while not is_ready(_near(address)):
         time.sleep(0.1)
     greet()
 
 
 def _print(text: str) -> None:
-    """Write a line to stdout; nobody is kept waiting if it is not read."""
+    """Write a line to stdout in a thread, so that nothing waits if it is not read."""
     threading.Thread(target=logs.write, args=(1, f"{text}\n"), daemon=True).start()
 
 
 def greeting(address: Any, *, secured: bool = False) -> str:
-    """What is printed once the service is ready: where it is, and a request to paste."""
+    """Return the text to print once ready: the service's address, and a request to paste."""
     if isinstance(address, str):
         url, where = "http://localhost", f"the Unix socket {address}, its documentation on /docs"
         curl = f"curl --unix-socket {shlex.quote(address)}"
@@ -182,7 +182,7 @@ def greeting(address: Any, *, secured: bool = False) -> str:
 
 
 def _near(address: Any) -> Any:
-    """``address`` as it is reached from here."""
+    """Return the address at which this machine reaches a socket bound to ``address``."""
     if isinstance(address, str):
         return address
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0]), address[1]

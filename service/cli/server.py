@@ -1,4 +1,4 @@
-"""uvicorn's server, which ends without losing a request that is on its way."""
+"""Server of uvicorn's, with a shutdown that loses no request on its way."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import uvicorn
 
 from service.cli.signals import ENDING
 
-# Seconds in which connections are still accepted, at least, for those whose handshake has begun,
-# and at most, where other processes go on with the socket.
+# Seconds in which connections are still accepted: at least, for handshakes that have begun, and at
+# most, where other processes go on with the socket.
 _LEAST_DRAIN = 0.1
 _MOST_DRAIN = 1.0
 
 
 class Server(uvicorn.Server):
-    """Ends on every signal that ends a process, by the way of SIGTERM.
+    """Server that ends on every signal of ``ENDING``, each turned into SIGTERM.
 
-    ``shut`` is called first: it has the system take no more connections. What waits to be accepted
-    then is accepted, as closing the socket would reset it.
+    ``shut`` is called first: the system then takes no new connections. Those that wait are still
+    accepted, as closing the socket would reset them.
     """
 
     def __init__(self, config: uvicorn.Config, shut: Callable[[], None] = lambda: None) -> None:
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle the signals that are not ignored, and leave them as they were."""
+        """Handle the signals that are not ignored, and restore their handlers afterwards."""
         before = {number: signal.getsignal(number) for number in ENDING}
         for number, handler in before.items():
             if number is signal.SIGTERM:
@@ -50,18 +50,18 @@ class Server(uvicorn.Server):
         if number == signal.SIGINT and self.should_exit:
             self.force_exit = True
         else:
-            # Whoever waits for it, such as the application, learns of this one.
+            # The application has a handler for SIGTERM alone.
             signal.raise_signal(signal.SIGTERM)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End as uvicorn does, once nobody waits to be accepted."""
+        """Shut down as uvicorn does, once the connections that wait are accepted."""
         self._shut()
         await _drain(sockets or [])
         await super().shutdown(sockets)
 
 
 async def _drain(sockets: list[socket.socket]) -> None:
-    """Let the event loop accept what waits at ``sockets``."""
+    """Let the event loop accept the connections that wait at ``sockets``."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while (elapsed := loop.time() - began) < _MOST_DRAIN:

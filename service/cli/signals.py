@@ -1,4 +1,4 @@
-"""Signals that end or change a server, and what the process of a worker leaves to its parent."""
+"""Signals that end or change a server, and those that a worker leaves to its supervisor."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Each ends a server that is a single process; SIGHUP, too, as it has no other to replace it.
+# Signals that end a server of one process; SIGHUP too, as no other process could replace it.
 ENDING = tuple(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
     if hasattr(signal, name)
 )
-# Those of a supervisor, and two whose default would end a process that has no use for them.
+# Signals for a supervisor, and two whose default action would end the process.
 _OTHERS = tuple(
     getattr(signal, name)
     for name in ("SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2")
@@ -24,17 +24,17 @@ _OTHERS = tuple(
 
 @contextmanager
 def ending_with_success() -> Iterator[list[Callable[[], object]]]:
-    """Have a signal that ends this process give the status 0: to stop as told is no failure.
+    """End with status 0 on a signal, until the server has handlers of its own.
 
-    That is where a server has no handlers of its own yet. What is to be called before goes into
-    the list. Under ``nohup``, SIGHUP stays ignored.
+    To stop as told is no failure. Functions in the yielded list are called before. Under ``nohup``,
+    SIGHUP stays ignored.
     """
     last: list[Callable[[], object]] = []
 
     def end(*_: Any) -> None:
         for call in last:
             call()
-        # No exception: those who import modules catch them all, and go on with what is half made.
+        # No exception: code that imports modules may catch it, and go on with a half-made one.
         os._exit(0)
 
     before = {number: signal.getsignal(number) for number in (*ENDING, *_OTHERS)}
@@ -49,13 +49,13 @@ def ending_with_success() -> Iterator[list[Callable[[], object]]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         raise
-    # The end has been reached: what still comes changes nothing.
+    # The server has ended: a later signal must not change the status.
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def leave_to_parent() -> None:
-    """In a worker: a terminal sends its signals to all processes, and the parent acts on them."""
+    """Ignore all but SIGTERM, in a worker: a terminal signals its supervisor as well."""
     for number in (*ENDING, *_OTHERS):
         if number is not signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
@@ -65,9 +65,9 @@ def leave_to_parent() -> None:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """While it lasts, a new process is born deaf to what ``leave_to_parent`` ignores.
+    """Block the signals that ``leave_to_parent`` ignores; a new process inherits that.
 
-    Else the signals of a terminal would end it while it imports its modules.
+    Else a terminal's signals would end it while it imports its modules.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -1,7 +1,7 @@
-"""The supervisor's state machine: states, events and actions of worker processes, without I/O.
+"""State machine of the supervisor: states, events and actions of worker processes, without I/O.
 
-``advance`` takes down what an event says, and then compares what there is with what is wanted. So
-every event is allowed at any moment, and none waits for another.
+``advance`` records an event, and then compares the workers with those that are wanted. So every
+event is allowed at any moment, and none waits for another.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
-from service.cli import REFUSED
+from service.process import START_FAILED
 
 # Seconds until a worker that ended before it was ready is started again.
 RESTART_SECONDS = 1.0
 
 
 class Phase(Enum):
-    """A worker's: it starts, serves, or was told to end."""
+    """Phase of a worker: it starts, serves, or was told to end."""
 
     STARTING = 1
     SERVING = 2
@@ -25,7 +25,7 @@ class Phase(Enum):
 
 
 class Command(Enum):
-    """The meaning of a signal: end, end at once, replace all workers, one more, one fewer."""
+    """Command that a signal means: end, end at once, replace all workers, one more, one fewer."""
 
     STOP = 1
     ABORT = 2
@@ -36,7 +36,7 @@ class Command(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Worker ``number`` said that it lives, and whether it serves yet."""
+    """Event: worker ``number`` has reported that it lives, and whether it serves yet."""
 
     number: int
     serving: bool
@@ -44,7 +44,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The process of worker ``number`` has ended with ``status``."""
+    """Event: the process of worker ``number`` has ended with ``status``."""
 
     number: int
     status: int
@@ -52,14 +52,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """Event: time has passed."""
 
 
 Event: TypeAlias = Command | Heard | Ended | Tick
 
 
 class Verb(Enum):
-    """An action's: on one worker, or on the server as a whole."""
+    """Kind of an action, on one worker or on the server as a whole."""
 
     START = 1
     TERMINATE = 2
@@ -72,7 +72,7 @@ class Verb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something for the supervisor to do; ``text`` is what to log, if anything."""
+    """Action for the supervisor; ``text`` is to be logged, for the verbs that log."""
 
     verb: Verb
     number: int = 0
@@ -81,7 +81,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One process; ``deadline`` is when it is killed, and ``replaces`` another's number."""
+    """Worker process; it is killed at ``deadline``. ``replaces`` is another worker's number."""
 
     number: int
     deadline: float
@@ -91,7 +91,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that the supervisor knows.
+    """State of the supervisor.
 
     A worker may be silent for ``silence`` seconds, and take ``grace`` seconds to end.
     """
@@ -111,11 +111,11 @@ class State:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to be done."""
+        """True once nothing is left to be done."""
         return self.stopping and not self.workers
 
     def next_deadline(self, now: float) -> float | None:
-        """When ``Tick`` has something to do, if nothing else happens."""
+        """The next time at which ``Tick`` changes something, if there is one."""
         times = [worker.deadline for worker in self.workers]
         if now < self.not_before:
             times.append(self.not_before)
@@ -126,7 +126,7 @@ Step: TypeAlias = tuple[State, list[Action]]
 
 
 def advance(state: State, event: Event, now: float) -> Step:
-    """The state after ``event`` at the time ``now``, and what is to be done."""
+    """Return the state after ``event`` at the time ``now``, and the actions to carry out."""
     actions: list[Action] = []
     if isinstance(event, Command):
         state, actions = _commanded(state, event)
@@ -175,9 +175,9 @@ def _ended(state: State, event: Ended, now: float) -> Step:
     if extra:
         text = f"{what} before it served: the others go on, and are not replaced"
         return replace(state, renewing=()), [_log(text, Verb.WARN)]
-    if event.status == REFUSED:
+    if event.status == START_FAILED:
         text = f"{what}, which is a failed start: the server ends"
-        return replace(state, stopping=True, status=REFUSED), [_log(text, Verb.WARN)]
+        return replace(state, stopping=True, status=START_FAILED), [_log(text, Verb.WARN)]
     text = f"{what} before it served: another is started in {RESTART_SECONDS:g} s"
     return replace(state, not_before=now + RESTART_SECONDS), [_log(text, Verb.WARN)]
 
@@ -203,14 +203,14 @@ def _kill_late(state: State, now: float) -> Step:
         if worker.phase is not Phase.ENDING:
             text = f"worker {worker.number} was silent for {state.silence:g} s: it is killed"
             actions.append(_log(text, Verb.WARN))
-        # Once more in a while, should it not have died of that.
+        # Once more later, should it still run.
         late = replace(worker, phase=Phase.ENDING, deadline=now + state.grace + 1)
         state = _put(state, late)
     return state, actions
 
 
 def _renew(state: State, now: float) -> Step:
-    """The next step of a renewal: start a replacement, or end what it has replaced."""
+    """Take the next step of a renewal: start a replacement, or end the worker it replaced."""
     for worker in state.workers:
         if worker.replaces is None or (worker.phase is Phase.STARTING and _is_extra(state, worker)):
             continue
@@ -221,7 +221,7 @@ def _renew(state: State, now: float) -> Step:
     live = [w.number for w in state.workers if w.phase is not Phase.ENDING]
     renewing = tuple(number for number in live if number in state.renewing)
     state = replace(state, renewing=renewing)
-    # One at a time: each holds its share of the memory.
+    # One at a time, as each holds its share of the memory.
     busy = any(w.replaces is not None or w.phase is Phase.ENDING for w in state.workers)
     if busy or not renewing or now < state.not_before:
         return state, []
@@ -229,7 +229,7 @@ def _renew(state: State, now: float) -> Step:
 
 
 def _resize(state: State, now: float) -> Step:
-    """Start the workers that are missing, and end those that are too many, the newest first."""
+    """Start the workers that are missing, or end surplus ones, the newest first."""
     actions: list[Action] = []
     while not state.stopping and len(_counted(state)) > state.wanted:
         state, more = _terminate(state, _counted(state)[-1], now)
@@ -248,7 +248,7 @@ def _greet(state: State, now: float) -> Step:
 
 
 def _counted(state: State) -> list[Worker]:
-    """The workers that go on; a replacement only once what it replaces does not."""
+    """List the workers that go on; a replacement counts once the worker it replaces is to end."""
     return [
         worker
         for worker in state.workers
@@ -257,7 +257,7 @@ def _counted(state: State) -> list[Worker]:
 
 
 def _is_extra(state: State, worker: Worker) -> bool:
-    """Whether ``worker`` is there to replace one that goes on for now."""
+    """Tell whether ``worker`` is to replace one that goes on for now."""
     old = None if worker.replaces is None else _worker(state, worker.replaces)
     return old is not None and old.phase is not Phase.ENDING
 
@@ -278,7 +278,7 @@ def _worker(state: State, number: int) -> Worker | None:
 
 
 def _put(state: State, changed: Worker) -> State:
-    """``state`` with ``changed`` in the place of the worker of the same number."""
+    """Return ``state`` with ``changed`` in place of the worker of the same number."""
     return replace(
         state, workers=tuple(changed if w.number == changed.number else w for w in state.workers)
     )

@@ -1,4 +1,4 @@
-"""Several worker processes and their supervisor, which does what its state machine says."""
+"""Worker processes and their supervisor, which carries out the actions of its state machine."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from service.cli.supervision import (
     advance,
 )
 
-# Seconds that a worker may take to end after the time that its requests were given is up.
+# Seconds that a worker may take to end after the time for its requests is up.
 _LAST_SECONDS = 5
-# Seconds between two signs of life of a worker, and between two looks whether it serves.
+# Seconds between two heartbeats of a worker, and between two checks whether it serves.
 _BEAT = 1.0
 _LOOK = 0.1
 
@@ -74,9 +74,9 @@ def run(
 
 
 class _Processes:
-    """The workers' processes, the signals, and the socket: where actions go and events come from.
+    """Worker processes, signals and socket: events come from them, actions are done on them.
 
-    A worker's number leads to its process and to this end of a pipe to it.
+    ``_workers`` maps a worker's number to its process and to this end of the pipe to it.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class _Processes:
         self._waking.setblocking(False)
 
     def __enter__(self) -> _Processes:
-        # What Python writes there is the signal's number.
+        # Python writes the signal's number there.
         signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
         for name in _COMMANDS:
             if hasattr(signal, name):
@@ -112,12 +112,12 @@ class _Processes:
             process.kill()  # there are none, unless this ends by an error
 
     def events(self, deadline: float | None) -> list[Event]:
-        """What has happened, or a tick at the ``deadline``."""
+        """Wait for events, until ``deadline`` at most; a tick is always among them."""
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         sentinels = {process.sentinel: n for n, (process, _) in self._workers.items()}
         pipes = {pipe: n for n, (_, pipe) in self._workers.items() if not pipe.closed}
         there = wait([self._woken, *sentinels, *pipes], timeout)
-        # First who lives: it was said before the time is looked at.
+        # Heartbeats first: they were sent before the tick that checks the deadlines.
         made: list[Event] = []
         for one in there:
             if isinstance(one, Connection):
@@ -132,7 +132,7 @@ class _Processes:
             while pipe.poll():
                 yield Heard(number, pipe.recv_bytes() == _SERVING)
         except (EOFError, OSError):
-            pipe.close()  # it ends, which its sentinel tells
+            pipe.close()  # the process has ended, which its sentinel reports
 
     def _reap(self, number: int) -> int:
         process, pipe = self._workers.pop(number)
@@ -153,7 +153,7 @@ class _Processes:
                     yield command
 
     def act(self, action: Action) -> None:
-        """Do what the state machine says."""
+        """Carry out an action of the state machine."""
         worker = self._workers.get(action.number)
         match action.verb:
             case Verb.START:
@@ -164,7 +164,7 @@ class _Processes:
                 worker[0].kill()
             case Verb.CLOSE:
                 self._shut()
-                # The workers close theirs: were this open, clients would be kept waiting.
+                # The workers close theirs too: while one is open, clients can connect and wait.
                 self._listening.close()
             case Verb.GREET:
                 self._ready()
@@ -180,7 +180,7 @@ class _Processes:
         )
         with signals.blocked():
             process.start()
-        # Were it open here, too, nobody would see the end of the pipe.
+        # While it is open here too, the end of the pipe would not be seen.
         there.close()
         self._workers[number] = process, here
         _log.info("worker %d started: process %d", number, process.pid)
@@ -190,7 +190,7 @@ _STARTING, _SERVING = b"starting", b"serving"
 
 
 def _work(config: Config, listening: socket.socket, pipe: Connection) -> None:
-    """What the process of a worker runs."""
+    """Run a worker: the target of its process."""
     signals.leave_to_parent()
     config.configure_logging()
     server = Server(config)
@@ -199,7 +199,7 @@ def _work(config: Config, listening: socket.socket, pipe: Connection) -> None:
 
 
 def _live(server: Server, pipe: Connection) -> None:
-    """Tell the supervisor that this worker lives; end with it, should it be killed."""
+    """Send heartbeats to the supervisor; end the worker if the supervisor is gone."""
     said: Any = None
     at = 0.0
     with contextlib.suppress(OSError, EOFError):
@@ -208,6 +208,6 @@ def _live(server: Server, pipe: Connection) -> None:
             if what != said or now - at >= _BEAT:
                 said, at = what, now
                 pipe.send_bytes(what)
-    # Nothing is ever sent here: the pipe has ended.
+    # The supervisor sends nothing: the pipe has ended.
     _log.warning("the supervisor is gone: this worker ends")
     os.kill(os.getpid(), signal.SIGTERM)

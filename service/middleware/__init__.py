@@ -1,1 +1,4 @@
-"""ASGI middleware around the application: tokens, methods, the direct way to what computes."""
+"""ASGI middleware around the application: tokens, methods, direct dispatch, drain."""
+
+# Paths of the health probes, which need no token and are not in the access log.
+PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})

@@ -1,7 +1,7 @@
-"""Bearer tokens: without one that is known only health and the documentation are answered.
+"""Bearer tokens: without a known one only health and the documentation are answered.
 
-The path is the one that requests are routed by, never one that was put together from the Host
-header (CVE-2026-48710), and whatever is not known to be public needs a token.
+The path is the one that requests are routed by, never a URL built from the Host header
+(CVE-2026-48710). Every path that is not in ``PUBLIC`` needs a token.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from pathlib import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Unauthorized, problem
+from service.middleware import PROBES
 from service.settings import Settings, SettingsError, variable
 
-# Health: what an orchestrator asks, which has no token.
-HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-# The documentation holds no secret, and a browser sends no token with a page's address: its
+# The documentation holds no secret, and a browser sends no token with a page's address: the page's
 # Authorize button asks for one, and sends it with the requests that are tried out.
 _FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 DOCUMENTATION = frozenset({"/docs", "/openapi.json", *(f"/docs/{name}" for name in _FILES)})
-PUBLIC = HEALTH | DOCUMENTATION
+PUBLIC = PROBES | DOCUMENTATION
 
 _MISSING = "a token is needed: send the header Authorization: Bearer TOKEN"
 _WRONG = (
@@ -44,7 +43,7 @@ _SEPARATORS = re.compile(r"[\s,]+")
 
 
 class Gate:
-    """ASGI middleware, to stand before everything that a request may reach."""
+    """ASGI middleware that refuses requests without a known token; it stands before all others."""
 
     def __init__(self, app: ASGIApp, tokens: Iterable[str]) -> None:
         self._app = app
@@ -62,9 +61,9 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
 
     def _knows(self, scope: Scope) -> bool:
-        """Whether there is one Authorization, and it holds a known token.
+        """Tell whether there is one Authorization, and it holds a known token.
 
-        Digests are compared, every one and to the end: how long that takes says nothing of them.
+        All digests are compared, each to its end, so that the time taken reveals nothing.
         """
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = b" ".join(given).strip().partition(b" ")
@@ -74,10 +73,10 @@ class Gate:
 
 
 def tokens(settings: Settings) -> frozenset[str]:
-    """The tokens that ``settings`` name: none, and everybody is answered.
+    """Return the tokens that ``settings`` name; without any, every client is answered.
 
-    Raises ``SettingsError`` where there should be some and are not, or where one could not stand
-    in a header; no message holds a token.
+    Raises ``SettingsError`` if a source holds no token, cannot be read, or holds one that could not
+    stand in a header. No message holds a token.
     """
     found: set[str] = set()
     if settings.auth_tokens is not None:
@@ -90,7 +89,7 @@ def tokens(settings: Settings) -> frozenset[str]:
 
 
 def warn_of_weak(settings: Settings, held: Iterable[str]) -> None:
-    """Log a warning of tokens that can be guessed, and of a file that others read or change."""
+    """Log a warning of tokens that can be guessed, and of a file that others can read or change."""
     short = sum(len(token) < _SHORT for token in held)
     if short:
         _log.warning(

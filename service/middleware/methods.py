@@ -1,4 +1,4 @@
-"""HEAD and OPTIONS, on every path that there is (RFC 9110, sections 9.3.2 and 9.3.7)."""
+"""HEAD and OPTIONS on every known path (RFC 9110, sections 9.3.2 and 9.3.7)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# What routes of ours are made for; HEAD comes with GET, and OPTIONS with any.
+# Methods that routes are declared for; HEAD comes with GET, and OPTIONS with any.
 _ROUTED = ("GET", "POST")
 # The request target of an OPTIONS request that asks about the server, not about one path.
 _SERVER = "*"
 
 
 class Methods:
-    """ASGI middleware: answers OPTIONS itself, and has HEAD answered as GET is.
+    """ASGI middleware that answers OPTIONS, and passes HEAD on as GET.
 
-    The server leaves the body out of an answer to HEAD; its Content-Length is that of GET's.
+    The server leaves out the body of an answer to HEAD; its Content-Length is that of GET's.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -32,13 +32,13 @@ class Methods:
                 )
                 return await answer(scope, receive, send)
             if "HEAD" in methods:
-                # A copy: the server's own tells it that there is to be no body.
+                # A copy, as the server sees by its own scope that no body is to be sent.
                 scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 
 def allowed(routes: list[BaseRoute], scope: Scope) -> list[str]:
-    """The methods that ``scope``'s path is answered for: none where there is no such path."""
+    """List the methods of ``scope``'s path: none where there is no such path."""
     if scope["path"] == _SERVER:
         return ["GET", "HEAD", "POST", "OPTIONS"]
     found = [method for method in _ROUTED if _matches(routes, {**scope, "method": method})]

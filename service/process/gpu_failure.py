@@ -1,4 +1,4 @@
-"""The end of a process whose GPU failed: not ready at once, and gone in seconds."""
+"""Shutdown of a process whose GPU failed: not ready at once, and ended within seconds."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import time
 from collections.abc import Callable
 
 from kernels import DeviceFailed
+from service.process import DEVICE_FAILED
 from service.request.operation import Service
 
-# The process's exit status: another one than that of a failed start, on which uvicorn's supervisor
-# would not start another process.
-DEVICE_FAILED = 4
-# Seconds that answers may still take, such as those that the CPU computes. What needs the GPU has
-# failed by then.
+# Seconds in which other answers, such as those that the CPU computes, may still be given. Requests
+# that need the GPU have failed by then.
 LAST_ANSWERS = 3.0
 _LOOK = 0.1
 
 _log = logging.getLogger("uvicorn.lossd")
 
 
-class Failing:
-    """What to do once; made on the event loop that serves. ``fail`` ends the process."""
+class GpuFailure:
+    """Shutdown after the first GPU failure; made on the event loop that serves.
+
+    ``fail(status)`` ends the process.
+    """
 
     def __init__(self, service: Service, fail: Callable[[int], None]) -> None:
         self._service = service
@@ -30,8 +31,8 @@ class Failing:
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Task[None] | None = None
 
-    def in_thread(self, error: DeviceFailed) -> None:
-        """Begin the end, called in any thread."""
+    def report(self, error: DeviceFailed) -> None:
+        """Begin the shutdown; may be called in any thread."""
         self._loop.call_soon_threadsafe(self._begin, error)
 
     def _begin(self, error: DeviceFailed) -> None:

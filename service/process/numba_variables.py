@@ -1,4 +1,4 @@
-"""Environment variables that Numba reads: those with which it fails are told in a sentence."""
+"""Environment variables of Numba: values with which it fails are reported in a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BACKENDS = ("omp", "tbb", "workqueue")
 
 
 def fault(environment: Mapping[str, str]) -> str | None:
-    """The first of ``environment`` with which Numba would fail, and what would be right."""
+    """Describe the first variable with which Numba would fail, and the values it may have."""
     threads = environment.get("NUMBA_NUM_THREADS")
     if threads is not None and not (threads.strip().isdecimal() and int(threads) > 0):
         return _said("NUMBA_NUM_THREADS", threads, "a whole number of threads, 1 or more")
@@ -25,7 +25,7 @@ def fault(environment: Mapping[str, str]) -> str | None:
 
 
 def behind(error: Exception) -> str | None:
-    """The sentence for ``error``, where one of the variables is known to be its cause."""
+    """Describe the cause of ``error``, where that is known to be one of the variables."""
     text = str(error)
     if "threading layer" in text.lower():
         return (
@@ -42,7 +42,7 @@ def _value(name: str) -> str:
 
 
 def named(environment: Mapping[str, str]) -> str:
-    """The variables of Numba's that are set, as the end of a sentence about a failure."""
+    """List the variables of Numba's that are set, as the end of a sentence about a failure."""
     found = [f"{name}={value}" for name, value in environment.items() if name.startswith("NUMBA_")]
     return f"; set are {', '.join(sorted(found))}" if found else ""
 

@@ -1,4 +1,4 @@
-"""What must be compiled, and shown to be right, before the first request is taken."""
+"""Warm-up: kernels and codecs are compiled, and codecs checked, before the first request."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _LIMITS = Limits(decoded_bytes=2**20)
 
 
 def warm_up(offered: Sequence[DType] = FLOATS) -> None:
-    """Compile the kernels for the dtypes ``offered``, and the codecs, or load them.
+    """Compile, or load, the kernels for the dtypes ``offered`` and the JSON reader.
 
-    Raises where either does not give what it must.
+    Raises ``RuntimeError`` if a codec does not return the tensors that it was given, and whatever
+    the compilation raises.
     """
     compile_common(offered, [Job("the reader of JSON", scanner.__name__, "compiled")])
     tensors = {

@@ -1,7 +1,8 @@
-"""Connections: deadlines and limits, and large bodies read straight into the application's memory.
+"""HTTP/1.1 connections: limits, deadlines, and large bodies that land in leased memory.
 
-The only place that knows uvicorn's insides. It composes around uvicorn's own protocol, and all the
-rest of the service works on any ASGI server.
+``connection`` reads the socket, ``requests`` parses it, ``turns`` orders the answers, ``cycle``
+writes them. This is the only room that knows uvicorn's insides (``private`` lists them): the rest
+of the service works on any ASGI server.
 """
 
 from service.protocol.connection import Http

@@ -1,4 +1,4 @@
-"""One connection: where its bytes go, how long it may take, and how it ends."""
+"""Connections: buffers that the socket is read into, deadlines, and the close."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from service.errors import TooSlow
 from service.protocol.deadlines import Pace, Watch
 from service.protocol.limits import REFUSED_PART, Limits, overloaded
 from service.protocol.requests import Requests
+from service.protocol.states import ENDED, State
 
-# Bytes of one read. The first brings a header and the beginning of a body, which is all that a
-# request holds while it waits for its turn; the rest of a body is only read when it is asked for.
-_FIRST_READ = 2**14
-_READ = 2**16
-# And of one that holds small chunks: a thousand of them take a millisecond to parse.
-_SLOW_READ = 2**12
+# Bytes of a read of a header. It brings the beginning of a body too, which is all that a request
+# holds while it waits for its turn; the rest of a body is only read when it is asked for.
+_HEAD_READ = 2**14
+# Bytes of a read of a body.
+_BODY_READ = 2**16
+# Bytes of a read of small chunks: a thousand of them take 1 ms to parse.
+_SMALL_CHUNKS_READ = 2**12
 
-# Bytes of answers that the system takes off us and cannot send yet: else it would keep some MB for
-# each client that does not read, until it has no memory for anybody's answers.
+# Bytes of answers that the system may hold unsent: by default it keeps some MB for each client that
+# does not read, until it has no memory for the answers of others.
 _UNSENT = 2**15
 
 
 class Http:
-    """What uvicorn takes as its ``http``: makes the connections of a process."""
+    """Factory of a process's connections: uvicorn's setting ``http``."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        # Made with the first connection, since workers are sent this object.
+        # Made with the first connection, since this object is pickled for the workers.
         self._watch: Watch | None = None
         self._scratch: memoryview | None = None
 
@@ -44,20 +46,20 @@ class Http:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> Connection:
-        """A connection that is yet to be made."""
+        """Return a connection, whose transport ``connection_made`` will bring."""
         http = Requests(self._limits, config, server_state, app_state, _loop)
         if self._watch is None or self._watch.loop is not http.loop:
             self._watch = Watch(http.loop, self._limits.look_seconds)
         if self._scratch is None:
-            self._scratch = memoryview(bytearray(_READ))
+            self._scratch = memoryview(bytearray(_BODY_READ))
         return Connection(http, self._watch, self._scratch)
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Hands the socket's bytes to uvicorn's protocol, or to a landing body.
+    """Protocol that hands the socket's bytes to ``Requests``, or reads them into a landing.
 
-    It is no ``asyncio.Protocol``: uvloop would never ask such for its buffer. ``scratch`` is shared
-    by all connections, since what is read there is parsed at once.
+    It is no ``asyncio.Protocol``, which uvloop never asks for its buffer. ``scratch`` is shared by
+    all connections, since what is read there is parsed at once.
     """
 
     def __init__(self, http: Requests, watch: Watch, scratch: memoryview) -> None:
@@ -65,15 +67,15 @@ class Connection(asyncio.BufferedProtocol):
         self._http = http
         self._watch = watch
         self._scratch = scratch
-        self._first = scratch[:_FIRST_READ]
-        self._slow = scratch[:_SLOW_READ]
+        self._head_buffer = scratch[:_HEAD_READ]
+        self._small_chunks_buffer = scratch[:_SMALL_CHUNKS_READ]
         self._transport: asyncio.Transport
-        self._room: memoryview | None = None
-        self._received = 0
+        self._room: memoryview | None = None  # of a landing, while it is read into
+        self._received = 0  # bytes
         self._receiving = Pace(limits.body_bytes_per_second, limits.body_grace_seconds)
         self._sending = Pace(limits.body_bytes_per_second, limits.send_seconds)
-        self._unsent = 0
-        self._written = 0
+        self._unsent = 0  # bytes, at the last look
+        self._writes = 0  # looks that found all sent, or more to send: each starts a new credit
         self._head = (0, False)  # which header is timed, and whether from its own first byte on
         self._head_since = 0.0
         self._lingering_since: float | None = None
@@ -89,9 +91,9 @@ class Connection(asyncio.BufferedProtocol):
         self._refuse_surplus()
 
     def _refuse_surplus(self) -> None:
-        """Refuse one connection too many: its first request, or itself, so that files are left.
+        """Refuse a connection above the limit: at its first request, or at once if many more are.
 
-        Others are served on, however many come.
+        So descriptors are left, and the other connections are served.
         """
         http = self._http
         above = len(http.connections) - http.most
@@ -101,18 +103,19 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the socket is to be read into."""
+        """Return the memory that the socket is to be read into."""
         landing = self._http.landing
         self._room = None if landing is None else landing.room()
         if self._room is not None:
             return self._room
-        if self._http.in_head:
-            return self._first
+        if self._http.state is State.HEAD:
+            return self._head_buffer
         chunks = self._http.chunks
-        return self._scratch if chunks is None or not chunks.small else self._slow
+        small = chunks is not None and chunks.small
+        return self._small_chunks_buffer if small else self._scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Have ``nbytes`` that were read parsed, or counted as landed."""
+        """Parse ``nbytes`` that were read, or count them as landed."""
         self._received += nbytes
         if self._lingering_since is not None:
             self._may_linger -= nbytes
@@ -126,33 +129,33 @@ class Connection(asyncio.BufferedProtocol):
             landing.landed(nbytes)
 
     def eof_received(self) -> None:
-        """Close: who does not send any more does not wait for an answer either."""
+        """Close: a client that has ended its side is taken for gone."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let everything go."""
+        """Release the memory and the deadlines."""
         self._room = None
         self._watch.discard(self)
         self._http.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Hold back what is to be sent: the client does not read."""
+        """Have the application's ``send`` wait: the client does not read."""
         self._http.pause_writing()
 
     def resume_writing(self) -> None:
-        """Send on."""
+        """Have the application's ``send`` go on."""
         self._http.resume_writing()
 
     def look(self, now: float) -> None:
-        """End what has taken too long."""
+        """End what has taken too long; ``now`` is the event loop's time in seconds."""
         http, transport = self._http, self._transport
         if self._lingering_since is not None:
             if now - self._lingering_since > http.limits.linger_seconds:
                 transport.abort()
         elif self._unread_answer(transport.get_write_buffer_size(), now):
             transport.abort()
-        elif http.refused:
-            return  # once what was asked before is answered
-        elif http.in_head:
+        elif http.state in ENDED:
+            return  # the answers that are due close it
+        elif http.state is State.HEAD:
             self._look_at_head(now)
         elif http.flow.read_paused:
             self._receiving.rest()
@@ -162,9 +165,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _unread_answer(self, unsent: int, now: float) -> bool:
         if not unsent or unsent > self._unsent:
-            self._written += 1
+            self._writes += 1
         self._unsent = unsent
-        return self._sending.behind(self._written, -unsent, now)
+        return self._sending.behind(self._writes, -unsent, now)
 
     def _look_at_head(self, now: float) -> None:
         http = self._http
@@ -184,15 +187,15 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _close(self) -> None:
-        """Close; but who may still be sending is listened to for a while.
+        """Close; in mid-request, read on for a while and discard what comes.
 
-        Else the system would answer what it sends with a reset, on which clients lose the answer
-        that they have not read yet.
+        Else the system would answer it with a reset, on which a client loses the answer that it has
+        not read yet.
         """
         transport = self._transport
         if transport.is_closing():
             return
-        at_end = self._http.in_head and not self._http.refused
+        at_end = self._http.state in (State.HEAD, State.DONE)
         if at_end or self._lingering_since is not None or not transport.can_write_eof():
             transport.close()
             return
@@ -205,9 +208,9 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _bound_unsent(connection: socket.socket | None) -> None:
-    """Have the system hold little of what ``connection``'s client does not read.
+    """Bound the bytes that the system holds unsent for the client of ``connection``.
 
-    Not by its buffer's size, which would bound what is on the way to a client far away as well. A
+    The size of the socket's buffer would also bound the bytes in flight to a client far away. A
     Unix socket's buffer does not grow.
     """
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
@@ -217,7 +220,7 @@ def _bound_unsent(connection: socket.socket | None) -> None:
 
 
 class Line:
-    """A connection's transport as uvicorn is given it: closing it may take its time."""
+    """Transport that ``Requests`` is given: ``close`` is ``Connection``'s own."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport
@@ -228,7 +231,7 @@ class Line:
         self.get_extra_info = transport.get_extra_info
 
     def pause_reading(self) -> None:
-        """Read no more, unless what comes is thrown away anyway."""
+        """Pause reading, unless what comes is discarded anyway."""
         if not self._closing:
             self._transport.pause_reading()
 
@@ -238,5 +241,5 @@ class Line:
         self._close()
 
     def is_closing(self) -> bool:
-        """Whether it was closed, or will be."""
+        """Tell whether it is closed, or is to be once all is sent."""
         return self._closing or self._transport.is_closing()

@@ -1,4 +1,4 @@
-"""One request and its answer: uvicorn's, but with fewer system calls and wake-ups."""
+"""Request-response cycle: uvicorn's, with fewer system calls and wake-ups."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from service.errors import RequestError, problem
 
-# Bytes that are handed to the connection at a time, and so at most twice as many are held for a
-# client that does not read.
+# Bytes that are handed to the connection at a time: at most twice as many are held for a client
+# that does not read.
 _PIECE = 2**18
 # Bytes of a body that are copied to go out with its head: a longer one is worth a call of its own.
 _JOINED = 2**16
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's; but an answer's head goes out together with the beginning of its body.
+    """Cycle of uvicorn's that sends an answer's head together with the beginning of its body.
 
-    uvicorn writes it on its own: one more system call, and a client that waits wakes up twice. And
-    a long body goes out in pieces, each once the client has read enough of the one before.
+    uvicorn writes the head on its own: one more system call, and the client wakes up twice. A long
+    body goes out in pieces, each once the client has read enough of the one before.
     """
 
     _head = b""
 
     async def send(self, message: Any) -> None:
-        """As ASGI's ``send``."""
+        """Send ``message``: ASGI's ``send``."""
         body = message.get("body", b"")
         if len(body) <= _PIECE:
             await self._send(message)
@@ -59,14 +59,14 @@ class Cycle(RequestResponseCycle):
             if self.chunked_encoding or self.scope["method"] == "HEAD" or len(body) > _JOINED:
                 self.transport.write(head)
             else:
-                # What uvicorn writes it takes off this, and refuses to write more.
+                # uvicorn subtracts the bytes that it writes, and refuses to write more.
                 self.expected_content_length += len(head)
                 message = {**message, "body": b"".join((head, body))}
         await super().send(message)
 
 
 class _Held:
-    """In a transport's place: what is written."""
+    """Stand-in for a transport that keeps what is written."""
 
     text = b""
 
@@ -75,7 +75,7 @@ class _Held:
 
 
 def begin(http: HttpToolsProtocol, version: str, method: bytes) -> Cycle:
-    """The request whose header ``http`` has read."""
+    """Begin the cycle of the request whose header ``http`` has read."""
     scope: Any = http.scope
     scope["method"] = method.decode("ascii")
     scope["http_version"] = version
@@ -100,7 +100,7 @@ def begin(http: HttpToolsProtocol, version: str, method: bytes) -> Cycle:
 
 
 def refusal(error: RequestError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The whole answer to a request that no application sees, the last on its connection."""
+    """Return the bytes of an answer that no application gives, the connection's last."""
     response = problem(error)
     fields = [*default_headers, *response.raw_headers, (b"connection", b"close")]
     lines = [b"%s: %s\r\n" % field for field in fields]

@@ -1,4 +1,4 @@
-"""Time: one timer looks at all connections; none is armed for a request, or for a read."""
+"""Deadlines of all connections by one timer: none is armed for a request, or for a read."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Protocol
 
 
 class Watched(Protocol):
-    """What has deadlines."""
+    """Object with deadlines."""
 
     def look(self, now: float) -> None:
-        """End whatever has taken too long; ``now`` is the event loop's time in seconds."""
+        """End what has taken too long; ``now`` is the event loop's time in seconds."""
 
 
 class Watch:
-    """Looks at everything that it is given, every ``seconds``, while there is anything.
+    """Timer that calls ``look`` of each watched object every ``seconds``, while there is any.
 
-    A thousand connections take it about a millisecond.
+    A thousand connections take about 1 ms.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
@@ -47,10 +47,10 @@ class Watch:
 
 
 class Pace:
-    """Patience with whoever should send or read at ``bytes_per_second``, or faster.
+    """Check of a client that should send, or read, at least ``bytes_per_second``.
 
-    ``grace`` seconds of it, which pass with time and come back with bytes: so that it is used up
-    after that long without any, and lasts for ever at the right pace.
+    It starts with a credit of ``grace`` seconds, which is also the most. Time uses the credit up,
+    and bytes earn it back at the asked rate: without a byte it lasts ``grace`` seconds.
     """
 
     __slots__ = ("_at", "_grace", "_left", "_moved", "_rate", "_what")
@@ -64,13 +64,13 @@ class Pace:
         self._what: Hashable = None
 
     def rest(self) -> None:
-        """Let no patience pass until the next look: it is not their turn."""
+        """Charge no time until the next look: it is not the client's turn."""
         self._at = None
 
     def behind(self, what: Hashable, moved: int, now: float) -> bool:
-        """Whether patience is used up, ``moved`` bytes having come so far.
+        """Tell whether the credit is used up; ``moved`` is the bytes so far.
 
-        It is new for each ``what``.
+        Each ``what`` (a request, an answer) starts with the full credit.
         """
         if what != self._what:
             self._what, self._left = what, self._grace

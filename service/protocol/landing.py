@@ -1,60 +1,84 @@
-"""A large body's way past the parser: the socket is read into the memory where it will be used."""
+"""Landing: a large body goes past the parser, from the socket into the memory of its lease."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.errors import Disconnected
 
-if TYPE_CHECKING:
-    from service.protocol.requests import Requests
-
-# Bytes that are read at a time: some 0.3 ms, after which other connections have their turn.
+# Bytes of one read: some 0.3 ms, after which other connections have their turn.
 _MOST = 2**20
 
 
 class Flow(FlowControl):
-    """uvicorn's control of reading, which a landing body takes out of its hands."""
+    """uvicorn's flow control; a body that lands is read for its landing only."""
 
     held = False
 
     def resume_reading(self) -> None:
-        """Read on, unless the body is to wait until it is asked for."""
+        """Read on, unless a landing alone may ask for that."""
         if not self.held:
             super().resume_reading()
 
+    def hold(self) -> None:
+        """Read on, and let nobody else resume reading until ``held`` is unset."""
+        super().resume_reading()
+        self.held = True
+
+
+class Source(Protocol):
+    """Connection that a body lands from."""
+
+    landing: Landing | None  # of the request that is coming
+    unread: int  # bytes of that request's body that are still to come
+
+    def ask_for_body(self) -> None:
+        """Read the socket for the landing, and for nobody else until the body is there."""
+
+    def landed(self, count: int) -> None:
+        """Take note of ``count`` bytes of the body that were read into the landing's memory."""
+
+
+@dataclass(slots=True)
+class _Target:
+    """Memory that is being filled; ``full`` is done once it is, or cannot be."""
+
+    memory: memoryview
+    progress: Callable[[int], None]
+    full: asyncio.Future[None]
+    filled: int = 0
+
 
 class Landing:
-    """The scope extension ``lossd.landing`` of one request whose body is ``http.unread`` bytes.
+    """Scope extension ``lossd.landing`` of one request, whose body is read into given memory.
 
-    Up to the first ``receive_into``, the body comes through ASGI's ``receive`` as any other; from
-    then on through this alone, and ``receive`` only says when the client is gone.
+    Up to the first ``receive_into``, the body comes through ASGI's ``receive`` as any other. From
+    then on it comes through this alone, and ``receive`` only reports the disconnect.
     """
 
-    def __init__(self, http: Requests, cycle: RequestResponseCycle) -> None:
-        # The cycle's scope has this: a circle would keep all of it until the next collection.
-        self._http: Requests = weakref.proxy(http)
+    def __init__(self, source: Source, cycle: RequestResponseCycle) -> None:
+        # Weak, as the cycle's scope holds this: a reference cycle would keep all of it for long.
+        self._source: Source = weakref.proxy(source)
         self._cycle: RequestResponseCycle = weakref.proxy(cycle)
-        self._destination: memoryview | None = None
-        self._filled = 0
-        self._progress: Callable[[int], None] | None = None
-        self._full: asyncio.Future[None] | None = None
+        self._target: _Target | None = None
 
     async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
-        """Fill ``destination`` with the body's next bytes, which must be as many.
+        """Fill ``destination``, of bytes, with as many bytes of the body: the next ones.
 
-        ``progress`` is told how many are there. Raises ``Disconnected`` where the client goes away,
-        or is too slow, and ``ValueError`` where the body has fewer bytes left.
+        ``progress`` is called with the number of bytes that are there so far. Raises
+        ``Disconnected`` if the client goes away or its request is refused (it is too slow), and
+        ``ValueError`` if fewer bytes of the body are left.
         """
         parsed = self._cycle.body
         # The connection may have gone on to the next request, if all of this body is parsed.
-        unread = self._http.unread if self._http.landing is self else 0
+        unread = self._source.unread if self._source.landing is self else 0
         if len(destination) > len(parsed) + unread:
             raise ValueError("the body has fewer bytes left than its destination")
         taken = min(len(parsed), len(destination))
@@ -68,48 +92,46 @@ class Landing:
         if taken < len(destination):
             await self._land(destination[taken:], lambda more: progress(taken + more))
 
-    async def _land(self, destination: memoryview, progress: Callable[[int], None]) -> None:
+    async def _land(self, memory: memoryview, progress: Callable[[int], None]) -> None:
         if self._cycle.disconnected:
             raise Disconnected
-        self._destination, self._filled, self._progress = destination, 0, progress
-        self._full = asyncio.get_running_loop().create_future()
-        self._http.ask_for_body()
+        # In no local variable: the traceback of what ``full`` raises refers to this frame, and the
+        # reference cycle would keep the body's memory.
+        self._target = _Target(memory, progress, asyncio.get_running_loop().create_future())
+        self._source.ask_for_body()
         try:
-            await self._full
+            await self._target.full
         finally:
             # From here on not a byte may be written there, whatever ended this.
             self._stop()
-            # What it raises has a traceback to here: a circle would keep all of the body.
-            self._full = None
 
     def room(self) -> memoryview | None:
-        """Where the next bytes from the socket are to go, if they are asked for."""
-        # Who cancelled may use the memory for something else before the finally above has run.
-        if self._destination is None or self._full is None or self._full.done():
+        """Return the memory for the next bytes from the socket, if they are asked for."""
+        target = self._target
+        # After a cancellation the memory may be in other use before the ``finally`` above runs.
+        if target is None or target.full.done():
             return None
-        return self._destination[self._filled : self._filled + _MOST]
+        return target.memory[target.filled : target.filled + _MOST]
 
     def landed(self, count: int) -> None:
-        """Take note of ``count`` bytes that were written to ``room``."""
-        assert self._destination is not None
-        assert self._progress is not None
-        assert self._full is not None
-        self._filled += count
-        self._progress(self._filled)
-        if self._filled == len(self._destination):
+        """Take note of ``count`` bytes that were read into ``room``."""
+        target = self._target
+        assert target is not None
+        target.filled += count
+        target.progress(target.filled)
+        if target.filled == len(target.memory):
             self._stop()
-            self._full.set_result(None)
+            target.full.set_result(None)
         # Last, since the connection goes on to the next request once the body is there.
-        self._http.landed(count)
+        self._source.landed(count)
 
     def fail(self) -> None:
-        """Have whoever waits for the body learn that no more of it will come."""
-        self._destination = None
-        if self._full is not None and not self._full.done():
-            self._full.set_exception(Disconnected())
+        """Raise ``Disconnected`` where the body is awaited: no more of it will come."""
+        target, self._target = self._target, None
+        if target is not None and not target.full.done():
+            target.full.set_exception(Disconnected())
 
     def _stop(self) -> None:
-        if self._destination is not None:
-            self._destination = None
-            self._http.flow.pause_reading()
-        self._progress = None
+        if self._target is not None:
+            self._target = None
+            self._cycle.flow.pause_reading()

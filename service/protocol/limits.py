@@ -1,4 +1,4 @@
-"""What a connection may take, and how long; and what a request's header must say."""
+"""Limits of a connection in bytes and seconds, and checks of a request's header and chunks."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from service.errors import HeaderTooLarge, MalformedRequest, Overloaded
 from service.settings import Settings
 
-# uri-host [":" port] of RFC 9110: nothing that a URL made of it could be mistaken about. Without
-# going back over it, which takes 4 ms for as long a one as a header may hold.
+# uri-host [":" port] of RFC 9110: a URL made of it can be read in one way only. Possessive, since
+# backtracking takes 4 ms for the longest one that a header may hold.
 _HOST = re.compile(
     rb"(\[[0-9A-Fa-f:.]++\]|([A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(:[0-9]{0,5})?"
 )
 
-# A body in more chunks than Triton takes, and of less than 1 KiB each, is there to cost time.
+# Chunks that a body may have whatever their size, as in Triton. More of less than 1 KiB each are an
+# attack on the time that parsing takes.
 _CHUNKS = 65_536
 _CHUNK_BYTES = 1024
-# Bytes that a chunk's size and line ends may take: more is padding, which no client sends.
+# Bytes that a chunk's size and line ends may take; the rest is padding, which no client sends.
 _CHUNK_HEADER = 32
 
-
-# Beside as many connections as there may be, this part of them more is told at its first request
-# that there are too many; who comes then is told at once.
+# Connections above the limit are refused at their first request, for 1 / REFUSED_PART more of them,
+# and beyond those at once.
 REFUSED_PART = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much and how long, for one connection: in bytes and seconds."""
+    """Limits of one connection, in bytes and seconds."""
 
     header_seconds: float = 10
     header_bytes: int = 2**15
@@ -37,29 +37,29 @@ class Limits:
     body_bytes_per_second: float = 2**16
     body_grace_seconds: float = 10
     send_seconds: float = 30
-    # After an answer that came before the request's end, so that the client reads it: what comes
-    # until then is thrown away, at most that much and for that long.
+    # After an answer that came before the request's end, what still comes is read and discarded, up
+    # to these, so that the client can read the answer.
     linger_bytes: int = 2**26
     linger_seconds: float = 5
-    # At a shutdown, how long an idle connection is left open for a request that is on its way.
+    # At a shutdown, an idle connection is left open this long for a request that is on its way.
     last_idle_seconds: float = 5
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """The limits that ``settings`` ask for."""
+        """Return the limits that ``settings`` ask for."""
         return cls(
             header_seconds=settings.header_seconds,
             header_bytes=settings.header_bytes,
             header_count=settings.header_count,
             body_bytes_per_second=settings.body_bytes_per_second,
             send_seconds=settings.send_seconds,
-            # Of the 25 that there are by default: time is left for that request's answer.
+            # 5 of the 25 s of the default: time is left for that request's answer.
             last_idle_seconds=settings.shutdown_seconds / 5,
         )
 
     @property
     def look_seconds(self) -> float:
-        """How often to look whether a deadline has passed: twice a second is soon enough."""
+        """Seconds between two looks at the deadlines: a quarter of the shortest, 0.5 at most."""
         shortest = min(
             self.header_seconds, self.body_grace_seconds, self.send_seconds, self.linger_seconds
         )
@@ -69,9 +69,10 @@ class Limits:
 def body_length(
     version: str, method: bytes, headers: Sequence[tuple[bytes, bytes]], most: int
 ) -> int | None:
-    """The length of the body after ``headers``, whose names are lower case; ``None``: chunked.
+    """Return the bytes of the body after ``headers``, or ``None`` where it is in chunks.
 
-    Raises ``MalformedRequest``, and ``HeaderTooLarge`` for more than ``most`` fields.
+    Names of ``headers`` are lower case. Raises ``MalformedRequest``, and ``HeaderTooLarge`` for
+    more than ``most`` fields.
     """
     if len(headers) > most:
         raise HeaderTooLarge(f"a header may have at most {most:,} fields, not {len(headers):,}")
@@ -85,7 +86,7 @@ def body_length(
         if name == b"host":
             hosts.append(value)
         elif name == b"content-length":
-            # The parser has made sure that it is one number, and the only one.
+            # One number, and the only one: the parser refuses others.
             length = int(value)
         elif name == b"transfer-encoding":
             if version == "1.0" or value.lower() != b"chunked":
@@ -102,9 +103,10 @@ def body_length(
 
 
 class Chunks:
-    """What has come of a body in chunks; raises ``MalformedRequest`` for what is not for its data.
+    """Count of what has come of a body in chunks, which may have ``padding`` bytes of padding.
 
-    ``padding`` is how many bytes of chunk extensions and trailers it may have.
+    That is chunk extensions and trailers. Raises ``MalformedRequest`` for more of it, and for too
+    many small chunks.
     """
 
     def __init__(self, padding: int) -> None:
@@ -115,7 +117,7 @@ class Chunks:
 
     @property
     def small(self) -> bool:
-        """Whether they are so small that each byte takes many times longer to parse."""
+        """True if the chunks are so small that a byte takes many times longer to parse."""
         return self._count * _CHUNK_BYTES > self._data
 
     def begun(self) -> None:
@@ -139,7 +141,7 @@ class Chunks:
 
 
 def overloaded(most: int) -> Overloaded:
-    """The error of a connection that is one more than ``most``."""
+    """Return the error for a connection above the limit of ``most``."""
     return Overloaded(
         f"this server has {most:,} connections, as many as it can serve: this one is closed"
     )

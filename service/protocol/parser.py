@@ -1,4 +1,4 @@
-"""Parsers of HTTP/1.1 for a connection's next bytes: a request, or the rest of one in chunks."""
+"""HTTP/1.1 parsers that begin at a request, or at a body in chunks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def of_requests(callbacks: Any) -> httptools.HttpRequestParser:
-    """A parser at the beginning of a request, with httptools' ``callbacks``."""
+    """Return a parser at the beginning of a request, with httptools' ``callbacks``."""
     parser = httptools.HttpRequestParser(callbacks)
-    # So that a request behind one that says "Connection: close" does not cost that its answer.
+    # By default, bytes behind "Connection: close" are an error, and that request gets no answer.
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
 
 
 def of_chunks(callbacks: Any) -> httptools.HttpRequestParser:
-    """A parser at the beginning of a body in chunks, whose header ``callbacks`` have had already.
+    """Return a parser at the beginning of a body in chunks, for ``callbacks`` past the header.
 
-    It has read a header of our own, of which they hear nothing: the one that came may ask for an
-    upgrade, and httptools reads no body after those.
+    It has read a header of our own, silently: the client's asks for an upgrade, and httptools reads
+    no body after one that does.
     """
     silent = True
 

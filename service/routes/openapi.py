@@ -17,7 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from kernels import dtypes
 from service import errors
 from service.codecs import CODECS
-from service.middleware import auth
+from service.middleware import PROBES
 from service.request.operation import Operation
 from service.routes.examples import EXAMPLES
 
@@ -146,7 +146,7 @@ def install(app: FastAPI, *, secured: bool = False) -> None:
             if secured:
                 components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
                 app.openapi_schema["security"] = [{"bearer": []}]
-                for path in auth.HEALTH:
+                for path in PROBES:
                     paths[path]["get"]["security"] = []
         return app.openapi_schema
 

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 import pytest
 import typer
 
-from service.cli import REFUSED
 from service.cli.descriptors import most_connections
+from service.process import START_FAILED
 from tests.service.conftest import serving
 
 resource = pytest.importorskip("resource")
@@ -72,7 +72,7 @@ def test_too_few_files_to_serve_are_refused(
     Limit(monkeypatch, allowed, allowed)
     with pytest.raises(typer.Exit) as stopped:
         most_connections(workers)
-    assert stopped.value.exit_code == REFUSED
+    assert stopped.value.exit_code == START_FAILED
     told = capsys.readouterr().err
     assert f"only {allowed} files may be open (ulimit -n), and {said} are the fewest" in told
 

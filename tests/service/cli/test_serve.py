@@ -18,7 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from service import settings
-from service.cli import REFUSED, app, serve
+from service.cli import app, serve
+from service.process import START_FAILED
 from tests.service.conftest import READY_WITHIN, ROOT
 
 WIDE = {"COLUMNS": "500"}  # so that no word of the help is broken
@@ -27,7 +28,7 @@ WIDE = {"COLUMNS": "500"}  # so that no word of the help is broken
 def refusal(*arguments: str) -> str:
     """What ``lossd serve`` says on stderr when it refuses to start."""
     result = CliRunner().invoke(app, ["serve", *arguments])
-    assert result.exit_code == REFUSED, result.output
+    assert result.exit_code == START_FAILED, result.output
     assert result.stderr.count("\n") == 1
     return result.stderr
 
@@ -197,5 +198,5 @@ def test_an_application_that_cannot_be_made_is_not_tried_again(
     monkeypatch.setattr("service.app.create_app", create)
     with pytest.raises(SystemExit) as stopped:
         serve.application()
-    assert stopped.value.code == REFUSED
+    assert stopped.value.code == START_FAILED
     assert said in caplog.text

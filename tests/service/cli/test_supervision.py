@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from service.cli import REFUSED
 from service.cli.supervision import (
     RESTART_SECONDS,
     Action,
@@ -21,6 +20,7 @@ from service.cli.supervision import (
     Verb,
     advance,
 )
+from service.process import START_FAILED
 
 SILENCE, GRACE = 60.0, 30.0
 WANTED = 3
@@ -188,7 +188,7 @@ EVENTS: dict[str, Callable[[int], Event]] = {
     "KILLED": lambda number: Ended(number, -9),
     "CRASHED": lambda number: Ended(number, 1),
     "ENDED": lambda number: Ended(number, 0),
-    "REFUSED": lambda number: Ended(number, REFUSED),
+    "REFUSED": lambda number: Ended(number, START_FAILED),
     "SERVES": lambda number: Heard(number, True),
     "LIVES": lambda number: Heard(number, False),
     "TICK": lambda number: Tick(),
@@ -225,7 +225,7 @@ def test_it_comes_to_the_number_of_workers_that_is_wanted(
             assert not world.alive
             stopped_before = "stop" in moment.__name__ or moment is one_is_left
             failed = event == "REFUSED" and not stopped_before
-            assert world.state.status == (REFUSED if failed else 0)
+            assert world.state.status == (START_FAILED if failed else 0)
         else:
             assert world.serving() == len(world.alive) == world.state.wanted
             assert not world.state.renewing
@@ -330,7 +330,7 @@ def test_a_renewal_during_a_renewal_replaces_the_replacements() -> None:
     assert world.serving() == WANTED
 
 
-@pytest.mark.parametrize("status", [REFUSED, 1, -9])
+@pytest.mark.parametrize("status", [START_FAILED, 1, -9])
 def test_a_replacement_that_cannot_start_ends_the_renewal_and_not_the_server(status: int) -> None:
     world = World()
     replacement_starts(world)
@@ -342,10 +342,10 @@ def test_a_replacement_that_cannot_start_ends_the_renewal_and_not_the_server(sta
 
 def test_a_failed_start_is_not_tried_again() -> None:
     world = World()
-    world.handle(Ended(2, REFUSED))
+    world.handle(Ended(2, START_FAILED))
     world.settle()
     assert world.state.over
-    assert world.state.status == REFUSED
+    assert world.state.status == START_FAILED
     assert world.count(Verb.START) == WANTED
 
 

@@ -19,7 +19,7 @@ from service.app import create_app
 from service.compute import device
 from service.compute.device import Device
 from service.options import CrossEntropyOptions
-from service.process import gpu_failure
+from service.process import DEVICE_FAILED, gpu_failure
 from service.settings import Settings, SettingsError
 from tests.service import wire
 from tests.service.cases import ANSWERS, tensors_for
@@ -224,7 +224,7 @@ def test_a_gpu_that_fails_ends_the_process(
         assert (state["state"], "the GPU failed" in state["reason"]) == ("UNAVAILABLE", True)
         client.runner.run(ended())
         held.release()
-    assert statuses == [gpu_failure.DEVICE_FAILED]
+    assert statuses == [DEVICE_FAILED]
     assert "the GPU stopped with an illegal address: this process ends" in caplog.text
 
 

@@ -1,12 +1,10 @@
-"""SIGTERM is known at once, and what the server then cancels is answered."""
+"""SIGTERM is known at once, and what was accepted is answered."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import threading
-from collections.abc import MutableMapping
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -16,7 +14,7 @@ import pytest
 from service.app import create_app
 from service.compute.lane import Lane
 from service.errors import Overloaded
-from service.process.shutdown import Farewell, on_sigterm
+from service.process.shutdown import on_sigterm
 from service.settings import Settings
 from tests.service import wire
 from tests.service.conftest import running, wait_until_ready
@@ -94,49 +92,3 @@ def test_only_a_server_with_a_handler_is_listened_to() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with on_sigterm(lambda: None):
         assert signal.getsignal(signal.SIGTERM) is before
-
-
-def cancelled(*already: MutableMapping[str, Any]) -> list[MutableMapping[str, Any]]:
-    """What is sent in all by an application that is cancelled once it has sent ``already``."""
-    sent: list[MutableMapping[str, Any]] = []
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        if sent and message["type"] == "http.response.start":
-            raise RuntimeError("as uvicorn does")
-        sent.append(message)
-
-    async def receive() -> MutableMapping[str, Any]:
-        raise AssertionError
-
-    async def app(*_: Any) -> None:
-        for message in already:
-            await send(message)
-        await asyncio.Event().wait()
-
-    async def run() -> None:
-        task = asyncio.create_task(Farewell(app)({"type": "http"}, receive, send))
-        await asyncio.sleep(0)
-        task.cancel()
-        await task
-
-    asyncio.run(run())
-    return sent
-
-
-def test_what_is_cancelled_is_a_503() -> None:
-    start, body = cancelled()
-    assert start["status"] == 503
-    assert json.loads(body["body"])["type"] == "urn:lossd:problem:stopping"
-
-
-def test_an_answer_that_has_begun_stays_the_only_one() -> None:
-    begun = {"type": "http.response.start", "status": 200, "headers": []}
-    assert cancelled(begun) == [begun]
-
-
-def test_what_is_no_request_is_cancelled() -> None:
-    async def app(*_: Any) -> Any:
-        raise asyncio.CancelledError
-
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(Farewell(app)({"type": "lifespan"}, app, app))

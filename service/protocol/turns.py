@@ -1,0 +1,127 @@
+"""Turns: the answers on one connection, one at a time and in the order of its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from typing import Any
+
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.errors import RequestError, row_for
+from service.protocol.cycle import refusal
+from service.protocol.landing import Flow, Landing
+from service.protocol.limits import Limits
+from service.protocol.states import ENDED, State, following
+
+
+class Turns(HttpToolsProtocol):
+    """uvicorn's protocol, with refusals that wait for their turn and a last request."""
+
+    flow: Flow
+
+    state = State.HEAD
+    head_bytes = 0  # of the header that is not complete yet
+    landing: Landing | None = None  # of the request that is coming
+    _answering: RequestResponseCycle | None = None
+    _refusal: RequestError | None = None  # which waits for its turn
+    _stopping = False  # the server: one more request is answered, if it comes
+    _last = False  # whether the request that is coming is the connection's last
+
+    def __init__(self, limits: Limits, config: Config, *more: Any) -> None:
+        super().__init__(config, *more)
+        self.ws_protocol_class = None
+        self.limits = limits
+        self.most = self.limit_concurrency or sys.maxsize  # connections
+
+    @property
+    def busy(self) -> bool:
+        """True while a request waits for its answer."""
+        return self._answering is not None and not self._answering.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = Flow(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell every request of this connection that its client is gone."""
+        super().connection_lost(exc)
+        self._drop(self._answering)
+        self._drop(self.cycle)
+        self.pipeline.clear()
+
+    def shutdown(self) -> None:
+        """Close after an answer that says so, or once no request has come for a while."""
+        if self._stopping or self.state is State.REFUSED:
+            return
+        self._stopping = True
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_started:
+            cycle.keep_alive = False
+            self._last = True
+        self.loop.call_later(self.limits.last_idle_seconds, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        begun = self.busy or self.state is not State.HEAD or self.head_bytes
+        if not begun and not self.transport.is_closing():
+            self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request that waits, or with the refusal of one.
+
+        uvicorn's keep-alive timer is not started: ``Connection.look`` does without one.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.landing is None:
+            self.flow.resume_reading()
+        else:
+            # A large body waits for its own request, though the one before has asked for more.
+            self.flow.pause_reading()
+        if self._stopping:
+            self.loop.call_later(self.limits.last_idle_seconds, self._end_if_idle)
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self._answer(self._refusal)
+
+    def refuse(self, error: RequestError) -> None:
+        """Answer ``error`` to the request that is coming, when its turn comes, and close.
+
+        All that follows on this connection is ignored.
+        """
+        if self.state in ENDED:
+            return
+        coming = None if self.state is State.HEAD else self.cycle
+        self.state = following(self.state, State.REFUSED)
+        client = "{}:{}".format(*self.client) if self.client else "a client"
+        self.logger.info("%s refused: %d, %s", client, row_for(error).status, error.message)
+        self._drop(coming)
+        self.pipeline = deque(pair for pair in self.pipeline if pair[0] is not coming)
+        if self.busy and self._answering is not coming:
+            self._refusal = error
+        elif coming is not None and coming.response_started:
+            self.transport.close()
+        else:
+            self._answer(error)
+
+    def _answer(self, error: RequestError) -> None:
+        self.transport.write(refusal(error, self.server_state.default_headers))
+        self.transport.close()
+
+    def _drop(self, cycle: RequestResponseCycle | None) -> None:
+        """Tell the application that nobody waits for this answer."""
+        if cycle is None or cycle.response_complete:
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if cycle is self.cycle and self.landing is not None:
+            self.landing.fail()

@@ -1,0 +1,85 @@
+"""Private names of uvicorn and httptools: all that are used are in the table, and are there."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import httptools
+import pytest
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service import protocol
+from service.protocol.cycle import Cycle
+from service.protocol.private import NAMES
+from service.protocol.requests import Requests
+from tests.service.protocol.apps import Echo
+
+TREES = [ast.parse(path.read_text()) for path in Path(protocol.__path__[0]).glob("*.py")]
+
+
+def names_of(owner: Any) -> set[str]:
+    """The names that a module or an instance of a class has; some are set as it is made."""
+    if not inspect.isclass(owner):
+        return {*dir(owner)}
+    config = Config(Echo(), lifespan="off", log_config=None)
+    arguments: dict[type, list[Any]] = {
+        HttpToolsProtocol: [config, ServerState(), {}],
+        RequestResponseCycle: [None] * (len(inspect.signature(RequestResponseCycle).parameters)),
+        FlowControl: [asyncio.Transport()],
+        ServerState: [],
+        httptools.HttpRequestParser: [Echo()],
+    }
+    made = owner(*arguments[owner])
+    if isinstance(made, HttpToolsProtocol):
+        made.on_message_begin()
+    return {*dir(made)}
+
+
+def found(path: str) -> Any:
+    """The module, or the class in a module, at ``path``."""
+    try:
+        return import_module(path)
+    except ModuleNotFoundError:
+        module, _, name = path.rpartition(".")
+        return getattr(import_module(module), name)
+
+
+@pytest.mark.parametrize("path", NAMES)
+async def test_every_private_name_is_there(path: str) -> None:
+    missing = {*NAMES[path].split()} - names_of(found(path))
+    package = path.partition(".")[0]
+    assert not missing, (
+        f"{path} of {package} {metadata.version(package)} has no {', '.join(sorted(missing))},"
+        " which service/protocol uses: adapt it before the pin in pyproject.toml is moved"
+    )
+
+
+def test_what_is_imported_is_in_the_table() -> None:
+    imported = {
+        f"{node.module}.{alias.name}"
+        for tree in TREES
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("uvicorn")
+        for alias in node.names
+    }
+    listed = {f"{path}.{name}" for path, names in NAMES.items() for name in names.split()}
+    assert imported <= listed | {*NAMES}
+
+
+@pytest.mark.parametrize("own", [Requests, Cycle])
+async def test_what_is_inherited_is_in_the_table(own: type) -> None:
+    bases = [kind for kind in own.__mro__ if not kind.__module__.startswith("service.")]
+    theirs = bases[0]
+    known = names_of(theirs) - {*dir(asyncio.Protocol)}
+    read = {n.attr for tree in TREES for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    overridden = {name for kind in own.__mro__ if kind not in bases for name in vars(kind)}
+    listed = {*NAMES[f"{theirs.__module__}.{theirs.__name__}"].split()}
+    assert (read | overridden) & known <= listed

@@ -1,0 +1,57 @@
+"""The states of a connection's bytes: the way of each kind of request through them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.protocol import requests, turns
+from service.protocol.states import State, following
+from tests.service.protocol.apps import BODY, Lander
+from tests.service.protocol.messages import CHUNKED, chunked, request
+from tests.service.protocol.transport import Wire, settle
+
+UPGRADE = ("Connection: upgrade", "Upgrade: x")
+
+
+@pytest.mark.parametrize(
+    ("data", "way"),
+    [
+        (request("Host: a"), "HEAD BODY HEAD"),
+        (request(body=b"abc"), "HEAD BODY HEAD"),
+        (request(CHUNKED, body=chunked([b"abc"])), "HEAD BODY HEAD"),
+        (request("Connection: close", body=b"abc"), "HEAD BODY DONE"),
+        (request(*UPGRADE), "HEAD BODY HEAD"),
+        (request(*UPGRADE, body=b"abc"), "HEAD SKIPPED LANDING HEAD"),
+        (request(*UPGRADE, CHUNKED, body=chunked([b"abc"])), "HEAD SKIPPED BODY HEAD"),
+        (request(body=BODY), "HEAD BODY LANDING HEAD"),
+        (request(body=BODY) + b"x y\r\n", "HEAD BODY LANDING HEAD REFUSED"),
+        (request(CHUNKED, body=b"x"), "HEAD BODY REFUSED"),
+        (b"GET", "HEAD"),
+    ],
+)
+async def test_a_request_goes_its_way(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, way: str
+) -> None:
+    passed = [State.HEAD]
+
+    def noted(state: State, chosen: State) -> State:
+        passed.append(following(state, chosen))
+        return passed[-1]
+
+    monkeypatch.setattr(requests, "following", noted)
+    monkeypatch.setattr(turns, "following", noted)
+
+    app: Any = Lander(0)
+    wire = Wire(app)
+    await wire.send(data)
+    await settle()
+    assert " ".join(state.name for state in passed) == way
+
+
+def test_nothing_follows_the_end() -> None:
+    for state in State:
+        for end in (State.DONE, State.REFUSED):
+            with pytest.raises(AssertionError, match=f"{state.name} does not follow {end.name}"):
+                following(end, state)
