@@ -16,6 +16,7 @@ from service.errors import (
     Disconnected,
     InvalidOption,
     NotReady,
+    OutOfMemory,
     Overloaded,
     RequestError,
     UnknownPath,
@@ -68,7 +69,9 @@ def test_subclasses_have_the_row_of_their_nearest_base() -> None:
 def test_names_and_classes_of_errors_are_used_once() -> None:
     assert len({row.name for row in errors.TABLE.values()}) == len(errors.TABLE)
     own = {RequestError, *RequestError.__subclasses__()}
-    assert own - errors.TABLE.keys() == {RequestError}
+    # One of memory is told as any other ``MemoryError``.
+    assert own - errors.TABLE.keys() == {RequestError, OutOfMemory}
+    assert errors.row_for(OutOfMemory("x")) is errors.TABLE[MemoryError]
 
 
 def test_a_clients_text_comes_back_bounded_and_clean() -> None:
