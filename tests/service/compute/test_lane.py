@@ -16,8 +16,9 @@ import pytest
 
 from kernels.steps import Work
 from service.compute import lane as lane_module
-from service.compute.lane import SMALL, Lane
+from service.compute.lane import Lane
 from service.errors import Expired, Overloaded
+from service.regimes import OVERTAKING_LOGITS as SMALL
 
 PATIENCE = 30  # seconds until a test that hangs fails
 
@@ -178,7 +179,7 @@ class Source:
         self.progress: Callable[[int], None] = lambda filled: None
         self.told: list[int] = []
 
-    def passed(self, count: int) -> None:
+    def discard(self, count: int) -> None:
         self.told.append(count)
 
     def receive(self, filled: int) -> None:
