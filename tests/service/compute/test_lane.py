@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from kernels.steps import Work
-from service.compute import lane as lane_module
 from service.compute.lane import Lane
 from service.errors import Expired, Overloaded
 from service.regimes import OVERTAKING_LOGITS as SMALL
+from service.regimes import OVERTAKING_TURNS
 
 PATIENCE = 30  # seconds until a test that hangs fails
 
@@ -210,7 +210,7 @@ async def test_small_work_overtakes_large_but_cannot_hold_it_up() -> None:
     first, *between, last = ("".join(seen)).split("L")
     assert first.count("s") + "".join(between).count("s") + last.count("s") == 60
     # Small work comes first and between all steps of the large, but for so many turns only.
-    assert all(0 < len(run) <= lane_module._BURST for run in (first, *between))
+    assert all(0 < len(run) <= OVERTAKING_TURNS for run in (first, *between))
     assert len(between) == 3
     assert last, "the large work ended while small work waited"
 
