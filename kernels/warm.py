@@ -57,6 +57,7 @@ def compile_specialisation(normalised: bool, logits: str, soft: str, capped: boo
                 array,
                 np.zeros((rows, classes), dtypes.BY_NAME[soft].numpy),
                 softcap=1.0 if capped else None,
+                check_probabilities=False,
             )
         else:
             kernels.cross_entropy(array, labels, softcap=1.0 if capped else None)

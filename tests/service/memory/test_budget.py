@@ -223,7 +223,7 @@ async def test_any_order_of_events_ends_with_nothing_leased(seed: int) -> None:
 
 
 async def test_the_loop_runs_while_pages_are_faulted_in() -> None:
-    with a_budget(total=256 * MIB) as budget:
+    with a_budget(total=128 * MIB) as budget:
         turns = 0
 
         async def count() -> None:
@@ -233,7 +233,7 @@ async def test_the_loop_runs_while_pages_are_faulted_in() -> None:
                 turns += 1
 
         counting = await waiting(count())
-        lease: Lease = await budget.lease(200 * MIB)
+        lease: Lease = await budget.lease(64 * MIB)
         assert turns > 1
         counting.cancel()
         lease.release()
