@@ -1,4 +1,4 @@
-"""Positions whose neighbours are contiguous and whose classes are strided (NCHW).
+"""Sums over strided classes of contiguous positions (NCHW).
 
 Registers of neighbouring positions walk down the classes together. The arithmetic is that of
 ``rows``: integer shifts, guessed from the first classes; a group whose guess was poor walks down
@@ -15,7 +15,7 @@ from numba.extending import overload
 
 from kernels.compiled import INLINED, inlined
 from kernels.cpu.logit import read, read_first
-from kernels.cpu.rows import LARGEST_SHIFT
+from kernels.formula import LARGEST_SHIFT
 from kernels.simd import (
     constant,
     exp2,
@@ -38,14 +38,14 @@ from kernels.simd import (
 ABREAST = 4
 GUESS = 4
 # Elements from a load to its prefetch: two groups on, which with 19 classes is 38 KB of lines. At
-# 512 elements those were lost from L1 before their use (7.4 ms against 6.5), at 64 they came late.
+# 512 elements L1 lost them before their use (7.4 ms against 6.5), at 64 they came late.
 AHEAD = 128
 # Classes summed in float32 before the sum moves on in float64, for its accuracy.
 CLASS_BLOCK = 32
 
 
 def accumulate(values: Any, at: int, lanes: Any) -> None:
-    """Adds ``lanes`` to the float64 ``values`` from ``at`` on."""
+    """Add ``lanes`` to the float64 ``values`` from ``at`` on."""
     raise NotImplementedError("for compiled code only")
 
 
@@ -66,7 +66,7 @@ def _accumulate(values: Any, at: Any, lanes: Any) -> Any:
 
 
 def keep(values: Any, at: int, lanes: Any) -> None:
-    """Stores ``lanes`` to the float64 ``values`` from ``at`` on."""
+    """Store ``lanes`` to the float64 ``values`` from ``at`` on."""
     raise NotImplementedError("for compiled code only")
 
 
@@ -95,8 +95,9 @@ def held_shift(x: Any, largest: Any, scale: float) -> Any:
 
 @inlined
 def sum_abreast(logits: Any, first: int, guess: int, options: Any, totals: Any, minus: Any) -> None:
-    """Adds sum(2**(x * scale + minus)) to ``totals`` and the negated shifts to ``minus`` (both
-    float64) for ABREAST registers of positions from ``first`` on; ``guess`` classes set them.
+    """Add sum(2**(x * scale + minus)) to ``totals``, and write the negated shifts to ``minus``
+    (both float64), for ABREAST registers of positions from ``first`` on; the first ``guess``
+    classes set the shifts.
     """
     x, stride, classes = logits.data, logits.class_stride, logits.classes
     w, scale, cap = width(x), options.scale, options.cap
@@ -175,7 +176,7 @@ def _narrowed(values: Any, like: Any) -> Any:
 
 @inlined
 def weigh_few(logits: Any, first: int, count: int, minus: Any, options: Any, smooths: Any) -> None:
-    """Adds sum(weight * (x * scale + minus)) to ``smooths``; see ``rows.sum_weighted``."""
+    """Add sum(weight * (x * scale + minus)) to ``smooths``; see ``rows.sum_weighted``."""
     x, stride, classes = logits.data, logits.class_stride, logits.classes
     scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)
     for start in range(0, classes, CLASS_BLOCK):
@@ -201,8 +202,8 @@ def soften_few(
     shares: Any,
     least: Any,
 ) -> None:
-    """Adds the sums of ``rows.sum_soft`` to ``masses``, ``smooths`` and ``shares``; its minimum
-    goes to ``least``.
+    """Add the sums of ``rows.sum_soft`` to ``masses``, ``smooths`` and ``shares``, and write its
+    minimum to ``least``.
     """
     x, stride, classes = logits.data, logits.class_stride, logits.classes
     scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)

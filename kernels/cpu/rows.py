@@ -1,11 +1,11 @@
-"""One position whose classes are contiguous: the sums that a loss is made of, in one read.
+"""Sums over the contiguous classes of one position, in one read.
 
 With t = x * scale - shift, sum(2**t) needs no exact maximum: any ``shift`` that keeps t in range
 gives the same log-sum-exp, and float32 has the range. So the shift is guessed from the row's
 first values, and only a block whose sum grows past ``BLOCK_LIMIT`` is done again with its own
 maximum. The shift is an integer, which makes undoing it, and rescaling by it, exact.
 
-What cannot be represented so (NaN, infinities, shifts beyond ``LARGEST_SHIFT``) is left to
+Rows that have no such sum (NaN, infinities, shifts beyond ``LARGEST_SHIFT``) are left to
 ``careful``: the total is NaN then.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from kernels.compiled import inlined
 from kernels.cpu.logit import read_first, read_two
+from kernels.formula import LARGEST_SHIFT
 from kernels.simd import (
     ahead,
     constant,
@@ -35,12 +36,12 @@ from kernels.simd import (
 # Elements summed in float32 lanes before the sum moves on in float64: a flat float32 sum of
 # 262144 values was off by 5.6e-6. A block that is done again is still in L1.
 BLOCK = 4096
-# A segment guesses afresh, so that threads that share a long row compute what one would.
+# Classes of a segment. Each guesses afresh, so that threads that share a long row compute what one
+# thread would.
 SEGMENT = 65536
 # t up to 18 costs at most 6.6e-7 in float32: half an ulp of t, times ln 2.
 BLOCK_LIMIT = 2.0**18
 GUESS = 64
-LARGEST_SHIFT = 2.0**22
 
 
 @inlined
@@ -110,9 +111,9 @@ def sum_part(x: Any, first: int, classes: int, part: int, options: Any) -> tuple
 
 @inlined
 def sum_row(x: Any, first: int, classes: int, options: Any, position: int) -> tuple[float, float]:
-    """``(total, shift)`` of a whole row; a NaN total asks for ``careful_sum``.
+    """``(total, shift)`` of a whole row; a NaN total asks for ``careful``.
 
-    From ``options.segments``, where ``segments_kernel`` filled it for all positions.
+    Segments come from ``options.segments``, where ``segments_kernel`` filled it.
     """
     parts = (classes + SEGMENT - 1) // SEGMENT
     total, shift = 0.0, -LARGEST_SHIFT
@@ -148,8 +149,9 @@ def sum_weighted(x: Any, first: int, classes: int, shift: float, options: Any) -
 def sum_soft(
     x: Any, first: int, classes: int, shift: float, soft: Any, soft_first: int, options: Any
 ) -> tuple[float, float, float, float]:
-    """``(sum(q), sum(q * (x * scale - shift)))`` with q = weight * (keep * probability + spread);
-    the sum of the probabilities, and the least of them and 0.
+    """``(mass, smooth, shares, least)``: sum(q) and sum(q * (x * scale - shift)), where
+    q = weight * (keep * probability + spread); the sum of the probabilities, and the least of them
+    and 0.
 
     A class whose smoothed probability is 0 counts as 0 even at -inf; PyTorch gives NaN there.
     """
