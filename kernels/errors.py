@@ -39,7 +39,7 @@ class DeviceOutOfMemory(DeviceError):
 
 
 class DeviceFailed(DeviceError):
-    """The GPU stopped, and this process cannot use it again: the process has to be replaced.
+    """GPU failure after which this process cannot use the GPU: it has to be replaced.
 
     Causes are an illegal address or an uncorrectable memory error: CUDA then fails every later call
     with the same error.

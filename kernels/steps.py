@@ -1,5 +1,5 @@
-"""The package's functions a step at a time, for callers that do other work between two steps, or
-are still receiving the logits.
+"""Public functions a step at a time, for callers that do other work between two steps, or are still
+receiving the logits.
 
 A step takes a few milliseconds. Results have the bits of ``kernels.cross_entropy`` and the others.
 """

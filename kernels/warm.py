@@ -37,7 +37,7 @@ _SHAPES = ((1, 64), (max(SERIAL // 64, SHARED) + 64, 64), (1, SEGMENT + 1))
 
 
 class SelfTestFailed(RuntimeError):
-    """The kernels' loss of the worked example is wrong."""
+    """Wrong loss of the worked example."""
 
 
 def one_at_a_time() -> contextlib.AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""The slow, exact way, in float64, for positions that the fast one cannot represent.
+"""Exact, slow sums and outputs in float64, for positions that SIMD sums cannot represent.
 
 Those hold NaN, +inf, nothing but -inf, or a maximum beyond ``formula.LARGEST_SHIFT``; or terms of
 their loss are beyond ``formula.FAR`` or the range of the registers.

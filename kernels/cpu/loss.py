@@ -1,4 +1,4 @@
-"""The loss kernels: cross-entropy, and NLL of given log-probabilities.
+"""Loss kernels: cross-entropy, and NLL of given log-probabilities.
 
 For each tile: labels are proved; in steps that stay in cache, sums over classes, logarithms and
 outputs are computed; class probabilities are proved by their sums; losses are weighed and added in

@@ -88,7 +88,7 @@ def _keep(values: Any, at: Any, lanes: Any) -> Any:
 
 @inlined
 def held_shift(x: Any, largest: Any, scale: float) -> Any:
-    """The negated integer shift in each lane; see ``rows.shift_for``."""
+    """Negated integer shift in each lane; see ``rows.shift_for``."""
     held = minimum(constant(x, LARGEST_SHIFT), largest * constant(x, scale))
     return nearest(constant(x, 0.0) - maximum(held, constant(x, -LARGEST_SHIFT)))
 
@@ -155,7 +155,7 @@ def sum_few(
 
 
 def narrowed(values: Any, like: Any) -> Any:
-    """The first float64 ``values`` as the lanes that the array ``like`` is computed in."""
+    """Convert the first float64 ``values`` to a register of the type ``like`` is computed in."""
     raise NotImplementedError("for compiled code only")
 
 

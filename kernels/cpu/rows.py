@@ -46,7 +46,7 @@ GUESS = 64
 
 @inlined
 def shift_for(x: Any, first: int, count: int, options: Any) -> float:
-    """The integer nearest to scale * max(x), held to +-LARGEST_SHIFT; NaNs are passed over."""
+    """Integer nearest to scale * max(x), within +-LARGEST_SHIFT; NaNs are passed over."""
     lowest = constant(x, -math.inf)
     largest = lowest
     for i in range(0, count, width(x)):
@@ -96,7 +96,7 @@ def sum_segment(x: Any, first: int, count: int, options: Any) -> tuple[float, fl
 def merge(
     total: float, shift: float, other_total: float, other_shift: float
 ) -> tuple[float, float]:
-    """The sum of two ``(total, shift)``: exact but for the one addition."""
+    """Sum of two ``(total, shift)``: exact but for the one addition."""
     if other_shift > shift:
         return total * 2.0 ** (shift - other_shift) + other_total, other_shift
     return total + other_total * 2.0 ** (other_shift - shift), shift
@@ -159,19 +159,28 @@ def sum_soft(
     scales, shifts = constant(x, options.scale), constant(x, -shift)
     keeps, spreads = constant(x, options.keep), constant(x, options.spread)
     weight, zero = options.lane_weight, constant(x, 0.0)
-    least = zero
+    least, plain = zero, options.weight.size == 0 and options.spread == 0.0
     for start in range(0, classes, BLOCK):
         mass_part, part, shares_part = zero, zero, zero
         stop = min(start + BLOCK, classes)
-        for i in range(start, stop, width(x)):
-            t = fma(read_first(x, first + i, stop - i, zero, options.cap), scales, shifts)
-            given = load_first(soft, soft_first + i, stop - i, zero)
-            shares_part = shares_part + given
-            least = minimum(given, least)
-            p = fma(given, keeps, spreads)
-            q = p * load_first(weight, i, stop - i, zero)
-            mass_part = mass_part + q
-            part = part + where_equal(p, zero, zero, q * t)
+        if plain:  # q is the probability: a load, two products and a sum less
+            for i in range(start, stop, width(x)):
+                t = fma(read_first(x, first + i, stop - i, zero, options.cap), scales, shifts)
+                q = load_first(soft, soft_first + i, stop - i, zero)
+                mass_part = mass_part + q
+                least = minimum(q, least)
+                part = part + where_equal(q, zero, zero, q * t)
+            shares_part = mass_part
+        else:
+            for i in range(start, stop, width(x)):
+                t = fma(read_first(x, first + i, stop - i, zero, options.cap), scales, shifts)
+                given = load_first(soft, soft_first + i, stop - i, zero)
+                shares_part = shares_part + given
+                least = minimum(given, least)
+                p = fma(given, keeps, spreads)
+                q = p * load_first(weight, i, stop - i, zero)
+                mass_part = mass_part + q
+                part = part + where_equal(p, zero, zero, q * t)
         mass += sum_across(mass_part)
         total += sum_across(part)
         shares += sum_across(shares_part)

@@ -1,4 +1,4 @@
-"""The slow, exact way, in float64: positions that the fast sums cannot represent.
+"""Exact, slow kernel in float64, for positions that the fast sums cannot represent.
 
 Those hold NaN, +inf, nothing but -inf, or a largest logit beyond ``formula.LARGEST_SHIFT``; or
 terms of their loss are beyond ``formula.FAR`` or float32. A block computes one of them at a time.

@@ -40,7 +40,7 @@ _EXP2_FLOAT32 = tuple(
 _EXP2_ABOVE_FLOOR = tuple(
     np.float32(c) for c in (1.0, 0.6931513, 0.2401646, 0.055799514, 0.009017481, 0.0018669525)
 )
-# Taylor's: the first term left out, (ln(2)/2)**14 / 14!, is 4e-18.
+# Taylor's series: the first term left out, (ln(2)/2)**14 / 14!, is 4e-18.
 _EXP2_FLOAT64 = tuple(np.float64(math.log(2) ** k / math.factorial(k)) for k in range(14))
 # Adding 1.5 * 2**23 (2**52) rounds to an integer and leaves it in the low bits of the mantissa.
 _ROUND_FLOAT32 = np.float32(1.5 * 2**23)
@@ -164,7 +164,7 @@ def _exp2_by_bits(t: Any) -> Any:
 
 
 def nearest(t: Any) -> Any:
-    """The nearest integer in each lane, ties to even, for abs(t) <= 2**22 (2**51)."""
+    """Nearest integer in each lane, ties to even, for abs(t) <= 2**22 (2**51)."""
     raise NotImplementedError("for compiled code only")
 
 

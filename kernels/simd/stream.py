@@ -1,4 +1,4 @@
-"""Asking for memory ahead of its use."""
+"""Prefetching of memory before its use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _ahead(array: Any) -> Any:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of ``index``; beyond the array's end that is harmless."""
+    """Prefetch the cache line of ``index``; beyond the array's end that is harmless."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = address_of(context, builder, array, args[0], args[1])
