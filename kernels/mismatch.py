@@ -1,4 +1,4 @@
-"""Errors of tensors that do not fit together, with the axis, shape, dtype or argument that would."""
+"""Errors of tensors that do not fit together; each names the axis, shape or dtype that would."""
 
 from __future__ import annotations
 

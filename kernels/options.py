@@ -46,7 +46,7 @@ class Options(NamedTuple):
     tolerance: float
 
 
-@lru_cache  # CACHED_CONSTANTS
+@lru_cache  # made anew it takes 6 us, of a small loss's 25
 def _constants(
     dtype: DType, temperature: float, cap: float | None, wanted: tuple[str, ...]
 ) -> Options:
@@ -84,7 +84,7 @@ def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Op
         each = np.ones(problem.classes) if problem.weight is None else problem.weight
         changes["keep"] = 1.0 - problem.label_smoothing
         changes["spread"] = problem.label_smoothing / problem.classes
-        with np.errstate(over="ignore"):  # ``careful`` computes losses that infinite ones spoil
+        with np.errstate(over="ignore"):  # losses with infinite weights go to ``careful``
             changes["lane_weight"] = each.astype(problem.dtype.result)
         changes["mass"] = float(each.sum())
     if problem.soft is not None:

@@ -20,11 +20,11 @@ Array = np.ndarray[Any, Any]
 REDUCTIONS = ("none", "mean", "sum")
 EMPTY = ("nan", "zero", "error")
 DEVICES = ("cpu", "cuda", "auto")
-# Largest difference from 1 of a sum of class probabilities. Those of any dtype may have been rounded
-# to 16 bits before: NumPy has no bfloat16. Rounding moves each bfloat16 by up to 2**-9 of itself,
-# and so their sum; a softmax in bfloat16 rounds the exponentials, their sum and the quotients; a sum
-# of 131072 float32s, one after the other, is off by up to 2**-7. This is eight bfloat16 roundings.
-# Logits that were given by mistake hardly ever have such a sum and no negative value.
+# Largest difference from 1 of a sum of class probabilities. Any of them may have been rounded to 16
+# bits before, since NumPy has no bfloat16. Rounding moves each bfloat16 by up to 2**-9 of itself,
+# and so their sum; a softmax in bfloat16 rounds the exponentials, their sum and the quotients; a
+# sum of 131072 float32s, one after the other, is off by up to 2**-7. This is eight bfloat16
+# roundings. Logits given by mistake hardly ever have such a sum and no negative value.
 TOLERANCE = 2.0**-6
 # Small float16 numbers are multiples of 2**-24: rounding moves each probability by half of that.
 TOLERANCE_PER_CLASS = 2.0**-25

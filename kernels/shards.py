@@ -78,7 +78,7 @@ def _class_indices(labels: Any, shape: tuple[int, ...], ignore_index: int) -> tu
             field="labels",
             position=index,
         )
-    return array.astype(np.int64), kept  # one beyond int64 turns negative: in no shard
+    return array.astype(np.int64), kept  # beyond int64 it turns negative: in no shard
 
 
 def _named(index: tuple[int, ...]) -> str:

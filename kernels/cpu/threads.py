@@ -59,7 +59,7 @@ def _in_parallel(
     scratch: Any,
 ) -> None:
     for worker in prange(workers):
-        # Made in the loop: it takes tuples from outside apart, but only one level of them.
+        # Made in the loop: Numba cannot pass nested tuples into one.
         operands = Operands(
             tile, logits, soft, labels, options, results, log_probs, gradient, scratch
         )
