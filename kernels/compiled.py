@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from numba import njit
 from numba.core.codegen import JITCodeLibrary
-from numba.extending import register_jitable
+from numba.extending import overload, register_jitable
 
 from kernels.cache import KernelCache
 
@@ -123,6 +123,16 @@ def _optimised_once(dispatcher: Any) -> Any:
 def inlined(function: Function) -> Function:
     """Compile for use in kernels, inlined; see ``INLINED``."""
     return register_jitable(**INLINED)(function)
+
+
+def by_type(choose: Callable[..., Any]) -> Any:
+    """Compile for use in kernels, inlined: ``choose`` returns a function for the types it gets."""
+
+    def function(*_: Any) -> Any:
+        raise NotImplementedError("for compiled code only")
+
+    overload(function, jit_options=INLINED)(choose)
+    return function
 
 
 def called(function: Function) -> Function:

@@ -17,8 +17,7 @@ from cuda.bindings import nvjitlink
 from numba import cuda, types
 
 from kernels import dtypes
-from kernels.cuda import careful, per_class, planes, rows
-from kernels.cuda import nll as nll_kernels
+from kernels.cuda import careful, nll, per_class, planes, rows
 from kernels.cuda.arguments import Labels, Options, Reals, Results
 from kernels.cuda.kinds import TABLE, Kind, target
 from kernels.plan import View
@@ -107,11 +106,11 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
         ):  # fmt: skip
             yield Case(name, dtype.name, options, size, kernel, inputs + signature)
         yield Case("merge", dtype.name, options, threads, planes.merge_kernel(kind), merged)
-    nll = logits, labels, options, results
-    yield Case("nll", dtype.name, "loss", threads, nll_kernels.nll_kernel(), nll)
+    given = logits, labels, options, results
+    yield Case("nll", dtype.name, "loss", threads, nll.nll_kernel(), given)
     if dtype is dtypes.FLOAT64:
         sums = _array(types.float64), _array(types.float64), _array(types.float64, 2)
-        yield Case("block sums", dtype.name, "loss", threads, nll_kernels.blocks_kernel(), sums)
+        yield Case("block sums", dtype.name, "loss", threads, nll.blocks_kernel(), sums)
 
 
 def compiled(case: Case, capability: tuple[int, int]) -> Compiled:

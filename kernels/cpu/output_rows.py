@@ -9,9 +9,8 @@ import math
 from typing import Any
 
 from numba import types
-from numba.extending import overload
 
-from kernels.compiled import INLINED, called, inlined
+from kernels.compiled import by_type, called, inlined
 from kernels.cpu.logit import capped, read_first, slope
 from kernels.cpu.rows import BLOCK
 from kernels.cpu.tile import LOG2, MINUS, PULL, PUSH, TOTAL
@@ -38,15 +37,11 @@ from kernels.simd import (
 ENTROPY_BLOCK = 512
 
 
+@by_type
 def least_exponent(like: Any) -> Any:
     """Exponent, in each lane, of the smallest normal number of the type that the array ``like`` is
     computed in; exp2 stops there.
     """
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(least_exponent, jit_options=INLINED)
-def _least_exponent(like: Any) -> Any:
     least = -1022.0 if like.dtype == types.float64 else -126.0
 
     def in_each_lane(like: Any) -> Any:

@@ -11,9 +11,8 @@ import math
 from typing import Any
 
 from numba import types
-from numba.extending import overload
 
-from kernels.compiled import INLINED, inlined
+from kernels.compiled import by_type, inlined
 from kernels.cpu.logit import read, read_first
 from kernels.formula import LARGEST_SHIFT
 from kernels.simd import (
@@ -44,13 +43,9 @@ AHEAD = 128
 CLASS_BLOCK = 32
 
 
-def accumulate(values: Any, at: int, lanes: Any) -> None:
+@by_type
+def accumulate(values: Any, at: Any, lanes: Any) -> Any:
     """Add ``lanes`` to the float64 ``values`` from ``at`` on."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(accumulate, jit_options=INLINED)
-def _accumulate(values: Any, at: Any, lanes: Any) -> Any:
     if lanes.scalar == types.float64:
 
         def accumulate_float64(values: Any, at: Any, lanes: Any) -> None:
@@ -65,13 +60,9 @@ def _accumulate(values: Any, at: Any, lanes: Any) -> Any:
     return accumulate_float32
 
 
-def keep(values: Any, at: int, lanes: Any) -> None:
+@by_type
+def keep(values: Any, at: Any, lanes: Any) -> Any:
     """Store ``lanes`` to the float64 ``values`` from ``at`` on."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(keep, jit_options=INLINED)
-def _keep(values: Any, at: Any, lanes: Any) -> Any:
     if lanes.scalar == types.float64:
 
         def keep_float64(values: Any, at: Any, lanes: Any) -> None:
@@ -154,13 +145,9 @@ def sum_few(
         accumulate(totals, 0, part)
 
 
+@by_type
 def narrowed(values: Any, like: Any) -> Any:
     """Convert the first float64 ``values`` to a register of the type ``like`` is computed in."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(narrowed, jit_options=INLINED)
-def _narrowed(values: Any, like: Any) -> Any:
     if like.dtype == types.float64:
 
         def narrowed_float64(values: Any, like: Any) -> Any:

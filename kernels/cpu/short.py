@@ -11,9 +11,8 @@ import math
 from typing import Any
 
 from numba import types
-from numba.extending import overload
 
-from kernels.compiled import INLINED, inlined
+from kernels.compiled import by_type, inlined
 from kernels.cpu.logit import capped, read, read_first
 from kernels.cpu.planes import held_shift, keep
 from kernels.cpu.tile import MINUS, TOTAL, VALUE
@@ -76,13 +75,9 @@ def _four(logits: Any, first_position: int, last: int, options: Any, minus: Any,
     return pair_sums(low, high, 2)
 
 
-def _abreast(logits: Any, position: int, last: int, options: Any, minus: Any) -> Any:
+@by_type
+def _abreast(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:
     """Sums of as many rows as a register has lanes, a row a lane."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(_abreast, jit_options=INLINED)
-def _abreast_overload(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:
     if minus.dtype == types.float64:
 
         def eight(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:

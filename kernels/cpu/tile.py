@@ -10,9 +10,8 @@ import math
 from typing import Any
 
 from numba import types
-from numba.extending import overload
 
-from kernels.compiled import INLINED, inlined
+from kernels.compiled import by_type, inlined
 from kernels.formula import (
     Known,
     careful_log_sum_exp,
@@ -110,13 +109,9 @@ def prove_shares(scratch: Any, labels: Any, lo: int, count: int, tolerance: floa
     return bad
 
 
+@by_type
 def _powers(gap: Any, other: Any, like: Any) -> Any:
     """2**gap and 2**other, float64, as computed in the sum over the classes of ``like``."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(_powers, jit_options=INLINED)
-def _powers_overload(gap: Any, other: Any, like: Any) -> Any:
     if like.dtype == types.float64:
 
         def powers_float64(gap: Any, other: Any, like: Any) -> Any:
@@ -131,13 +126,9 @@ def _powers_overload(gap: Any, other: Any, like: Any) -> Any:
     return powers_float32
 
 
+@by_type
 def _log2(total: Any, like: Any) -> Any:
     """log2 of sums over the classes of ``like``, as precise as these are."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(_log2, jit_options=INLINED)
-def _log2_overload(total: Any, like: Any) -> Any:
     if like.dtype == types.float64:
 
         def log2_of_float64s(total: Any, like: Any) -> Any:

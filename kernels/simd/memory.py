@@ -13,9 +13,9 @@ from typing import Any
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from kernels.compiled import inlined
+from kernels.compiled import by_type, inlined
 from kernels.simd.lanes import FLOAT32X16, FLOAT64X8, Lanes, int32s, repeat, splat
 
 
@@ -23,13 +23,9 @@ def _compute_lanes(array: Any) -> Lanes:
     return FLOAT64X8 if array.dtype == types.float64 else FLOAT32X16
 
 
-def width(array: Any) -> int:
+@by_type
+def width(array: Any) -> Any:
     """Number of elements of ``array`` in one ``Lanes``."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(width)
-def _width(array: Any) -> Any:
     count = _compute_lanes(array).count
 
     def count_of(array: Any) -> int:
@@ -38,13 +34,9 @@ def _width(array: Any) -> Any:
     return count_of
 
 
-def constant(array: Any, value: float) -> Any:
+@by_type
+def constant(array: Any, value: Any) -> Any:
     """``value`` in every lane of the type that ``array`` is computed in."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(constant)
-def _constant(array: Any, value: Any) -> Any:
     scalar = _compute_lanes(array).scalar
 
     def splat_value(array: Any, value: Any) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
+from kernels.compiled import by_type
 from kernels.simd.memory import address_of
 
 # Bytes from a load to its prefetch in one long stream, by the element's size. With 32000 classes
@@ -17,13 +18,9 @@ from kernels.simd.memory import address_of
 AHEAD = {64: 2048, 32: 2048, 16: 4096}
 
 
-def ahead(array: Any) -> int:
+@by_type
+def ahead(array: Any) -> Any:
     """``AHEAD`` in elements of ``array``."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(ahead)
-def _ahead(array: Any) -> Any:
     count = AHEAD[array.dtype.bitwidth] * 8 // array.dtype.bitwidth
 
     def count_of(array: Any) -> int:
