@@ -45,6 +45,35 @@ class Work(NamedTuple):
         return finish(self.steps)
 
 
+class Footprint(NamedTuple):
+    """Memory that a computation takes: ``result_bytes`` and ``window`` as in ``Work``."""
+
+    result_bytes: int
+    window: int | None
+
+
+def footprint(
+    logits: Any,
+    labels: Any = None,
+    *,
+    step: int,
+    outputs: Sequence[str] = ("log_probs",),
+    normalised: bool = False,
+    **options: Any,
+) -> Footprint:
+    """The footprint of the losses, or without ``labels`` of the log-softmax or softmax.
+
+    From shapes and dtypes: no element is read of C-contiguous and aligned arrays. Raises
+    ``InvalidInput``.
+    """
+    if labels is None:
+        problem, names = unlabelled(logits, **options), tuple(outputs)
+    else:
+        problem = check(logits, labels, normalised=normalised, **options)
+        names = wanted(problem, outputs)
+    return Footprint(result_bytes(problem, names), window(problem, step))
+
+
 def cross_entropy(
     logits: Any, labels: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any
 ) -> Work:

@@ -41,13 +41,12 @@ def create_app(
     warm: Callable[[], None] | None = None,
     fail: Callable[[int], None] = os._exit,
 ) -> FastAPI:
-    """The ASGI application; without ``given`` its settings come from the environment.
+    """Make the ASGI application; without ``given`` its settings come from the environment.
 
     ``warm`` (``warm_up``, if None) runs in the compute lane once the server has started, and no
     other work is taken until it returns; where it raises, ``fail`` is called with the process's
-    exit status. Raises
-    ``SettingsError`` where the environment holds a setting that cannot be used, tokens and the
-    device included.
+    exit status. Raises ``SettingsError`` where the environment holds a setting that cannot be used,
+    tokens and the device included.
     """
     chosen = given or settings.load()
     tokens = auth.tokens(chosen)

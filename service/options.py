@@ -1,4 +1,4 @@
-"""The options of every route: their types, defaults and meaning, and how a request gives them."""
+"""Options of every route: their types, defaults and meaning, and how a request gives them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _some_of(known: tuple[str, ...]) -> Any:
 
 
 class Options(BaseModel):
-    """What every route takes."""
+    """Options of every route."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,7 +68,7 @@ class Options(BaseModel):
 
 
 class LogitOptions(Options):
-    """What every route takes that starts from logits."""
+    """Options of every route that starts from logits."""
 
     temperature: _Scale = Field(
         1.0, description="What the logits are divided by, after `softcap`: from 1e-30 to 1e30."
@@ -81,7 +81,7 @@ class LogitOptions(Options):
 
 
 class LabelOptions(Options):
-    """What every route takes that has labels."""
+    """Options of every route that has labels."""
 
     ignore_index: _Integer = Field(
         -100,
@@ -91,7 +91,7 @@ class LabelOptions(Options):
 
 
 class LossOptions(LabelOptions):
-    """What every route takes that reduces losses."""
+    """Options of every route that reduces losses."""
 
     reduction: Literal["none", "mean", "sum"] = Field(
         "mean",
@@ -157,7 +157,7 @@ _SPELLINGS = Spellings(_EVERY)
 
 
 def from_query(model: type[Options], query: bytes) -> dict[str, str]:
-    """The options of a query string; raises ``InvalidOption`` for unknown or repeated ones.
+    """Read the options of a query string; raises ``InvalidOption`` for unknown or repeated ones.
 
     A list may be repeated, an element or several at a time.
     """
@@ -183,7 +183,7 @@ def from_query(model: type[Options], query: bytes) -> dict[str, str]:
 def combine(
     model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], *, typed: bool
 ) -> AnyOptions:
-    """The options that a request gives in its ``query`` and its ``body``.
+    """Combine and validate the options that a request gives in its ``query`` and its ``body``.
 
     ``typed`` says that the body's values are JSON's, which have types, and that every one is an
     option, of which null is none; otherwise they are texts, as those of a query always are, and may
@@ -252,7 +252,7 @@ def _combined(
 
 
 def _ours(metadata: Iterable[str]) -> Iterable[str]:
-    """The names in ``metadata`` that are options, or were meant to be: others are its writer's."""
+    """Names in ``metadata`` that are options, or were meant to be: others are its writer's."""
     return (name for name in metadata if name in _EVERY or _SPELLINGS.meant(name))
 
 

@@ -31,9 +31,9 @@ from service.codecs.base import (
 )
 from service.codecs.zip import content as zip_content
 from service.codecs.zip import reader as zip_reader
+from service.regimes import AT_ONCE_NPZ_BYTES
 
 _SUFFIX = ".npy"
-_AT_ONCE = 1 << 10
 
 # Of the fields that zipfile's and our extra bytes begin with, in a member's own header.
 _ZIP64_BYTES = 20
@@ -79,7 +79,7 @@ def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
 
 def at_once(body: memoryview) -> bool:
     """Whether the body is so small that what it may inflate to (1032 times as much) is too."""
-    return len(body) <= _AT_ONCE
+    return len(body) <= AT_ONCE_NPZ_BYTES
 
 
 def decoded_bytes(body: memoryview) -> int:

@@ -32,6 +32,7 @@ from service.codecs.base import (
     shown,
     tensor_view,
 )
+from service.regimes import AT_ONCE_HEADER_BYTES
 
 # A message holds a handful of tensors, at about 100 bytes of header each; the rest is for metadata.
 HEADER_LIMIT = 1 << 20
@@ -50,7 +51,6 @@ _Layout: TypeAlias = tuple[tuple[_Place, ...], tuple[tuple[str, str], ...]]  # a
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
 _KNOWN_BYTES = 1 << 10  # of headers that are remembered
-_SHORT_HEADER = 1 << 16  # bytes that are parsed in less than a millisecond
 _COPIED = 1 << 16  # bytes of tensors that are worth a copy, to be sent at once
 
 
@@ -217,7 +217,7 @@ def _naturals(values: Any, what: str, where: str, count: int | None) -> tuple[in
 
 def at_once(body: memoryview) -> bool:
     """Whether the header is short: nothing else is looked at."""
-    return (_data_start(bytes(body[:_LENGTH_BYTES])) or 0) <= _SHORT_HEADER
+    return (_data_start(bytes(body[:_LENGTH_BYTES])) or 0) <= AT_ONCE_HEADER_BYTES
 
 
 def ready_at(prefix: memoryview) -> int | None:

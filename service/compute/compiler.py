@@ -1,4 +1,4 @@
-"""Kernels that requests need and that are not compiled yet, compiled beside the lanes.
+"""Compiler: kernels that a request needs and that are not compiled yet, made beside the lanes.
 
 One at a time, in a process of its own: Numba holds the GIL for parts of the 13 s that a kernel
 takes. On a busy machine a thread that compiled made the event loop late by up to 446 ms (42 ms in
@@ -26,7 +26,7 @@ _log = logging.getLogger("uvicorn.lossd")
 
 
 class Compiler:
-    """One thread, which has a child process compile.
+    """Compiles kernels in a child process, one at a time, from a thread of its own.
 
     ``seconds`` is how long a request waits for its kernels; ``length``, how many kernels may wait
     for their turn.

@@ -1,4 +1,4 @@
-"""Which device computes: what the settings and requests ask for, and what there is."""
+"""Device that computes: the one that settings and requests ask for, if it is there."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from service.codecs.base import Arrays
 from service.options import Options
 from service.settings import Settings, SettingsError
 
-# Checks what it is given, tensors and options, as a function of ``kernels.steps`` its arguments:
-# by name, ``device`` ("cpu" or "cuda") and ``step`` among them.
+# Function of ``kernels.steps``, given its arguments by name: tensors, options, ``device`` ("cpu" or
+# "cuda") and ``step``.
 Compute: TypeAlias = Callable[[dict[str, Any]], Work]
 
 _log = logging.getLogger("uvicorn.lossd")
@@ -26,7 +26,7 @@ def _ignored(error: DeviceFailed) -> None:
 
 @dataclass(slots=True)
 class Device:
-    """Where this process computes: ``name`` is "cpu" or "cuda".
+    """Device of this process: ``name`` is "cpu" or "cuda".
 
     ``why_no_gpu`` says what keeps it from the GPU, if anything does; ``may_fall_back``, whether the
     CPU will do where the GPU cannot be made ready. ``failed`` is called, in the thread that
@@ -56,19 +56,24 @@ class Device:
             _log.info("computing on the GPU")
 
     def work(self, compute: Compute, tensors: Arrays, options: Options, step: int | None) -> Work:
-        """``compute`` of all these, for the device that ``options`` ask for.
+        """Call ``compute`` of all these, for the device that ``options`` ask for.
 
-        That is this one where they leave it open. Raises ``DeviceUnavailable`` for a GPU where this
-        is none.
+        Raises as ``named``.
         """
-        asked = options.device
-        if asked == "cuda" and self.name != "cuda":
+        device = self.named(options)
+        work = compute({**tensors, **vars(options), "device": device, "step": step})
+        return work if device == "cpu" else work._replace(steps=self._watched(work.steps))
+
+    def named(self, options: Options) -> str:
+        """Name the device that ``options`` ask for: this one where they leave it open.
+
+        Raises ``DeviceUnavailable`` for a GPU where this is none.
+        """
+        if options.device == "cuda" and self.name != "cuda":
             raise DeviceUnavailable(
                 f"device is cuda, but this server computes on the CPU: {self.why_no_gpu}"
             )
-        device = self.name if asked == "auto" else asked
-        work = compute({**tensors, **vars(options), "device": device, "step": step})
-        return work if device == "cpu" else work._replace(steps=self._watched(work.steps))
+        return self.name if options.device == "auto" else options.device
 
     def _watched(self, steps: Steps) -> Steps:
         try:
@@ -83,7 +88,7 @@ class Device:
 
 
 def chosen(settings: Settings) -> Device:
-    """The device that the settings ask for, or the CPU where "auto" finds no GPU.
+    """Choose the device that the settings ask for, or the CPU where "auto" finds no GPU.
 
     Raises ``SettingsError`` where "cuda" is asked for and cannot be. Nothing of CUDA is imported
     for "cpu".

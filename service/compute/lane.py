@@ -1,4 +1,4 @@
-"""Time: one thread that runs what is handed to it, a step at a time.
+"""Lane: one thread that runs the work that is handed to it, a step at a time.
 
 Two parallel kernels launched at once abort the process on Numba's workqueue layer, and share one
 memory bus on any other: so all kernels that use threads run in one lane. Between two steps of a
@@ -19,34 +19,31 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from kernels.steps import Work
+from service import regimes
 from service.errors import Expired, Overloaded
 
 T = TypeVar("T")
 Outputs: TypeAlias = dict[str, np.ndarray[Any, Any]]
 Steps: TypeAlias = Generator[int, None, Any]
 
-# Logits that make a computation a small one: some half a millisecond of work. It takes two turns,
-# one to begin and one for its only step; so many turns come before each step of a large one, which
-# takes a few milliseconds.
-SMALL = 2**20
-_BURST = 16
 _CLOSING = "the server is shutting down"
 
 
 class Source(Protocol):
-    """Where logits come from: ``filled`` bytes are there, and ``progress`` is called with that
-    whenever there are more, on the event loop.
+    """Body whose logits are still coming: ``filled`` bytes are there.
+
+    ``progress`` is called with ``filled`` whenever there are more, on the event loop.
     """
 
     filled: int
     progress: Callable[[int], None]
 
-    def passed(self, count: int) -> None:
-        """Be told, on the event loop, that none of the first ``count`` bytes is read any more."""
+    def discard(self, count: int) -> None:
+        """Note, on the event loop, that none of the first ``count`` bytes is read any more."""
 
 
 class Lane:
-    """One thread and a bounded queue before it.
+    """Thread with a bounded queue before it.
 
     ``length`` is how many pieces of work may wait, besides those that have begun; ``seconds`` how
     long work that is ``run`` may take, waiting for its turn included, but not for its bytes.
@@ -68,7 +65,7 @@ class Lane:
 
     @property
     def waiting(self) -> int:
-        """How many pieces of work wait for their first step."""
+        """Count the pieces of work that wait for their first step."""
         with self._wake:
             return self._unbegun()
 
@@ -91,7 +88,7 @@ class Lane:
         the lane closed. Work that is cancelled is forgotten with all that it holds, at the latest
         after the step that runs.
         """
-        small = work.elements <= SMALL
+        small = work.elements <= regimes.OVERTAKING_LOGITS
         job = _Job(next(self._numbers), small, work.steps, source, start, work.window)
         del work
         result: Outputs = await self._result(job, self._seconds)
@@ -170,7 +167,7 @@ class Lane:
             del job  # or the last request's tensors live until the next one
 
     def _next(self) -> _Job:
-        if self._small and (self._burst < _BURST or not self._large):
+        if self._small and (self._burst < regimes.OVERTAKING_TURNS or not self._large):
             self._burst += 1
             job = self._small.popleft()
         else:
@@ -238,7 +235,7 @@ class _Job:
         return self.number < other.number
 
     def has(self, needed: int) -> bool:
-        """Whether the first ``needed`` bytes of the logits are there."""
+        """Tell whether the first ``needed`` bytes of the logits are there."""
         source = self.source
         return source is None or source.filled >= self.start + needed
 
@@ -255,7 +252,7 @@ class _Job:
         assert self._steps is not None
         try:
             needed = next(self._steps)
-            self._pass(needed)
+            self._discard(needed)
             return needed, None
         except StopIteration as stopped:
             self.result = stopped.value
@@ -263,13 +260,13 @@ class _Job:
         except BaseException as error:
             return None, error
 
-    def _pass(self, needed: int) -> None:
+    def _discard(self, needed: int) -> None:
         """Have the source told what is done with, before a step that reads up to ``needed``."""
         source = self.source
         if source is not None and self._window is not None:
             with suppress(RuntimeError):  # a loop that was closed meanwhile
-                passed = self.start + needed - self._window
-                self.loop.call_soon_threadsafe(source.passed, passed)
+                done = self.start + needed - self._window
+                self.loop.call_soon_threadsafe(source.discard, done)
 
     def drop(self) -> None:
         """Let go of everything, wherever the steps have got to."""

@@ -1,6 +1,6 @@
-"""Memory by lease: all that requests hold is counted against one budget before it is taken.
+"""Budget: all memory that requests hold is counted against it, by lease, before it is taken.
 
-What does not fit waits its turn (``turns``). Large bodies get memory whose pages are there
+A lease that does not fit waits its turn (``turns``). Large bodies get memory whose pages are there
 already, and which the next body uses again. It is not wiped in between: a body is read only as far
 as it has come.
 """
@@ -16,16 +16,12 @@ from types import TracebackType
 import numpy as np
 
 from service.errors import Overloaded
-from service.memory.claims import SMALL
-from service.memory.flow import Flow
+from service.memory.claims import Claimed
 from service.memory.pages import ALIGNMENT, Block, Bytes, Idle
 from service.memory.sliding import Sliding
-from service.memory.turns import FULL, Claimed, Turns
-
-# Bytes that are leased for the beginning of a large body, and how many such leases there are at a
-# time: 4 MiB in all, half of what is for small ones only where the budget is 64 MiB.
-_OPENING = 2**17
-_OPENINGS = 32
+from service.memory.turns import FULL, Turns
+from service.memory.upload import Upload
+from service.regimes import OPENING_LEASE_BYTES, OPENING_LEASES, SMALL_LEASE_BYTES
 
 _numbers = count()
 
@@ -54,7 +50,7 @@ class Lease:
 
     def memory(self, size: int) -> Bytes:
         """``size`` bytes of what is leased: writable, and of any content."""
-        if size <= SMALL:
+        if size <= SMALL_LEASE_BYTES:
             return np.empty(size, np.uint8)
         block, self._ready = self._ready, None
         if block is None or block.capacity < size:
@@ -132,7 +128,7 @@ class Budget(Turns):
 
     def __init__(self, total: int, wait_seconds: float) -> None:
         super().__init__(total, wait_seconds)
-        self._openings = asyncio.Semaphore(_OPENINGS)
+        self._openings = asyncio.Semaphore(OPENING_LEASES)
         self._idle = Idle(total // 2)
 
     @property
@@ -141,7 +137,7 @@ class Budget(Turns):
         return self._idle.size
 
     async def lease(self, size: int, memory: int | None = None, claim: int = 0) -> Lease:
-        """A lease of ``size`` bytes; large ones have ``memory`` ready, or else that much.
+        """Lease ``size`` bytes; a large lease has ``memory`` bytes ready, or else ``size``.
 
         ``claim``: how many it is expected to grow to. Raises ``TooLarge`` if they could never fit,
         ``Overloaded`` if they do not fit in time.
@@ -149,7 +145,7 @@ class Budget(Turns):
         lease = Lease(self, claim)
         try:
             await self.grant(lease, size)
-            if size > SMALL:
+            if size > SMALL_LEASE_BYTES:
                 # A body is shifted by up to a cache line, to align its first tensor.
                 await lease.warm(size + ALIGNMENT if memory is None else memory)
         except BaseException:
@@ -158,21 +154,21 @@ class Budget(Turns):
         return lease
 
     @asynccontextmanager
-    async def opening(self, flow: Flow | None = None) -> AsyncIterator[None]:
+    async def opening(self, upload: Upload | None = None) -> AsyncIterator[None]:
         """Lease the beginning of a large body, from which follows what all of it takes.
 
-        Whoever leases that before the end keeps its place among large ones, and nobody waits for
-        memory that is held by others who wait for theirs. Raises ``Overloaded`` as ``lease``.
+        A request that leases all of it before the end keeps its place among large ones, and none
+        waits for memory of others that wait for theirs. Raises ``Overloaded`` as ``lease``.
         """
         await self._acquire()
         try:
-            with await self.lease(_OPENING) as lease:
-                if flow is not None:
-                    flow.lease, flow.opening = lease, True
+            with await self.lease(OPENING_LEASE_BYTES) as lease:
+                if upload is not None:
+                    upload.lease, upload.opening = lease, True
                 yield
         finally:
-            if flow is not None:
-                flow.lease, flow.opening = None, False
+            if upload is not None:
+                upload.lease, upload.opening = None, False
             self._openings.release()
 
     async def _acquire(self) -> None:

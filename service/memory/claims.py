@@ -7,20 +7,29 @@ they held: so none waits for another that waits for it (Dijkstra, EWD 623).
 
 from __future__ import annotations
 
-# Bytes: a lease that claims no more is tiny, or small. Requests of a few rows are tiny.
-TINY = 2**16
-SMALL = 2**20
+from typing import Protocol
+
+from service.regimes import SMALL_LEASE_BYTES, TINY_LEASE_BYTES
+
 RANKS = (0, 1, 2)
 LARGE = RANKS[-1]
 
 
+class Claimed(Protocol):
+    """Lease, as it is counted: bytes that it holds and claims; later ones have higher numbers."""
+
+    size: int
+    claim: int
+    number: int
+
+
 def rank_of(size: int) -> int:
-    """The rank of a lease that claims ``size`` bytes: 0 is tiny, 1 small, 2 large."""
-    return 0 if size <= TINY else 1 if size <= SMALL else 2
+    """Rank a lease that claims ``size`` bytes: 0 is tiny, 1 small, 2 large."""
+    return 0 if size <= TINY_LEASE_BYTES else 1 if size <= SMALL_LEASE_BYTES else 2
 
 
 class Claims:
-    """What each lease holds and claims, which is never less, by number.
+    """Bytes that each lease holds and claims, which is never less, by number.
 
     They have ``total`` bytes, and large ones no more than ``large`` of these.
     """
@@ -41,7 +50,7 @@ class Claims:
             self._sums[1] += sign * size if rank_of(size) == LARGE else 0
 
     def safe(self, number: int, held: int, claim: int) -> bool:
-        """Whether all could still end once lease ``number`` held ``held`` bytes."""
+        """Tell whether all could still end once lease ``number`` held ``held`` bytes."""
         total, large = self._limits
         _, before = self._of.get(number, (0, 0))
         if self._sums[0] - before + claim <= total and self._sums[1] + claim <= large:
@@ -49,11 +58,11 @@ class Claims:
         claim = min(claim, self._limits[rank_of(claim) == LARGE])
         leases = {**self._of, number: (held, claim)}.values()
         free = total - sum(held for held, _ in leases)
-        free_large = large - sum(held for held, claim in leases if claim > SMALL)
-        # Who misses the least goes first: who cannot end then, can never.
+        free_large = large - sum(held for held, claim in leases if claim > SMALL_LEASE_BYTES)
+        # The lease that misses the least ends first: if it cannot then, it never can.
         for missing, claim in sorted((claim - held, claim) for held, claim in leases):
-            if missing > free or (claim > SMALL and missing > free_large):
+            if missing > free or (claim > SMALL_LEASE_BYTES and missing > free_large):
                 return False
             free += claim - missing
-            free_large += claim - missing if claim > SMALL else 0
+            free_large += claim - missing if claim > SMALL_LEASE_BYTES else 0
         return True

@@ -7,12 +7,13 @@ for small ones too, so that however slow large bodies are to come, small request
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from operator import attrgetter
 
 from service.codecs import TooLarge
 from service.errors import Overloaded
-from service.memory.claims import LARGE, RANKS, TINY, Claims, rank_of
-from service.memory.flow import Flow
+from service.memory.claims import LARGE, RANKS, Claimed, Claims, rank_of
+from service.memory.upload import Upload
+from service.regimes import TINY_LEASE_BYTES
 
 FULL = "other requests hold all the memory there is"
 
@@ -23,16 +24,8 @@ _FOR_SMALLER = (0, 32, 8)
 _LOOK = 0.05
 
 
-class Claimed(Protocol):
-    """A lease, as it is counted."""
-
-    size: int
-    claim: int
-    number: int
-
-
 class _Waiter:
-    """A lease that waits for ``size`` bytes more."""
+    """Waiter: a lease that waits for ``size`` bytes more."""
 
     __slots__ = ("counted", "given_back", "lease", "rank", "size", "timer", "turn")
 
@@ -70,7 +63,7 @@ class Turns:
         self._new: list[dict[_Waiter, None]] = [{} for _ in RANKS]
         self._given_back = [0, 0, 0]  # how often memory was, by rank
         # Bodies that are coming: those that are slow have to go where others wait.
-        self.flows: set[Flow] = set()
+        self.uploads: set[Upload] = set()
         self._look: asyncio.TimerHandle | None = None
 
     @property
@@ -92,8 +85,8 @@ class Turns:
             return
         whole = lease.size + size
         if (
-            whole <= TINY
-            and lease.claim <= TINY
+            whole <= TINY_LEASE_BYTES
+            and lease.claim <= TINY_LEASE_BYTES
             and not self.waiting
             and self.leased + size <= self.total
         ):
@@ -140,13 +133,13 @@ class Turns:
             self._claims.set(lease.number, size, lease.claim)
 
     def _held_back(self, lease: Claimed, rank: int) -> bool:
-        """Whether a lease of ``rank`` stands behind others, though it may fit."""
+        """Tell whether a lease of ``rank`` stands behind others, though it may fit."""
         if lease.size:
             return False
         return bool(self._new[rank]) or any(waiter.rank == rank for waiter in self._growing)
 
     def _fits(self, lease: Claimed, size: int, *, safely: bool = True) -> bool:
-        """Whether ``lease`` can hold ``size`` bytes more; ``safely``: and all can still end."""
+        """Tell whether ``lease`` can hold ``size`` bytes more, and ``safely`` so: all can end."""
         if self.leased + size > self.total:
             return False
         rank = rank_of(lease.claim)
@@ -229,7 +222,7 @@ class Turns:
             waiter.turn.set_result(None)
 
     def _unlock(self) -> None:
-        """Where all that hold memory wait for more, have one go on: or else the youngest go."""
+        """Grant one, or refuse the youngest, where all that hold memory wait for more."""
         while (locked := self._locked()) is not None:
             for waiter in self._growing:
                 if self._fits(waiter.lease, waiter.size, safely=False):
@@ -240,11 +233,11 @@ class Turns:
                 self._refuse(holders[-1])
 
     def _beyond(self, rank: int) -> bool:
-        """Whether leases of ``rank`` take more than their share, and are in the way of larger."""
+        """Tell whether leases of ``rank`` have more than their share, in the way of larger ones."""
         return self._held[rank] > self._own[rank]
 
     def _locked(self) -> int | None:
-        """The highest rank of which, and above, all that hold memory wait for each other."""
+        """Find the highest rank from which on all that hold memory wait for each other."""
         for rank in reversed(RANKS):
             waiting = sum(waiter.rank >= rank for waiter in self._growing)
             # Else they wait for smaller ones, which will end.
@@ -265,20 +258,18 @@ class Turns:
         if not waiters and not self.openings_waiting:
             return
         self.look_soon()
-        late = [flow for flow in self.flows if flow.late(self.wait_seconds)]
-        beginnings = [flow for flow in late if flow.opening]
-        for flow in beginnings[: self.openings_waiting]:
-            flow.evict()
+        late = [upload for upload in self.uploads if upload.late(self.wait_seconds)]
+        beginnings = [upload for upload in late if upload.opening]
+        for upload in beginnings[: self.openings_waiting]:
+            upload.evict()
         if not waiters:
             return
         wanted = sum(waiter.size for waiter in waiters)
         least = min(waiter.rank for waiter in waiters)
-        going = [flow for flow in self.flows if flow.evicted and flow.lease is not None]
-        freed = sum(flow.lease.size for flow in going if flow.lease is not None)
-        sizes = {flow: flow.lease.size for flow in late if flow.lease and not flow.opening}
-        for flow in sorted(sizes, key=sizes.__getitem__, reverse=True):
-            assert flow.lease is not None
-            rank = rank_of(flow.lease.claim)
+        freed = sum(upload.size for upload in self.uploads if upload.evicted)
+        bodies = [upload for upload in late if not upload.opening]
+        for upload in sorted(bodies, key=attrgetter("size"), reverse=True):
+            rank = rank_of(upload.claim)
             if freed < wanted and (rank >= least or self._beyond(rank)):
-                freed += sizes[flow]
-                flow.evict()
+                freed += upload.size
+                upload.evict()

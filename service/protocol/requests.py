@@ -18,9 +18,7 @@ from service.protocol import parser
 from service.protocol.cycle import begin, refusal
 from service.protocol.landing import Flow, Landing
 from service.protocol.limits import Chunks, Limits, body_length, overloaded
-
-# Bytes: a longer body waits in the socket until the application asks for it, and can be landed.
-LARGE = 2**16
+from service.regimes import LANDED_BODY_BYTES
 
 # Requests that may wait for the answer to another on their connection; browsers pipelined 6.
 _PIPELINED = 64
@@ -180,11 +178,11 @@ class Requests(HttpToolsProtocol):
         self.chunks = Chunks(self.limits.header_bytes) if length is None else None
         self._skipped = length is None and self.parser.should_upgrade()
         self._stays = self.cycle.keep_alive
-        if length is None or length > LARGE or self.expect_100_continue:
+        if length is None or length > LANDED_BODY_BYTES or self.expect_100_continue:
             # An answer that comes before all of the body closes the connection, and says so: what
             # follows may be more than is worth reading, or not that body but another request.
             self.cycle.keep_alive = False
-        if self.unread > LARGE:
+        if self.unread > LANDED_BODY_BYTES:
             self.landing = Landing(self, self.cycle)
             extensions: dict[str, Any] = {"lossd.landing": self.landing}
             self.scope["extensions"] = extensions

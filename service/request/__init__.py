@@ -1,1 +1,1 @@
-"""One request, from its headers to its answer."""
+"""Request: from its headers to its answer."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
+from service import regimes
 from service.codecs import Codec, DecodeError, TooLarge
 from service.errors import Disconnected
 from service.memory.pages import ALIGNMENT, Bytes
+from service.memory.upload import Landing, Receive
 
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-UNPLACED = 2**13  # bytes of a body whose tensors are sooner copied than placed
-_PREFIX = 2**16  # bytes in which a body should say where its first tensor starts
-_LEASED = 2**20  # bytes, at most, that are leased ahead of a body of unknown length
 _LENGTH = re.compile(r"[0-9]{1,20}")
 
 
@@ -29,21 +26,11 @@ class Lease(Protocol):
         """Lease ``size`` bytes more."""
 
     def expect_more(self) -> None:
-        """Be told that the body, of unknown length, does not end with its beginning."""
+        """Claim more: a body of unknown length does not end with its beginning."""
 
 
-class Landing(Protocol):
-    """A server's scope extension ``lossd.landing``: the socket is read into memory of ours."""
-
-    async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
-        """Fill ``destination`` with the body's next bytes; ``progress`` is told how many are there.
-
-        Raises ``Disconnected`` where the client goes away, or is too slow.
-        """
-
-
-class Incoming:
-    """A body on its way into ``memory``, which is writable and as long as the body will be.
+class Body:
+    """Body that is being received into ``memory``, which is writable and as long as it will be.
 
     ``filled`` bytes of it are there, which any thread may ask. More come only while ``at_least`` or
     ``all`` is awaited, by one task at a time; ``progress`` is then called on the event loop with
@@ -71,19 +58,19 @@ class Incoming:
 
         await self._source.receive_into(self.memory[start:count], arrived)
 
-    def passed(self, count: int) -> None:
-        """Take note that of the first ``count`` bytes none is looked at any more."""
+    def discard(self, count: int) -> None:
+        """Take note that none of the first ``count`` bytes is read any more."""
 
     async def all(self) -> memoryview:
-        """The whole body. Raises as ``at_least``, and ``DecodeError`` where more comes."""
+        """Return the whole body. Raises as ``at_least``, and ``DecodeError`` where more comes."""
         await self.at_least(len(self.memory))
-        if isinstance(self._source, _Messages):
+        if isinstance(self._source, Reception):
             await self._source.end()
         return self.memory
 
 
 def declared_length(content_lengths: Sequence[str], limit: int) -> int | None:
-    """The body's length in bytes as its Content-Length says, ``None`` where there is none.
+    """Read the body's length in bytes from its Content-Length; ``None`` where there is none.
 
     Raises ``DecodeError`` where it is not one number, ``TooLarge`` where it is above ``limit``.
     """
@@ -97,106 +84,92 @@ def declared_length(content_lengths: Sequence[str], limit: int) -> int | None:
     return length
 
 
-class Begun:
-    """A body of ``length`` bytes (``None``: unknown), of which ``prefix`` is there.
+class Reception:
+    """Receives a body of ``length`` bytes (``None``: unknown), of ``limit`` bytes at most.
 
-    ``tensor_at`` is where that says that the first tensor starts, or 0.
+    ``prefix`` is its beginning, as far as it has come. By ASGI's ``receive``, which any server
+    gives; what comes after the beginning, through ``landing`` if there is one.
+    All methods raise ``DecodeError`` where more or less than ``length`` comes, ``TooLarge`` above
+    ``limit``, and ``Disconnected`` where the client goes away.
     """
+
+    __slots__ = (
+        "_came", "_codec", "_landing", "_limit", "_more", "_rest", "_tensor_at", "length",
+        "prefix", "receive",
+    )  # fmt: skip
 
     def __init__(
-        self, messages: _Messages, length: int | None, prefix: bytearray, tensor_at: int
+        self,
+        receive: Receive,
+        landing: Landing | None,
+        codec: Codec,
+        length: int | None,
+        limit: int,
     ) -> None:
-        self.messages = messages
         self.length = length
-        self.prefix = prefix
-        self.tensor_at = tensor_at
-
-    def start_in(self, memory: Bytes) -> int:
-        """Where in ``memory`` it is to start, at most ALIGNMENT bytes from the first."""
-        return -(memory.ctypes.data + self.tensor_at) % ALIGNMENT
-
-
-async def begin(receive: Receive, codec: Codec, length: int | None, limit: int) -> Begun:
-    """Receive a body up to where it says where its first tensor starts, or 64 KiB and a message.
-
-    Raises ``DecodeError`` where more or less than ``length`` comes, ``TooLarge`` above ``limit``,
-    and ``Disconnected`` where the client goes away.
-    """
-    messages = _Messages(receive, length, limit)
-    return Begun(messages, length, *await _prefix(messages, codec))
-
-
-async def whole(begun: Begun, landing: Landing | None, limit: int, lease: Lease) -> Incoming:
-    """The body, in memory of ``lease``, which has as much as its length.
-
-    Where that is unknown (a chunked body) it is there as a whole, of at most ``limit`` bytes by
-    which ``lease`` has grown. What comes later is received through ``landing``, if there is one.
-    Raises as ``begin``, and what ``lease`` raises.
-    """
-    length, prefix = begun.length, begun.prefix
-    if length is None and begun.messages.more:
-        return await _grown(begun, limit, lease)
-    if length is None:
-        length = len(prefix)
-        await lease.grow(length)
-    memory = lease.memory(length + ALIGNMENT)
-    start = begun.start_in(memory)
-    content = memory[start : start + length].data
-    content[: len(prefix)] = prefix
-    return Incoming(content, len(prefix), landing or begun.messages)
-
-
-async def start(
-    receive: Receive,
-    landing: Landing | None,
-    codec: Codec,
-    length: int | None,
-    limit: int,
-    lease: Lease,
-) -> Incoming:
-    """``begin``, and ``whole`` of it; what is small, as it comes."""
-    if landing is None and length is not None and length <= UNPLACED:
-        messages, content = _Messages(receive, length, limit), bytearray()
-        while messages.more:
-            content += await messages.next()
-        return Incoming(memoryview(content), length, messages)
-    return await whole(await begin(receive, codec, length, limit), landing, limit, lease)
-
-
-class _Messages:
-    """The body in ASGI's messages, which any server gives."""
-
-    def __init__(self, receive: Receive, length: int | None, limit: int) -> None:
-        self.more = True
-        self._receive = receive
-        self._length = length
+        self.prefix = bytearray()
+        self.receive = receive
+        self._landing = landing
+        self._codec = codec
         self._limit = limit
+        self._more = True
         self._came = 0
         self._rest = memoryview(b"")
+        self._tensor_at: int | None = None
 
-    async def next(self) -> bytes:
-        """The next message's bytes, which may be none."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        chunk: bytes = message.get("body", b"")
-        self.more = message.get("more_body", False)
-        self._came += len(chunk)
-        if self._length is not None and self._came > self._length:
-            raise DecodeError(f"more than the {self._length:,} bytes declared", where="body")
-        if self._came > self._limit:
-            raise TooLarge(_over(self._limit), where="body")
-        if self._length is not None and self._came < self._length and not self.more:
-            raise DecodeError(
-                f"{self._came:,} bytes, but {self._length:,} were declared", where="body"
-            )
-        return chunk
+    @property
+    def source(self) -> Landing:
+        """Gives what comes after the beginning."""
+        return self._landing or self
+
+    async def begin(self) -> bytearray:
+        """Receive ``prefix`` up to the first tensor, or 64 KiB and a message if none is named."""
+        ask_at = 0
+        # Up to the first tensor, since what precedes it says where the others are.
+        while self._more and len(self.prefix) < min(
+            regimes.HEAD_BYTES, self._tensor_at or regimes.HEAD_BYTES
+        ):
+            self.prefix += await self._next()
+            # Asked again only of twice as much, since each time it may be read from its start.
+            if self._tensor_at is None and (len(self.prefix) >= ask_at or not self._more):
+                self._tensor_at = self._codec.first_tensor_at(bytes(self.prefix))
+                ask_at = 2 * len(self.prefix)
+        return self.prefix
+
+    def start_in(self, memory: Bytes) -> int:
+        """Index in ``memory``, below ALIGNMENT, from which on the first tensor is aligned."""
+        return -(memory.ctypes.data + (self._tensor_at or 0)) % ALIGNMENT
+
+    def placed(self, memory: Bytes, length: int) -> memoryview:
+        """Room for a body of ``length`` bytes in ``memory``; its beginning is there."""
+        start = self.start_in(memory)
+        content = memory[start : start + length].data
+        content[: len(self.prefix)] = self.prefix
+        return content
+
+    async def body(self, lease: Lease) -> Body:
+        """Receive the beginning of the body into memory of ``lease``, which has its length.
+
+        Where that is unknown (a chunked body) it is there as a whole, and ``lease`` has grown by
+        it. Raises what ``lease`` raises, too.
+        """
+        length, short = self.length, regimes.JOINED_BODY_BYTES
+        if self._landing is None and length is not None and length <= short:
+            return await self._joined()
+        prefix = await self.begin()
+        if length is None and self._more:
+            return await self._grown(lease)
+        if length is None:
+            length = len(prefix)
+            await lease.grow(length)
+        content = self.placed(lease.memory(length + ALIGNMENT), length)
+        return Body(content, len(prefix), self.source)
 
     async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
-        """As ``Landing.receive_into``, by copying."""
+        """Receive as ``Landing.receive_into`` does, by copying."""
         filled = 0
         while filled < len(destination):
-            chunk = self._rest or memoryview(await self.next())
+            chunk = self._rest or memoryview(await self._next())
             piece = chunk[: len(destination) - filled]
             self._rest = chunk[len(piece) :]
             destination[filled : filled + len(piece)] = piece
@@ -205,51 +178,60 @@ class _Messages:
 
     async def end(self) -> None:
         """Return once the body has ended."""
-        while self.more:
-            await self.next()
+        while self._more:
+            await self._next()
 
+    async def _next(self) -> bytes:
+        """Receive the next message's bytes, which may be none."""
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunk: bytes = message.get("body", b"")
+        self._more = message.get("more_body", False)
+        self._came += len(chunk)
+        if self.length is not None and self._came > self.length:
+            raise DecodeError(f"more than the {self.length:,} bytes declared", where="body")
+        if self._came > self._limit:
+            raise TooLarge(_over(self._limit), where="body")
+        if self.length is not None and self._came < self.length and not self._more:
+            raise DecodeError(
+                f"{self._came:,} bytes, but {self.length:,} were declared", where="body"
+            )
+        return chunk
 
-async def _prefix(messages: _Messages, codec: Codec) -> tuple[bytearray, int]:
-    """The first bytes of a body, and where they say that its first tensor starts, or 0."""
-    prefix = bytearray()
-    tensor_at: int | None = None
-    ask_at = 0
-    # Up to there, since what precedes the first tensor says where the others are.
-    while messages.more and len(prefix) < min(_PREFIX, tensor_at or _PREFIX):
-        prefix += await messages.next()
-        # Asked again only of twice as much, since each time it may be read from its start.
-        if tensor_at is None and (len(prefix) >= ask_at or not messages.more):
-            tensor_at = codec.first_tensor_at(bytes(prefix))
-            ask_at = 2 * len(prefix)
-    return prefix, tensor_at or 0
+    async def _joined(self) -> Body:
+        """Receive all of a small body, its messages one after the other."""
+        content = bytearray()
+        while self._more:
+            content += await self._next()
+        return Body(memoryview(content), len(content), self)
 
+    async def _grown(self, lease: Lease) -> Body:
+        """Receive a body of unknown length, in memory that doubles, and is leased as it is filled.
 
-async def _grown(begun: Begun, limit: int, lease: Lease) -> Incoming:
-    """A body of unknown length, in memory of its own that doubles, and is leased as it is filled.
-
-    Pages that nothing is written to are none: so it never leases what it does not come to.
-    """
-    messages, prefix = begun.messages, begun.prefix
-    start = -begun.tensor_at % ALIGNMENT
-    filled = len(prefix)
-    capacity = leased = min(2 * max(filled, _PREFIX), limit)
-    lease.expect_more()
-    await lease.grow(leased)
-    memory = _mapped(start + capacity)
-    memory[start : start + filled] = prefix
-    while messages.more:
-        chunk = await messages.next()
-        end = filled + len(chunk)
-        if end > leased:
-            more = min(max(end, leased + min(leased, _LEASED)), limit) - leased
-            await lease.grow(more)
-            leased += more
-        if end > capacity:
-            capacity = min(max(end, 2 * capacity), limit)
-            memory = _resized(memory, start + capacity)
-        memory[start + filled : start + end] = chunk
-        filled = end
-    return Incoming(memoryview(memory)[start : start + filled], filled, messages)
+        Pages that nothing is written to are none: so it never leases what it does not come to.
+        """
+        start = -(self._tensor_at or 0) % ALIGNMENT
+        filled = len(self.prefix)
+        capacity = leased = min(2 * max(filled, regimes.HEAD_BYTES), self._limit)
+        lease.expect_more()
+        await lease.grow(leased)
+        memory = _mapped(start + capacity)
+        memory[start : start + filled] = self.prefix
+        while self._more:
+            chunk = await self._next()
+            end = filled + len(chunk)
+            if end > leased:
+                ahead = min(leased, regimes.UNKNOWN_AHEAD_BYTES)
+                more = min(max(end, leased + ahead), self._limit) - leased
+                await lease.grow(more)
+                leased += more
+            if end > capacity:
+                capacity = min(max(end, 2 * capacity), self._limit)
+                memory = _resized(memory, start + capacity)
+            memory[start + filled : start + end] = chunk
+            filled = end
+        return Body(memoryview(memory)[start : start + filled], filled, self)
 
 
 def _mapped(size: int) -> mmap.mmap:

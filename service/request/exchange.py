@@ -1,4 +1,4 @@
-"""One request, from its headers to its answer: the one way that every route goes through."""
+"""Exchange: one request, from its headers to its answer, on the way that all routes take."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from functools import lru_cache
 
 from fastapi import Request, Response
 
-from service import options
+from service import options, regimes
 from service.codecs import Codec
 from service.errors import NotReady
-from service.memory.budget import Budget, Lease
-from service.memory.flow import Flow
-from service.request import body, media, streaming
-from service.request.body import Incoming
-from service.request.computation import Computation
-from service.request.operation import Asked, Operation, Service
+from service.memory.budget import Lease
+from service.memory.upload import Upload
+from service.request import media
+from service.request.body import Reception, declared_length
+from service.request.operation import Call, Operation, Service
+from service.request.plan import Plan, plan_of_head, plan_of_length
 from service.request.reply import Reply, size_of
-from service.request.streaming import Head
-
-# Bytes that a body of unknown length claims at least, and of a large budget most: so much one of
-# them always has to itself, and the others go on in the rest.
-_UNKNOWN = 2**28
+from service.request.stages import encoded
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
 
@@ -37,7 +33,7 @@ async def answer(request: Request, operation: Operation) -> Response:
 # Clients send the same few headers again and again.
 @lru_cache(256)
 def formats(fields: tuple[tuple[bytes, bytes], ...]) -> tuple[Codec, Codec, str]:
-    """The codecs of the body and of the answer, and the answer's media type.
+    """Negotiate the codecs of the body and of the answer, and the answer's media type.
 
     From the header's ``fields`` Content-Type, Content-Encoding and Accept; raises as
     ``service.request.media``.
@@ -65,39 +61,33 @@ async def respond(
         raise NotReady(service.why_not_ready)
     limit = service.settings.max_body_bytes
     scope = request.scope
-    length = body.declared_length(media.values(scope["headers"], b"content-length"), limit)
+    length = declared_length(media.values(scope["headers"], b"content-length"), limit)
     landing = scope.get("extensions", {}).get("lossd.landing")
-    asked = Asked(service, operation, codec, reply, query)
-    with Flow(request.receive, landing, length, service.budget.flows) as flow:
-        lease, incoming, head = await _received(asked, flow, length, limit)
+    call = Call(service, operation, codec, reply, query)
+    with Upload(request.receive, landing, length, service.budget.uploads) as upload:
+        reception = Reception(upload.receive, upload.landing, codec, length, limit)
+        plan, lease = await _planned(call, upload, reception)
         try:
-            work = Computation(asked, lease, incoming, head)
-            del incoming, head
-            content = await work.content(flow.receive)
-            await lease.resize(size_of(content))
+            outputs = await plan.run(call, lease, reception)
+            answer = await encoded(call, lease, outputs, upload.receive)
+            await lease.resize(size_of(answer))
         except BaseException:
             lease.release()
             raise
-    return Reply(content, media_type, lease)
+    return Reply(answer, media_type, lease)
 
 
-async def _received(
-    asked: Asked, flow: Flow, length: int | None, limit: int
-) -> tuple[Lease, Incoming, Head | None]:
-    """As ``streaming.received``, for a body of any length, or of one that is not known."""
-    if length is not None and length >= streaming.LEAST:
-        return await streaming.received(asked, flow, length, limit)
-    codec, budget = asked.codec, asked.service.budget
-    flow.lease = lease = await budget.lease(length or 0, claim=(length or 0) * codec.growth)
-    lease.unknown = _claim_unknown(budget, codec)
-    try:
-        incoming = await body.start(flow.receive, flow.landing, codec, length, limit, lease)
-        return lease, incoming, None
-    except BaseException:
-        lease.release()
-        raise
-
-
-def _claim_unknown(budget: Budget, codec: Codec) -> int:
-    most = budget.most()
-    return max(most - most // (2 * codec.growth), min(most, _UNKNOWN))
+async def _planned(call: Call, upload: Upload, reception: Reception) -> tuple[Plan, Lease]:
+    """Plan the request, and lease what its plan says."""
+    length = reception.length
+    if length is None or length < regimes.STREAMED_BODY_BYTES:
+        plan = plan_of_length(length)
+        lease = await plan.lease(call)
+    else:
+        # The head of a large body says how much of it has to be held.
+        async with call.service.budget.opening(upload):
+            await reception.begin()
+            plan = plan_of_head(call, reception, length)
+            lease = await plan.lease(call)
+    upload.lease = lease
+    return plan, lease

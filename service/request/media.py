@@ -1,4 +1,4 @@
-"""Which format a body is in, and in which its answer is wanted (RFC 9110, sections 8.3, 12.5.1)."""
+"""Formats of a body and of its answer, from a header's fields (RFC 9110, sections 8.3, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KNOWN = ", ".join(codec.media_types[0] for codec in CODECS)
 
 
 def values(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    """The value of every header field of ``fields`` that is called ``name``, in lower case.
+    """Find the value of every header field of ``fields`` that is called ``name``, in lower case.
 
     Raises ``HeaderTooLarge`` where they are longer than any client's.
     """
@@ -40,7 +40,7 @@ def values(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
 
 
 def of_request(content_types: Sequence[str], content_encodings: Sequence[str] = ()) -> Codec:
-    """The codec of a body, from its Content-Type and Content-Encoding header fields.
+    """Find the codec of a body, from its Content-Type and Content-Encoding header fields.
 
     Raises ``UnsupportedMediaType`` unless there is exactly one type, and it is one that is read,
     in UTF-8 if it is text and not compressed as a whole.
@@ -76,7 +76,7 @@ def of_request(content_types: Sequence[str], content_encodings: Sequence[str] = 
 
 
 def of_answer(accepts: Sequence[str], own: Codec) -> tuple[Codec, str]:
-    """The codec and the media type to answer with, from the Accept header fields.
+    """Choose the codec and the media type to answer with, from the Accept header fields.
 
     The client's preference decides; where it has none, or sent no Accept, the answer has the
     format ``own`` of the request. Raises ``NotAcceptable`` where the client takes none of ours.
@@ -99,7 +99,7 @@ def of_answer(accepts: Sequence[str], own: Codec) -> tuple[Codec, str]:
 
 
 def listed(fields: Iterable[str]) -> list[str]:
-    """The elements of header fields that are one list, in lower case, the empty ones left out."""
+    """Elements of header fields that are one list, in lower case, the empty ones left out."""
     elements = (element.strip() for field in fields for element in _ELEMENT.findall(field))
     return [element.lower() for element in elements if element]
 
@@ -114,13 +114,13 @@ def parsed(element: str) -> tuple[str, dict[str, str]]:
 
 
 def quality(parameters: Mapping[str, str]) -> float:
-    """How much of it is wanted, from 0 to 1: what q says, and 0 where that is no such number."""
+    """Quality from 0 to 1, which ``q`` says: 0 where that is no such number."""
     text = parameters.get("q", "1")
     return float(text) if _QUALITY.fullmatch(text) else 0.0
 
 
 def _quality(media_type: str, ranges: Sequence[tuple[str, Mapping[str, str]]]) -> float:
-    """How much the client wants ``media_type``: what the most specific range that fits says."""
+    """Quality of ``media_type``, which the most specific range that fits says."""
     main = media_type.partition("/")[0]
     # A lone star is no range of RFC 9110, but Java and others send it for any type.
     for names in ((media_type,), (f"{main}/*",), ("*/*", "*")):

@@ -1,4 +1,4 @@
-"""What a route computes, what the process has to compute it with, and what a request asks of it."""
+"""Operations that routes compute, the service that computes them, and calls of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kernels import InvalidInput, dtypes
 from kernels.dtypes import FLOATS, DType
-from kernels.steps import Work
+from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
 from service.codecs.base import LOGITS, Answer, Arrays, numbers, shown
@@ -26,10 +26,11 @@ TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
 
 
 class Operation(NamedTuple):
-    """What one route computes.
+    """Operation of one route.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
     may; ``compute`` checks them and the options, and gives the work that makes the outputs;
+    ``footprint`` says from their shapes what memory that takes, where it can be streamed;
     ``limit`` picks from the settings how many elements the logits may have, where that is limited;
     ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
     """
@@ -41,13 +42,14 @@ class Operation(NamedTuple):
     takes: tuple[str, ...]
     options: type[options.Options]
     compute: Compute
+    footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
     encode: Callable[[Codec, Arrays], Answer] | None = None
 
 
 @dataclass(slots=True)
 class Service:
-    """What lives as long as the process: settings, memory, two threads, the device.
+    """Service of a process, as long as it lives: settings, memory, threads, the device.
 
     ``compute`` runs what is not over at once; ``transcode`` decodes, checks and encodes what would
     hold up the loop; ``compiler`` makes kernels that were not made at the start. ``limits`` and the
@@ -71,8 +73,8 @@ class Service:
         self.offered = offered_dtypes(self.settings)
 
 
-class Asked(NamedTuple):
-    """What one request asks for, and in which formats; ``query`` holds options from its address."""
+class Call(NamedTuple):
+    """Call of an operation: formats of its body and reply; ``query``: options of its address."""
 
     service: Service
     operation: Operation
@@ -81,8 +83,9 @@ class Asked(NamedTuple):
     query: Mapping[str, str]
 
     def decoded(self, body: memoryview, until: float = math.inf) -> Message:
-        """The body's tensors, all of which the operation takes. Raises what that raises, and
-        ``TakesLong`` after ``until``, as ``perf_counter`` counts.
+        """Decode a body, whose tensors are all that the operation takes.
+
+        Raises as the codec, and ``TakesLong`` after ``until``, as ``perf_counter`` counts.
         """
         limits = self.service.limits._replace(until=until)
         message = self.codec.decode(body, TENSORS, limits)
@@ -90,15 +93,31 @@ class Asked(NamedTuple):
         check_dtypes(message.tensors, self.service.offered)
         return message
 
-    def work(self, tensors: Arrays, given: Mapping[str, Any], step: int | None = None) -> Work:
-        """The work on ``tensors`` with the body's options ``given``; raises ``InvalidInput``."""
+    def work(self, message: Message, step: int | None = None) -> Work:
+        """Check a message, and return the work on it; raises ``InvalidInput``."""
+        tensors = {name: numbers(array) for name, array in message.tensors.items()}
+        compute = self.operation.compute
+        return self.service.device.work(compute, tensors, self._options(message), step)
+
+    def footprint(self, message: Message, step: int) -> Footprint | None:
+        """Memory that the work on ``message`` takes, none of whose tensors has come.
+
+        None where that cannot be told from shapes and types. Raises ``InvalidInput``.
+        """
         operation = self.operation
-        combined = options.combine(operation.options, self.query, given, typed=self.codec.typed)
-        tensors = {name: numbers(array) for name, array in tensors.items()}
-        return self.service.device.work(operation.compute, tensors, combined, step)
+        tensors = {name: message.tensors[name] for name in operation.needs}
+        if operation.footprint is None or converted_bytes(operation, tensors):
+            return None
+        chosen = self._options(message)
+        device = self.service.device.named(chosen)
+        return operation.footprint({**tensors, **vars(chosen), "device": device, "step": step})
+
+    def _options(self, message: Message) -> options.Options:
+        model, typed = self.operation.options, self.codec.typed
+        return options.combine(model, self.query, message.options, typed=typed)
 
     def encoded(self, outputs: Arrays) -> Answer:
-        """The answer's content."""
+        """Encode the answer's content."""
         check_answer(self.reply, outputs, self.service.settings.max_json_answer_elements)
         if self.operation.encode is not None:
             return self.operation.encode(self.reply, outputs)
@@ -121,7 +140,7 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
 
 
 def offered_dtypes(settings: Settings) -> tuple[DType, ...]:
-    """The float types that ``settings.dtypes`` names. Raises ``SettingsError``."""
+    """Float types that ``settings.dtypes`` names. Raises ``SettingsError``."""
     names = [name.strip() for name in settings.dtypes.split(",")]
     known = {dtype.name: dtype for dtype in FLOATS}
     unknown = [name for name in names if name not in known]
@@ -164,7 +183,7 @@ def _misfit(operation: Operation, message: Message) -> MissingTensor:
 
 
 def _instead(missing: str, message: Message) -> str:
-    """What of ``message`` the tensor ``missing`` may be, under another name."""
+    """Hint at what the tensor ``missing`` may be called in ``message``."""
     for name in message.options:
         if meant(name, (missing,)):
             return f"; there is {shown(name)}, is it {missing}?"
@@ -190,7 +209,7 @@ def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
 
 
 def converted_bytes(operation: Operation, tensors: Arrays) -> int:
-    """At most how many bytes ``operation.compute`` copies or converts before any work starts.
+    """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
     finite; labels are laid out in one dimension, and probabilities of another width than the logits

@@ -1,4 +1,4 @@
-"""An answer on its way out: buffers sent as they lie, and a lease that ends with the last byte."""
+"""Reply: an answer's buffers, sent as they lie, and a lease that ends with the last byte."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from starlette.types import Receive, Scope, Send
 from service.codecs import Encoded
 from service.codecs.base import Answer
 from service.memory.budget import Lease
-
-# Bytes that are handed to the connection at a time. It asks for the next when most of these are
-# gone: so much is queued for a client that does not read.
-_PIECE = 2**18
+from service.regimes import REPLY_PIECE_BYTES
 
 
 class JSONResponse(responses.JSONResponse):
@@ -27,7 +24,7 @@ class JSONResponse(responses.JSONResponse):
 
 
 class Reply(Response):
-    """A 200 answer; ``lease`` is released once all of it is sent, or never will be."""
+    """Answer with status 200; ``lease`` is released once all of it is sent, or never will be."""
 
     def __init__(self, answer: Answer, media_type: str, lease: Lease) -> None:
         # Not the base class's, which makes each header anew: a small loss takes hardly longer.
@@ -47,7 +44,7 @@ class Reply(Response):
         head = {"status": self.status_code, "headers": self.raw_headers}
         try:
             await send({"type": "http.response.start", **head})
-            if not self._more and len(self.body) <= _PIECE:
+            if not self._more and len(self.body) <= REPLY_PIECE_BYTES:
                 await send({"type": "http.response.body", "body": self.body})
                 return
             for piece in self._pieces():
@@ -59,12 +56,12 @@ class Reply(Response):
 
     def _pieces(self) -> Iterator[memoryview]:
         for buffer in (memoryview(self.body), *self._more):
-            for start in range(0, len(buffer), _PIECE):
-                yield buffer[start : start + _PIECE]
+            for start in range(0, len(buffer), REPLY_PIECE_BYTES):
+                yield buffer[start : start + REPLY_PIECE_BYTES]
 
 
 def size_of(answer: Answer) -> int:
-    """Bytes of the whole ``answer``."""
+    """Bytes of all of ``answer``."""
     if isinstance(answer, Encoded):
         return len(answer.content) + sum(map(len, answer.more))
     return len(answer)

@@ -1,4 +1,4 @@
-"""The paths of the service: what each takes, computes and answers."""
+"""Routes of the service, each with its path, tensors and options."""
 
 from __future__ import annotations
 

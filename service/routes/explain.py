@@ -1,4 +1,4 @@
-"""The route that shows what a loss is made of."""
+"""Route that shows the parts of a loss."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _compute(given: dict[str, Any]) -> Work:
 
 
 def _steps(*, step: int | None, **given: Any) -> Steps:
-    """A single one, whatever ``step`` it is to be."""
+    """Compute all in one step, of whatever size ``step`` is."""
     yield from ()
     return explain.chain(**given)
 

@@ -1,4 +1,4 @@
-"""The four routes that are one kernel call each."""
+"""Routes that are one kernel call each."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ OPERATIONS = (
         takes=("weight", "sample_weight"),
         options=CrossEntropyOptions,
         compute=lambda given: steps.cross_entropy(**given),
+        footprint=lambda given: steps.footprint(**given),
     ),
     Operation(
         path="/v1/nll_loss",
@@ -27,6 +28,7 @@ OPERATIONS = (
         takes=("weight", "sample_weight"),
         options=NllLossOptions,
         compute=lambda given: steps.nll_loss(**given),
+        footprint=lambda given: steps.footprint(given.pop("log_probs"), normalised=True, **given),
     ),
     Operation(
         path="/v1/log_softmax",
@@ -37,6 +39,7 @@ OPERATIONS = (
         takes=(),
         options=LogitOptions,
         compute=lambda given: steps.log_softmax(**given),
+        footprint=lambda given: steps.footprint(**given),
     ),
     Operation(
         path="/v1/softmax",
@@ -46,5 +49,6 @@ OPERATIONS = (
         takes=(),
         options=LogitOptions,
         compute=lambda given: steps.softmax(**given),
+        footprint=lambda given: steps.footprint(**given),
     ),
 )

@@ -13,7 +13,7 @@ import pytest
 
 from service.codecs import Codec, DecodeError
 from service.codecs.base import Message
-from service.request import body
+from service.request.body import Reception
 from tests.fuzz.bodies import EXAMPLES, LIMITS, codec, decode, example
 from tests.fuzz.makers import pieces
 from tests.service.codecs import samples
@@ -72,7 +72,7 @@ async def fed(made: Codec, source: Source, length: int | None, landing: bool) ->
     """What is decoded, early where that can be."""
     lease = Lease(length or 0)
     extension = source if landing else None
-    incoming = await body.start(source.receive, extension, made, length, LIMIT, lease)
+    incoming = await Reception(source.receive, extension, made, length, LIMIT).body(lease)
     assert lease.size <= max(2 * len(incoming.memory) + 2**18, length or 0)
     at = made.ready_at(incoming.memory[: incoming.filled])
     if at is not None and at <= len(incoming.memory):

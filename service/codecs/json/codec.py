@@ -41,6 +41,7 @@ from service.codecs.json.tensor import (
     whole,
 )
 from service.codecs.naming import advice
+from service.regimes import AT_ONCE_BODY_BYTES
 
 # Tensors and options of one message: some four times what there is.
 MEMBER_LIMIT = 64
@@ -53,7 +54,6 @@ _UNLUCKY, _UNLUCKY_TEXT = np.float32(7.0385307e-26), b"7.038531e-26"
 _WORDS = (b'"NaN"', b'"-Infinity"', b'"Infinity"')
 # Numbers that are written with the GIL held: 16 Ki take some half a millisecond.
 _PIECE = 1 << 14
-_SHORT = 3 << 19  # bytes of plain numbers that are read in less than a millisecond
 _COUNTED = 1 << 17  # bytes whose commas are counted together, in cache
 _LONGEST = 26  # bytes of a number's text, its comma and brackets included: -1.7976931348623157e-308
 _Array: TypeAlias = np.ndarray[Any, Any]
@@ -149,7 +149,7 @@ def _room(tensors: Mapping[str, Reading], limits: Limits) -> int:
 
 def at_once(body: memoryview) -> bool:
     """Whether plain text of this length is soon read: 2 GB are in a second. Other text gives up."""
-    return len(body) <= _SHORT
+    return len(body) <= AT_ONCE_BODY_BYTES
 
 
 def decoded_bytes(body: memoryview) -> int:

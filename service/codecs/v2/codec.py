@@ -33,6 +33,7 @@ from service.codecs.json.members import VALUE_LIMIT
 from service.codecs.v2 import answer as v2_answer
 from service.codecs.v2.model import Model, SharedMemory
 from service.codecs.v2.request import InferRequest, Input, Region, parse
+from service.regimes import AT_ONCE_COPIED_BYTES
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -43,7 +44,6 @@ _OUTPUTS = "outputs"  # the option that the request's list of outputs becomes
 
 # Bytes that a number in JSON takes at most, twice if its datatype comes behind its data.
 _NUMBER = 2 * 8
-_QUICK = 2**18  # bytes that are copied in a few tens of microseconds
 _SHORT = 1 << 12  # bytes of JSON that are worth remembering
 # Bytes that are worth compressing, and that are not sent sooner as they are.
 _SHORTEST_ANSWER, _LONGEST_ANSWER = 1 << 10, 1 << 22
@@ -91,7 +91,7 @@ class Inference:
     def at_once(self, body: memoryview) -> bool:
         """Whether decoding is quick: not if compressed, which may be 1000 times what it seems."""
         short = self.coding is None and self._json_length(body) <= VALUE_LIMIT
-        return short and self.decoded_bytes(body) <= _QUICK
+        return short and self.decoded_bytes(body) <= AT_ONCE_COPIED_BYTES
 
     def decoded_bytes(self, body: memoryview) -> int:
         """At most how many bytes ``decode`` allocates for ``body``."""

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from kernels.steps import Work
-from service.compute.lane import SMALL, Lane
+from service.compute.lane import Lane
 from service.errors import Expired, Overloaded
+from service.regimes import OVERTAKING_LOGITS as SMALL
 
 PATIENCE = 30  # seconds until a test that hangs fails
 
@@ -177,7 +178,7 @@ class Source:
         self.progress: Callable[[int], None] = lambda filled: None
         self.told: list[int] = []
 
-    def passed(self, count: int) -> None:
+    def discard(self, count: int) -> None:
         self.told.append(count)
 
     def receive(self, filled: int) -> None:

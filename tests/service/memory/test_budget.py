@@ -15,7 +15,7 @@ import pytest
 from service.codecs import TooLarge
 from service.errors import Overloaded
 from service.memory.budget import Budget, Lease
-from service.memory.claims import SMALL
+from service.regimes import SMALL_LEASE_BYTES as SMALL
 
 MIB = 2**20
 PATIENCE = 30  # seconds until a test that hangs fails

@@ -7,7 +7,9 @@ from itertools import permutations
 
 import pytest
 
-from service.memory.claims import SMALL, TINY, Claims, rank_of
+from service.memory.claims import Claims, rank_of
+from service.regimes import SMALL_LEASE_BYTES as SMALL
+from service.regimes import TINY_LEASE_BYTES as TINY
 
 
 def can_all_end(total: int, large: int, leases: dict[int, tuple[int, int]]) -> bool:

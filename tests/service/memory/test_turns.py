@@ -12,9 +12,11 @@ import pytest
 from service.codecs import CODECS
 from service.errors import Overloaded
 from service.memory.budget import Budget, Lease
-from service.memory.claims import LARGE, SMALL, TINY
-from service.memory.flow import Flow
-from service.request import body
+from service.memory.claims import LARGE
+from service.memory.upload import Upload
+from service.regimes import SMALL_LEASE_BYTES as SMALL
+from service.regimes import TINY_LEASE_BYTES as TINY
+from service.request.body import Reception
 from tests.service import clock
 
 MIB = 2**20
@@ -44,7 +46,7 @@ async def budget() -> AsyncIterator[Budget]:
     """A budget of which nothing is leased at the end."""
     made = Budget(TOTAL, WAIT)
     yield made
-    assert (made.leased, made.waiting, len(made.flows)) == (0, 0, 0)
+    assert (made.leased, made.waiting, len(made.uploads)) == (0, 0, 0)
     assert made._held == made._holders == [0, 0, 0]
     assert not made._claims._of
 
@@ -70,11 +72,12 @@ class Sender:
 
 async def chunked(budget: Budget, size: int, seconds: float = 0.0, after: int = 0) -> float:
     """A body of unknown length, as it is received, and ``after`` bytes more for its outputs."""
-    flow = Flow(Sender(size, 2**18, seconds), None, None, budget.flows)
-    with flow, await budget.lease(0) as lease:
-        flow.lease, lease.unknown = lease, budget.most() * 3 // 4
-        incoming = await body.start(flow.receive, None, SAFETENSORS, None, budget.total, lease)
-        assert len(incoming.memory) == size <= lease.size
+    upload = Upload(Sender(size, 2**18, seconds), None, None, budget.uploads)
+    with upload, await budget.lease(0) as lease:
+        upload.lease, lease.unknown = lease, budget.most() * 3 // 4
+        reception = Reception(upload.receive, None, SAFETENSORS, None, budget.total)
+        received = await reception.body(lease)
+        assert len(received.memory) == size <= lease.size
         await lease.grow(after)
         await asyncio.sleep(0.01)
         assert budget.leased <= budget.total
@@ -180,10 +183,13 @@ async def test_tiny_requests_have_a_share_that_nothing_else_takes(budget: Budget
 async def body_of(budget: Budget, size: int, sender: Sender, ended: list[Any]) -> None:
     """A body of ``size`` bytes, as it is received into as large a lease."""
     try:
-        with Flow(sender, None, size, budget.flows) as flow, await budget.lease(size) as lease:
-            flow.lease = lease
-            while not flow.over:
-                await flow.receive()
+        with (
+            Upload(sender, None, size, budget.uploads) as upload,
+            await budget.lease(size) as lease,
+        ):
+            upload.lease = lease
+            while not upload.over:
+                await upload.receive()
         ended.append(True)
     except Overloaded as error:
         ended.append(error)
@@ -261,10 +267,10 @@ async def test_a_body_that_stalls_after_most_of_it_goes_as_well(budget: Budget) 
 
 async def test_slow_beginnings_go_where_others_wait_to_begin(budget: Budget) -> None:
     async def begin(budget: Budget) -> None:
-        with Flow(Sender(2**26, 1, 1), None, 2**26, budget.flows) as flow:
-            async with budget.opening(flow):
-                while not flow.over:
-                    await flow.receive()
+        with Upload(Sender(2**26, 1, 1), None, 2**26, budget.uploads) as upload:
+            async with budget.opening(upload):
+                while not upload.over:
+                    await upload.receive()
 
     slow = [asyncio.ensure_future(begin(budget)) for _ in range(32)]
     await asyncio.sleep(WAIT)
@@ -280,7 +286,7 @@ async def test_a_task_that_is_cancelled_as_well_is_cancelled(budget: Budget) -> 
     ended: list[Any] = []
     task = asyncio.ensure_future(body_of(budget, MIB, Sender(MIB, 1, 100), ended))
     await asyncio.sleep(1)
-    next(iter(budget.flows)).evict()
+    next(iter(budget.uploads)).evict()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -18,7 +18,7 @@ from uvicorn import Config, Server
 from service.codecs import CODECS
 from service.errors import Disconnected
 from service.protocol import Http, Limits
-from service.request import body
+from service.request.body import Reception
 from tests.service.protocol.apps import answer
 from tests.service.protocol.messages import Answers
 
@@ -57,7 +57,7 @@ class Digest:
         length = int(lengths[0]) if lengths else None
         self.asked.set()
         try:
-            incoming = await body.start(receive, landing, NPZ, length, 2**30, Unleased())
+            incoming = await Reception(receive, landing, NPZ, length, 2**30).body(Unleased())
             digest = hashlib.sha256(await incoming.all()).hexdigest()
         except Disconnected:
             return self.gone.set()

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from kernels import steps
 from kernels.steps import Work
-from service.request.body import Incoming
+from service.request.body import Body
 from service.request.operation import Service
 
 PATIENCE = 300  # seconds until a test that hangs fails; the first may have to compile kernels
@@ -92,14 +92,14 @@ async def nothing_left(service: Service) -> AsyncIterator[None]:
 @contextmanager
 def freed_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """At the end no body is held, though nothing is collected: leases end before a collection."""
-    bodies: weakref.WeakSet[Incoming] = weakref.WeakSet()
-    made = Incoming.__init__
+    bodies: weakref.WeakSet[Body] = weakref.WeakSet()
+    made = Body.__init__
 
-    def noting(incoming: Incoming, *arguments: Any) -> None:
+    def noting(incoming: Body, *arguments: Any) -> None:
         bodies.add(incoming)
         made(incoming, *arguments)
 
-    monkeypatch.setattr(Incoming, "__init__", noting)
+    monkeypatch.setattr(Body, "__init__", noting)
     gc.collect()
     gc.disable()
     try:

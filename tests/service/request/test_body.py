@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service import regimes
 from service.codecs import CODECS, Codec, DecodeError, TooLarge
 from service.errors import Disconnected, Overloaded
 from service.request import body
-from service.request.body import UNPLACED
+from service.request.body import Reception
 from tests.service import wire
 
 BY_NAME = {codec.name: codec for codec in CODECS}
@@ -87,9 +88,9 @@ async def whole(
     limit: int = 2**20,
     memory: Memory | None = None,
 ) -> memoryview:
-    incoming = await body.start(feed, None, codec, length, limit, memory or Memory())
-    received = await incoming.all()
-    assert incoming.filled == len(incoming.memory) == len(received)
+    receiving = await Reception(feed, None, codec, length, limit).body(memory or Memory())
+    received = await receiving.all()
+    assert receiving.filled == len(receiving.memory) == len(received)
     return received
 
 
@@ -130,7 +131,7 @@ def test_the_first_tensor_is_aligned_and_the_body_writable(size: int, declared: 
     assert not received.readonly
     offset = SAFETENSORS.first_tensor_at(content)
     assert offset is not None
-    if not declared or len(content) > UNPLACED:
+    if not declared or len(content) > regimes.JOINED_BODY_BYTES:
         assert (address(received) + offset) % 64 == 0
 
 
@@ -179,16 +180,17 @@ async def test_what_is_landed_is_the_same_and_aligned(size: int, first: int) -> 
     told: list[int] = []
 
     server, memory = Server(content, first), Memory()
-    incoming = await body.start(server.receive, server, SAFETENSORS, len(content), 2**22, memory)
-    assert incoming.memory[: incoming.filled] == content[: incoming.filled]
-    incoming.progress = told.append
-    count = (incoming.filled + len(content)) // 2
-    await incoming.at_least(count)
-    assert incoming.filled == count
-    await incoming.at_least(count - 1)
-    assert incoming.filled == count
+    reception = Reception(server.receive, server, SAFETENSORS, len(content), 2**22)
+    receiving = await reception.body(memory)
+    assert receiving.memory[: receiving.filled] == content[: receiving.filled]
+    receiving.progress = told.append
+    count = (receiving.filled + len(content)) // 2
+    await receiving.at_least(count)
+    assert receiving.filled == count
+    await receiving.at_least(count - 1)
+    assert receiving.filled == count
     assert memory.leased == 0
-    received = await incoming.all()
+    received = await receiving.all()
     assert received == content
     assert (address(received) + offset) % 64 == 0
     assert told == sorted(set(told))

@@ -16,11 +16,11 @@ from fastapi import FastAPI
 
 from kernels import steps
 from kernels.steps import Work
+from service import regimes
 from service.app import create_app
 from service.errors import Overloaded
 from service.memory.budget import Budget, Lease
-from service.request import computation, streaming
-from service.request.operation import Asked, Service
+from service.request.operation import Call, Service
 from service.settings import Settings
 from tests.service import wire
 from tests.service.conftest import ready
@@ -71,7 +71,7 @@ async def answered(app: FastAPI, body: bytes, media_type: str) -> Request:
 @pytest.fixture(autouse=True)
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """No body is streamed: ``test_streaming`` has those."""
-    monkeypatch.setattr(streaming, "LEAST", 2**40)
+    monkeypatch.setattr(regimes, "STREAMED_BODY_BYTES", 2**40)
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -139,14 +139,14 @@ async def test_text_that_takes_long_is_read_in_a_lane(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
-    decode = Asked.decoded
+    decode = Call.decoded
 
     def watched(*arguments: Any) -> Any:
         threads.append(threading.current_thread().name)
         return decode(*arguments)
 
-    monkeypatch.setattr(Asked, "decoded", watched)
-    monkeypatch.setattr(computation, "_SOON", -1)
+    monkeypatch.setattr(Call, "decoded", watched)
+    monkeypatch.setattr(regimes, "AT_ONCE_SECONDS", -1)
 
     request = Request(app, *BODIES["middle-json"])
     async with nothing_left(request.service):
@@ -289,7 +289,7 @@ async def test_nothing_of_another_client_can_be_read(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("stage", [Asked.decoded, Asked.work, Asked.encoded, Lease.memory])
+@pytest.mark.parametrize("stage", [Call.decoded, Call.work, Call.encoded, Lease.memory])
 async def test_memory_that_the_system_does_not_give_is_a_503(
     app: FastAPI,
     name: str,
@@ -303,7 +303,7 @@ async def test_memory_that_the_system_does_not_give_is_a_503(
         missed.append(1)
         raise MemoryError
 
-    owner = Lease if stage is Lease.memory else Asked
+    owner = Lease if stage is Lease.memory else Call
     monkeypatch.setattr(owner, stage.__name__, lacking)
 
     with freed_at_once(monkeypatch):
@@ -319,17 +319,17 @@ async def test_decoding_that_takes_too_long_is_given_up(
     """By who waits for it, and by the thread itself."""
     service: Service = app.state.service
     patient, ended = service.settings, threading.Event()
-    decoded = Asked.decoded
+    decoded = Call.decoded
 
-    def slow(asked: Asked, body: memoryview, until: float = math.inf) -> Any:
+    def slow(call: Call, body: memoryview, until: float = math.inf) -> Any:
         if until - time.perf_counter() < 1:  # on the event loop, or in a hurry
             time.sleep(0.01)
         try:
-            return decoded(asked, body, until)
+            return decoded(call, body, until)
         finally:
             ended.set()
 
-    monkeypatch.setattr(Asked, "decoded", slow)
+    monkeypatch.setattr(Call, "decoded", slow)
     monkeypatch.setattr(service, "settings", patient.model_copy(update={"compute_seconds": 0.001}))
     body, media_type = BODIES["middle-json"]
     request = await answered(app, body, media_type)

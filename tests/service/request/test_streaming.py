@@ -14,13 +14,15 @@ import pytest
 from fastapi import FastAPI
 
 from kernels import OUTPUTS, dtypes
+from service import regimes
 from service.app import create_app
 from service.errors import Overloaded
 from service.memory import sliding
 from service.memory.budget import Budget
 from service.memory.pages import HUGE
-from service.request import streaming
+from service.request import exchange, plan
 from service.request.operation import Service
+from service.request.plan import Plan, Streamed, Whole
 from service.settings import Settings
 from tests import zoo
 from tests.service import wire
@@ -62,22 +64,22 @@ async def app() -> AsyncIterator[FastAPI]:
 @pytest.fixture(autouse=True)
 def smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bodies of 8 MB are large ones, in steps of half a MiB."""
-    monkeypatch.setattr(streaming, "LEAST", 2**23)
-    monkeypatch.setattr(streaming, "STEP", 2**19)
-    monkeypatch.setattr(streaming, "AHEAD", 3 * 2**19)
+    monkeypatch.setattr(regimes, "STREAMED_BODY_BYTES", 2**23)
+    monkeypatch.setattr(regimes, "STREAMED_STEP_BYTES", 2**19)
+    monkeypatch.setattr(regimes, "STREAMED_AHEAD_BYTES", 3 * 2**19)
 
 
 @pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch) -> list[streaming._Plan | None]:
-    """What was planned for each large body."""
-    plans: list[streaming._Plan | None] = []
-    plan = streaming._planned
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """The plans of large bodies."""
+    plans: list[Plan] = []
+    made = plan.plan_of_head
 
-    def planning(*arguments: Any) -> streaming._Plan | None:
-        plans.append(plan(*arguments))
+    def planning(*arguments: Any) -> Plan:
+        plans.append(made(*arguments))
         return plans[-1]
 
-    monkeypatch.setattr(streaming, "_planned", planning)
+    monkeypatch.setattr(exchange, "plan_of_head", planning)
     return plans
 
 
@@ -139,18 +141,17 @@ CASES: dict[str, tuple[dict[str, wire.Array], bytes]] = {
 }
 
 
-def streamed(planned: list[streaming._Plan | None]) -> streaming._Plan:
+def streamed(planned: list[Plan]) -> Streamed:
     """The only plan that was made: to stream."""
     [plan] = planned
-    assert plan is not None
-    assert plan.head.step is not None
+    assert isinstance(plan, Streamed)
     return plan
 
 
 @pytest.mark.parametrize("name", CASES)
 async def test_the_same_bits_as_in_memory_of_the_whole(
     app: FastAPI,
-    planned: list[streaming._Plan | None],
+    planned: list[Plan],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
@@ -159,7 +160,7 @@ async def test_the_same_bits_as_in_memory_of_the_whole(
     got = await answered(app, body, query)
     plan = streamed(planned)
     assert plan.held <= len(body) // 2
-    monkeypatch.setattr(streaming, "LEAST", 2**40)
+    monkeypatch.setattr(regimes, "STREAMED_BODY_BYTES", 2**40)
     assert got == await answered(app, body, query)
     assert len(planned) == 1
 
@@ -167,7 +168,7 @@ async def test_the_same_bits_as_in_memory_of_the_whole(
 @pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)
 async def test_every_type_of_logits(
     app: FastAPI,
-    planned: list[streaming._Plan | None],
+    planned: list[Plan],
     monkeypatch: pytest.MonkeyPatch,
     dtype: dtypes.DType,
 ) -> None:
@@ -176,13 +177,13 @@ async def test_every_type_of_logits(
     body = wire.safetensors_body({"logits": logits, "labels": labels.astype(np.int64)})
     got = await answered(app, body)
     streamed(planned)
-    monkeypatch.setattr(streaming, "LEAST", 2**40)
+    monkeypatch.setattr(regimes, "STREAMED_BODY_BYTES", 2**40)
     assert got == await answered(app, body)
 
 
 @pytest.mark.parametrize("cut", [3, 8, 9, 100])
 async def test_a_beginning_that_comes_in_parts_is_waited_for(
-    app: FastAPI, planned: list[streaming._Plan | None], cut: int
+    app: FastAPI, planned: list[Plan], cut: int
 ) -> None:
     request = asked(app)
     first, *others = request.pieces
@@ -213,27 +214,27 @@ NOT_STREAMED: dict[str, dict[str, wire.Array]] = {
 @pytest.mark.parametrize("name", NOT_STREAMED)
 async def test_what_needs_all_of_its_logits_has_memory_for_them(
     app: FastAPI,
-    planned: list[streaming._Plan | None],
+    planned: list[Plan],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
     body = wire.safetensors_body(NOT_STREAMED[name])
     got = await answered(app, body)
     [plan] = planned
-    assert plan is None or (plan.head.step is None and plan.size is None)
-    monkeypatch.setattr(streaming, "LEAST", 2**40)
+    assert isinstance(plan, Whole)
+    monkeypatch.setattr(regimes, "STREAMED_BODY_BYTES", 2**40)
     assert got == await answered(app, body)
 
 
 async def test_where_no_pages_can_be_moved_all_is_as_ever(
     app: FastAPI,
-    planned: list[streaming._Plan | None],
+    planned: list[Plan],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     want = await answered(app, BODY)
     monkeypatch.setattr(sliding, "available", lambda: False)
     assert await answered(app, BODY) == want
-    assert len(planned) == 1
+    assert [type(plan) for plan in planned] == [Streamed, Whole]
 
 
 async def test_no_more_comes_than_there_is_room_for(

@@ -1,7 +1,7 @@
-"""A body on its way in, and how far behind it is of what others wait for.
+"""Upload: a body that a client sends, and how far behind it is of what others wait for.
 
-Whoever waits for memory waits some seconds at most. A body that would not be there within as many
-holds its memory longer than others have patience for, and is the first to go.
+A request waits some seconds for memory at most. A body that would not be there within as many holds
+its memory longer than others wait, and is the first to be refused.
 """
 
 from __future__ import annotations
@@ -9,36 +9,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from service.errors import Overloaded
+from service.memory.claims import Claimed
+
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Of the seconds that others wait, how much a body may be behind: a pause of the network.
 _GRACE = 0.25
 
 
-class Sized(Protocol):
-    """A lease, for its bytes."""
+class Landing(Protocol):
+    """Server's scope extension ``lossd.landing``: the socket is read into memory of ours."""
 
-    size: int
-    claim: int
+    async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
+        """Fill ``destination`` with the body's next bytes; ``progress`` is told how many are there.
 
-
-class _Landing(Protocol):
-    async def receive_into(
-        self, destination: memoryview, progress: Callable[[int], None]
-    ) -> None: ...
+        Raises ``Disconnected`` where the client goes away, or is too slow.
+        """
 
 
-class Flow:
-    """A body of ``length`` bytes (``None``: unknown), which the current task receives.
+class Upload:
+    """Body of ``length`` bytes (``None``: unknown), which the current task receives.
 
-    It is one of ``flows`` while it is entered. ``lease`` counts what it holds meanwhile. Only time
-    that is spent waiting for the client counts.
+    It is one of ``uploads`` while it is entered. ``lease`` counts what it holds meanwhile. Only
+    time that is spent waiting for the client counts.
     """
 
     # Not of the instance until they change: a small request takes no longer than it must.
-    lease: Sized | None = None
+    lease: Claimed | None = None
     opening = False
     over = False
     evicted = False
@@ -50,25 +50,35 @@ class Flow:
 
     def __init__(
         self,
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        landing: _Landing | None,
+        receive: Receive,
+        landing: Landing | None,
         length: int | None,
-        flows: set[Flow],
+        uploads: set[Upload],
     ) -> None:
         self._receive = receive
         self._landing = landing
         self._length = length
-        self._flows = flows
+        self._uploads = uploads
         self._task = asyncio.current_task()
         self._time = asyncio.get_running_loop().time
 
     @property
-    def landing(self) -> Flow | None:
-        """This, where the server lands bodies."""
+    def landing(self) -> Upload | None:
+        """Landing of this body, where the server lands bodies."""
         return None if self._landing is None else self
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return 0 if self.lease is None else self.lease.size
+
+    @property
+    def claim(self) -> int:
+        """Bytes that it is expected to hold at most."""
+        return 0 if self.lease is None else self.lease.claim
+
     async def receive(self) -> MutableMapping[str, Any]:
-        """As ASGI's ``receive``."""
+        """Receive as by ASGI's ``receive``."""
         if self.over:
             return await self._receive()
         self._since = self._time()
@@ -81,7 +91,7 @@ class Flow:
         return message
 
     async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
-        """As ``Landing.receive_into``."""
+        """Receive as by ``Landing.receive_into``."""
         assert self._landing is not None
         before = self._moved
 
@@ -102,29 +112,29 @@ class Flow:
             self._since = None
 
     def late(self, seconds: float) -> bool:
-        """Whether its client is to go before others wait ``seconds`` for what it holds.
+        """Tell whether its client is to go before others wait ``seconds`` for what it holds.
 
         Patience passes with the time that is waited for it, and comes back with bytes, at the rate
         that brings all that is leased within ``seconds``.
         """
-        if self.lease is None or not self.lease.size or self._since is None or self.evicted:
+        if not self.size or self._since is None or self.evicted:
             return False
         waited = self._waited + self._time() - self._since
         passed, gained = waited - self._seen[0], self._moved - self._seen[1]
         self._seen = waited, self._moved
         left = seconds * _GRACE if self._left is None else self._left
-        left += gained * seconds / self.lease.size - passed
+        left += gained * seconds / self.size - passed
         self._left = min(left, seconds * _GRACE)
         return self._left < 0
 
     def evict(self) -> None:
-        """Have the task end in what ``ended`` makes an error."""
-        assert self._task is not None
+        """End the task, with an ``Overloaded`` from where this is entered."""
         self.evicted = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
-    def __enter__(self) -> Flow:
-        self._flows.add(self)
+    def __enter__(self) -> Upload:
+        self._uploads.add(self)
         return self
 
     def __exit__(
@@ -134,10 +144,9 @@ class Flow:
         traceback: TracebackType | None,
     ) -> None:
         """Raise ``Overloaded`` in place of the ``CancelledError`` that is of ``evict``."""
-        self._flows.discard(self)
-        if kind is not asyncio.CancelledError or not self.evicted:
+        self._uploads.discard(self)
+        if kind is not asyncio.CancelledError or not self.evicted or self._task is None:
             return
-        assert self._task is not None
         if not self._task.uncancel():
             raise Overloaded(
                 "the body came too slowly while other requests waited for the memory that it"
