@@ -10,12 +10,20 @@ from numba import cuda
 
 from kernels import reduce
 from kernels.answer import reduced
-from kernels.cpu.arguments import View
 from kernels.cuda.kinds import TABLE
 from kernels.cuda.launch import launch
 from kernels.cuda.nll import blocks_kernel
-from kernels.cuda.tensors import NOWHERE, RESIDENT, STATUS, Nothing, operands_of, rule_of, wanted_of
+from kernels.cuda.tensors import (
+    NOWHERE,
+    RESIDENT,
+    STATUS,
+    Nothing,
+    device_options,
+    operands_of,
+    wanted_of,
+)
 from kernels.dtypes import DType
+from kernels.plan import View
 from kernels.problem import check
 
 
@@ -38,7 +46,7 @@ class Resident:
         )
         self._rows = inner == 1
         self._wanted = wanted_of(self._problem, names, self._rows)
-        rule = rule_of(self._problem, names, 1 / positions, self._send)
+        options = device_options(self._problem, names, 1 / positions, self._send)
         own = {"logits": logits, "labels": labels}
         for name, tensor in self._wanted.tensors.items():
             if name not in own:
@@ -53,7 +61,7 @@ class Resident:
         def view(name: str, data: Any) -> View:
             return View(data, positions, classes, *steps)
 
-        self._operands = operands_of(self._problem, rule, own, Nothing(), view)
+        self._operands = operands_of(self._problem, options, own, Nothing(), view)
 
     def _send(self, array: Any) -> Any:
         if array.size == 0:

@@ -58,6 +58,8 @@ NOT_RUN = {
     "test_explain": "it is of NumPy's steps, and compares kernels that other files run",
     "test_properties": "hundreds of random calls a test",
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
+    "test_explain": "explain names the device of each call",
+    "test_formula": "it is of plain Python",
     "test_mismatch": "it is of errors that come before any device",
     "test_devices": "it starts processes of its own",
     "test_shards": "class_shard is computed on the CPU",
