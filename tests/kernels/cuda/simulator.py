@@ -55,7 +55,6 @@ NOT_RUN = {
     "test_adversarial": "rows of 5,000 to 300,000 classes",
     "test_plan_cache": "it is of plans that only the CPU keeps",
     "test_error_budget": "rows of up to 32,769 classes",
-    "test_explain": "it is of NumPy's steps, and compares kernels that other files run",
     "test_properties": "hundreds of random calls a test",
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
     "test_explain": "explain names the device of each call",
