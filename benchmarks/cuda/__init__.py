@@ -1,1 +1,1 @@
-"""The CUDA kernels: compiled without a GPU (``table``), and measured on one (``main``)."""
+"""CUDA kernels: speed on a GPU, and machine code without one."""
