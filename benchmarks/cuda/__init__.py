@@ -1,1 +1,1 @@
-"""CUDA kernels: speed on a GPU, and machine code without one."""
+"""The CUDA kernels: compiled without a GPU (``table``), and measured on one (``main``)."""

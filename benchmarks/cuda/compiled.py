@@ -1,7 +1,7 @@
-"""Compilation of every CUDA kernel to PTX and machine code, without a GPU or a driver.
+"""Every CUDA kernel as PTX and as machine code, without a GPU or a driver.
 
-NVVM and nvJitLink come with the extra ``cuda``. Registers and spills are those that nvJitLink's
-ptxas reports; occupancy follows from them and the block's threads, by the limits of the CUDA C++
+NVVM and nvJitLink come with the extra ``cuda``. Registers and spills are what nvJitLink's ptxas
+says; occupancy follows from these and the block's threads, by the limits of the CUDA C++
 Programming Guide, table "Technical Specifications per Compute Capability".
 """
 
@@ -24,14 +24,14 @@ from kernels.cuda.arguments import Answers, Labels, Reals, Rule
 from kernels.cuda.kinds import TABLE, Kind, target
 
 CAPABILITIES = ((8, 0), (9, 0), (10, 0))
-# Registers, warps and blocks of an SM, the same for all capabilities; a warp gets registers in
+# Of an SM, the same for all three: registers, warps, blocks; registers are dealt out to warps in
 # units of 256.
 _REGISTERS, _WARPS, _BLOCKS, _UNIT = 65536, 64, 32, 256
 _LOADS = {"float32": "float32", "float64": "float64", "float16": "int16", "bfloat16": "uint16"}
 
 
 class Case(NamedTuple):
-    """A kernel for some types: its name, logits, options, threads a block and signature."""
+    """A kernel for some types: its ``name``, what it is of, the block's threads, its signature."""
 
     name: str
     logits: str
@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """A compiled kernel; ``occupancy``: share of an SM's warps that it can keep resident."""
+    """What became of it: ``occupancy`` is the share of an SM's warps that find room."""
 
     registers: int
     stack: int
@@ -65,7 +65,7 @@ def _view(scalar: Any) -> Any:
 
 
 def _told(real: Any) -> tuple[Any, Any, Any]:
-    """Types of ``Labels``, ``Rule`` and ``Answers``."""
+    """The types of ``Labels``, ``Rule`` and ``Answers``."""
     long, double, flag = types.int64, types.float64, types.boolean
     labels = _tuple(Labels, _array(long), flag, long, _array(double))
     reals = _tuple(Reals, *[real] * len(Reals._fields))
@@ -86,7 +86,7 @@ def _of_lanes(kind: Kind, answers: Any) -> Iterator[tuple[str, int, Any, tuple[A
 
 
 def cases(dtype: dtypes.DType) -> Iterator[Case]:
-    """Kernels for ``dtype``: of a plain loss, and of every option and output at once."""
+    """The kernels for ``dtype``: a plain loss, and every option and output at once."""
     load = getattr(types, _LOADS[dtype.name])
     for options, kind in (("loss", Kind(dtype)), ("all", Kind(dtype, True, True, True, True))):
         real, logits, threads = kind.number, _view(load), TABLE.threads
@@ -113,10 +113,10 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
 
 
 def compiled(case: Case, capability: tuple[int, int]) -> Compiled:
-    """Compile ``case`` for GPUs of ``capability``."""
+    """``case`` for GPUs of ``capability``."""
     gpu = SimpleNamespace(compute_capability=capability)
     bounds = case.kernel.targetoptions["launch_bounds"]
-    # Numba compiles the functions that a kernel calls for the current GPU, and there is none.
+    # Functions that a kernel calls are compiled for the GPU at hand, and there is none.
     with patch("numba.cuda.dispatcher.get_current_device", lambda: gpu):
         ptx, _ = cuda.compile_ptx(
             case.kernel.py_func, case.signature, cc=capability, launch_bounds=bounds
@@ -133,7 +133,7 @@ def compiled(case: Case, capability: tuple[int, int]) -> Compiled:
 
 
 def _linked(ptx: str, capability: tuple[int, int]) -> str:
-    """Log of nvJitLink compiling ``ptx`` to machine code."""
+    """What nvJitLink logs of making machine code of ``ptx``."""
     options = [f"-arch=sm_{capability[0]}{capability[1]}", "-verbose"]
     handle = nvjitlink.create(len(options), options)
     try:

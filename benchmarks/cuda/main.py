@@ -1,8 +1,8 @@
-"""CUDA kernels on a GPU, against PyTorch and Liger: ``python -m benchmarks cuda``.
+"""``python -m benchmarks cuda``: the kernels on a GPU, beside PyTorch's and Liger's.
 
 Logits and labels are on the device; a call is timed by events on its stream, and ends with the
-block sums of the loss on the device. GB/s count the logits; "of copy" is the share of the bytes
-that a device-to-device copy reads and writes a second in the same run.
+loss's block sums on the device. GB/s are those of the logits, and the share is that of what a copy
+from device to device reads and writes a second, measured in the same run.
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ from kernels.dtypes import BFLOAT16
 
 ROUNDS = 20
 _COPIED = 2**28  # bytes: several times the largest L2 cache
-# A contestant's call, and a function that returns the error of its result.
+# Prepares a contestant: it gives a call, and one that says how far the call's result is off.
 Entry = tuple[Callable[[], Any], Callable[[], float]]
 
 
 def main(rounds: int = ROUNDS, quick: bool = False) -> int:
-    """Run all cases; returns 0 where every contestant that ran agrees with float64.
-
-    Raises ``SystemExit`` where there is no GPU, or no PyTorch.
-    """
+    """0 where all contestants that could run agree with float64; exits where there is no GPU."""
     why = why_no_gpu()
     if why is not None:
         raise SystemExit(f"no GPU to measure on: {why}")
@@ -54,13 +51,13 @@ def main(rounds: int = ROUNDS, quick: bool = False) -> int:
 def _row(
     table: Table, name: str, enter: Any, data: Data, torch: Any, rounds: int, bandwidth: float
 ) -> bool:
-    """Add a contestant's row; returns whether it was right, or is a peer that could not run."""
+    """Adds a contestant's row; whether it was right, or could not run."""
     case = data.case
     try:
         call, error = enter(data, torch)
         call()
         off = error()
-    except Exception as problem:  # a library may raise anything
+    except Exception as problem:  # a peer may refuse in any way
         table.add_row(case.name, name, "-", "-", "-", f"{type(problem).__name__}: {problem}"[:60])
         return name != "lossd"
     seconds = _seconds(torch, call, rounds)
@@ -71,7 +68,7 @@ def _row(
 
 
 def _seconds(torch: Any, call: Callable[[], Any], rounds: int) -> float:
-    """Median of ``rounds`` calls in seconds, by events of the device."""
+    """The median of ``rounds`` calls, by the device's clock."""
     times: list[float] = []
     for _ in range(rounds):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -91,7 +88,7 @@ def _copied_per_second(torch: Any, rounds: int) -> float:
 
 
 def _on_device(data: Data, torch: Any) -> tuple[Any, Any]:
-    """Copy logits and labels to the GPU, as PyTorch tensors."""
+    """Logits and labels as PyTorch has them on the GPU."""
     bits = data.logits.view(np.int16) if data.case.dtype is BFLOAT16 else data.logits
     logits = torch.from_numpy(bits).cuda()
     if data.case.dtype is BFLOAT16:
@@ -125,7 +122,7 @@ def _ours(data: Data, torch: Any) -> Entry:
 
 
 def _peer(function: Callable[[Any], Any]) -> Callable[[Data, Any], Entry]:
-    """Contestant with PyTorch tensors; ``function(torch)`` returns its loss function."""
+    """A contestant of PyTorch's kind; ``function(torch)`` gives its loss of logits and labels."""
 
     def enter(data: Data, torch: Any) -> Entry:
         loss_of = function(torch)

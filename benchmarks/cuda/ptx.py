@@ -1,4 +1,4 @@
-"""Loops of a kernel in PTX, and their instructions."""
+"""Reading PTX: the loops of a kernel, and what is done in them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ _LEAVES = re.compile(r"^(ret|exit|trap)\b")
 
 
 def body(ptx: str) -> list[str]:
-    """Instructions of the one kernel in ``ptx``."""
+    """The instructions of the kernel in ``ptx``, which holds one."""
     text = ptx[ptx.index("\n{") + 2 :]
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith(("//", ".", "}"))]
 
 
 def loops(lines: list[str]) -> list[list[str]]:
-    """Instructions of each innermost loop.
-
-    A loop is a strongly connected part of the flow graph; its entry is removed and the rest
-    searched again, until no loop is left.
+    """The instructions of each innermost loop: each strongly connected part of the flow graph,
+    taken apart at its entry until nothing in it is a loop.
     """
     blocks, edges = _graph(lines)
     return [
@@ -30,7 +28,7 @@ def loops(lines: list[str]) -> list[list[str]]:
 
 
 def _graph(lines: list[str]) -> tuple[list[list[str]], dict[int, set[int]]]:
-    """Basic blocks, and the successors of each."""
+    """Basic blocks, and to which of them each may go."""
     blocks: list[list[str]] = [[]]
     names: dict[str, int] = {}
     for line in lines:
@@ -68,7 +66,7 @@ def _innermost(nodes: set[int], edges: dict[int, set[int]]) -> list[set[int]]:
 
 
 def _components(nodes: set[int], edges: dict[int, set[int]]) -> list[set[int]]:
-    """Strongly connected parts of ``nodes`` that hold a cycle."""
+    """Those strongly connected parts of ``nodes`` that hold a cycle."""
     reach = {node: _reached(node, nodes, edges) for node in nodes}
     seen: set[int] = set()
     parts = []

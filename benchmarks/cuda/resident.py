@@ -1,4 +1,4 @@
-"""Mean loss of logits that are on the device already, as in a training loop."""
+"""The kernels on logits that are on the device already, as a training loop would have them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kernels.problem import check
 
 
 class Resident:
-    """Mean loss, and its gradient if asked for, of logits of ``shape`` (N, C, d1, ...).
+    """The mean loss, and perhaps its gradient, of logits of ``shape`` (N, C, d1, ...).
 
     ``logits`` (of ``dtype.load``) and ``labels`` (int64) are one-dimensional and on the device.
     """
@@ -61,7 +61,7 @@ class Resident:
         return cuda.to_device(array)
 
     def queue(self, stream: Any) -> None:
-        """Queue all kernels on ``stream``."""
+        """Queues all kernels on ``stream``."""
         self._own["status"].copy_to_device(self._fresh, stream)
         wanted = self._wanted
         launch(wanted.kind, self._rows, wanted.segments, False, self._operands, stream)
@@ -70,10 +70,10 @@ class Resident:
         kernel(self._own["losses"], self._own["weights"], self._blocks)
 
     def loss(self) -> float:
-        """Loss that the queued kernels computed; waits for them. All labels must be classes."""
+        """What the queued kernels found, once they are through. The labels must all be classes."""
         assert int(self._own["status"].copy_to_host()[0]) == NOWHERE
         return float(reduced(self._problem, self._blocks.copy_to_host()))
 
     def gradient(self) -> Any:
-        """Gradient, one-dimensional, in the order of the logits."""
+        """The gradient, one-dimensional, in the order of the logits."""
         return self._own["gradient"].copy_to_host()

@@ -1,4 +1,4 @@
-"""Registers, spills and occupancy of the CUDA kernels: ``python -m benchmarks cuda-table``."""
+"""The table of the CUDA kernels' machine code: ``python -m benchmarks cuda-table``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ _WHAT_IS_MISSING = 'the table needs NVIDIA\'s compilers: pip install "lossd[cuda
 
 
 def summary(code: Any) -> str:
-    """Format a ``Compiled`` in a few characters."""
+    """A ``Compiled`` in a few characters."""
     return f"{code.registers} / {code.spilled} / {code.occupancy:.0%}"
 
 
 def main() -> int:
-    """Compile every kernel for every capability, and print a table; returns 1 where one spills."""
+    """Compiles every kernel for every capability, and prints what became of it.
+
+    1 where one spills.
+    """
     try:
         from benchmarks.cuda.compiled import CAPABILITIES, cases, compiled
     except ImportError as error:
