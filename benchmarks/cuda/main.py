@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.kernel.cases import CASES, TOLERANCE, Data, data_for
+from benchmarks.problems import CASES, TOLERANCE, Data, data_for
 from kernels.devices import why_no_gpu
 from kernels.dtypes import BFLOAT16
 
