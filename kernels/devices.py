@@ -11,11 +11,15 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from kernels.cpu import launch, specialisations
 from kernels.cpu.launch import Computed, finish
 from kernels.cpu.specialisations import Specialisation
 from kernels.errors import DeviceUnavailable
 from kernels.problem import Problem
+
+_DLPACK_CUDA = 2  # of dlpack.h's device types
 
 
 def target(device: str) -> str:
@@ -74,6 +78,26 @@ def in_steps(
     from kernels.cuda import pipeline
 
     return (yield from pipeline.in_steps(problem, wanted, upstream, step))
+
+
+def lies_on_gpu(array: Any) -> bool:
+    """Whether ``array`` is another library's, on a GPU, as DLPack or CUDA's array interface say.
+
+    Nothing of CUDA is imported.
+    """
+    if isinstance(array, np.ndarray):
+        return False
+    if hasattr(array, "__dlpack_device__"):
+        return int(array.__dlpack_device__()[0]) == _DLPACK_CUDA
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def cross_entropy(logits: Any, labels: Any, outputs: Any, **options: Any) -> Any:
+    """``kernels.cross_entropy`` of logits that lie on the GPU."""
+    target(options["device"])
+    from kernels.cuda import resident
+
+    return resident.cross_entropy(logits, labels, outputs, **options)
 
 
 def prepare(memory_bytes: int = 0, processes: int = 1) -> None:

@@ -38,6 +38,11 @@ def kernel(threads: int, resident: int = 512) -> Callable[[Function], Any]:
     return cuda.jit(launch_bounds=(threads, resident // threads))
 
 
+def adopted(interface: dict[str, Any], owner: Any) -> Any:
+    """The array that ``__cuda_array_interface__`` tells of, whose memory ``owner`` keeps."""
+    return cuda.from_cuda_array_interface(interface, owner=owner)
+
+
 @device
 def exp2(t: Any) -> Any:
     """2**t, within 2 ulp (CUDA's table of errors); below the normal range as well."""

@@ -24,7 +24,9 @@ SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 12
 # Elements; each takes some 50 us. What is larger is computed on the CPU, whatever the test.
 LARGEST = 1600 if SAMPLE == 1 else 800
 # Files of which all cases are run.
-WHOLE = ("test_worked_example", "test_torch_facts", "test_edges", "simulated_pipeline")
+WHOLE = ("test_worked_example", "test_torch_facts", "test_edges")
+# Files of this folder, which are run whole as well.
+OWN = ("simulated_pipeline", "simulated_resident")
 SAMPLED = (
     "test_options",
     "test_outputs",
@@ -90,7 +92,7 @@ def _is_run(item: pytest.Item) -> bool:
     if item.name.startswith(tuple(LEFT_OUT)):
         return False
     module = item.nodeid.partition(".py")[0].rpartition("/")[2]
-    return module in WHOLE or zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
+    return module in (*WHOLE, *OWN) or zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
 
 
 def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
