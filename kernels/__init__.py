@@ -10,9 +10,9 @@ for float64 logits, however narrow the logits are.
 
 With ``device="cuda"`` all is computed on the GPU (extra ``cuda``), from and to the same arrays;
 "auto" is that where there is one, and the processor elsewhere. These may raise
-``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``. ``cross_entropy`` also takes arrays
-that lie on the GPU already, of any library with DLPack or ``__cuda_array_interface__``: they are
-not copied, and outputs of the logits' shape stay there.
+``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``. ``cross_entropy`` also takes
+arrays that lie on the GPU already, of any library with DLPack or ``__cuda_array_interface__``: they
+are not copied, and outputs of the logits' shape stay there.
 """
 
 from __future__ import annotations
