@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         "cuda-table", help="registers and spills of the CUDA kernels, compiled here"
     )
     gpu = commands.add_parser("cuda", help="the CUDA kernels and their peers, on a GPU")
+    gpu.add_argument("--case", metavar="NAME", help="only cases with this in their names")
     gpu.add_argument("--quick", action="store_true", help="try it out: few rows")
     chosen = parser.parse_args(arguments)
     if chosen.which == "cold":
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.which == "cuda-table":
         return table.main()
     if chosen.which == "cuda":
-        return cuda.main(quick=chosen.quick)
+        return cuda.main(quick=chosen.quick, only=chosen.case)
     if chosen.which is not None:
         return _SUITES[chosen.which].run(chosen.case, chosen.rounds, chosen.quick)
     statuses = [suite.run(None, None, False) for suite in _SUITES.values()]

@@ -1,4 +1,7 @@
-"""Pieces, streams and memory, on the simulator: ``test_simulated.py`` runs this file."""
+"""Pieces, streams and memory, on the simulator: ``test_simulated.py`` runs this file.
+
+On a GPU ``hardware.py`` does.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from numba import cuda
 from numba.cuda.cudadrv.driver import CudaAPIError
 
 import kernels
-from benchmarks.cuda.resident import Resident
 from kernels import devices, dtypes, warm
 from kernels.cuda import failures, memory, pipeline
+from kernels.cuda.kinds import SIMULATED
 from kernels.cuda.warm import EAGER
 from kernels.problem import check
 from tests import zoo
@@ -167,7 +170,9 @@ def test_nothing_is_held_until_the_logits_are_there(fresh_budget: memory.Budget)
 
 
 def driver_error(code: int) -> CudaAPIError:
-    """The simulator's, with the number that the real one has."""
+    """The driver's, or the simulator's with the number that the driver's has."""
+    if not SIMULATED:
+        return CudaAPIError(code, "a fault")
     error = CudaAPIError("a fault")
     error.code = code
     return error
@@ -268,20 +273,6 @@ def test_an_accumulator_has_the_bits_of_one_call() -> None:
             part = slice(start, start + step)
             accumulator.update(logits[part], labels[part])
         assert accumulator.result().tobytes() == want.tobytes()
-
-
-@pytest.mark.parametrize("shape", [(9, 5), (3, 70), (2, 7, 3)], ids=str)
-def test_what_lies_on_the_device_is_not_copied(shape: tuple[int, ...], dtype: dtypes.DType) -> None:
-    """As ``benchmarks/cuda`` measures it: the same launches, and the same bits."""
-    logits, _, _ = zoo.example(shape, 1, dtype, "plain")
-    labels = np.random.default_rng(0).integers(0, shape[1], (shape[0], *shape[2:]))
-    want = kernels.cross_entropy(logits, labels, outputs=["loss", "gradient"])
-    there = cuda.to_device(logits.view(dtype.load).reshape(-1))
-    resident = Resident(shape, dtype, there, cuda.to_device(labels.reshape(-1)), True)
-    for _ in range(2):
-        resident.queue(cuda.stream())
-        assert resident.loss() == float(want["loss"])
-        assert resident.gradient().tobytes() == want["gradient"].tobytes()
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 200])

@@ -16,6 +16,7 @@ import kernels
 from kernels import dtypes
 from kernels.cuda import foreign, memory, resident
 from kernels.devices import lies_on_gpu
+from kernels.problem import check
 from tests import zoo
 from tests.oracle import Array
 
@@ -88,6 +89,25 @@ def test_the_bits_are_those_of_host_arrays(
                 else:
                     np.testing.assert_allclose(host(got[name]), want[name], rtol=3e-6, atol=1e-6)
     assert memory.budget().free() == memory.budget().total
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (3, 70), (2, 7, 3)], ids=str)
+def test_what_is_queued_twice(shape: tuple[int, ...], dtype: dtypes.DType) -> None:
+    """As ``benchmarks/cuda`` measures it: the same launches, and the same bits."""
+    logits, labels, _ = zoo.example(shape, 1, dtype, "plain")
+    names = ("loss", "gradient")
+    want = kernels.cross_entropy(logits, labels, outputs=names, device="cuda")
+    problem = check(logits, labels)
+    given = {"logits": OverDLPack(logits)}
+    views = {"logits": foreign.adopt(given["logits"], "logits").view(dtype.load)}
+    size = resident.bytes_of(problem, names, views)
+    with memory.budget().lease(size) as buffers:
+        queued = resident.Resident(problem, names, views, buffers)
+        for _ in range(2):
+            queued.queue()
+            got = queued.answers()
+            assert got["loss"].tobytes() == want["loss"].tobytes()
+            assert host(got["gradient"]).tobytes() == want["gradient"].tobytes()
 
 
 @pytest.mark.parametrize("width", ["i1", "i4", "i8", "u2"])

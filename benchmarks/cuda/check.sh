@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can show, in under nine minutes: benchmarks/cuda/check.py says how.
+#
+#   OUT=/tmp/figures benchmarks/cuda/check.sh                  all parts
+#   OUT=/tmp/figures benchmarks/cuda/check.sh suite service    some of them
+#   NUMBA_ENABLE_CUDASIM=1 benchmarks/cuda/check.sh            a rehearsal on Numba's simulator
+#
+# It needs Python 3.12 with NumPy, Numba, numba-cuda, PyTorch, Triton, pytest, hypothesis and
+# ml-dtypes, and no network: the service's other packages are the wheels in .wheels/, which
+# `make wheels` downloads. PYTHON names another interpreter.
+set -u
+cd "$(dirname "$0")/../.." || exit
+python=${PYTHON:-python3}
+export OUT="${OUT:-$PWD/build/cuda}"
+mkdir -p "$OUT" || exit
+
+site=$(mktemp -d) || exit
+trap 'rm -rf "$site"' EXIT
+export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+if compgen -G '.wheels/*.whl' >/dev/null; then
+	# Parts that need none of these run even where they cannot be installed.
+	"$python" -m pip install -q --no-index --no-deps --no-compile --disable-pip-version-check \
+		--target "$site" .wheels/*.whl || echo "the wheels in .wheels could not be installed" >&2
+fi
+"$python" -m benchmarks.cuda.check "$@"

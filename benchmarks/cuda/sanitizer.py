@@ -1,0 +1,115 @@
+"""``python -m benchmarks.cuda.sanitizer``: compute-sanitizer over a small case of every kernel.
+
+``--cases`` computes these without it, which is what the tool runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from benchmarks.cuda.figures import VARIABLE, put
+from kernels.devices import why_no_gpu
+
+TOOLS = ("memcheck", "racecheck")
+_FOUND = 9  # the status for errors that a tool finds
+_SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (.+)")
+
+
+def cases() -> set[str]:
+    """Computes each kernel's case, and returns the names of the kernels that were launched.
+
+    Raises ``AssertionError`` where the loss is not the CPU's.
+    """
+    import kernels
+    from kernels.cuda.kinds import TABLE
+
+    launched: set[str] = set()
+    _note_launches(launched)
+    rng = np.random.default_rng(0)
+    widths = [min(row.classes, TABLE.segment) for row in TABLE.rows]
+    shapes: list[tuple[int, ...]] = [(3, classes - 1) for classes in (*widths, TABLE.segment + 3)]
+    shapes += [(2, 5, 3), (2, TABLE.plane_segment + 3, 2)]
+    everything: dict[str, Any] = {"label_smoothing": 0.1, "softcap": 9.0, "z_loss": 0.1}
+    outputs = [name for name in kernels.OUTPUTS if name != "rank"]
+    for shape in shapes:
+        logits = rng.normal(0, 3, shape).astype(np.float32)
+        logits[0, 0] = np.nan  # for ``careful``
+        labels = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+        soft = np.moveaxis(rng.dirichlet(np.ones(shape[1]), labels.shape), -1, 1)
+        for given, names, options in (
+            (labels, ["loss", "per_element"], {}),
+            (soft.astype(np.float32), outputs, everything),
+        ):
+            got, want = (
+                kernels.cross_entropy(logits, given, outputs=names, device=device, **options)
+                for device in ("cuda", "cpu")
+            )
+            np.testing.assert_allclose(
+                got["per_element"], want["per_element"], rtol=1e-5, atol=1e-5
+            )
+    log_probs = kernels.log_softmax(np.ones((70, 5), np.float32), device="cuda")
+    kernels.nll_loss(log_probs, np.zeros(70, int), device="cuda")
+    halves = np.ones((3, widths[-1]), np.float16)
+    kernels.cross_entropy(halves, np.zeros(3, int), device="cuda")
+    return launched
+
+
+def _note_launches(launched: set[str]) -> None:
+    """Adds the name of each kernel to ``launched`` when it is asked for by ``kernels``."""
+    from kernels.cuda import launch, pipeline
+
+    for module in (launch, pipeline):
+        for name, factory in list(vars(module).items()):
+            if name.endswith("_kernel") or name == "blocks_kernel":
+
+                def noted(*arguments: Any, _name: str = name, _factory: Any = factory) -> Any:
+                    launched.add(_name)
+                    return _factory(*arguments)
+
+                setattr(module, name, noted)
+
+
+def _started(tool: str, log: IO[str]) -> subprocess.Popen[bytes]:
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", str(_FOUND)]
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    return subprocess.Popen(
+        [*command, sys.executable, "-m", __spec__.name, "--cases"],
+        stdout=log, stderr=subprocess.STDOUT, env=environment,
+    )  # fmt: skip
+
+
+def main() -> int:
+    """0 where no tool finds an error, or there is none; both run at once."""
+    why = why_no_gpu()
+    if why is not None:
+        put("why no gpu", why)
+        return 1
+    if shutil.which("compute-sanitizer") is None:
+        put("compute-sanitizer", "not installed: the cases were computed without it")
+        put("kernels", sorted(cases()))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        logs = {tool: Path(folder) / tool for tool in TOOLS}
+        running = {tool: _started(tool, path.open("w")) for tool, path in logs.items()}
+        statuses = {tool: process.wait() for tool, process in running.items()}
+        for tool, status in statuses.items():
+            text = logs[tool].read_text(errors="replace")
+            print(f"==== {tool}: status {status}\n{text[:20000]}", flush=True)
+            put(tool, {"status": status, "summary": _SUMMARY.findall(text)})
+    return int(any(statuses.values()))
+
+
+if __name__ == "__main__":
+    if "--cases" in sys.argv[1:]:
+        print("kernels launched:", *sorted(cases()))
+        sys.exit(0)
+    sys.exit(main())
