@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from benchmarks.cuda import figures
 
 _ROOT = Path(__file__).resolve().parents[2]
-_WORKERS = 10  # processes of the suite; each compiles its kernels anew, on a core of its own
+_WORKERS = 12  # processes of the suite, which spends most of its time compiling kernels
 _SUITE = "tests.kernels.cuda.hardware"
 _POLL = 0.5  # seconds between two looks at a part
 _GRACE = 3.0  # seconds from SIGTERM to SIGKILL
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 def parts() -> tuple[Part, ...]:
     """All parts in order: 525 seconds, so that the whole ends within nine minutes."""
     workers = str(min(_WORKERS, os.cpu_count() or 1))
-    spread = ("-n", workers, "--dist", "worksteal") if find_spec("xdist") else ()
+    spread = ("-n", workers, "--dist", "loadgroup") if find_spec("xdist") else ()
     suite = ("-m", "pytest", "-q", "-W", "default", "-p", _SUITE, "-p", "no:cacheprovider")
     return (
         Part("device", 45, ("-m", "benchmarks.cuda.device")),

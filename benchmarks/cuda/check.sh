@@ -17,9 +17,15 @@ mkdir -p "$OUT" || exit
 site=$(mktemp -d) || exit
 trap 'rm -rf "$site"' EXIT
 export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-if compgen -G '.wheels/*.whl' >/dev/null; then
+install() {
 	# Parts that need none of these run even where they cannot be installed.
 	"$python" -m pip install -q --no-index --no-deps --no-compile --disable-pip-version-check \
-		--target "$site" .wheels/*.whl || echo "the wheels in .wheels could not be installed" >&2
-fi
+		--target "$site" "$@" || echo "not installed: $*" >&2
+}
+compgen -G '.wheels/*.whl' >/dev/null && install .wheels/*.whl
+"$python" - <<'END' || { compgen -G '.wheels/spare/*.whl' >/dev/null && install .wheels/spare/*.whl; }
+# The bounds of pyproject.toml's extra "cuda".
+from importlib.metadata import version
+raise SystemExit(not (0, 30) <= tuple(map(int, version("numba-cuda").split(".")[:2])) < (0, 40))
+END
 "$python" -m benchmarks.cuda.check "$@"

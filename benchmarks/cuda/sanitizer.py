@@ -11,8 +11,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -20,6 +23,11 @@ from benchmarks.cuda.figures import VARIABLE, put
 from kernels.devices import why_no_gpu
 
 TOOLS = ("memcheck", "racecheck")
+# The factories of all kernels, by the names that ``launch`` and ``pipeline`` have them under.
+KERNELS = {
+    "block_kernel", "blocks_kernel", "careful_kernel", "lanes_kernel", "merge_kernel",
+    "nll_kernel", "per_class_kernel", "plane_kernel",
+}  # fmt: skip
 _FOUND = 9  # the status for errors that a tool finds
 _SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (.+)")
 
@@ -29,15 +37,21 @@ def cases() -> set[str]:
 
     Raises ``AssertionError`` where the loss is not the CPU's.
     """
-    import kernels
     from kernels.cuda.kinds import TABLE
 
-    launched: set[str] = set()
-    _note_launches(launched)
+    with _noted() as launched:
+        _compute(TABLE)
+    return launched
+
+
+def _compute(table: Any) -> None:
+    """Computes cases that take all kernels, for the launch table ``table``."""
+    import kernels
+
     rng = np.random.default_rng(0)
-    widths = [min(row.classes, TABLE.segment) for row in TABLE.rows]
-    shapes: list[tuple[int, ...]] = [(3, classes - 1) for classes in (*widths, TABLE.segment + 3)]
-    shapes += [(2, 5, 3), (2, TABLE.plane_segment + 3, 2)]
+    widths = [min(row.classes, table.segment) for row in table.rows]
+    shapes: list[tuple[int, ...]] = [(3, classes - 1) for classes in (*widths, table.segment + 3)]
+    shapes += [(2, 5, 3), (2, table.plane_segment + 3, 2)]
     everything: dict[str, Any] = {"label_smoothing": 0.1, "softcap": 9.0, "z_loss": 0.1}
     outputs = [name for name in kernels.OUTPUTS if name != "rank"]
     for shape in shapes:
@@ -60,22 +74,28 @@ def cases() -> set[str]:
     kernels.nll_loss(log_probs, np.zeros(70, int), device="cuda")
     halves = np.ones((3, widths[-1]), np.float16)
     kernels.cross_entropy(halves, np.zeros(3, int), device="cuda")
-    return launched
 
 
-def _note_launches(launched: set[str]) -> None:
-    """Adds the name of each kernel to ``launched`` when it is asked for by ``kernels``."""
+@contextmanager
+def _noted() -> Iterator[set[str]]:
+    """The names of the kernels that ``kernels`` asks for within, as they are asked for."""
     from kernels.cuda import launch, pipeline
 
-    for module in (launch, pipeline):
-        for name, factory in list(vars(module).items()):
-            if name.endswith("_kernel") or name == "blocks_kernel":
+    launched: set[str] = set()
 
-                def noted(*arguments: Any, _name: str = name, _factory: Any = factory) -> Any:
-                    launched.add(_name)
-                    return _factory(*arguments)
+    def noting(name: str, factory: Any) -> Any:
+        def noted(*arguments: Any) -> Any:
+            launched.add(name)
+            return factory(*arguments)
 
-                setattr(module, name, noted)
+        return noted
+
+    with ExitStack() as patches:
+        for module in (launch, pipeline):
+            for name in KERNELS & vars(module).keys():
+                noted = noting(name, vars(module)[name])
+                patches.enter_context(patch.object(module, name, noted))
+        yield launched
 
 
 def _started(tool: str, log: IO[str]) -> subprocess.Popen[bytes]:

@@ -1,7 +1,8 @@
 """``make wheels``: what the service needs beside Numba and NumPy, for a machine without a network.
 
 Wheels for Python 3.12 on Linux, x86-64, pinned and hashed as in requirements/run.txt, go to the
-folder .wheels. ``check.sh`` installs them.
+folder .wheels. ``check.sh`` installs them, and what lies in .wheels/spare, numba-cuda, where the
+machine's own is of another version than pyproject.toml asks for.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FOLDER = _ROOT / ".wheels"
+_SPARE = _FOLDER / "spare"
 # Packages of the machine itself, since PyTorch and numba-cuda there are made for these; and what
 # is for other systems.
 _LEFT_OUT = {"llvmlite", "numba", "numpy", "colorama"}
@@ -39,23 +41,29 @@ def needed(requirements: str) -> Iterator[str]:
             entry = ""
 
 
-def main() -> int:
-    """Download the wheels; 1 where pip fails, or they are larger than ``_LARGEST`` together."""
-    _FOLDER.mkdir(exist_ok=True)
-    for old in _FOLDER.glob("*.whl"):
+def _download(lock: str, folder: Path, only: Container[str] | None = None) -> bool:
+    """Whether pip downloaded what the file ``lock`` of requirements has, or some of it."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.whl"):
         old.unlink()
+    entries = needed((_ROOT / "requirements" / lock).read_text())
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.writelines(needed((_ROOT / "requirements" / "run.txt").read_text()))
+        file.writelines(e for e in entries if only is None or e.partition("==")[0] in only)
         file.flush()
         command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
         command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", *_TARGET]
-        failed = subprocess.run(
-            [*command, "-d", str(_FOLDER), "-r", file.name], check=False
+        return not subprocess.run(
+            [*command, "-d", str(folder), "-r", file.name], check=False
         ).returncode
-    wheels = list(_FOLDER.glob("*.whl"))
-    size = sum(wheel.stat().st_size for wheel in wheels)
-    print(f"{len(wheels)} wheels, {size / 2**20:.1f} MiB, in {_FOLDER}")
-    return int(failed != 0 or size > _LARGEST)
+
+
+def main() -> int:
+    """Download the wheels; 1 where pip fails, or they are larger than ``_LARGEST`` together."""
+    done = _download("run.txt", _FOLDER) and _download("cuda.txt", _SPARE, {"numba-cuda"})
+    found = list(_FOLDER.rglob("*.whl"))
+    size = sum(wheel.stat().st_size for wheel in found)
+    print(f"{len(found)} wheels, {size / 2**20:.1f} MiB, in {_FOLDER}")
+    return int(not done or size > _LARGEST)
 
 
 if __name__ == "__main__":

@@ -64,13 +64,25 @@ def pytest_collect_file(file_path: Any, parent: Any) -> Any:
     return None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps what is to be run, and skips it all where there is no GPU."""
     items[:] = [item for item in items if _is_run(item)]
     why = why_no_gpu()
-    if why is not None:
-        for item in items:
+    spread = config.pluginmanager.hasplugin("xdist")
+    for item in items:
+        if why is not None:
             item.add_marker(pytest.mark.skip(reason=why))
+        if spread:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """Of the tests that share most kernels, which one process compiles then."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if "dtype" not in parameters:
+        return item.path.stem
+    return f"{parameters['dtype'].name}-{bool(parameters.get('soft'))}"
 
 
 def _is_run(item: pytest.Item) -> bool:

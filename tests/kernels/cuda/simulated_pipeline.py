@@ -5,6 +5,7 @@ On a GPU ``hardware.py`` does.
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +16,9 @@ from numba import cuda
 from numba.cuda.cudadrv.driver import CudaAPIError
 
 import kernels
+from benchmarks.cuda import sanitizer, timeline
 from kernels import devices, dtypes, warm
-from kernels.cuda import failures, memory, pipeline
+from kernels.cuda import failures, launch, memory, pipeline
 from kernels.cuda.kinds import SIMULATED
 from kernels.cuda.warm import EAGER
 from kernels.problem import check
@@ -273,6 +275,24 @@ def test_an_accumulator_has_the_bits_of_one_call() -> None:
             part = slice(start, start + step)
             accumulator.update(logits[part], labels[part])
         assert accumulator.result().tobytes() == want.tobytes()
+
+
+def test_the_sanitizer_is_given_every_kernel() -> None:
+    assert sanitizer.cases() == sanitizer.KERNELS
+    made = {name for name in {**vars(launch), **vars(pipeline)} if re.search("_kernel$", name)}
+    assert made == sanitizer.KERNELS
+
+
+@pytest.mark.parametrize("outputs", [("loss",), ("loss", "gradient")], ids=str)
+def test_a_time_line_has_every_copy_and_launch(
+    outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "STEP", 2 * 5 * 4)
+    with timeline.recorded() as spans:
+        kernels.cross_entropy(np.zeros((6, 5), np.float32), np.zeros(6, int), outputs=outputs)
+    assert [span.kind for span in spans].count("kernels") == 3
+    assert {span.kind for span in spans} == {"to device", "kernels", "to host"}
+    assert all(0 <= span.start <= span.stop for span in spans)
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 200])
