@@ -207,7 +207,8 @@ def _door(given: tuple[Any, Any], data: Data, limit: float) -> Entry:
 
 
 def _arrays(data: Data, bench: Bench) -> Entry:
-    return _door(bench.tensors(data), data, bench.copied)
+    given = (data.logits, data.labels) if bench.simulated else bench.tensors(data)
+    return _door(given, data, bench.copied)
 
 
 def _host(data: Data, bench: Bench) -> Entry:

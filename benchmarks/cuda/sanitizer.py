@@ -98,8 +98,16 @@ def _noted() -> Iterator[set[str]]:
         yield launched
 
 
+def _sanitizer() -> str | None:
+    """Where the tool is, if anywhere."""
+    places = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/local/cuda/bin"
+    return shutil.which("compute-sanitizer", path=places)
+
+
 def _started(tool: str, log: IO[str]) -> subprocess.Popen[bytes]:
-    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", str(_FOUND)]
+    command = [str(_sanitizer()), "--tool", tool, "--error-exitcode", str(_FOUND)]
+    if tool == "memcheck":  # Numba raises what the driver answers, and tries out what it may
+        command += ["--report-api-errors", "no"]
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     return subprocess.Popen(
         [*command, sys.executable, "-m", __spec__.name, "--cases"],
@@ -113,7 +121,7 @@ def main() -> int:
     if why is not None:
         put("why no gpu", why)
         return 1
-    if shutil.which("compute-sanitizer") is None:
+    if _sanitizer() is None:
         put("compute-sanitizer", "not installed: the cases were computed without it")
         put("kernels", sorted(cases()))
         return 0
