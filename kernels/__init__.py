@@ -1,18 +1,18 @@
-"""The public door of the kernels: PyTorch's cross-entropy and its parts, without PyTorch.
+"""Public functions of the kernels: PyTorch's cross-entropy and its parts, without PyTorch.
 
-Names and meanings are those of ``torch.nn.functional``, but for ``labels`` (PyTorch: input,
-target). Where the numbers are better on purpose, README says so.
+Names and meanings are those of ``torch.nn.functional``, but for ``labels`` (PyTorch: target).
+Where the numbers are better on purpose, the documentation says so.
 
 Logits are float32, float64, float16 or bfloat16 (an ``ml_dtypes.bfloat16`` array, or the bits as
 uint16 with ``logits_dtype="bfloat16"``; float16 bits likewise), of shape (C), (N, C) or
 (N, C, d1, ..., dK), or with the classes on any ``class_axis``. Results are float32, or float64
 for float64 logits, however narrow the logits are.
 
-With ``device="cuda"`` all is computed on the GPU (extra ``cuda``), from and to the same arrays;
-"auto" is that where there is one, and the processor elsewhere. These may raise
-``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``. ``cross_entropy`` also takes
-arrays that lie on the GPU already, of any library with DLPack or ``__cuda_array_interface__``: they
-are not copied, and outputs of the logits' shape stay there.
+With ``device="cuda"`` all is computed on the GPU (extra ``cuda``), from and to NumPy arrays;
+"auto" is a GPU where there is one, and else the CPU. Both may raise ``DeviceUnavailable``,
+``DeviceOutOfMemory`` and ``DeviceFailed``. ``cross_entropy`` also takes arrays that lie on the GPU
+already, of any library with DLPack or ``__cuda_array_interface__``: they are not copied, and
+outputs of the logits' shape stay there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any
 
 from kernels import devices, plan_cache, steps
 from kernels.accumulate import LossAccumulator
-from kernels.answer import OUTPUTS, answer
+from kernels.answer import answer
 from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
+from kernels.plan import OUTPUTS
 from kernels.problem import Array, check
 from kernels.shards import class_shard, merge_class_shards
 
@@ -63,7 +64,7 @@ def cross_entropy(
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
-    """The cross-entropy between logits and labels, as ``torch.nn.functional.cross_entropy``.
+    """Cross-entropy between logits and labels, as ``torch.nn.functional.cross_entropy``.
 
     Labels are class indices, integers of any width and of the logits' shape without the class
     axis, or floating-point class probabilities of the logits' shape. ``weight`` has one element
@@ -72,14 +73,14 @@ def cross_entropy(
     Beyond PyTorch: logits x are taken as ``softcap * tanh(x / softcap)``, then divided by
     ``temperature``; ``z_loss * log_sum_exp**2`` is added to each position's loss; then it is
     multiplied by its ``sample_weight`` (of the labels' shape), which counts in the denominator of
-    a mean as class weights do. ``empty`` says what the mean over nothing is: "nan", "zero" or an
-    "error". Class probabilities must not be negative, and sum to 1, some rounding aside
-    (``problem.TOLERANCE``), unless ``check_probabilities`` is false or the position's
-    ``sample_weight`` 0.
+    a mean as class weights do. ``empty`` is the mean over nothing: "nan", "zero" or an
+    "error". Class probabilities must not be negative, and must sum to 1 within
+    ``Problem.tolerance``, unless ``check_probabilities`` is false or the position's
+    ``sample_weight`` is 0.
 
     Returns the loss, a scalar, or of the labels' shape with reduction "none"; or, where
-    ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (``kernels.answer`` says what
-    each is). Raises ``InvalidInput``.
+    ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (see ``kernels.plan``). Raises
+    ``InvalidInput``.
     """
     options: dict[str, Any] = {
         "logits_dtype": logits_dtype,
@@ -149,7 +150,7 @@ def log_softmax(
     softcap: float | None = None,
     device: str = "cpu",
 ) -> Array:
-    """The logarithm of the softmax over the class axis, of the logits' shape."""
+    """Logarithm of the softmax over the class axis, of the logits' shape."""
     work = steps.log_softmax(
         logits,
         class_axis=class_axis,
@@ -170,7 +171,7 @@ def softmax(
     softcap: float | None = None,
     device: str = "cpu",
 ) -> Array:
-    """The softmax over the class axis, of the logits' shape."""
+    """Softmax over the class axis, of the logits' shape."""
     work = steps.softmax(
         logits,
         class_axis=class_axis,

@@ -1,4 +1,4 @@
-"""A loss over more rows than are at hand at once: fed in parts, merged from machines."""
+"""Losses over rows that arrive in parts, or are computed on several machines and merged."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 
 from kernels.answer import impossible_label, mean, narrowed
-from kernels.cpu.launch import ImpossibleLabel
 from kernels.devices import compute
 from kernels.errors import InvalidInput
+from kernels.plan import ImpossibleLabel
 from kernels.problem import EMPTY, Array, check
 from kernels.reduce import BLOCK, SCALE, add_blocks, sum_all_blocks
 from kernels.scalars import named
 
 
 class LossAccumulator:
-    """The sum or mean of a loss over rows that arrive in parts.
+    """Sum or mean of a loss over rows that arrive in parts.
 
-    Fed in order, in parts of any size, it holds the bits that one call with all rows gives: both
+    Fed in order, in parts of any size, it has the bits that one call with all rows gives: both
     add within the same blocks of positions (``kernels.reduce``), and an unfinished block is kept
     value by value. ``options`` are those of ``cross_entropy`` that are the same for all rows.
     """
@@ -35,7 +35,7 @@ class LossAccumulator:
         self._dtype: np.dtype[Any] | None = None
 
     def update(self, logits: Any, labels: Any, *, sample_weight: Any = None) -> None:
-        """Adds rows, as ``cross_entropy`` takes them. Raises ``InvalidInput``, and adds nothing."""
+        """Add rows, as ``cross_entropy`` takes them. Raises ``InvalidInput``, and adds nothing."""
         problem = check(logits, labels, sample_weight=sample_weight, **self._options)
         try:
             arrays = compute(problem, ("losses", "weights"))[1]
@@ -49,9 +49,9 @@ class LossAccumulator:
         self._dtype = np.result_type(self._dtype or np.float32, problem.dtype.result)
 
     def merge(self, other: LossAccumulator) -> None:
-        """Adds what ``other`` holds, as if its rows came after these, up to float64 rounding.
+        """Add the rows of ``other`` after these; the result is the same up to float64 rounding.
 
-        Raises ``InvalidInput`` where the two do not reduce alike.
+        Raises ``InvalidInput`` where the two differ in reduction or ``empty``.
         """
         if (self._mean, self._empty) != (other._mean, other._empty):
             raise InvalidInput("the accumulators differ in reduction or empty", field="reduction")
@@ -63,7 +63,7 @@ class LossAccumulator:
         self._dtype = np.result_type(self._dtype or np.float32, other._dtype or np.float32)
 
     def result(self) -> Array:
-        """The reduced loss of all rows so far: a scalar of the losses' type."""
+        """Reduced loss of all rows so far: a scalar of the losses' dtype."""
         rest = add_blocks(sum_all_blocks(self._pending))
         total, weight = self._total + rest[0], self._weight + rest[1]
         if self._mean:

@@ -1,4 +1,4 @@
-"""From a problem to its answer: what is wanted, the reduction, and labels that are impossible."""
+"""Outputs of a checked problem: their names, the reduction, and errors of impossible labels."""
 
 from __future__ import annotations
 
@@ -9,34 +9,18 @@ from typing import Any
 import numpy as np
 
 from kernels import dtypes, mismatch
-from kernels.cpu.launch import ImpossibleLabel, finish
-from kernels.cpu.views import PER_CLASS
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
+from kernels.plan import OUTPUTS, PER_CLASS, ImpossibleLabel, finish
 from kernels.problem import Array, Problem, widened
 from kernels.reduce import SCALE, add_blocks
 
-# In the shape of the labels, but for the reduced loss and the last two, in that of the logits:
-# the loss as reduced; of each position the unreduced loss, the log-sum-exp of its logits, the
-# entropy of its softmax (nats), the label's rank (0: no class comes before it; -1: ignored, or a
-# NaN among the logits), the class of the largest logit (the first of equals, or of NaNs); the
-# log-softmax; the gradient of the loss, or of its sum for reduction "none", by the logits.
-OUTPUTS = (
-    "loss",
-    "per_element",
-    "log_sum_exp",
-    "entropy",
-    "rank",
-    "prediction",
-    "log_probs",
-    "gradient",
-)
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _NLL_OUTPUTS = OUTPUTS[:2]
 
 
 def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
-    """The loss, or a dict of ``outputs`` where they are named. Raises ``InvalidInput``."""
+    """Compute the loss, or a dict of ``outputs`` unless None. Raises ``InvalidInput``."""
     answers = finish(
         answer_in_steps(problem, wanted(problem, ("loss",) if outputs is None else outputs))
     )
@@ -46,7 +30,7 @@ def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
 def answer_in_steps(
     problem: Problem, names: tuple[str, ...], step: int | None = None
 ) -> Generator[int, None, dict[str, Array]]:
-    """The outputs ``names``, as ``wanted`` gives them; yields as ``launch.in_steps`` does."""
+    """Compute the outputs ``names``, from ``wanted``; yields as ``cpu.launch.in_steps`` does."""
     try:
         upstream = upstream_of(problem) if "gradient" in names else 1.0
         blocks, arrays = yield from in_steps(problem, names, upstream, step)
@@ -58,7 +42,7 @@ def answer_in_steps(
 def answers_of(
     problem: Problem, names: tuple[str, ...], blocks: Array, arrays: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """The outputs ``names`` from what ``launch.in_steps`` returns."""
+    """Outputs ``names`` from the ``Computed`` of ``devices.in_steps``."""
     answers = {
         name: array if name in PER_CLASS else array.reshape(problem.shape)
         for name, array in arrays.items()
@@ -71,7 +55,7 @@ def answers_of(
 
 
 def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
-    """``outputs``, known to be there for ``problem``, and what they are made of."""
+    """Names to compute for ``outputs``. Raises ``InvalidInput`` for unknown ones."""
     known = _NLL_OUTPUTS if problem.normalised else OUTPUTS
     for name in outputs:
         if name not in known:
@@ -87,7 +71,7 @@ def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def upstream_of(problem: Problem) -> float:
-    """The derivative of the reduced loss by each position's loss, before any kernel runs."""
+    """Derivative of the reduced loss by each position's loss, before any kernel runs."""
     if problem.reduction != "mean":
         return 1.0
     weights = np.ones(problem.positions)
@@ -106,7 +90,7 @@ def upstream_of(problem: Problem) -> float:
 
 
 def impossible_label(problem: Problem, position: int) -> InvalidInput:
-    """The error of the label or class probabilities at ``position``, counted in C order."""
+    """Error of the label or class probabilities at ``position``, counted in C order."""
     index = tuple(int(i) for i in np.unravel_index(position, problem.shape))
     if problem.soft is not None:
         row = np.moveaxis(problem.soft, problem.axis, -1)[index]
@@ -120,7 +104,7 @@ def impossible_label(problem: Problem, position: int) -> InvalidInput:
 
 
 def reduced(problem: Problem, blocks: Array) -> Array:
-    """The sum or mean of the losses from their block sums, of the results' type."""
+    """Sum or mean of the losses from their block sums, of the results' dtype."""
     total, weight = add_blocks(blocks)
     if problem.reduction == "mean":
         plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
@@ -131,7 +115,7 @@ def reduced(problem: Problem, blocks: Array) -> Array:
 
 
 def narrowed(value: float, dtype: np.dtype[Any]) -> Array:
-    """A float64 result as ``dtype``; what is beyond float32 is infinite there."""
+    """Convert a float64 result to ``dtype``; values beyond float32 become infinite there."""
     if abs(value) <= _LARGEST_FLOAT32:
         return np.array(value, dtype)
     with np.errstate(over="ignore"):
@@ -139,9 +123,10 @@ def narrowed(value: float, dtype: np.dtype[Any]) -> Array:
 
 
 def mean(total: float, weight: float, empty: str, cancelled: bool = False) -> float:
-    """``total / weight``, or what ``empty`` says where nothing was weighed.
+    """``total / weight``, or by ``empty`` where the weight is 0.
 
-    Weights that ``cancelled`` are not nothing: their mean is infinite, as in PyTorch.
+    ``cancelled``: weights were given and sum to 0; then the mean is infinite, as in PyTorch. Raises
+    ``InvalidInput`` if ``empty`` is "error".
     """
     if weight != 0.0:
         return total / weight

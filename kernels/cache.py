@@ -1,8 +1,9 @@
-"""Compiled kernels on disk: a file for each function and signature, verified before it is loaded.
+"""Cache of compiled kernels: a file for each function and signature, verified before it is loaded.
 
-A file is unpickled, and the machine code in it runs: whoever may write the folder runs code in this
-process. So the folder is made for its user alone, and is not used where others may write to it.
-The checksum is against damage, not against an attacker: a full disk, a torn write, a swapped file.
+Loading unpickles a file and runs the machine code in it: a user who may write to the folder runs
+code in this process. So the folder is made for its user alone, and is not used where others may
+write to it. The checksum is against damage (a full disk, a torn write, a swapped file), not
+against an attacker.
 """
 
 from __future__ import annotations
@@ -27,24 +28,25 @@ from numba.core import caching, compiler, serialize
 
 _log = logging.getLogger(__name__)
 _DIGEST = hashlib.sha256().digest_size
-# What else than its sources decides whether a compiled kernel may be loaded.
+# Versions that, with the sources, decide whether a compiled kernel may be loaded.
 VERSIONS = f"{numba.__version__} {llvmlite.__version__} {sys.version} {config.BOUNDSCHECK}".encode()
 
-# Code by file name that a child process compiled for this one; taken from here first, and kept.
+# Code by file name from a child process: loaded before any file, and then written to the cache.
 HANDED_OVER: dict[str, bytes] = {}
-# Told of each file's name and code that is loaded or compiled here; then it is theirs to keep.
+# Callbacks for the file name and code of each function loaded or compiled here. Where there are
+# any, they keep compiled code, and the cache does not.
 LISTENERS: list[Callable[[str, bytes], None]] = []
 _STATE = threading.local()
 _once: set[str] = set()
 
 
 class NotCached(Exception):
-    """A kernel would have to be compiled, inside ``loading_only``."""
+    """A kernel is in no cache, and may not be compiled inside ``loading_only``."""
 
 
 @contextmanager
 def loading_only() -> Iterator[None]:
-    """Have this thread raise ``NotCached`` instead of compiling what is in no cache."""
+    """Raise ``NotCached`` in this thread instead of compiling a function that is in no cache."""
     _STATE.loading_only = True
     try:
         yield
@@ -54,7 +56,7 @@ def loading_only() -> Iterator[None]:
 
 @cache
 def folder() -> Path | None:
-    """The folder of compiled kernels, made if need be; None, which is logged, where there is none.
+    """Folder of compiled kernels, made if need be; None, which is logged, where there is none.
 
     NUMBA_CACHE_DIR names it. Without that it lies beside the sources or, where these are not to be
     written, in the user's own cache.
@@ -81,7 +83,7 @@ def _parents() -> list[Path]:
 
 
 def _why_not(path: Path) -> str | None:
-    """What keeps ``path`` from being the folder, if anything does."""
+    """Reason why ``path`` cannot be the folder, or None."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
@@ -103,12 +105,12 @@ def _tell_once(message: str) -> None:
 
 
 def _tell_damage(path: Path, how: str) -> None:
-    """Once, though it is tried again before it is compiled anew."""
+    """Warn once, though the file is tried again before its function is compiled anew."""
     _tell_once(f"the cache's {path} is damaged ({how}): compiling it anew")
 
 
 class KernelCache(caching._Cache):
-    """What Numba asks for compiled code of ``function``; void where ``stamp`` is another one."""
+    """Numba's cache of compiled ``function``; its files are void where ``stamp`` has changed."""
 
     def __init__(self, function: Any, stamp: bytes) -> None:
         self._function = f"{function.__module__}.{function.__qualname__}"
@@ -129,7 +131,7 @@ class KernelCache(caching._Cache):
         """Do nothing: what is out of date is written anew."""
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        """The compiled code for ``signature``, or None. Raises ``NotCached``."""
+        """Load the compiled code for ``signature``, or return None. Raises ``NotCached``."""
         target.refresh()
         name = self._name(signature, target.codegen())
         path = folder()
@@ -141,7 +143,7 @@ class KernelCache(caching._Cache):
         if code is not None:
             try:
                 result = compiler.CompileResult._rebuild(target, *serialize.loads(code))
-            except Exception as error:  # by any class, of any library that takes part
+            except Exception as error:  # unpickling may raise any class
                 _tell_once(f"the compiled {name} cannot be loaded ({error!r}): compiling it anew")
             else:
                 for listener in LISTENERS:
@@ -152,7 +154,7 @@ class KernelCache(caching._Cache):
         return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
-        """Keep what was compiled for ``signature``; where that cannot be, say so once."""
+        """Keep the code compiled for ``signature``; warn once where that is not possible."""
         name = self._name(signature, result.codegen)
         code = bytes(serialize.dumps(result._reduce()))
         for listener in LISTENERS:
@@ -161,7 +163,8 @@ class KernelCache(caching._Cache):
             self._keep(name, code)
 
     def _name(self, signature: Any, codegen: Any) -> str:
-        # Other sources replace a file; another Python or CPU, which may share the folder, does not.
+        # A change of sources replaces the file; another Python or CPU, which may share the folder,
+        # makes another name.
         key = repr((signature, codegen.magic_tuple(), VERSIONS)).encode()
         return f"{self._function}-{hashlib.sha256(key).hexdigest()[:32]}.kernel"
 
@@ -189,7 +192,7 @@ class KernelCache(caching._Cache):
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace ``path`` in one step, so that nobody reads a part of it."""
+    """Replace ``path`` in one step, so that no process reads a part of it."""
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
         try:

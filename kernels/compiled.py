@@ -1,10 +1,10 @@
-"""How Numba compiles what is in this package: the options, in one place.
+"""Compiler options of this package's Numba functions, and the decorators that apply them.
 
-``nogil``: the service's event loop runs while a kernel does. ``error_model="numpy"``: a division
-by zero gives inf or NaN, as the semantics want, and no branch. ``_nrt=False``: without Numba's
-run time a kernel cannot allocate, and counting references to arrays does not cost each row
-100 ns. No ``fastmath``: it would break NaN and infinities; what may be reordered, ``simd`` writes
-in that order. ``cache``: a warm start takes seconds.
+``nogil``: other threads run while a kernel does. ``error_model="numpy"``: a division by zero gives
+inf or NaN, as the semantics want, without a branch. ``_nrt=False``: without Numba's run time a
+kernel cannot allocate, and counting references to arrays does not cost each row 100 ns. No
+``fastmath``: it would break NaN and infinities; ``simd`` writes additions in the order in which
+they are fast. ``cache``: a warm start takes seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from numba import njit
 from numba.core.codegen import JITCodeLibrary
-from numba.extending import register_jitable
+from numba.extending import overload, register_jitable
 
 from kernels.cache import KernelCache
 
@@ -29,14 +29,14 @@ except ImportError:  # Windows has no fcntl: there, processes that share a cache
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
-# For use in kernels only, so without what Python and C would call: that takes a third of the time.
+# For use in kernels only: without the wrappers for Python and C, which take a third of the time.
 _INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
 # Always inlined, since a call passes each array as seven words.
 INLINED = {"forceinline": True, **_INNER}
 
 
 def stamp_of(sources: Iterable[Path]) -> bytes:
-    """A hash of the files ``sources``, by which code compiled from them is told from older code.
+    """Hash of the files ``sources``, which tells code compiled from them from older code.
 
     Raises ``ValueError`` where there is none: such a stamp would keep all code valid for ever.
     """
@@ -49,13 +49,13 @@ def stamp_of(sources: Iterable[Path]) -> bytes:
 
 
 _FOLDER = Path(__file__).parent
-# All but the sources for CUDA: no CPU kernel has anything of them.
+# Without the sources for CUDA, which no CPU kernel is compiled from.
 STAMP = stamp_of({*_FOLDER.rglob("*.py")} - {*(_FOLDER / "cuda").iterdir()})
 
 
 @contextlib.contextmanager
 def one_process(folder: Path | None, name: str) -> Iterator[None]:
-    """Holds the lock ``name`` of ``folder``, which does not nest; none where that is read-only."""
+    """Hold the lock ``name`` of ``folder``, which does not nest; none where that is read-only."""
     try:
         if folder is None:
             raise FileNotFoundError
@@ -73,20 +73,20 @@ def one_process(folder: Path | None, name: str) -> Iterator[None]:
 
 
 def _cached(dispatcher: Any) -> Any:
-    """``dispatcher``, with a cache that is void once any source of the package changes.
+    """Give ``dispatcher`` a cache that is void once any source of the package changes.
 
-    Numba's own covers the kernel's file alone, not what is inlined from others, and loads whatever
-    lies there.
+    Numba's own cache checks the kernel's file alone, not those of functions inlined into it, and
+    does not verify what it loads.
     """
     dispatcher._cache = KernelCache(dispatcher.py_func, STAMP)
     return dispatcher
 
 
 class _Library(JITCodeLibrary):
-    """A kernel's code, or that of a function that it calls.
+    """LLVM code of a kernel, or of a function that it calls; only the kernel's is fully optimised.
 
-    Numba links the functions that one calls into it and optimises all of it, at each level of
-    calls: that took 4 of a kernel's 17 s, and no loss is faster for it. Here only the kernel is.
+    Numba links called functions into their caller and optimises both, at each level of calls: that
+    took 4 of a kernel's 17 s, and no loss is faster for it.
     """
 
     kernel = ""
@@ -103,7 +103,7 @@ class _Library(JITCodeLibrary):
 
 
 def _optimised_once(dispatcher: Any) -> Any:
-    """``dispatcher``, with ``_Library`` for what it compiles; Numba's lock is held meanwhile."""
+    """Have ``dispatcher`` compile to ``_Library``; it holds Numba's compiler lock meanwhile."""
     compiled = dispatcher._compiler.compile
 
     def compile_alone(*arguments: Any) -> Any:
@@ -121,20 +121,30 @@ def _optimised_once(dispatcher: Any) -> Any:
 
 
 def inlined(function: Function) -> Function:
-    """For use in kernels; see ``INLINED``."""
+    """Compile for use in kernels, inlined; see ``INLINED``."""
     return register_jitable(**INLINED)(function)
 
 
+def by_type(choose: Callable[..., Any]) -> Any:
+    """Compile for use in kernels, inlined: ``choose`` returns a function for the types it gets."""
+
+    def function(*_: Any) -> Any:
+        raise NotImplementedError("for compiled code only")
+
+    overload(function, jit_options=INLINED)(choose)
+    return function
+
+
 def called(function: Function) -> Function:
-    """For use in kernels where it is rarely reached: compiled once, and called."""
+    """Compile for use in kernels, where it is rarely reached: once, and called."""
     return register_jitable(**_INNER)(function)
 
 
 def kernel(function: Function) -> Function:
-    """For use from Python, on one thread."""
+    """Compile for use from Python, on one thread."""
     return _optimised_once(_cached(njit(**_OPTIONS)(function)))
 
 
 def parallel_kernel(function: Function) -> Function:
-    """For use from Python, on many threads; see ``threads`` for who may call it when."""
+    """Compile for use from Python, on many threads; one call at a time (``cpu.threads``)."""
     return _cached(njit(parallel=True, **_OPTIONS)(function))

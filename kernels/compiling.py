@@ -1,7 +1,7 @@
-"""Compiling in child processes: Numba holds the GIL and a lock of its own while it compiles.
+"""Compilation in child processes: Numba holds the GIL and a lock of its own while it compiles.
 
-A child is told jobs, a line of JSON each, and writes for each one a line of JSON that names the
-compiled code, then the code: no disk is needed for it. Its parent keeps it in the cache.
+A child reads jobs, a line of JSON each, and writes for each job a line of JSON with the names and
+sizes of the compiled code, then the code: it needs no disk. Its parent keeps the code in the cache.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class ChildFailed(RuntimeError):
 
 
 class Job(NamedTuple):
-    """A call that compiles: ``function`` of ``module`` with ``arguments``; ``name`` is for people.
+    """A call that compiles: ``function`` of ``module`` with ``arguments``; ``name`` is for logs.
 
-    It runs whatever it compiles once, since only that loads all of it.
+    The function runs what it compiles once, since only that loads all of it.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Job(NamedTuple):
     arguments: tuple[Any, ...] = ()
 
     def run(self) -> None:
-        """Compile, in this process, what is not compiled yet."""
+        """Compile in this process, unless all is compiled."""
         getattr(import_module(self.module), self.function)(*self.arguments)
 
     def load(self) -> bool:
-        """Load all that it compiles, and return True, unless some of it is in no cache."""
+        """Load all that it compiles; return False if some of it is in no cache."""
         try:
             with loading_only():
                 self.run()
@@ -75,7 +75,7 @@ class Child:
         self.end()
 
     def compile_job(self, job: Job) -> None:
-        """Have ``job`` compiled, and what came of it taken over. Raises ``ChildFailed``."""
+        """Compile ``job`` in the child, and take over the code. Raises ``ChildFailed``."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -89,7 +89,7 @@ class Child:
             raise ChildFailed(f"the process that compiled ended, status {status}") from error
 
     def end(self) -> None:
-        """End the process now, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -109,7 +109,7 @@ def _received(stdout: IO[bytes]) -> dict[str, bytes]:
 
 
 def compile_all(jobs: Sequence[Job], children: int) -> None:
-    """Compile ``jobs`` in up to ``children`` processes, and load them here; logs how far it is.
+    """Compile ``jobs`` in up to ``children`` processes, and load them here; logs progress.
 
     Where a child fails, the rest is compiled in this process.
     """
@@ -145,7 +145,7 @@ def compile_all(jobs: Sequence[Job], children: int) -> None:
 
 
 class _Progress:
-    """How many of ``total`` jobs are done, told every ``PROGRESS`` seconds."""
+    """Progress of ``total`` jobs, logged every ``PROGRESS`` seconds."""
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._clock = total, clock
@@ -169,20 +169,20 @@ class _Progress:
 
 
 def _read(lines: SimpleQueue[str]) -> None:
-    """Pass on what the parent writes; where it has gone, end this process, whatever it does."""
+    """Pass on the parent's lines; end this process when the parent has gone, even in mid-job."""
     for line in sys.stdin:
         lines.put(line)
     os._exit(0)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do the jobs that come on the standard input, until it ends."""
-    logging.disable()  # What there is to say of the cache, its parent says.
+    """Do the jobs from the standard input, until it ends."""
+    logging.disable()  # The parent logs about the cache.
     if "--patient" in arguments and hasattr(os, "nice"):
         os.nice(10)
     lines: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
-    # Nothing that is printed may get between the lines.
+    # Printed text goes to the standard error: it must not get between the lines of the protocol.
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
         while True:
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str]) -> None:
             try:
                 Job(name, module, function, tuple(given)).run()
                 answer = {name: len(code) for name, code in made.items()}
-            except Exception as error:  # by any class, of any library that takes part
+            except Exception as error:  # Numba and LLVM raise many classes
                 answer = f"{name} could not be compiled: {type(error).__name__}: {error}"
                 made.clear()
             out.write(json.dumps(answer).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Which target computes a problem: the processor, or a GPU.
+"""Dispatch of problems to the CPU or a GPU.
 
 ``kernels.cuda`` is imported when a GPU is asked for, and not before: it takes a second, and its
 packages are an extra.
@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cpu import launch, specialisations
-from kernels.cpu.launch import Computed, finish
-from kernels.cpu.specialisations import Specialisation
+from kernels import specialisations
+from kernels.cpu import launch
 from kernels.errors import DeviceUnavailable
+from kernels.plan import Computed, finish
 from kernels.problem import Problem
+from kernels.specialisations import Specialisation
 
 _DLPACK_CUDA = 2  # of dlpack.h's device types
 
 
 def target(device: str) -> str:
-    """The target, "cpu" or "cuda", for one of ``problem.DEVICES``; "auto" is "cuda" if that can be.
+    """Target, "cpu" or "cuda", for one of ``problem.DEVICES``; "auto" prefers a usable GPU.
 
-    Raises ``DeviceUnavailable`` where "cuda" cannot be.
+    Raises ``DeviceUnavailable`` for "cuda" without a usable GPU.
     """
     if device == "cpu":
         return "cpu"
@@ -39,7 +40,7 @@ def target(device: str) -> str:
 
 @lru_cache
 def why_no_gpu() -> str | None:
-    """What keeps this process from using a GPU, or None; found out once."""
+    """Reason why this process cannot use a GPU, or None; found out once."""
     if find_spec("numba_cuda") is None:
         return 'device="cuda" needs the package numba-cuda: pip install "lossd[cuda]"'
     try:
@@ -48,7 +49,7 @@ def why_no_gpu() -> str | None:
         if cuda.is_available():
             return None
         return f'device="cuda" needs an NVIDIA GPU and its driver: {_driver_error(cuda)}'
-    except Exception as error:  # numba-cuda says by many classes what it misses
+    except Exception as error:  # numba-cuda has many classes for what is missing
         return f'device="cuda" cannot be used: {_in_one_line(error)}'
 
 
@@ -68,10 +69,10 @@ def _in_one_line(error: Exception) -> str:
 def in_steps(
     problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """``cpu.launch.in_steps``, or the GPU's, as ``problem.device`` says.
+    """``cpu.launch.in_steps``, or ``cuda.pipeline.in_steps``, by ``problem.device``.
 
-    Raises ``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``, besides what that one
-    raises. The GPU's waits for all of the logits, and holds none of its memory before.
+    The GPU's waits for all of the logits, and holds none of its memory before. Raises
+    ``ImpossibleLabel``, ``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``.
     """
     if target(problem.device) == "cpu":
         return (yield from launch.in_steps(problem, wanted, upstream, step))
@@ -101,10 +102,10 @@ def cross_entropy(logits: Any, labels: Any, outputs: Any, **options: Any) -> Any
 
 
 def prepare(memory_bytes: int = 0, processes: int = 1) -> None:
-    """Has the GPU's common kernels compiled, and checked by the worked example.
+    """Compile the GPU's common kernels, and check them by the worked example.
 
-    ``memory_bytes`` is what calls may hold of the device's memory at once; 0: this process's part
-    of what is free, where ``processes`` share the GPU. Raises what ``in_steps`` does, and
+    ``memory_bytes`` bounds the device memory that calls hold at once; 0: this process's share of
+    the free memory, where ``processes`` share the GPU. Raises as ``in_steps`` does, and
     ``SelfTestFailed``.
     """
     from kernels.cuda import memory, warm
@@ -114,20 +115,20 @@ def prepare(memory_bytes: int = 0, processes: int = 1) -> None:
 
 
 def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) -> Computed:
-    """``in_steps`` all at once."""
+    """Run ``in_steps`` at once."""
     return finish(in_steps(problem, wanted, upstream))
 
 
 def quick(problem: Problem) -> bool:
-    """Whether the problem takes well below a millisecond on this one thread, all compiled."""
+    """Return True if the problem takes well below a millisecond on this thread, all compiled."""
     return problem.device == "cpu" and launch.quick(problem)
 
 
 def uncompiled(problem: Problem) -> tuple[Specialisation, ...]:
-    """``specialisations.uncompiled``; a GPU's kernels are compiled as they are launched."""
+    """``specialisations.uncompiled``; a GPU's kernels are compiled when they are launched."""
     return specialisations.uncompiled(problem) if problem.device == "cpu" else ()
 
 
 def window(problem: Problem, step: int) -> int | None:
-    """``cpu.launch.window``; nothing is said of a GPU, whose pieces are copied as they come."""
+    """``cpu.launch.window``; None for a GPU, which waits for all of the logits."""
     return launch.window(problem, step) if problem.device == "cpu" else None

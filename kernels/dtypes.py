@@ -1,9 +1,9 @@
-"""The one table of dtypes. No dtype's name is spelled anywhere else.
+"""Table of dtypes, with their names in each format. No other module spells them.
 
-NumPy has no bfloat16. A bfloat16 tensor travels here as ``BFLOAT16.numpy``, a one-field record
-of its bits, so that an array says what it is without another library; ``ml_dtypes.bfloat16``
+NumPy has no bfloat16. A bfloat16 tensor is an array of ``BFLOAT16.numpy``, a one-field record
+of its bits, so that its dtype can be told without another library; ``ml_dtypes.bfloat16``
 arrays are recognised by name. Kernels tell the two 16-bit floats apart by the signedness of the
-integers they are given (``DType.load``), since Numba has neither type on the CPU.
+integers in ``DType.load``, since Numba has neither type on the CPU.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)  # a row is itself only: a key that costs nothing
+@dataclass(frozen=True, eq=False)  # compared by identity: a cheap key
 class DType:
-    """One element type, under each of the names it goes by.
+    """Element type, and its names.
 
-    ``numpy`` is how arrays of it look in Python, ``load`` the view of the same bits that kernels
-    are given, ``result`` the type of what is computed from it (never narrower than float32);
-    ``safetensors``, ``v2`` and ``npy`` are its names in those formats.
+    ``numpy`` is the dtype of its arrays, ``load`` the dtype in which kernels read the same bits,
+    ``result`` the dtype of results (never narrower than float32); ``safetensors``, ``v2`` and
+    ``npy`` are its names in those formats.
     """
 
     name: str
@@ -64,7 +64,7 @@ INTEGERS = (
 )
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = FLOATS
 ALL = FLOATS + INTEGERS
-# No kernel takes it, and so it is in no table; formats have weights of it, which are 0 and 1.
+# In no table, since no kernel reads it; in formats it is a dtype of weights, 0 and 1.
 BOOL = _row("bool", "|b1", "|b1", "<f4", "BOOL", "BOOL", "|b1")
 
 BY_NAME = {entry.name: entry for entry in ALL}
@@ -75,9 +75,9 @@ _BY_NUMPY = {entry.numpy: entry for entry in ALL}
 
 
 def of(array: np.ndarray[Any, Any]) -> DType | None:
-    """The table's row for ``array``, or ``None`` where its dtype is not one of ours.
+    """Row of the table for ``array``, or ``None`` where its dtype is not in the table.
 
-    Big-endian arrays are not ours: a kernel reads memory as it is.
+    Big-endian dtypes are not: a kernel reads memory as it is.
     """
     return _BY_NUMPY.get(array.dtype) or (
         BY_NAME.get(array.dtype.name) if array.dtype.name == BFLOAT16.name else None

@@ -1,14 +1,14 @@
-"""What a kernel door may raise: ``InvalidInput``, the caller's fault; the rest is the device's."""
+"""Errors of the public functions: ``InvalidInput`` is the caller's fault, the others a GPU's."""
 
 from __future__ import annotations
 
 
 class InvalidInput(ValueError):
-    """The caller's tensors or options do not make a loss.
+    """Tensors or options do not make a loss.
 
     ``message`` says what was wrong and what would be right; ``field`` is the argument at fault
-    (``"labels"``, ``"weight"``, ...), and ``position`` the index of the first offending element,
-    where one element is to blame.
+    (``"labels"``, ``"weight"``, ...), and ``position`` the index of the first wrong element, where
+    one element is at fault.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class InvalidInput(ValueError):
 
 
 class DeviceError(RuntimeError):
-    """A GPU cannot do what was asked for; ``message`` says why."""
+    """A GPU cannot compute a loss; ``message`` says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -29,18 +29,18 @@ class DeviceError(RuntimeError):
 
 
 class DeviceUnavailable(DeviceError):
-    """CUDA was asked for, and there is no usable GPU, driver or ``numba-cuda``: the text says."""
+    """No usable GPU, driver or ``numba-cuda`` for ``device="cuda"``; ``message`` says which."""
 
     field = "device"
 
 
 class DeviceOutOfMemory(DeviceError):
-    """The device, or the budget of its memory, has too little left; nothing is held any more."""
+    """Device memory, or the budget of it, is too small; the call holds none any more."""
 
 
 class DeviceFailed(DeviceError):
-    """The GPU stopped in a way that leaves it of no use to this process, which has to be replaced.
+    """GPU failure after which this process cannot use the GPU: it has to be replaced.
 
-    An illegal address does that, or memory that cannot be corrected: CUDA answers every later call
+    Causes are an illegal address or an uncorrectable memory error: CUDA then fails every later call
     with the same error.
     """

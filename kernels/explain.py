@@ -1,4 +1,4 @@
-"""The chain that a cross-entropy loss is made of, and the loss by three routes that must agree.
+"""Intermediate arrays of a cross-entropy loss, and the loss by three routes that must agree.
 
 The three routes are those of the project's worked example: the formula, NLL of the log-softmax, and
 cross-entropy. Small inputs only: every intermediate array is kept.
@@ -31,12 +31,12 @@ def chain(
     class_axis: int | None = None,
     device: str = "cpu",
 ) -> dict[str, Array]:
-    """Every array between ``logits`` and the loss.
+    """All arrays between ``logits`` and the loss.
 
     ``softmax``, ``log_softmax``, ``one_hot`` (uint8, all zeros where the label is ignored) have the
     logits' shape; ``per_element`` has the labels', which are class indices; ``formula``,
     ``nll_loss`` and ``cross_entropy`` are the loss by each route, and ``largest_difference`` is
-    what they differ by at most. Raises ``InvalidInput`` as the kernels do.
+    their largest difference. Raises ``InvalidInput``.
     """
     if labels.dtype.kind not in "iu":
         raise InvalidInput(
@@ -72,8 +72,8 @@ def chain(
 
 
 def _one_hot(labels: Array, counted: Array, shape: tuple[int, ...], axis: int) -> Array:
-    # Written in place rather than made class-last and moved: swapping axes instead of moving the
-    # last one is the mistake that the worked example warns of.
+    # Written in place rather than made class-last and moved: it is an easy mistake to swap two axes
+    # where the last one has to be moved.
     one_hot = np.zeros(shape, np.uint8)
     classes = np.where(counted, labels, 0).astype(np.int64)
     np.put_along_axis(one_hot, np.expand_dims(classes, axis), np.expand_dims(counted, axis), axis)
@@ -88,9 +88,9 @@ def _formula(
     reduction: str,
     axis: int,
 ) -> Array:
-    """-sum(w * one_hot * log_softmax) / n, where n is the sum of the w that count.
+    """-sum(w * one_hot * log_softmax) / n, where n is the sum of the counted w.
 
-    By sums times SCALE, as the kernels': a mean may be finite where its sum is not.
+    Sums are times SCALE, as in ``reduce``: a mean may be finite where its sum is not.
     """
     scale: Array = one_hot.astype(np.float64)
     if weight is not None:

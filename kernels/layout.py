@@ -1,8 +1,8 @@
-"""How an array of logits lies in memory, as positions of classes that a kernel can walk.
+"""Layout of an array in memory, as positions of classes that a kernel can walk.
 
-A kernel wants one contiguous run of memory, and either the classes or the positions after the
-class axis to be neighbours in it. Where an array is not like that (a step in a slice, a
-transposition of the outer axes), chunks of it are copied into order, never the whole.
+A kernel reads one contiguous run of memory, in which either the classes or the positions after the
+class axis are neighbours. Other arrays (a slice with a step, transposed outer axes) are copied into
+order in chunks, never whole.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Strided(NamedTuple):
-    """An array of shape (outer_size, classes, inner_size), by its strides in elements."""
+    """Array of shape (outer_size, classes, inner_size), by its strides in elements."""
 
     data: Array
     outer_size: int
@@ -29,7 +29,7 @@ class Strided(NamedTuple):
 
 
 class _Memory:
-    """``size`` elements from ``array``'s first on, for NumPy to see as one dimension."""
+    """Array interface of ``size`` elements in one dimension, from ``array``'s first on."""
 
     def __init__(self, array: Array, size: int) -> None:
         self.array = array
@@ -42,10 +42,10 @@ class _Memory:
 
 
 def readable(array: Array, size: int | None = None) -> Array:
-    """``array``'s memory, ``size`` elements of it, as kernels are compiled to take it.
+    """View of ``size`` elements of ``array``'s memory (all, if None) of the type kernels take.
 
     That is one-dimensional, contiguous and writable: to Numba a read-only array is another type,
-    and would be compiled for again. Kernels never write to what they are given to read.
+    and would be compiled for again. Kernels never write to their inputs.
     """
     if size is None and array.flags.writeable:
         return array
@@ -53,7 +53,7 @@ def readable(array: Array, size: int | None = None) -> Array:
 
 
 def _merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int] | None:
-    """(size, stride) of some axes taken as one, or None where no one stride walks them."""
+    """``(size, stride)`` of some axes merged into one, or None where they have no common stride."""
     size, stride = 1, 1
     for length, step in reversed(list(zip(shape, strides, strict=True))):
         if length == 1:
@@ -67,9 +67,9 @@ def _merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]
 
 
 def strided(array: Array, axis: int) -> Strided | None:
-    """``array`` as the kernels walk it, without a copy; None where they cannot.
+    """Strides of ``array`` for kernels, without a copy; None where it has to be copied.
 
-    ``array`` is not empty, aligned and of a dtype of ``DType.load``.
+    ``array`` is not empty, and of a dtype of ``DType.load``.
     """
     if not array.flags.aligned:
         return None
@@ -112,9 +112,9 @@ def strided(array: Array, axis: int) -> Strided | None:
 
 
 def chunks(array: Array, axis: int, rows: int) -> Iterator[Array]:
-    """``array`` in pieces of shape (``rows``, classes), in order of position; the last is shorter.
+    """Copy ``array`` in pieces of shape (``rows``, classes), in order of position.
 
-    Each piece is the same memory, written anew.
+    The last is shorter. Each piece overwrites the one before.
     """
     moved = np.moveaxis(array, axis, -1)
     piece = np.empty((rows, moved.shape[-1]), array.dtype)
@@ -134,7 +134,7 @@ def chunks(array: Array, axis: int, rows: int) -> Iterator[Array]:
 
 
 def _blocks(moved: Array, limit: int) -> Iterator[Array]:
-    """Sub-arrays of ``moved`` that hold at most ``limit`` elements, or are one row of classes."""
+    """Yield sub-arrays of ``moved`` of at most ``limit`` elements, or of one row of classes."""
     if moved.ndim == 1 or moved.size <= limit:
         yield moved
         return

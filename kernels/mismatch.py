@@ -1,6 +1,4 @@
-"""Errors of tensors that do not belong together, which name the axis, shape, dtype or argument that
-they would fit.
-"""
+"""Errors of tensors that do not fit together; each names the axis, shape or dtype that would."""
 
 from __future__ import annotations
 
@@ -23,12 +21,12 @@ def without(shape: Shape, axis: int) -> Shape:
 
 
 def _option(axis: int, rank: int) -> str:
-    """The option that makes ``axis`` the class axis; the last one is -1."""
+    """Option that makes ``axis`` the class axis; the last one is -1."""
     return f"class_axis={-1 if axis == rank - 1 else axis}"
 
 
 def _dtype_advice(array: Array, wanted: str) -> str:
-    """How ``array``, of a dtype that cannot be taken, becomes one of ``wanted``; or nothing."""
+    """Advice how to convert ``array``, of a wrong dtype, to ``wanted``; or an empty text."""
     dtype = array.dtype
     if dtype.byteorder == ">" and dtypes.of(np.empty(0, dtype.newbyteorder("<"))) is not None:
         return ": big-endian arrays are not read: pass array.astype(array.dtype.newbyteorder('<'))"
@@ -38,7 +36,7 @@ def _dtype_advice(array: Array, wanted: str) -> str:
 
 
 def no_floats(name: str, array: Array) -> InvalidInput:
-    """The error of logits or log-probabilities that are none of our floats."""
+    """Error of logits or log-probabilities of a dtype that is not in ``dtypes.FLOATS``."""
     listed = ", ".join(entry.name for entry in dtypes.FLOATS)
     bits = f", or say {name}_dtype if they are the bits of 16-bit floats"
     return InvalidInput(
@@ -49,7 +47,7 @@ def no_floats(name: str, array: Array) -> InvalidInput:
 
 
 def exchanged(name: str, logits: Any, labels: Any) -> InvalidInput | None:
-    """The error of logits and labels that are in each other's place, where they are."""
+    """Error of exchanged logits and labels, or None where they are not exchanged."""
     first, second = np.asarray(logits), np.asarray(labels)
     if dtypes.of(first) not in dtypes.INTEGERS or dtypes.of(second) not in dtypes.FLOATS:
         return None
@@ -63,7 +61,7 @@ def exchanged(name: str, logits: Any, labels: Any) -> InvalidInput | None:
 
 
 def labels_like_logits(labels: Array, name: str, axis: int) -> InvalidInput:
-    """The error of labels in the logits' shape that are no floats."""
+    """Error of labels in the logits' shape that are no floats."""
     shape, indices = labels.shape, without(labels.shape, axis)
     if dtypes.of(labels) is None:
         return InvalidInput(
@@ -87,7 +85,7 @@ def labels_like_logits(labels: Array, name: str, axis: int) -> InvalidInput:
 
 
 def label_shape(labels: Array, name: str, shape: Shape, axis: int) -> InvalidInput:
-    """The error of labels in a shape that is not that of class indices nor of probabilities."""
+    """Error of labels whose shape is neither that of class indices nor of class probabilities."""
     advice = next(_label_advice(labels, name, shape, axis), "")
     return InvalidInput(
         f"labels have shape {labels.shape}; for {name} of shape {shape}, whose classes are on axis "
@@ -98,9 +96,9 @@ def label_shape(labels: Array, name: str, shape: Shape, axis: int) -> InvalidInp
 
 
 def _label_advice(labels: Array, name: str, shape: Shape, axis: int) -> Iterator[str]:
-    """What would make ``labels`` fit, the likeliest first."""
+    """Yield advice that would make ``labels`` fit, the likeliest first."""
     rank, floats = len(shape), dtypes.of(labels) in dtypes.FLOATS
-    # The classes come last more often than in between.
+    # The last axis is the likeliest after ``axis``.
     axes = sorted(range(rank), key=lambda other: (other != axis, -other))
     for other in axes:
         if labels.shape == without(shape, other):
@@ -125,7 +123,7 @@ def _moved(shape: Shape, source: int, destination: int) -> Shape:
 
 
 def no_indices(labels: Array, name: str, shape: Shape) -> InvalidInput:
-    """The error of labels in the shape of class indices that are no integers."""
+    """Error of labels in the shape of class indices that are no integers."""
     advice = _dtype_advice(labels, "int64")
     position: Shape | None = None
     if dtypes.of(labels) in dtypes.FLOATS:
@@ -143,7 +141,7 @@ def no_indices(labels: Array, name: str, shape: Shape) -> InvalidInput:
 
 
 def no_class(label: int, index: Shape, classes: int, ignore_index: int) -> InvalidInput:
-    """The error of the class index ``label`` at ``index`` that is none of ``classes``."""
+    """Error of the class index ``label`` at ``index`` that is not in 0 to ``classes`` - 1."""
     advice = ""
     if label < 0 or label == 255:
         advice = f"; ignore_index={label} leaves such labels out"
@@ -160,7 +158,7 @@ def no_class(label: int, index: Shape, classes: int, ignore_index: int) -> Inval
 
 
 def no_distribution(row: Array, index: Shape, axis: int, tolerance: float) -> InvalidInput:
-    """The error of the class probabilities ``row`` (float64) at ``index``, classes on ``axis``."""
+    """Error of the class probabilities ``row`` (float64) at ``index``, classes on ``axis``."""
     where = _element("labels", (*index[:axis], ":", *index[axis:]))
     below = np.flatnonzero(row < 0.0)
     advice = "logits have to go through softmax first (kernels.softmax, POST /v1/softmax)"
@@ -183,7 +181,7 @@ def _element(name: str, index: Iterable[object]) -> str:
 
 
 def no_weights(name: str, array: Array) -> InvalidInput:
-    """The error of weights that are no numbers of ours."""
+    """Error of weights of a dtype that is not in ``dtypes.ALL``."""
     return InvalidInput(
         f"{name} must be floating-point or integers, not {array.dtype}"
         f"{_dtype_advice(array, 'uint8')}",
@@ -192,7 +190,7 @@ def no_weights(name: str, array: Array) -> InvalidInput:
 
 
 def weight_shape(name: str, found: Shape, shape: Shape, axis: int) -> InvalidInput:
-    """The error of weights of shape ``found``; ``shape`` is the logits', classes on ``axis``."""
+    """Error of weights of shape ``found``; ``shape`` is the logits', classes on ``axis``."""
     by_class = name == "weight"
     classes, labels = (shape[axis],), without(shape, axis)
     expected, other = (classes, labels) if by_class else (labels, classes)

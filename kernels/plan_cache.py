@@ -1,7 +1,7 @@
-"""Small losses once more: what follows from their types, shapes and options is kept.
+"""Plans of small losses, kept by dtypes, shapes and options.
 
-A loss of 4 x 5 takes 25 us of Python that checks it and lays out what the kernel is told, and 1 us
-of kernel. A plan lays it out once, over memory of its own that logits and labels are copied to.
+A loss of 4 x 5 takes 25 us of Python that checks it and makes the kernel's operands, and 1 us of
+kernel. A plan makes the operands once, over memory of its own that logits and labels are copied to.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 
 from kernels.answer import answers_of, impossible_label, wanted
-from kernels.cpu.launch import ImpossibleLabel, ready
+from kernels.cpu.launch import ready
+from kernels.plan import ImpossibleLabel
 from kernels.problem import Array, check
 
-# Logits: to copy them takes half a microsecond at most.
+# Logits: copying them takes half a microsecond at most.
 LARGEST = 4096
 _PLANNED = frozenset({"loss", "per_element"})
-# Plans of a thread, which are all forgotten when there are more.
+# Plans that a thread keeps; it drops all of them before it adds one more.
 MOST = 64
 
 
 class _Kept(threading.local):
-    """This thread's plans; None stands for what was seen once, or cannot be planned."""
+    """This thread's plans by key; None: the key was seen once, or cannot be planned."""
 
     def __init__(self) -> None:
         self.plans: dict[Any, _Plan | None] = {}
@@ -34,12 +35,12 @@ _KEPT = _Kept()
 
 
 class _Plan:
-    """Losses of class indices, of one shape, type and set of options and outputs."""
+    """Losses of class indices, of one shape, dtype and set of options and outputs."""
 
     def __init__(
         self, logits: Array, labels: Array, outputs: Sequence[str], options: Mapping[str, Any]
     ) -> None:
-        # In C order, whatever order those of the first call have: else the problem holds copies.
+        # In C order, in whatever order the first call's arrays are: else the problem holds copies.
         self._logits = np.empty(logits.shape, logits.dtype)
         self._labels = np.zeros(labels.shape, labels.dtype)
         self._problem = check(self._logits, self._labels, **options)
@@ -47,7 +48,7 @@ class _Plan:
         self._compute = ready(self._problem, self._names)
 
     def answers(self, logits: Array, labels: Array) -> dict[str, Array] | None:
-        """The losses, or None where the kernel is not compiled yet."""
+        """Compute the losses, or return None where the kernel is not compiled yet."""
         if self._compute is None:
             return None
         self._logits[...] = logits
@@ -64,9 +65,9 @@ class _Plan:
 def answers(
     logits: Any, labels: Any, outputs: Sequence[str], options: Mapping[str, Any]
 ) -> dict[str, Array] | None:
-    """The ``outputs`` of ``cross_entropy``, where this thread computed such a loss before.
+    """Compute ``cross_entropy`` by a plan, where this thread has one for such a loss; else None.
 
-    Else None. There may be more than were asked for.
+    The dict has all of ``outputs``, and may have more. Raises ``InvalidInput``.
     """
     if type(logits) is not np.ndarray or type(labels) is not np.ndarray:
         return None
@@ -75,7 +76,7 @@ def answers(
     if options.get("device", "cpu") != "cpu":
         return None
     names, values = tuple(outputs), tuple(options.values())
-    # 1.0 is equal to 1, but no index.
+    # 1.0 == 1, but 1.0 is no index.
     kinds = tuple(map(type, values))
     key = (logits.shape, logits.dtype, labels.shape, labels.dtype, names, *options, values, kinds)
     plans = _KEPT.plans

@@ -1,4 +1,4 @@
-"""The one proof that a kernel may run: tensors, options and shapes that make a loss.
+"""Checks of tensors, options and shapes, which prove that a kernel may run.
 
 Sizes are checked in Python integers, on the very arrays that the kernels will read. Only the
 range of class indices is proved later, by the kernel as it reads them (``tile.prove_labels``).
@@ -20,13 +20,13 @@ Array = np.ndarray[Any, Any]
 REDUCTIONS = ("none", "mean", "sum")
 EMPTY = ("nan", "zero", "error")
 DEVICES = ("cpu", "cuda", "auto")
-# What class probabilities may sum to more or less than 1. Whatever their dtype is, they may have
-# been rounded to 16 bits before: NumPy has no bfloat16. Rounding moves each bfloat16 by up to 2**-9
-# of itself, and so their sum; a softmax in bfloat16 rounds the exponentials, their sum and the
-# quotients; a sum of 131072 float32s, one after the other, is off by up to 2**-7. This is eight
-# bfloat16 roundings. Teacher logits are not this close to 1, and hardly ever all above 0.
+# Largest difference from 1 of a sum of class probabilities. Any of them may have been rounded to 16
+# bits before, since NumPy has no bfloat16. Rounding moves each bfloat16 by up to 2**-9 of itself,
+# and so their sum; a softmax in bfloat16 rounds the exponentials, their sum and the quotients; a
+# sum of 131072 float32s, one after the other, is off by up to 2**-7. This is eight bfloat16
+# roundings. Logits given by mistake hardly ever have such a sum and no negative value.
 TOLERANCE = 2.0**-6
-# float16 has no numbers between multiples of 2**-24: each small probability moves by half of that.
+# Small float16 numbers are multiples of 2**-24: rounding moves each probability by half of that.
 TOLERANCE_PER_CLASS = 2.0**-25
 
 
@@ -35,9 +35,9 @@ class Problem:
     """Checked logits and labels, with the options of a loss.
 
     ``logits`` and ``soft`` are views of ``DType.load``; ``labels`` is one-dimensional, or None
-    where ``soft`` holds class probabilities, or there are no labels at all. ``weight`` is float64
-    or None, and so is ``sample_weight``, which is one-dimensional. ``normalised``: the logits are
-    log-probabilities. ``device``: one of DEVICES.
+    where ``soft`` holds class probabilities, or there are no labels. ``weight`` is float64, one a
+    class, or None; ``sample_weight`` is float64, one a position, or None. ``normalised``: the
+    logits are log-probabilities. ``device``: one of DEVICES.
     """
 
     logits: Array
@@ -60,7 +60,7 @@ class Problem:
 
     @property
     def tolerance(self) -> float:
-        """What the class probabilities of a position may sum to more or less than 1."""
+        """Largest difference from 1 of a position's sum of class probabilities."""
         if self.check_probabilities:
             return TOLERANCE + self.classes * TOLERANCE_PER_CLASS
         return math.inf
@@ -71,7 +71,7 @@ class Problem:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the per-element loss: the logits' without the class axis."""
+        """Shape of the labels: the logits' without the class axis."""
         return self.logits.shape[: self.axis] + self.logits.shape[self.axis + 1 :]
 
     @property
@@ -80,9 +80,9 @@ class Problem:
 
 
 def floats(name: str, value: Any, bits: str | None = None) -> tuple[Array, dtypes.DType]:
-    """A tensor of logits or probabilities as its kernel view, and its dtype.
+    """View of logits for kernels, and their dtype. Raises ``InvalidInput``.
 
-    ``bits`` names the float type that an array of uint16 holds the bits of.
+    ``bits`` names the float dtype whose bits an array of uint16 holds.
     """
     array = np.asarray(value)
     dtype = dtypes.of(array)
@@ -100,12 +100,12 @@ def floats(name: str, value: Any, bits: str | None = None) -> tuple[Array, dtype
 
 
 def _aligned(array: Array) -> Array:
-    """``array``, copied in its own order where its elements lie across their natural addresses."""
+    """Copy ``array``, in its own order, unless its elements are aligned."""
     return array if array.flags.aligned else array.copy(order="K")
 
 
 def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> int:
-    """The class axis of logits of ``shape`` as a non-negative index: 1, or 0 for 1-D, if None."""
+    """Class axis of logits of ``shape``, not negative; by default 1, or 0 for one dimension."""
     rank = len(shape)
     if rank == 0:
         raise InvalidInput(
@@ -124,7 +124,7 @@ def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> 
 
 
 def _labels(value: Any, name: str, shape: tuple[int, ...], axis: int) -> tuple[Any, Any]:
-    """``(class indices, None)`` or ``(None, class probabilities)``, by the rule of PyTorch.
+    """``(class indices, None)`` or ``(None, class probabilities)``, by PyTorch's rule.
 
     ``shape`` is that of the tensor ``name``, whose classes are on ``axis``.
     """
@@ -142,7 +142,7 @@ def _labels(value: Any, name: str, shape: tuple[int, ...], axis: int) -> tuple[A
 
 
 def widened(array: Array) -> Array:
-    """``array`` of one of our floats as float32, or as it is where it is no narrower."""
+    """Convert ``array`` of 16-bit floats to float32; others are returned as they are."""
     dtype = dtypes.of(array)
     if dtype is dtypes.BFLOAT16:
         return (array.view(dtype.load).astype(np.uint32) << 16).view(np.float32)
@@ -150,7 +150,7 @@ def widened(array: Array) -> Array:
 
 
 def _flat(labels: Array) -> Array:
-    """``labels`` in one dimension; a copy where they are not contiguous and aligned."""
+    """Flatten ``labels``; copies them where they are not contiguous and aligned."""
     if not (labels.flags.c_contiguous and labels.flags.aligned):
         labels = np.array(labels, order="C")
     return labels.reshape(-1)
@@ -158,7 +158,7 @@ def _flat(labels: Array) -> Array:
 
 @np.errstate(invalid="ignore")  # a signalling NaN is a NaN like any other
 def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
-    """Class probabilities as a kernel view; converted only where float64 meets a narrower type."""
+    """View of class probabilities for kernels; converted only if one dtype alone is float64."""
     dtype = dtypes.of(soft)
     assert dtype is not None
     if dtype.result == logits.result:
@@ -168,7 +168,7 @@ def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
 
 @np.errstate(invalid="ignore")
 def _weights(name: str, value: Any, logits: tuple[int, ...], axis: int) -> Array | None:
-    """``value`` as float64, all finite: one a class of ``logits``' shape, or one a label."""
+    """Convert weights to float64, all finite: one a class of ``logits``' shape, or one a label."""
     if value is None:
         return None
     array = np.asarray(value)
@@ -198,7 +198,7 @@ def unlabelled(
     softcap: float | None = None,
     device: str = "cpu",
 ) -> Problem:
-    """The problem of logits alone, as log-softmax poses it, or ``InvalidInput``."""
+    """Check logits alone, as for log-softmax. Raises ``InvalidInput``."""
     array, dtype = floats("logits", logits, logits_dtype)
     return Problem(
         array,
@@ -237,7 +237,7 @@ def check(
     device: str = "cpu",
     check_probabilities: bool = True,
 ) -> Problem:
-    """The problem that the arguments pose, or ``InvalidInput`` that says why they pose none."""
+    """Check the arguments of a loss. Raises ``InvalidInput``."""
     name = "log_probs" if normalised else "logits"
     try:
         array, dtype = floats(name, logits, logits_dtype)

@@ -1,10 +1,10 @@
-"""Ordered float64 reductions: a stream, a set of shards and one big array give the same bits.
+"""Ordered float64 reductions, which give the same bits for a stream and for one big array.
 
 Values are added within blocks of ``BLOCK`` positions, counted from position 0, in the order of
-``_block_sum``; then the blocks' sums, from left to right. That order is a property of the data
-alone, so the result does not depend on threads, on chunks (which end at a block's end) or on the
-format. All sums are times ``SCALE``, a power of two, and so exact: a mean's sum may be larger than
-its type holds, where the mean is not.
+``_block_sum``; then the blocks' sums, from first to last. That order depends on the data alone, so
+the result does not depend on threads, on chunks (which end at a block's end) or on the format. All
+sums are times ``SCALE``, a power of two, so exactly: the sum of a finite mean may be too large for
+its type.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _block_sum(values: Any, start: int, count: int) -> float:
 
 @inlined
 def sum_blocks(losses: Any, weights: Any, count: int, sums: Any, first: int) -> None:
-    """Writes the (loss, weight) sums of each block of ``count`` values to ``sums[first:]``."""
+    """Write the (loss, weight) sums of each block of ``count`` values to ``sums[first:]``."""
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)
         sums[first + start // BLOCK, 0] = _block_sum(losses, start, size)
@@ -52,7 +52,7 @@ def sum_blocks(losses: Any, weights: Any, count: int, sums: Any, first: int) -> 
 
 @kernel
 def add_blocks(sums: Float64s) -> tuple[float, float]:
-    """The blocks' (loss, weight) sums, added from first to last: SCALE times those of all."""
+    """Add the blocks' (loss, weight) sums from first to last: SCALE times the sums of all."""
     loss, weight = 0.0, 0.0
     for i in range(sums.shape[0]):
         loss += sums[i, 0]
@@ -61,7 +61,7 @@ def add_blocks(sums: Float64s) -> tuple[float, float]:
 
 
 def sum_all_blocks(values: Float64s) -> Float64s:
-    """The block sums of ``values``, rows of losses and weights, as ``sum_blocks`` makes them."""
+    """Block sums of ``values``, a row of losses and one of weights, by ``sum_blocks``."""
     losses, weights = np.ascontiguousarray(values)
     sums = np.empty((-(-losses.size // BLOCK), 2))
     _sum_blocks(losses, weights, sums)

@@ -1,4 +1,4 @@
-"""Options that are one value each: what they may be, and what is said of one that may not."""
+"""Checks of options that are one value each, and their errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels.errors import InvalidInput
 
-# What an option's value must be, in words and as a test; each test is false for NaN.
+# Ranges of options, in words and as a test; each test is false for NaN.
 _NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "label_smoothing": ("between 0.0 and 1.0", lambda value: 0.0 <= value <= 1.0),
     "temperature": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
@@ -21,7 +21,7 @@ _NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 
 def named(option: str, value: Any, names: tuple[str, ...]) -> str:
-    """``value``, which must be one of ``names``."""
+    """Check that ``value`` is one of ``names``. Raises ``InvalidInput``, as all here."""
     if value not in names:
         listed = ", ".join(f'"{name}"' for name in names)
         raise InvalidInput(f"{option} must be one of {listed}, not {value!r:.50}", field=option)
@@ -29,14 +29,14 @@ def named(option: str, value: Any, names: tuple[str, ...]) -> str:
 
 
 def flag(name: str, value: Any) -> bool:
-    """``value``, which must be true or false."""
+    """Check that ``value`` is true or false."""
     if not isinstance(value, bool | np.bool_):
         raise InvalidInput(f"{name} must be true or false, not {value!r:.50}", field=name)
     return bool(value)
 
 
 def integer(name: str, value: Any) -> int:
-    """``value`` as an integer of 64 bits."""
+    """Convert ``value`` to an integer of 64 bits."""
     try:
         whole = operator.index(value)
     except TypeError:
@@ -47,7 +47,7 @@ def integer(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """``value`` as a float that is right for the option ``name``."""
+    """Convert ``value`` to a float in the range of the option ``name``."""
     words, is_right = _NUMBERS[name]
     try:
         real = float(value)

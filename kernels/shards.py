@@ -1,4 +1,4 @@
-"""Logits whose classes are spread over machines: what each gives, and what the parts make."""
+"""Cross-entropy of logits whose classes are spread over machines: shards, and their merge."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def class_shard(
     temperature: float = 1.0,
     softcap: float | None = None,
 ) -> tuple[Array, Array]:
-    """``(log_sum_exp, label_logit)`` of the classes from ``first_class`` on, that ``logits`` hold.
+    """``(log_sum_exp, label_logit)`` of ``logits``, whose first class is ``first_class`` of all.
 
     Both have the shape of ``labels``, which are indices among all classes. ``label_logit`` is
     float64: -inf where the label's class is in another shard, +inf where the label is
     ``ignore_index``, and NaN where the label's logit is here, but not finite. Raises
-    ``InvalidInput``, also for a label that is negative and not ignored; one that is too large is
-    known when all shards are: see ``merge_class_shards``.
+    ``InvalidInput``, also for a label that is negative and not ignored; ``merge_class_shards``
+    finds labels that are too large.
     """
     problem = unlabelled(
         logits,
@@ -61,7 +61,7 @@ def class_shard(
 
 
 def _class_indices(labels: Any, shape: tuple[int, ...], ignore_index: int) -> tuple[Array, Array]:
-    """``(class indices as int64, whether each counts)``, proved not to be negative if it does."""
+    """``(class indices as int64, mask of those not ignored)``, which are proved not negative."""
     array = np.asarray(labels)
     if array.shape != shape or array.dtype.kind not in "iu":
         raise InvalidInput(
@@ -78,7 +78,7 @@ def _class_indices(labels: Any, shape: tuple[int, ...], ignore_index: int) -> tu
             field="labels",
             position=index,
         )
-    return array.astype(np.int64), kept  # one beyond int64 turns negative: in no shard
+    return array.astype(np.int64), kept  # beyond int64 it turns negative: in no shard
 
 
 def _named(index: tuple[int, ...]) -> str:
@@ -86,7 +86,7 @@ def _named(index: tuple[int, ...]) -> str:
 
 
 def merge_class_shards(shards: Sequence[tuple[Array, Array]]) -> Array:
-    """Each position's cross-entropy, float64, from what ``class_shard`` gave for all classes.
+    """Cross-entropy of each position, float64, from the ``class_shard`` of all classes.
 
     log(sum(exp(s))) over the shards' log-sum-exps s, less the label's logit, which is in one
     shard; 0 where the label is ignored, NaN where a logit is NaN or +inf, as in one piece. Raises

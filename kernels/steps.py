@@ -1,7 +1,7 @@
-"""The door's functions a step at a time, for who has other work to do in between, or is still
+"""Public functions a step at a time, for callers that do other work between two steps, or are still
 receiving the logits.
 
-A step takes a few milliseconds. The numbers are those of the door's functions, bit for bit.
+A step takes a few milliseconds. Results have the bits of ``kernels.cross_entropy`` and the others.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from kernels import plan_cache
 from kernels.answer import answer_in_steps, wanted
-from kernels.cpu.launch import STEP, Computed, finish, result_bytes
-from kernels.cpu.specialisations import Specialisation
+from kernels.cpu.launch import result_bytes
 from kernels.devices import in_steps, quick, uncompiled, window
+from kernels.plan import STEP, Computed, finish
 from kernels.problem import Array, Problem, check, unlabelled
+from kernels.specialisations import Specialisation
 
 Steps: TypeAlias = Generator[int, None, dict[str, Array]]
 
@@ -22,14 +23,14 @@ Steps: TypeAlias = Generator[int, None, dict[str, Array]]
 class Work(NamedTuple):
     """A checked problem that waits to be computed.
 
-    ``elements`` is the number of logits, ``result_bytes`` what the results will take. ``quick``:
+    ``elements`` is the number of logits, ``result_bytes`` the size of the results. ``quick``:
     it takes well below a millisecond on the calling thread alone, and nothing is to be compiled.
     ``steps`` yields, before each step, how many bytes from the first logit on have to be there;
-    everything else that was given has to be from the start. It returns the outputs by name, and
-    raises ``InvalidInput`` for a label that is no class. ``window``: only so many bytes before the
-    end of those are read from then on, so that what precedes them may go; None: all may be, or no
-    ``step`` was named. ``uncompiled``: what the first step would compile, for some 20 s each; see
-    ``kernels.warm.job``.
+    all other tensors have to be there from the start. It returns the outputs by name, and raises
+    ``InvalidInput`` for a label that is no class. ``window``: only so many bytes before the
+    end of those are read from then on, so earlier ones may be overwritten; None: all may be read,
+    or no ``step`` was given. ``uncompiled``: the first step would compile these, for some 20 s
+    each; see ``kernels.warm.job``.
     """
 
     elements: int
@@ -40,16 +41,16 @@ class Work(NamedTuple):
     uncompiled: tuple[Specialisation, ...] = ()
 
     def run(self) -> dict[str, Array]:
-        """The outputs, all steps at once."""
+        """Compute the outputs at once."""
         return finish(self.steps)
 
 
 def cross_entropy(
     logits: Any, labels: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any
 ) -> Work:
-    """``kernels.cross_entropy``, a step some ``step`` bytes (STEP, if None), as all here.
+    """``kernels.cross_entropy`` in steps of about ``step`` bytes of logits (STEP, if None).
 
-    Raises ``InvalidInput``, as all here.
+    Raises ``InvalidInput``. Both hold for all functions here.
     """
     known = plan_cache.answers(logits, labels, outputs, options)
     if known is not None:

@@ -1,4 +1,4 @@
-"""Compiling before the first request: what is common, once a machine, then checked.
+"""Compilation of common kernels before the first request, once a machine, and their self-test.
 
 Processes that share a cache take turns (a file lock), or each would compile all of it. The one
 whose turn it is compiles in several processes at once, since Numba compiles on one core only.
@@ -23,25 +23,25 @@ from kernels.compiled import one_process
 from kernels.compiling import Job, compile_all
 from kernels.cpu.launch import SERIAL, SHARED
 from kernels.cpu.rows import SEGMENT
-from kernels.cpu.specialisations import Specialisation, mark_compiled
+from kernels.specialisations import Specialisation, mark_compiled
 
 _log = logging.getLogger(__name__)
-# Processes that compile at a time: each takes some 400 MB, and containers are small.
+# Child processes that compile at once: each takes some 400 MB, and containers are small.
 _CHILDREN = 2
 # The worked example: PyTorch's loss of it is 1.5722.
 _PRED = ((0, 0, 0, 0, 0), (0, 0, 1, 1, 0), (1, 3, 2, 3, 0), (0, 0, 0, 0, 0))
 _TARGET = (1, 4, 3, 2)
 _LOSS = 1.5721803
-# Of which kernels are run to have them compiled: on one thread, on many, few long rows on many.
+# Shapes that compile all kernels: one thread, many threads, few long rows on many threads.
 _SHAPES = ((1, 64), (max(SERIAL // 64, SHARED) + 64, 64), (1, SEGMENT + 1))
 
 
 class SelfTestFailed(RuntimeError):
-    """The kernels give another loss for the worked example than they must."""
+    """Wrong loss of the worked example."""
 
 
 def one_at_a_time() -> contextlib.AbstractContextManager[None]:
-    """Holds the cache's lock, which does not nest; without one where the cache is read-only."""
+    """Hold the cache's lock, which does not nest; no lock where the cache is read-only."""
     return one_process(folder(), "lock")
 
 
@@ -64,15 +64,15 @@ def compile_specialisation(normalised: bool, logits: str, soft: str, capped: boo
 
 
 def job(wanted: Specialisation) -> Job:
-    """What compiles ``wanted``."""
+    """Job that compiles ``wanted``."""
     return Job(str(wanted), __name__, compile_specialisation.__name__, tuple(wanted))
 
 
 def common(offered: Sequence[dtypes.DType] = dtypes.FLOATS) -> list[Job]:
-    """What requests with logits of the types ``offered`` commonly need."""
-    # Softcap, and probabilities of another type than the logits, are compiled when asked for.
+    """Jobs for common requests with logits of the dtypes ``offered``."""
+    # Softcap, and probabilities of another dtype than the logits, are compiled on first use.
     losses = [Specialisation(False, dtype.name, dtype.name, False) for dtype in offered]
-    # Log-probabilities are computed ones: of the type that results are of.
+    # Log-probabilities have the dtypes of results.
     results = dict.fromkeys(dtype.result.name for dtype in offered)
     return [
         *(job(wanted) for wanted in losses),
@@ -81,7 +81,7 @@ def common(offered: Sequence[dtypes.DType] = dtypes.FLOATS) -> list[Job]:
 
 
 def check(device: str = "cpu", dtype: dtypes.DType = dtypes.FLOAT32) -> None:
-    """Compares the worked example, contiguous and strided, with its known loss.
+    """Compare the worked example, contiguous and strided, with its known loss.
 
     Raises ``SelfTestFailed``.
     """
@@ -102,7 +102,7 @@ def check(device: str = "cpu", dtype: dtypes.DType = dtypes.FLOAT32) -> None:
 def compile_common(
     offered: Sequence[dtypes.DType] = dtypes.FLOATS, more: Sequence[Job] = ()
 ) -> None:
-    """Compiles what is ``common``, and ``more``, or loads it from the cache; checks the results.
+    """Compile the ``common`` jobs and ``more``, or load them from the cache; then ``check``.
 
     Raises ``SelfTestFailed``.
     """

@@ -73,6 +73,19 @@ def test_kernels_import_numpy_and_numba_and_nothing_else(path: Path) -> None:
     assert {name.partition(".")[0] for name in imports(path)} <= KERNELS_MAY_IMPORT
 
 
+# Targets of the kernels, and who may not import them.
+APART = {"kernels/cpu": "kernels.cuda", "kernels/cuda": "kernels.cpu", "service": "kernels.cpu"}
+
+
+@pytest.mark.parametrize("folder", APART)
+def test_targets_are_apart(folder: str) -> None:
+    """``kernels.plan``, ``options`` and ``formula`` are what both targets share."""
+    files = sources(folder)
+    assert files
+    for path in files:
+        assert not [name for name in imports(path) if name.startswith(APART[folder])], named(path)
+
+
 @pytest.mark.parametrize("path", sources("service"), ids=named)
 def test_nothing_walks_back_up(path: Path) -> None:
     own = room_of(module_of(path))

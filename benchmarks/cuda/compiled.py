@@ -17,11 +17,10 @@ from cuda.bindings import nvjitlink
 from numba import cuda, types
 
 from kernels import dtypes
-from kernels.cpu.arguments import View
-from kernels.cuda import careful, per_class, planes, rows
-from kernels.cuda import nll as nll_kernels
-from kernels.cuda.arguments import Answers, Labels, Reals, Rule
+from kernels.cuda import careful, nll, per_class, planes, rows
+from kernels.cuda.arguments import Labels, Options, Reals, Results
 from kernels.cuda.kinds import TABLE, Kind, target
+from kernels.plan import View
 
 CAPABILITIES = ((8, 0), (9, 0), (10, 0))
 # Of an SM, the same for all three: registers, warps, blocks; registers are dealt out to warps in
@@ -65,24 +64,26 @@ def _view(scalar: Any) -> Any:
 
 
 def _told(real: Any) -> tuple[Any, Any, Any]:
-    """The types of ``Labels``, ``Rule`` and ``Answers``."""
+    """The types of ``Labels``, ``Options`` and ``Results``."""
     long, double, flag = types.int64, types.float64, types.boolean
     labels = _tuple(Labels, _array(long), flag, long, _array(double))
     reals = _tuple(Reals, *[real] * len(Reals._fields))
     arrays = [_array(double), _array(real)]
-    rule = _tuple(Rule, reals, *[double] * 7, *arrays, double, flag, double, flag, double, flag)
-    answers = _tuple(
-        Answers, *[_array(double)] * 2, *[_array(real)] * 3, *[_array(long)] * 4,
+    options = _tuple(
+        Options, reals, *[double] * 7, *arrays, double, flag, double, flag, double, flag
+    )
+    results = _tuple(
+        Results, *[_array(double)] * 2, *[_array(real)] * 3, *[_array(long)] * 4,
         _array(double, 2), _array(real, 2), _array(long, 2),
     )  # fmt: skip
-    return labels, rule, answers
+    return labels, options, results
 
 
-def _of_lanes(kind: Kind, answers: Any) -> Iterator[tuple[str, int, Any, tuple[Any, ...]]]:
+def _of_lanes(kind: Kind, results: Any) -> Iterator[tuple[str, int, Any, tuple[Any, ...]]]:
     for row in TABLE.rows:
         if row.lanes <= target.WARP:
             kernel = rows.lanes_kernel(kind, row)
-            yield f"rows, {row.lanes} lanes each", row.threads, kernel, (answers,)
+            yield f"rows, {row.lanes} lanes each", row.threads, kernel, (results,)
 
 
 def cases(dtype: dtypes.DType) -> Iterator[Case]:
@@ -90,26 +91,26 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
     load = getattr(types, _LOADS[dtype.name])
     for options, kind in (("loss", Kind(dtype)), ("all", Kind(dtype, True, True, True, True))):
         real, logits, threads = kind.number, _view(load), TABLE.threads
-        labels, rule, answers = _told(real)
-        inputs, out, long = (logits, logits, labels, rule), _view(real), types.int64
-        merged, state = (logits, labels, rule, answers, long), _array(types.float64, 2)
+        labels, options, results = _told(real)
+        inputs, out, long = (logits, logits, labels, options), _view(real), types.int64
+        merged, state = (logits, labels, options, results, long), _array(types.float64, 2)
         write_rows, write_planes = (per_class.per_class_kernel(kind, way) for way in (True, False))
         for name, size, kernel, signature in (
-            *_of_lanes(kind, answers),
-            ("rows, 128 threads each", 128, rows.block_kernel(kind, 128), (answers, long)),
-            ("rows, 256 threads each", 256, rows.block_kernel(kind, 256), (answers, long)),
-            ("planes", threads, planes.plane_kernel(kind), (answers, long)),
-            ("careful", threads, careful.careful_kernel(kind), (answers, out, out)),
+            *_of_lanes(kind, results),
+            ("rows, 128 threads each", 128, rows.block_kernel(kind, 128), (results, long)),
+            ("rows, 256 threads each", 256, rows.block_kernel(kind, 256), (results, long)),
+            ("planes", threads, planes.plane_kernel(kind), (results, long)),
+            ("careful", threads, careful.careful_kernel(kind), (results, out, out)),
             ("per class, rows", threads, write_rows, (state, out, out)),
             ("per class, planes", threads, write_planes, (state, out, out)),
         ):  # fmt: skip
             yield Case(name, dtype.name, options, size, kernel, inputs + signature)
         yield Case("merge", dtype.name, options, threads, planes.merge_kernel(kind), merged)
-    nll = logits, labels, rule, answers
-    yield Case("nll", dtype.name, "loss", threads, nll_kernels.nll_kernel(), nll)
+    given = logits, labels, options, results
+    yield Case("nll", dtype.name, "loss", threads, nll.nll_kernel(), given)
     if dtype is dtypes.FLOAT64:
         sums = _array(types.float64), _array(types.float64), _array(types.float64, 2)
-        yield Case("block sums", dtype.name, "loss", threads, nll_kernels.blocks_kernel(), sums)
+        yield Case("block sums", dtype.name, "loss", threads, nll.blocks_kernel(), sums)
 
 
 def compiled(case: Case, capability: tuple[int, int]) -> Compiled:

@@ -31,7 +31,7 @@ def _write_anywhere(array: Any) -> None:
 def _fail(operands: Operands) -> None:
     _dead.set()
     if not SIMULATED:
-        cuda.jit(_write_anywhere)[1, 1](operands.answers.losses)
+        cuda.jit(_write_anywhere)[1, 1](operands.results.losses)
         cuda.synchronize()
 
 

@@ -1,8 +1,7 @@
-"""The slow, exact way, in float64, for rows that the fast one cannot represent.
+"""Exact, slow sums and outputs in float64, for positions that SIMD sums cannot represent.
 
-Those hold NaN, +inf, nothing but -inf, or a maximum beyond ``rows.LARGEST_SHIFT``; or terms of
-their loss are beyond ``tile.FAR`` or the range of the lanes. Each is a position of a loss: its
-logits lie ``stride`` elements apart from ``first`` on.
+Those hold NaN, +inf, nothing but -inf, or a maximum beyond ``formula.LARGEST_SHIFT``; or terms of
+their loss are beyond ``formula.FAR`` or the range of the registers.
 """
 
 from __future__ import annotations
@@ -10,84 +9,41 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import types
-from numba.extending import overload
-
-from kernels.compiled import INLINED, called, inlined
-from kernels.cpu.arguments import place
+from kernels.compiled import called, inlined
+from kernels.cpu.logit import exact, exact_slope
 from kernels.cpu.tile import (
     CAREFUL,
     LEAST,
     LOSS,
     MASS,
     MINUS,
+    OWN,
     PEAK,
+    PULL,
+    PUSH,
     SHARES,
     SMOOTH,
-    TINY,
     TOTAL,
     VALUE,
     WEIGHT,
     log_sum_exp,
 )
+from kernels.formula import (
+    TINY,
+    Known,
+    careful_loss,
+    careful_terms,
+    gradient_of,
+    sample_of,
+    scaled_gap,
+    target_of,
+)
+from kernels.plan import place
 from kernels.simd import element
 
 
-def exact(x: Any, index: int, cap: Any) -> float:
-    """One logit in float64; see ``logit``."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(exact, jit_options=INLINED)
-def _exact(x: Any, index: Any, cap: Any) -> Any:
-    if cap == types.none:
-
-        def uncapped(x: Any, index: Any, cap: Any) -> Any:
-            return element(x, index)
-
-        return uncapped
-
-    def softly(x: Any, index: Any, cap: Any) -> Any:
-        return cap * math.tanh(element(x, index) / cap)
-
-    return softly
-
-
-def exact_slope(raw: float, cap: Any) -> float:
-    """The derivative of a logit by its element ``raw``; see ``logit.slope``."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(exact_slope, jit_options=INLINED)
-def _exact_slope(raw: Any, cap: Any) -> Any:
-    if cap == types.none:
-
-        def uncapped(raw: Any, cap: Any) -> Any:
-            return 1.0
-
-        return uncapped
-
-    def softly(raw: Any, cap: Any) -> Any:
-        power = math.exp(-2.0 * abs(raw / cap))
-        return 4.0 * power / ((1.0 + power) * (1.0 + power))
-
-    return softly
-
-
 @inlined
-def class_weight(options: Any, c: int) -> float:
-    """The weight of a class in float64: ``lane_weight`` may be infinite where this is not."""
-    return options.weight[c] if options.weight.size else 1.0
-
-
-@inlined
-def scaled_gap(value: float, largest: float, unit: float) -> float:
-    """A gap between logits times ``unit``, by halves: alone it may be twice what float64 holds."""
-    return (2.0 * unit) * (0.5 * value - 0.5 * largest)
-
-
-@inlined
-def careful_sum(view: Any, position: int, options: Any) -> tuple[float, float]:
+def _careful_sum(view: Any, position: int, options: Any) -> tuple[float, float]:
     """``(total, largest)`` with sum(exp(unit * x)) = total * exp(unit * largest), in float64.
 
     ``total`` is NaN where PyTorch's log-softmax is: any NaN or +inf, or all -inf.
@@ -112,36 +68,34 @@ def careful_sum(view: Any, position: int, options: Any) -> tuple[float, float]:
 def _careful_smooth(
     logits: Any, first: int, largest: float, soft: Any, soft_first: int, options: Any
 ) -> tuple[float, float, float, float]:
-    """``(sum(q), TINY * sum(r * unit * (x - largest)))`` with q as in ``rows.sum_soft``, and r the
-    same; or, where ``soft`` is empty, q the class weights, and r ``spread`` times these. Then the
-    sum of the class probabilities, and the least of them and 0.
+    """``(mass, smooth)`` as in ``formula.Known``, with gaps to ``largest``; then the sum of the
+    class probabilities, and the least of them and 0.
     """
-    mass, total, shares, least = 0.0, 0.0, 0.0, 0.0
+    mass, smooth, shares, least, given, softly = 0.0, 0.0, 0.0, 0.0, 0.0, soft.data.size > 0
     for c in range(logits.classes):
-        p, spread = 1.0, options.spread
-        if soft.data.size:
-            p = element(soft.data, soft_first + c * soft.class_stride)
-            shares += p
-            least = p if p < least else least
-            p, spread = options.keep * p + options.spread, 1.0
-        q = class_weight(options, c) * p
-        mass += q
-        if p != 0.0:
-            value = exact(logits.data, first + c * logits.class_stride, options.cap)
-            total += (q * spread) * scaled_gap(value, largest, TINY * options.unit)
-    return mass, total, shares, least
+        if softly:
+            given = element(soft.data, soft_first + c * soft.class_stride)
+            shares += given
+            least = given if given < least else least
+        value = exact(logits.data, first + c * logits.class_stride, options.cap)
+        gap = scaled_gap(value, largest, TINY * options.unit)
+        each, term = careful_terms(given, c, gap, softly, options)
+        mass += each
+        smooth += term
+    return mass, smooth, shares, least
 
 
 @called
 def careful_position(
     logits: Any, soft: Any, position: int, label: int, options: Any, scratch: Any, at: int
 ) -> None:
-    """Fills in all that ``scratch`` holds of one position. VALUE is TINY times the label's
-    log-probability in nats (that of class 0 where there is no label), SMOOTH as in
-    ``_careful_smooth``.
+    """Fill in all that ``scratch`` holds of one position.
+
+    VALUE is TINY times the label's log-probability in nats (that of class 0 where there is no
+    label), and SMOOTH is ``careful``'s as in ``formula.Known``.
     """
     first, stride, unit = place(logits, position), logits.class_stride, options.unit
-    total, largest = careful_sum(logits, position, options)
+    total, largest = _careful_sum(logits, position, options)
     scratch[TOTAL, at], scratch[CAREFUL, at], scratch[PEAK, at] = total, 1.0, largest
     own = exact(logits.data, first + max(label, 0) * stride, options.cap)
     gap = scaled_gap(own, largest, TINY * unit)
@@ -159,23 +113,65 @@ def careful_position(
 def weigh_careful(
     scratch: Any, label: Any, soft: bool, labels: Any, lo: int, count: int, options: Any
 ) -> None:
-    """LOSS and WEIGHT, as ``tile.weigh_tile`` has them, of the positions that are careful ones."""
+    """Write LOSS and WEIGHT, as ``tile.weigh_tile`` does, of the positions computed here."""
     for i in range(count):
-        if scratch[CAREFUL, i] == 0.0 or (label[i] < 0 and not soft):
+        if scratch[CAREFUL, i] == 0.0:
             continue
-        loss, weight = 0.0, 1.0
-        if not soft:
-            weight = class_weight(options, label[i])
-            loss = -(weight * scratch[VALUE, i])
-        if options.lane_weight.size:
-            spread = 1.0 if soft else options.spread
-            rest = TINY * math.log(scratch[TOTAL, i]) * (spread * scratch[MASS, i])
-            rest -= scratch[SMOOTH, i]
-            loss = rest if soft else options.keep * loss + rest
-        if options.z_loss > 0.0:
-            known = log_sum_exp(scratch, i, options)
-            loss += known * (options.z_loss * known) / TINY
-        if labels.sample_weight.size:
-            loss *= labels.sample_weight[lo + i]
-            weight *= labels.sample_weight[lo + i]
-        scratch[LOSS, i], scratch[WEIGHT, i] = loss / TINY, weight
+        known = Known(
+            scratch[VALUE, i],
+            math.log(scratch[TOTAL, i]),
+            log_sum_exp(scratch, i, options),
+            scratch[MASS, i],
+            scratch[SMOOTH, i],
+        )
+        sample = sample_of(labels, lo + i)
+        loss, weight = careful_loss(known, label[i], soft, sample, options)
+        scratch[LOSS, i], scratch[WEIGHT, i] = loss, weight
+
+
+@called
+def careful_outputs(operands: Any, position: int, y: int, scratch: Any, at: int) -> None:
+    """Write all outputs of one position, but for the log-sum-exp; its sums are in ``scratch``."""
+    logits, soft, options, results = (
+        operands.logits,
+        operands.soft,
+        operands.options,
+        operands.results,
+    )
+    log_probs, gradient = operands.log_probs, operands.gradient
+    x, first, stride = logits.data, place(logits, position), logits.class_stride
+    out_first, soft_first = place(log_probs, position), place(soft, position)
+    gradient_first = place(gradient, position)
+    factors = scratch[PUSH, at], scratch[PULL, at], scratch[OWN, at]
+    peak, cap, given, softly = scratch[PEAK, at], options.cap, 0.0, soft.data.size > 0
+    logarithm, surprise, before, nan = math.log(scratch[TOTAL, at]), 0.0, 0, False
+    best, largest, own = 0, element(x, first), element(x, first + max(y, 0) * stride)
+    for c in range(logits.classes):
+        raw = element(x, first + c * stride)
+        if not nan and (math.isnan(raw) or raw > largest):
+            best, largest, nan = c, raw, math.isnan(raw)
+        before += raw > own or (raw == own and c < y)
+        value = exact(x, first + c * stride, cap)
+        log_prob = scaled_gap(value, peak, options.unit) - logarithm
+        p = math.exp(log_prob)
+        if p != 0.0:
+            surprise -= p * log_prob
+        if log_probs.data.size:
+            log_probs.data[out_first + c * log_probs.class_stride] = (
+                p if options.probs else log_prob
+            )
+        if gradient.data.size:
+            q = 0.0
+            if softly:
+                given = element(soft.data, soft_first + c * soft.class_stride)
+            if options.lane_weight.size:
+                q = target_of(given, c, softly, options)
+            slant = gradient_of(p, q, c == y, factors) * exact_slope(raw, cap)
+            ignored = y < 0 and not softly
+            gradient.data[gradient_first + c * gradient.class_stride] = 0.0 if ignored else slant
+    if results.entropy.size:
+        results.entropy[position] = surprise
+    if results.rank.size:
+        results.rank[position] = -1 if nan or y < 0 else before
+    if results.prediction.size:
+        results.prediction[position] = best

@@ -1,24 +1,26 @@
-"""From a checked problem to kernel calls: pieces, tiles, threads and their scratch."""
+"""Kernel calls for a checked problem: pieces, tiles, threads and their scratch."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
 from kernels import reduce
 from kernels.cpu import tile
-from kernels.cpu.arguments import Options, Results, Scratch, View
+from kernels.cpu.arguments import Operands, Results, Scratch
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
 from kernels.cpu.threads import bound, compiled, run
-from kernels.cpu.views import PER_CLASS, PerClass, labels_of, options_of, pieces, view_of
+from kernels.cpu.views import PerClass, labels_of, pieces, view_of
 from kernels.dtypes import DType
-from kernels.problem import Array, Problem
+from kernels.options import Options, options_of
+from kernels.plan import PER_CLASS, PER_POSITION, Computed, ImpossibleLabel, View
+from kernels.problem import Problem
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
 SERIAL = 65536
@@ -26,42 +28,21 @@ SERIAL = 65536
 TILE = 8192
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
-# Bytes of logits: 1 ms at memory speed, some 10 where every output is wanted; a launch takes 20 us.
-STEP = 1 << 25
-T = TypeVar("T")
-Computed: TypeAlias = tuple[Array, Mapping[str, Array]]
 _KEPT = threading.local()
-PER_POSITION: dict[str, Any] = {
-    "losses": np.float64,
-    "weights": np.float64,
-    "per_element": None,
-    "log_sum_exp": None,
-    "entropy": None,
-    "rank": np.int64,
-    "prediction": np.int64,
-}
 
 
-class ImpossibleLabel(Exception):
-    """A label is neither a class nor ignored; ``position`` is the first such one's."""
-
-    def __init__(self, position: int) -> None:
-        super().__init__(position)
-        self.position = position
-
-
-@lru_cache
+@lru_cache  # made anew it takes 8 us, of a small loss's 25
 def _no_results(dtype: DType) -> Results:
-    """Results of which none are wanted, each of its type."""
+    """Empty ``Results``, each array of its type."""
     empty = {name: np.empty(0, kind or dtype.result) for name, kind in PER_POSITION.items()}
     return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
 
 
-class Plan(NamedTuple):
-    """How a piece is cut: ``launches`` in a row, each of ``workers`` shares of tiles.
+class Cut(NamedTuple):
+    """Division of a piece: ``launches`` in a row, each of ``workers`` shares of tiles.
 
     A tile is some blocks of the reduction, of about ``TILE`` elements, so that blocks are summed
-    where their losses are; but positions that are shared (``SHARED``) are dealt out one by one.
+    where their losses are; but shared positions (fewer than ``SHARED``) are dealt out one by one.
     """
 
     tile: int
@@ -69,7 +50,7 @@ class Plan(NamedTuple):
     launches: int
 
 
-def _plan(view: View, shared: bool, step: int | None) -> Plan:
+def _cut(view: View, shared: bool, step: int | None) -> Cut:
     elements = view.positions * view.classes
     threads = 1 if elements <= SERIAL else numba.get_num_threads()
     launches = 1 if step is None else -(-elements * view.data.itemsize // step)
@@ -79,11 +60,11 @@ def _plan(view: View, shared: bool, step: int | None) -> Plan:
         size = -(-view.positions // (threads * launches))
     tiles = -(-view.positions // size)
     workers = min(threads, tiles)
-    return Plan(size, workers, min(launches, tiles // workers))
+    return Cut(size, workers, min(launches, tiles // workers))
 
 
 def _segments(view: View) -> int:
-    """Segments of all rows, where threads have to share these; else 0."""
+    """Number of segments of all rows, where threads have to share these; else 0."""
     threads = numba.get_num_threads()
     if view.class_stride != 1 or view.classes <= SEGMENT or view.positions >= threads:
         return 0
@@ -91,7 +72,7 @@ def _segments(view: View) -> int:
 
 
 def _scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
-    """Room for ``workers``; a thread keeps what it needs for itself, and so for small work."""
+    """Scratch for ``workers``; a thread keeps its own for the next small problem."""
     kept: dict[Any, Scratch] = _KEPT.__dict__
     if workers > 1:
         return _new_scratch(workers, tile_size, dtype)
@@ -101,7 +82,7 @@ def _scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
 
 
 def _new_scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
-    # Positions that are ignored keep what was there: ones are harmless.
+    # Ignored positions keep what was there before: ones are harmless.
     return Scratch(
         np.empty((workers, tile_size), np.int64),
         np.ones((workers, tile.ROWS, tile_size + 2 * tile.SLACK)),
@@ -112,10 +93,10 @@ def _new_scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
 def in_steps(
     problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """The block sums of the losses (``kernels.reduce``), and the arrays of ``wanted``.
+    """Compute the block sums of the losses (``kernels.reduce``), and the arrays of ``wanted``.
 
-    Those are of ``PER_POSITION``, one-dimensional, or of ``views.PER_CLASS``, of the logits'
-    shape. ``upstream`` is the derivative of what is wanted the gradient of by each loss.
+    Those are of ``plan.PER_POSITION``, one-dimensional, or of ``plan.PER_CLASS``, of the logits'
+    shape. ``upstream`` is the derivative by each loss of the value whose gradient is wanted.
 
     Before each step of about ``step`` bytes of logits (one, if None), yields how many bytes of
     them, from their first, have to be there. Raises ``ImpossibleLabel``.
@@ -136,8 +117,8 @@ def in_steps(
         yield everything
     for first, logits, soft in pieces(problem, per_class.in_place):
         stop = first + logits.positions
-        plan = _plan(logits, shared, step)
-        shares = plan.workers * plan.launches
+        cut = _cut(logits, shared, step)
+        shares = cut.workers * cut.launches
         results = _no_results(dtype)._replace(
             blocks=blocks[first // reduce.BLOCK :],
             bad=np.full(shares, logits.positions),
@@ -147,25 +128,24 @@ def in_steps(
         segments = 0 if problem.normalised else _segments(logits)
         if segments:
             options = options._replace(segments=np.empty((segments, 2)))
-        arguments = (
-            plan.tile,
+        operands = Operands(
+            cut.tile,
             logits,
             soft,
             labels_of(problem, first, logits.positions),
             options,
             results,
             *per_class.views(first, logits),
-            _scratch(plan.workers, plan.tile, dtype),
+            _scratch(cut.workers, cut.tile, dtype),
         )
         if segments:
             yield everything
-            threads = min(numba.get_num_threads(), segments)
-            run(segments_kernel, key, threads, *arguments)
-        for launch in range(plan.launches):
-            if plan.launches > 1 or in_order or first:
-                done = -(-logits.positions // plan.tile) * (launch + 1) // plan.launches
-                yield _reach(logits, done * plan.tile) if in_order else everything
-            run(kernel, key, plan.workers, *arguments, first=launch * plan.workers, shares=shares)
+            run(segments_kernel, key, min(numba.get_num_threads(), segments), operands)
+        for launch in range(cut.launches):
+            if cut.launches > 1 or in_order or first:
+                done = -(-logits.positions // cut.tile) * (launch + 1) // cut.launches
+                yield _reach(logits, done * cut.tile) if in_order else everything
+            run(kernel, key, cut.workers, operands, first=launch * cut.workers, shares=shares)
             wrong = min(results.bad.tolist())
             if wrong < logits.positions:
                 raise ImpossibleLabel(first + wrong)
@@ -175,37 +155,37 @@ def in_steps(
 
 
 def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
-    """What the types of all of a kernel's arguments follow from."""
+    """Key of a kernel's code: the type of its operands follows from it."""
     return logits.data.dtype, soft.data.dtype, options.cap is None
 
 
 def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] | None:
-    """A call that returns what ``in_steps`` does, for ``problem`` as its arrays are by then.
+    """A call that returns what ``in_steps`` does, of what ``problem``'s arrays hold by then.
 
-    None where its kernel is not compiled yet: callers may have no time for that.
-    That is small, not empty, and of logits that need no copy; ``wanted`` is of "loss" and
-    "per_element". The same arrays are given each time. Raises ``ImpossibleLabel``.
+    None where its kernel is not compiled yet: callers may have no time for that. The problem is
+    small, not empty, and its logits need no copy; ``wanted`` is of "loss" and "per_element". Each
+    call gives the same arrays. It raises ``ImpossibleLabel``.
     """
     ((_, logits, soft),) = pieces(problem, True)
     positions, options = logits.positions, options_of(problem, wanted, 1.0)
     kernel, key = _kernel(problem), _key(logits, soft, options)
     if not compiled(kernel, key):
         return None
-    plan = _plan(logits, False, None)
+    size = _cut(logits, False, None).tile
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
     bad = np.empty(1, np.int64)
     arrays = {name: np.empty(positions, problem.dtype.result) for name in wanted if name != "loss"}
-    arguments = (
-        plan.tile,
+    operands = Operands(
+        size,
         logits,
         soft,
         labels_of(problem, 0, positions),
         options,
         _no_results(problem.dtype)._replace(blocks=blocks, bad=bad, **arrays),
         *PerClass(problem, wanted).views(0, logits),
-        _scratch(1, plan.tile, problem.dtype),
+        _scratch(1, size, problem.dtype),
     )
-    call = bound(kernel, key, *arguments)
+    call = bound(kernel, key, operands)
 
     def compute_again() -> Computed:
         bad[0] = positions
@@ -217,23 +197,8 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] |
     return compute_again
 
 
-def finish(steps: Generator[int, None, T]) -> T:
-    """What ``steps`` return, all taken at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stopped:
-            result: T = stopped.value
-            return result
-
-
-def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) -> Computed:
-    """``in_steps`` all at once."""
-    return finish(in_steps(problem, wanted, upstream))
-
-
 def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
-    """Bytes of the arrays that ``in_steps`` makes for its results."""
+    """Bytes of the arrays that ``in_steps`` returns."""
     kept = {*wanted, "losses", "weights"} if _shared(problem) else {*wanted}
     each = sum(
         np.dtype(kind or problem.dtype.result).itemsize
@@ -246,24 +211,24 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
 
 
 def window(problem: Problem, step: int) -> int | None:
-    """Bytes of logits, up to the end of those that a step announces, that are read from then on.
+    """Bytes of logits, before the end of those that a step announces, that may still be read.
 
-    That many at most: whatever lies before them is done with. None where all of them are wanted.
+    Earlier ones are never read again. None where all of them have to stay.
     """
     logits = view_of(problem.logits, problem.axis)
     if logits is None or problem.logits.size == 0 or not _in_order(problem):
         return None
     if not PerClass(problem, ()).in_place or (not problem.normalised and _segments(logits)):
         return None
-    plan = _plan(logits, _shared(problem), step)
-    tiles = -(-logits.positions // plan.tile)
-    positions = -(-tiles // plan.launches) * plan.tile
-    # They may begin and end in the middle of what an outer index holds.
+    cut = _cut(logits, _shared(problem), step)
+    tiles = -(-logits.positions // cut.tile)
+    positions = -(-tiles // cut.launches) * cut.tile
+    # A step may begin and end between the inner positions of one outer index.
     return _reach(logits, positions + logits.inner_size - 1)
 
 
 def quick(problem: Problem) -> bool:
-    """Whether the problem takes well below a millisecond on this one thread, all compiled."""
+    """Return True if the problem takes well below a millisecond on this thread, all compiled."""
     if problem.logits.size > SERIAL:
         return False
     soft = problem.logits if problem.soft is None else problem.soft
@@ -280,11 +245,11 @@ def _kernel(problem: Problem) -> Any:
 
 
 def _in_order(problem: Problem) -> bool:
-    """Whether positions in order are memory in order, read where it lies."""
+    """Return True if positions in order are memory in order, and kernels need no copy."""
     return problem.logits.flags.c_contiguous and view_of(problem.logits, problem.axis) is not None
 
 
 def _reach(logits: View, positions: int) -> int:
-    """Bytes of contiguous ``logits`` up to the end of those that the first ``positions`` take."""
+    """Bytes from the start of contiguous ``logits`` to the end of the first ``positions``."""
     outer = min(-(-positions // logits.inner_size) * logits.outer_stride, logits.data.size)
     return outer * logits.data.itemsize

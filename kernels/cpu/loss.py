@@ -1,8 +1,8 @@
-"""The loss kernels: cross-entropy, and NLL of given log-probabilities.
+"""Loss kernels: cross-entropy, and NLL of given log-probabilities.
 
-Per tile: the labels, proved; in steps that stay in cache, the sums over classes, the logarithms
-and what else is wanted; class probabilities, proved by their sums; the losses; their block sums.
-They write into what they are given, allocate nothing and raise nothing.
+For each tile: labels are proved; in steps that stay in cache, sums over classes, logarithms and
+outputs are computed; class probabilities are proved by their sums; losses are weighed and added in
+blocks. Kernels write into the arrays that they are given, allocate nothing and raise nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 from kernels.compiled import inlined, kernel
-from kernels.cpu.arguments import place
 from kernels.cpu.careful import weigh_careful
 from kernels.cpu.outputs import output_step
 from kernels.cpu.rows import sum_part
@@ -26,15 +25,16 @@ from kernels.cpu.tile import (
     take_logarithms,
     weigh_tile,
 )
+from kernels.plan import place
 from kernels.reduce import BLOCK, sum_blocks
 from kernels.simd import element
 
 
 @inlined
-def _take_labels(
+def _read_proved_labels(
     labels: Any, lo: int, count: int, classes: int, label: Any, bad: Any, share: int
 ) -> None:
-    """The tile's labels, proved; the first impossible one goes to ``bad[share]``."""
+    """Read the tile's labels, proved; the first impossible one goes to ``bad[share]``."""
     read_labels(labels, lo, count, label)
     wrong = prove_labels(label, count, classes, labels)
     if wrong < count and lo + wrong < bad[share]:
@@ -42,7 +42,7 @@ def _take_labels(
 
 
 @inlined
-def _give_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
+def _write_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
     losses, weights = scratch[LOSS], scratch[WEIGHT]
     sum_blocks(losses, weights, count, results.blocks, lo // BLOCK)
     if results.per_element.size:
@@ -56,25 +56,9 @@ def _give_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
 
 
 @kernel
-def cross_entropy_kernel(
-    share: int,
-    shares: int,
-    tile: int,
-    logits: Any,
-    soft: Any,
-    labels: Any,
-    options: Any,
-    results: Any,
-    log_probs: Any,
-    gradient: Any,
-    scratches: Any,
-) -> None:
-    """The losses of ``share``, of ``shares`` contiguous ones of all tiles.
-
-    ``soft`` is a ``View`` of class probabilities, with empty data where ``labels`` (class
-    indices) count; with neither, only outputs that need no label are. ``log_probs`` and
-    ``gradient`` are ``View``s that lie in memory like ``logits``, or empty.
-    """
+def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
+    """Compute ``share``, of ``shares`` contiguous ones of all tiles. See ``Operands``."""
+    tile, logits, soft, labels, options, results, _, _, scratches = operands
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
@@ -85,38 +69,18 @@ def cross_entropy_kernel(
         if softly or not labels.given:
             label[:count] = -1
         else:
-            _take_labels(labels, lo, count, logits.classes, label, results.bad, share)
+            _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
         done, odd = 0, False
         while done < count:
-            size = step_size(logits, lo + done, count - done, options.outputs)
+            first, rest = lo + done, count - done
+            size = step_size(logits, first, rest, options.outputs)
+            all_positions = softly or options.ignored_too
             odd |= sum_step(
-                logits,
-                soft,
-                options,
-                lo + done,
-                size,
-                label,
-                lanes,
-                scratch,
-                done,
-                softly or options.ignored_too,
+                logits, soft, options, first, size, label, lanes, scratch, done, all_positions
             )
             take_logarithms(scratch, done, size, options.scale, logits.data)
             if options.outputs:
-                output_step(
-                    logits,
-                    soft,
-                    labels,
-                    options,
-                    results,
-                    log_probs,
-                    gradient,
-                    lo + done,
-                    size,
-                    label,
-                    scratch,
-                    done,
-                )
+                output_step(operands, first, size, label, scratch, done)
             done += size
         if softly and options.tolerance < math.inf:
             wrong = prove_shares(scratch, labels, lo, count, options.tolerance)
@@ -125,57 +89,34 @@ def cross_entropy_kernel(
         weigh_tile(scratch, label, softly, labels, lo, count, options)
         if odd:
             weigh_careful(scratch, label, softly, labels, lo, count, options)
-        _give_losses(results, scratch, lo, count)
+        _write_losses(results, scratch, lo, count)
 
 
 @kernel
-def nll_kernel(
-    share: int,
-    shares: int,
-    tile: int,
-    logits: Any,
-    soft: Any,
-    labels: Any,
-    options: Any,
-    results: Any,
-    log_probs: Any,
-    gradient: Any,
-    scratches: Any,
-) -> None:
+def nll_kernel(share: int, shares: int, operands: Any) -> None:
     """``cross_entropy_kernel`` for ``logits`` that are log-probabilities already.
 
-    Only those of the labels are read, and only losses given.
+    Those of the labels alone are read, and losses are the only outputs.
     """
-    x, stride = logits.data, logits.class_stride
+    tile, logits, _, labels, options, results, _, _, scratches = operands
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
     for t in range(tiles * share // shares, tiles * (share + 1) // shares):
         lo = t * tile
         count = min(tile, logits.positions - lo)
-        _take_labels(labels, lo, count, logits.classes, label, results.bad, share)
+        _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
         for i in range(count):
-            at = place(logits, lo + i) + max(label[i], 0) * stride
-            scratch[LOG_PROB, i] = element(x, at)
+            at = place(logits, lo + i) + max(label[i], 0) * logits.class_stride
+            scratch[LOG_PROB, i] = element(logits.data, at)
         weigh_tile(scratch, label, False, labels, lo, count, options)
-        _give_losses(results, scratch, lo, count)
+        _write_losses(results, scratch, lo, count)
 
 
 @kernel
-def segments_kernel(
-    share: int,
-    shares: int,
-    tile: int,
-    logits: Any,
-    soft: Any,
-    labels: Any,
-    options: Any,
-    results: Any,
-    log_probs: Any,
-    gradient: Any,
-    scratches: Any,
-) -> None:
-    """Fills ``options.segments``: few long rows of contiguous classes, shared by many threads."""
+def segments_kernel(share: int, shares: int, operands: Any) -> None:
+    """Fill ``options.segments``: few long rows of contiguous classes, shared by many threads."""
+    logits, options = operands.logits, operands.options
     count = options.segments.shape[0]
     parts = count // logits.positions
     for i in range(count * share // shares, count * (share + 1) // shares):

@@ -1,4 +1,4 @@
-"""What is wanted beside the loss, for a register of neighbouring positions of strided classes."""
+"""Outputs beside the loss of a register of neighbouring positions, whose classes are strided."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from kernels.compiled import called
-from kernels.cpu.arguments import place
 from kernels.cpu.logit import capped, read_first, slope
 from kernels.cpu.output_rows import least_exponent, log_prob_of
 from kernels.cpu.planes import CLASS_BLOCK, accumulate, narrowed
 from kernels.cpu.tile import LOG2, LOSS, MINUS, OWN, PULL, PUSH, SPARE, TOTAL
+from kernels.plan import place
 from kernels.simd import (
     constant,
     element,
@@ -78,7 +78,7 @@ def write_gradient_abreast(
         gradient = fma(power, push, zero - pull * share)
         if not soft.data.size:
             gradient = gradient - where_equal(hot, constant(x, float(c)), own, zero)
-            gradient = where_greater(zero, hot, zero, gradient)  # ignored, whatever its logits are
+            gradient = where_greater(zero, hot, zero, gradient)  # ignored: 0, even of NaN
         gradient = slope(x, raw, options.cap, gradient)
         store_first(out.data, out_first + c * out.class_stride, count, gradient)
 
@@ -89,7 +89,7 @@ def entropies(
 ) -> None:
     """``output_rows.entropy`` of ``count`` positions, written to ``out``."""
     x, stride, first = logits.data, logits.class_stride, place(logits, position)
-    # Losses are weighed after all outputs: until then their row is free.
+    # Losses are weighed after all outputs: until then their row of scratch is free.
     zero, expected, moved = constant(x, 0.0), scratch[SPARE], scratch[LOSS]
     for i in range(count):
         moved[i] = scratch[MINUS, at + i] - math.floor(scratch[LOG2, at + i] + 0.5)
@@ -119,7 +119,7 @@ def ranks(
 ) -> None:
     """``output_rows.rank`` of ``count`` positions, written to ``out``."""
     x, stride, first = logits.data, logits.class_stride, place(logits, position)
-    # Losses are weighed after all outputs: until then their row is free.
+    # Losses are weighed after all outputs: until then their row of scratch is free.
     zero, one, labels, owns = constant(x, 0.0), constant(x, 1.0), scratch[SPARE], scratch[LOSS]
     for i in range(count):
         labels[i] = label[at + i]

@@ -1,6 +1,6 @@
-"""What is wanted beside the loss, for one position whose classes are contiguous.
+"""Outputs beside the loss of one position whose classes are contiguous.
 
-The row was just summed, so it is read again from cache; each answer is one short loop over it.
+The row was just summed, so it is read again from cache; each output is one short loop over it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import math
 from typing import Any
 
 from numba import types
-from numba.extending import overload
 
-from kernels.compiled import INLINED, called, inlined
-from kernels.cpu.arguments import place
+from kernels.compiled import by_type, called, inlined
 from kernels.cpu.logit import capped, read_first, slope
 from kernels.cpu.rows import BLOCK
 from kernels.cpu.tile import LOG2, MINUS, PULL, PUSH, TOTAL
+from kernels.formula import ALONE
+from kernels.plan import place
 from kernels.simd import (
     constant,
     element,
@@ -35,20 +35,13 @@ from kernels.simd import (
 # Classes added in float32 lanes: many equal terms round the same way, and 4096 of them were off by
 # 3.6e-6 of the entropy.
 ENTROPY_BLOCK = 512
-# Beyond -ALONE an exponent of 2 is the logit's alone: the log-sum-exp, up to 2**22, is lost in
-# rounding. And it may be infinite where the logarithm in nats is not.
-ALONE = 2.0**100
 
 
+@by_type
 def least_exponent(like: Any) -> Any:
-    """The exponent of the smallest normal number that the array ``like`` is computed in, in each
-    lane; exp2 stops there.
+    """Exponent, in each lane, of the smallest normal number of the type that the array ``like`` is
+    computed in; exp2 stops there.
     """
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(least_exponent, jit_options=INLINED)
-def _least_exponent(like: Any) -> Any:
     least = -1022.0 if like.dtype == types.float64 else -126.0
 
     def in_each_lane(like: Any) -> Any:
@@ -60,7 +53,7 @@ def _least_exponent(like: Any) -> Any:
 @inlined
 def log_prob_of(like: Any, value: Any, t: Any, total: Any, log2_total: Any, options: Any) -> Any:
     """Log-probabilities, or probabilities if ``options.probs``, of the logits ``value``, whose
-    exponents are ``t``.
+    exponents of 2 are ``t``.
 
     A class whose power alone is the whole sum has exactly 0, or 1.
     """
@@ -77,7 +70,7 @@ def log_prob_of(like: Any, value: Any, t: Any, total: Any, log2_total: Any, opti
 def write_log_probs(
     logits: Any, out: Any, position: int, scratch: Any, at: int, options: Any
 ) -> None:
-    """Writes the position's classes to ``out``, a ``View`` that lies in memory like ``logits``."""
+    """Write log-probabilities to ``out``, a ``View`` that lies in memory as ``logits`` do."""
     x, y, classes = logits.data, out.data, logits.classes
     first, out_first = place(logits, position), place(out, position)
     scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at])
@@ -94,7 +87,7 @@ def write_log_probs(
 def write_gradient(
     logits: Any, soft: Any, out: Any, position: int, y: int, scratch: Any, at: int, options: Any
 ) -> None:
-    """The gradient of the reduced loss by the position's logits; see ``tile.weigh_gradient``."""
+    """Write the gradient by the position's logits; see ``formula.gradient_factors``."""
     x, z, classes = logits.data, out.data, logits.classes
     first, out_first, soft_first = (
         place(logits, position),
@@ -128,7 +121,7 @@ def write_gradient(
 
 @called
 def write_zeros(out: Any, position: int) -> None:
-    """The gradient of a position that is ignored, whatever its logits are."""
+    """Write the gradient of an ignored position: 0, whatever its logits are."""
     first = place(out, position)
     for c in range(out.classes):
         out.data[first + c * out.class_stride] = 0.0
@@ -136,10 +129,10 @@ def write_zeros(out: Any, position: int) -> None:
 
 @called
 def entropy(logits: Any, position: int, scratch: Any, at: int, options: Any) -> float:
-    """-sum(p * log(p)) over the classes, in nats; a class of probability 0 adds 0.
+    """Entropy of the softmax, -sum(p * log(p)), in nats; a class of probability 0 adds 0.
 
-    The shift moves to the integer nearest to the log-sum-exp: exponents of likely classes are
-    small then, and so is what rounding them costs.
+    The shift moves to the integer nearest to the log-sum-exp: exponents of likely classes, and
+    their rounding errors, are small then.
     """
     x, first, classes, expected = logits.data, place(logits, position), logits.classes, 0.0
     move = math.floor(scratch[LOG2, at] + 0.5)
@@ -158,9 +151,9 @@ def entropy(logits: Any, position: int, scratch: Any, at: int, options: Any) -> 
 
 @called
 def rank(logits: Any, position: int, y: int) -> int:
-    """How many classes come before the label: larger logits, and equal ones of lower index.
+    """Number of classes before the label: larger logits, and equal ones of lower index.
 
-    As they were given: a cap keeps their order, but in float32 makes equal what is not.
+    Logits are compared without the cap, which keeps their order, but may round two to one float32.
     """
     x, first, classes = logits.data, place(logits, position), logits.classes
     own, one, zero = constant(x, element(x, first + y)), constant(x, 1.0), constant(x, 0.0)
@@ -181,7 +174,7 @@ def rank(logits: Any, position: int, y: int) -> int:
 
 @called
 def prediction(logits: Any, position: int) -> int:
-    """The class of the largest logit as given (see ``rank``), the first of equals."""
+    """Class of the largest logit without the cap (see ``rank``), the first of equals."""
     x, first, classes = logits.data, place(logits, position), logits.classes
     lowest, best, found = constant(x, -math.inf), -math.inf, 0
     for start in range(0, classes, BLOCK):

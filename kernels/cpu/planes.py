@@ -1,4 +1,4 @@
-"""Positions whose neighbours are contiguous and whose classes are strided (NCHW).
+"""Sums over strided classes of contiguous positions (NCHW).
 
 Registers of neighbouring positions walk down the classes together. The arithmetic is that of
 ``rows``: integer shifts, guessed from the first classes; a group whose guess was poor walks down
@@ -11,11 +11,10 @@ import math
 from typing import Any
 
 from numba import types
-from numba.extending import overload
 
-from kernels.compiled import INLINED, inlined
+from kernels.compiled import by_type, inlined
 from kernels.cpu.logit import read, read_first
-from kernels.cpu.rows import LARGEST_SHIFT
+from kernels.formula import LARGEST_SHIFT
 from kernels.simd import (
     constant,
     exp2,
@@ -38,19 +37,15 @@ from kernels.simd import (
 ABREAST = 4
 GUESS = 4
 # Elements from a load to its prefetch: two groups on, which with 19 classes is 38 KB of lines. At
-# 512 elements those were lost from L1 before their use (7.4 ms against 6.5), at 64 they came late.
+# 512 elements L1 lost them before their use (7.4 ms against 6.5), at 64 they came late.
 AHEAD = 128
 # Classes summed in float32 before the sum moves on in float64, for its accuracy.
 CLASS_BLOCK = 32
 
 
-def accumulate(values: Any, at: int, lanes: Any) -> None:
-    """Adds ``lanes`` to the float64 ``values`` from ``at`` on."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(accumulate, jit_options=INLINED)
-def _accumulate(values: Any, at: Any, lanes: Any) -> Any:
+@by_type
+def accumulate(values: Any, at: Any, lanes: Any) -> Any:
+    """Add ``lanes`` to the float64 ``values`` from ``at`` on."""
     if lanes.scalar == types.float64:
 
         def accumulate_float64(values: Any, at: Any, lanes: Any) -> None:
@@ -65,13 +60,9 @@ def _accumulate(values: Any, at: Any, lanes: Any) -> Any:
     return accumulate_float32
 
 
-def keep(values: Any, at: int, lanes: Any) -> None:
-    """Stores ``lanes`` to the float64 ``values`` from ``at`` on."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(keep, jit_options=INLINED)
-def _keep(values: Any, at: Any, lanes: Any) -> Any:
+@by_type
+def keep(values: Any, at: Any, lanes: Any) -> Any:
+    """Store ``lanes`` to the float64 ``values`` from ``at`` on."""
     if lanes.scalar == types.float64:
 
         def keep_float64(values: Any, at: Any, lanes: Any) -> None:
@@ -88,15 +79,16 @@ def _keep(values: Any, at: Any, lanes: Any) -> Any:
 
 @inlined
 def held_shift(x: Any, largest: Any, scale: float) -> Any:
-    """The negated integer shift in each lane; see ``rows.shift_for``."""
+    """Negated integer shift in each lane; see ``rows.shift_for``."""
     held = minimum(constant(x, LARGEST_SHIFT), largest * constant(x, scale))
     return nearest(constant(x, 0.0) - maximum(held, constant(x, -LARGEST_SHIFT)))
 
 
 @inlined
 def sum_abreast(logits: Any, first: int, guess: int, options: Any, totals: Any, minus: Any) -> None:
-    """Adds sum(2**(x * scale + minus)) to ``totals`` and the negated shifts to ``minus`` (both
-    float64) for ABREAST registers of positions from ``first`` on; ``guess`` classes set them.
+    """Add sum(2**(x * scale + minus)) to ``totals``, and write the negated shifts to ``minus``
+    (both float64), for ABREAST registers of positions from ``first`` on; the first ``guess``
+    classes set the shifts.
     """
     x, stride, classes = logits.data, logits.class_stride, logits.classes
     w, scale, cap = width(x), options.scale, options.cap
@@ -153,13 +145,9 @@ def sum_few(
         accumulate(totals, 0, part)
 
 
+@by_type
 def narrowed(values: Any, like: Any) -> Any:
-    """The first float64 ``values`` as the lanes that the array ``like`` is computed in."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(narrowed, jit_options=INLINED)
-def _narrowed(values: Any, like: Any) -> Any:
+    """Convert the first float64 ``values`` to a register of the type ``like`` is computed in."""
     if like.dtype == types.float64:
 
         def narrowed_float64(values: Any, like: Any) -> Any:
@@ -175,7 +163,7 @@ def _narrowed(values: Any, like: Any) -> Any:
 
 @inlined
 def weigh_few(logits: Any, first: int, count: int, minus: Any, options: Any, smooths: Any) -> None:
-    """Adds sum(weight * (x * scale + minus)) to ``smooths``; see ``rows.sum_weighted``."""
+    """Add sum(weight * (x * scale + minus)) to ``smooths``; see ``rows.sum_weighted``."""
     x, stride, classes = logits.data, logits.class_stride, logits.classes
     scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)
     for start in range(0, classes, CLASS_BLOCK):
@@ -201,8 +189,8 @@ def soften_few(
     shares: Any,
     least: Any,
 ) -> None:
-    """Adds the sums of ``rows.sum_soft`` to ``masses``, ``smooths`` and ``shares``; its minimum
-    goes to ``least``.
+    """Add the sums of ``rows.sum_soft`` to ``masses``, ``smooths`` and ``shares``, and write its
+    minimum to ``least``.
     """
     x, stride, classes = logits.data, logits.class_stride, logits.classes
     scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)

@@ -1,4 +1,4 @@
-"""Many positions of few contiguous classes: as many rows at a time as a register has lanes.
+"""Sums over few contiguous classes: as many rows at a time as a register has lanes.
 
 A row alone would pay for its horizontal maximum and sum, its logarithm and its scalars as much
 as for its exponentials. Here the shift is guessed from each row's first class, in SIMD, and the
@@ -11,14 +11,13 @@ import math
 from typing import Any
 
 from numba import types
-from numba.extending import overload
 
-from kernels.compiled import INLINED, inlined
-from kernels.cpu.arguments import place
+from kernels.compiled import by_type, inlined
 from kernels.cpu.logit import capped, read, read_first
 from kernels.cpu.planes import held_shift, keep
-from kernels.cpu.rows import LARGEST_SHIFT
-from kernels.cpu.tile import FAR, MINUS, TOTAL, VALUE
+from kernels.cpu.tile import MINUS, TOTAL, VALUE
+from kernels.formula import FAR, LARGEST_SHIFT
+from kernels.plan import place
 from kernels.simd import (
     ahead,
     constant,
@@ -38,7 +37,7 @@ from kernels.simd import (
 LARGEST = 256
 # t up to 16 costs at most 3.3e-7: half an ulp of it, times ln 2.
 LIMIT = 2.0**16
-# Rows from a load to its prefetch, a few more than are abreast.
+# Rows from a load to its prefetch, a few more than a register has lanes.
 AHEAD = 20
 
 
@@ -50,7 +49,7 @@ def _row(x: Any, first: int, classes: int, options: Any, minus: Any) -> Any:
     whole = (classes - 1) // step * step
     rest = read_first(x, first + whole, classes - whole, lowest, cap)
     part = exp2(fma(rest, scales, shift))
-    # The next rows abreast are first looked at by their first and labelled classes.
+    # The next rows' first and labelled classes are read before all others.
     far = max(ahead(x), AHEAD * classes)
     prefetch(x, first + whole + far)
     for i in range(0, whole, step):
@@ -61,7 +60,7 @@ def _row(x: Any, first: int, classes: int, options: Any, minus: Any) -> Any:
 
 @inlined
 def _four(logits: Any, first_position: int, last: int, options: Any, minus: Any, at: int) -> Any:
-    """The sums of four rows, folded together; rows past ``last`` repeat it."""
+    """Sums of four rows, folded together; rows past ``last`` repeat it."""
     x, classes = logits.data, logits.classes
     a = place(logits, min(first_position, last))
     b = place(logits, min(first_position + 1, last))
@@ -76,13 +75,9 @@ def _four(logits: Any, first_position: int, last: int, options: Any, minus: Any,
     return pair_sums(low, high, 2)
 
 
-def _abreast(logits: Any, position: int, last: int, options: Any, minus: Any) -> Any:
-    """The sums of as many rows as a register of them has lanes, a row a lane."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(_abreast, jit_options=INLINED)
-def _abreast_overload(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:
+@by_type
+def _abreast(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:
+    """Sums of as many rows as a register has lanes, a row a lane."""
     if minus.dtype == types.float64:
 
         def eight(logits: Any, position: Any, last: Any, options: Any, minus: Any) -> Any:
@@ -114,7 +109,7 @@ def sum_short_rows(
     scratch: Any,
     column: int,
 ) -> bool:
-    """TOTAL, MINUS and VALUE of ``count`` rows from ``lo`` on; whether all may be relied upon."""
+    """Write TOTAL, MINUS and VALUE of ``count`` rows from ``lo`` on; True if all are reliable."""
     x, last, cap = logits.data, lo + count - 1, options.cap
     heads, values, minus = lanes[0], lanes[1], lanes[2]
     totals, shifts, picked = (

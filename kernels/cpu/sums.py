@@ -1,4 +1,4 @@
-"""The sums over classes of neighbouring positions, by the way that fits their layout."""
+"""Sums over classes of neighbouring positions, by the module that fits their layout."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import Any
 
 from kernels.compiled import called, inlined
 from kernels.cpu import planes, rows, short
-from kernels.cpu.arguments import place
 from kernels.cpu.careful import careful_position
 from kernels.cpu.logit import logit_at
 from kernels.cpu.planes import ABREAST, soften_few, sum_abreast, sum_few, weigh_few
-from kernels.cpu.rows import LARGEST_SHIFT, sum_row, sum_soft, sum_weighted
+from kernels.cpu.rows import sum_row, sum_soft, sum_weighted
 from kernels.cpu.short import sum_short_rows
 from kernels.cpu.tile import (
     CAREFUL,
-    FAR,
     LEAST,
     MASS,
     MINUS,
@@ -27,6 +25,8 @@ from kernels.cpu.tile import (
     TOTAL,
     VALUE,
 )
+from kernels.formula import FAR, LARGEST_SHIFT
+from kernels.plan import place
 from kernels.simd import width
 
 SHORT, SHORT_LIMIT = short.LARGEST, short.LIMIT
@@ -35,10 +35,10 @@ GUESS, BLOCK_LIMIT = planes.GUESS, rows.BLOCK_LIMIT
 
 @inlined
 def step_size(logits: Any, position: int, rest: int, outputs: bool) -> int:
-    """How many of the ``rest`` positions from ``position`` on to take in one step.
+    """Number of positions, of the ``rest`` from ``position`` on, to sum in one step.
 
-    The ``outputs`` of a step find its logits in cache: it is some short rows, one long one, or a
-    few registers of plane positions.
+    A step is some short rows, one long row, or a few registers of plane positions, so that its
+    ``outputs`` find the logits in cache.
     """
     if logits.class_stride != 1:
         run = logits.inner_size - position % logits.inner_size
@@ -48,7 +48,7 @@ def step_size(logits: Any, position: int, rest: int, outputs: bool) -> int:
 
 @inlined
 def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: Any, at: int) -> None:
-    """MASS to SMOOTH, SHARES and LEAST of one position with contiguous classes."""
+    """Write MASS, SMOOTH, SHARES and LEAST of one position with contiguous classes."""
     x, first, classes = logits.data, place(logits, position), logits.classes
     shift = -scratch[MINUS, at]
     if soft.data.size:
@@ -64,7 +64,7 @@ def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: An
 
 @inlined
 def _beyond(scratch: Any, at: int, y: int, options: Any) -> bool:
-    """A test: terms of a loss that may be finite overflow. The label ``y`` may be ignored."""
+    """Test whether terms of a loss that may be finite overflow. ``y`` may be an ignored label."""
     value = scratch[VALUE, at]
     if y >= 0 and value * options.scale < -FAR and value > -math.inf:
         return True
@@ -75,7 +75,7 @@ def _beyond(scratch: Any, at: int, y: int, options: Any) -> bool:
 def _sum_exactly(
     logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int
 ) -> bool:
-    """All that ``scratch`` holds of one position with contiguous classes; whether ``careful``."""
+    """Fill in ``scratch`` for one position with contiguous classes; True if by ``careful``."""
     x, first = logits.data, place(logits, position)
     total, shift = sum_row(x, first, logits.classes, options, position)
     if not math.isnan(total):
@@ -126,7 +126,7 @@ def _sum_rows(
 def _sum_group(
     logits: Any, first: int, options: Any, count: int, guess: int, totals: Any, minus: Any
 ) -> bool:
-    """Sums ``count`` plane positions; whether their guesses were good enough."""
+    """Sum ``count`` plane positions; return True if their guesses were good enough."""
     totals[: count + SLACK] = 0.0
     step = width(logits.data)
     if count == ABREAST * step:
@@ -152,7 +152,7 @@ def _smooth_group(
     scratch: Any,
     at: int,
 ) -> None:
-    """MASS and SMOOTH, SHARES and LEAST of ``count`` plane positions."""
+    """Write MASS, SMOOTH, SHARES and LEAST of ``count`` plane positions."""
     step = width(logits.data)
     minus, masses, smooths = scratch[MINUS, at:], scratch[MASS, at:], scratch[SMOOTH, at:]
     shares, least = scratch[SHARES, at:], scratch[LEAST, at:]
@@ -195,7 +195,7 @@ def _sum_planes(
     x, stride, first = logits.data, logits.class_stride, place(logits, lo)
     totals, minus, values = scratch[TOTAL, at:], scratch[MINUS, at:], scratch[VALUE, at:]
     if not _sum_group(logits, first, options, count, min(GUESS, logits.classes), totals, minus):
-        # Only the poor ones are replaced: a position's bits must not depend on its neighbours.
+        # Replaces only the poor ones: a position's bits must not depend on its neighbours.
         exact_totals, exact_minus = scratch[SPARE], scratch[PUSH]
         _sum_group(logits, first, options, count, logits.classes, exact_totals, exact_minus)
         for i in range(count):
@@ -236,10 +236,10 @@ def sum_step(
     at: int,
     ignored_too: bool,
 ) -> bool:
-    """Fills in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
+    """Fill in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
 
     That is TOTAL to SMOOTH, and CAREFUL. Positions whose label is ignored may be left out unless
-    ``ignored_too``. Returns whether ``careful`` took any.
+    ``ignored_too``. Returns True if ``careful`` computed any.
     """
     scratch[CAREFUL, at : at + count] = 0.0
     if logits.class_stride == 1:

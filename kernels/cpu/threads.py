@@ -1,8 +1,8 @@
-"""Running a kernel on many threads.
+"""Threads that run a kernel.
 
-A kernel takes ``(share, shares, *arguments)`` and does its share of the work. One small parallel
-loop calls any of them by address: were it to call them by name, Numba would compile each a second
-time into the loop, for 12 s instead of 1 s.
+A kernel takes ``(share, shares, operands)`` and does its share of the work. One small parallel
+loop calls any of them by address: calling by name, Numba would compile each a second time into the
+loop, for 12 s instead of 1 s.
 
 One parallel loop runs at a time in a process: two at once abort it on Numba's ``workqueue``
 threading layer (SIGABRT). With one worker there is no loop, and no lock.
@@ -18,29 +18,28 @@ from zlib import crc32
 
 import numba
 from numba import prange, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.cache import folder
 from kernels.compiled import one_process, parallel_kernel
+from kernels.cpu.arguments import Operands
 
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @intrinsic
-def _call(typing: Any, address: Any, share: Any, shares: Any, arguments: Any) -> Any:
-    """Calls the kernel at ``address``, compiled for just these types of ``arguments``."""
-    kinds = (types.intp, types.intp, *arguments.types)
+def _call(typing: Any, address: Any, share: Any, shares: Any, operands: Any) -> Any:
+    """Call the kernel at ``address``, compiled for this type of ``operands``."""
+    kinds = (types.intp, types.intp, operands)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         convention = context.call_conv
         function = convention.get_function_type(types.none, kinds)
         pointer = builder.inttoptr(args[0], function.as_pointer())
-        values = cgutils.unpack_tuple(builder, args[3], len(arguments.types))
-        convention.call_function(builder, pointer, types.none, kinds, [args[1], args[2], *values])
+        convention.call_function(builder, pointer, types.none, kinds, args[1:])
         return context.get_dummy_value()
 
-    return types.void(address, share, shares, arguments), codegen
+    return types.void(address, share, shares, operands), codegen
 
 
 @parallel_kernel
@@ -57,84 +56,81 @@ def _in_parallel(
     results: Any,
     log_probs: Any,
     gradient: Any,
-    scratches: Any,
+    scratch: Any,
 ) -> None:
     for worker in prange(workers):
-        _call(
-            address,
-            first + worker,
-            shares,
-            (tile, logits, soft, labels, options, results, log_probs, gradient, scratches),
+        # Made in the loop: Numba cannot pass nested tuples into one.
+        operands = Operands(
+            tile, logits, soft, labels, options, results, log_probs, gradient, scratch
         )
+        _call(address, first + worker, shares, operands)
 
 
 class _Code(NamedTuple):
-    """A kernel compiled for some types of arguments: its address, and a call from Python."""
+    """A kernel compiled for one type of operands: its address, and a call from Python."""
 
     address: int
     call: Any
 
 
 _COMPILED: dict[tuple[Any, ...], _Code] = {}
-
-
 _LOOPS: set[tuple[Any, ...]] = set()
 
 
 def _compile(kernel: Any, signature: tuple[Any, ...]) -> None:
     if signature not in kernel.overloads:
-        # Of processes that share a cache, one compiles it, and the others then load it.
+        # One of the processes that share a cache compiles it; the others then load it.
         lock = f"{kernel.__name__}.{crc32(repr(signature).encode()):08x}"
         with one_process(folder(), lock):
             kernel.compile(signature)
 
 
-def _compiled(kernel: Any, arguments: tuple[Any, ...]) -> _Code:
-    """``kernel``'s code for ``arguments``, compiled or loaded now if need be."""
-    signature = (types.intp, types.intp, *map(numba.typeof, arguments))
+def _compiled(kernel: Any, operands: Operands) -> _Code:
+    """``kernel``'s code for ``operands``, compiled or loaded now if need be."""
+    signature = (types.intp, types.intp, numba.typeof(operands))
     _compile(kernel, signature)
     overload = kernel.overloads[signature]
     address = overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
     return _Code(address, overload.entry_point)
 
 
-def _code(kernel: Any, key: tuple[Any, ...], arguments: tuple[Any, ...]) -> _Code:
+def _code(kernel: Any, key: tuple[Any, ...], operands: Operands) -> _Code:
     code = _COMPILED.get((kernel, *key))
     if code is None:
-        code = _COMPILED[(kernel, *key)] = _compiled(kernel, arguments)
+        code = _COMPILED[(kernel, *key)] = _compiled(kernel, operands)
     return code
 
 
 def compiled(kernel: Any, key: tuple[Any, ...]) -> bool:
-    """Whether ``run`` has nothing to compile or load any more for arguments of ``key``."""
+    """Return True if ``run`` has nothing left to compile or load for operands of ``key``."""
     return (kernel, *key) in _COMPILED
 
 
-def bound(kernel: Any, key: tuple[Any, ...], *arguments: Any) -> Callable[[], None]:
-    """``run`` on the calling thread alone, with all that it needs looked up."""
-    return partial(_code(kernel, key, arguments).call, 0, 1, *arguments)
+def bound(kernel: Any, key: tuple[Any, ...], operands: Operands) -> Callable[[], None]:
+    """``run`` on the calling thread alone, with its code looked up."""
+    return partial(_code(kernel, key, operands).call, 0, 1, operands)
 
 
 def run(
     kernel: Any,
     key: tuple[Any, ...],
     workers: int,
-    *arguments: Any,
+    operands: Operands,
     first: int = 0,
     shares: int | None = None,
 ) -> None:
-    """Runs ``workers`` shares of ``kernel``, from ``first`` on, each on a thread of its own.
+    """Run ``workers`` shares of ``kernel``, from ``first`` on, each on a thread of its own.
 
-    There are ``shares`` in all, by default as many as workers. All arguments of one ``key`` are
-    of the same Numba types: finding these out anew takes longer than a small loss.
+    There are ``shares`` in all, by default as many as workers. All operands of one ``key`` are
+    of the same Numba type: ``numba.typeof`` takes longer than a small loss.
     """
-    code = _code(kernel, key, arguments)
+    code = _code(kernel, key, operands)
     shares = workers if shares is None else shares
     if workers == 1:
-        code.call(first, shares, *arguments)
+        code.call(first, shares, operands)
         return
-    if (kernel, *key) not in _LOOPS:  # or it would be compiled while the lock is held
-        _compile(_in_parallel, (*(types.intp,) * 4, *map(numba.typeof, arguments)))
+    if (kernel, *key) not in _LOOPS:  # else it would be compiled while the lock is held
+        _compile(_in_parallel, (*(types.intp,) * 4, *map(numba.typeof, operands)))
         _LOOPS.add((kernel, *key))
     with _ONE_AT_A_TIME:
-        _in_parallel(code.address, workers, first, shares, *arguments)
+        _in_parallel(code.address, workers, first, shares, *operands)

@@ -1,8 +1,7 @@
-"""From checked tensors and options to what kernels are told (``arguments``)."""
+"""Views and labels for kernels, from the tensors of a checked problem."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,20 +10,18 @@ import numpy as np
 
 from kernels import layout
 from kernels.cpu import tile
-from kernels.cpu.arguments import Labels, Options, View
-from kernels.dtypes import DType
+from kernels.cpu.arguments import Labels
+from kernels.plan import PER_CLASS, View
 from kernels.problem import Array, Problem
 
-# Elements that a copied chunk of an awkward layout holds: enough work for all threads.
+# Elements in a copied chunk of a layout that kernels cannot walk: enough work for all threads.
 CHUNK = 1 << 20
 # Plane kernels count classes in float32 lanes, exactly below this.
 MOST_PLANES = 2**24
-LOG2E = math.log2(math.e)
-PER_CLASS = ("log_probs", "gradient")
 
 
 def view_of(array: Array, axis: int) -> View | None:
-    """The kernels' view of ``array`` where it lies, or None where it must be copied."""
+    """View of ``array`` without a copy, or None where kernels cannot walk it."""
     walked = layout.strided(array, axis)
     if walked is None or (walked.class_stride != 1 and walked.classes >= MOST_PLANES):
         return None
@@ -40,22 +37,22 @@ def view_of(array: Array, axis: int) -> View | None:
 
 
 def row_view(rows: Array) -> View:
-    """The view of ``rows``, a contiguous array of shape (positions, classes)."""
+    """View of ``rows``, a contiguous array of shape (positions, classes)."""
     positions, classes = rows.shape
     return View(rows.reshape(-1), positions, classes, 1, classes, 0, 1)
 
 
-@lru_cache
+@lru_cache  # made anew it takes 2 us, of a small loss's 25
 def no_view(dtype: np.dtype[Any]) -> View:
-    """A view of nothing, typed as one of ``dtype``."""
+    """Empty view, typed as one of ``dtype``."""
     return row_view(np.empty((0, 1), dtype))
 
 
 class PerClass:
-    """The outputs with a value per class: their arrays, and their views for a piece of logits.
+    """Outputs with a value a class: their arrays, and their views for a piece of logits.
 
-    ``in_place``: they lie in memory as the logits do, and the kernels walk both alike; else the
-    pieces of logits are copies with the classes last, and so are these.
+    ``in_place``: they lie in memory as the logits do, and kernels walk both alike; else the pieces
+    of logits are copies with the classes last, and so are these arrays.
     """
 
     def __init__(self, problem: Problem, wanted: tuple[str, ...]) -> None:
@@ -75,12 +72,13 @@ class PerClass:
                 array = np.empty((problem.positions, problem.classes), self._dtype)
             self._arrays[name] = array
 
-    def views(self, first: int, logits: View) -> list[View]:
-        """A view for each of ``PER_CLASS``, for the ``logits`` from position ``first`` on."""
-        return [
+    def views(self, first: int, logits: View) -> tuple[View, View]:
+        """Views of ``PER_CLASS``, in this order, for the ``logits`` from position ``first`` on."""
+        log_probs, gradient = [
             no_view(self._dtype) if array is None else self._view(array, first, logits)
             for array in map(self._arrays.get, PER_CLASS)
         ]
+        return log_probs, gradient
 
     def _view(self, array: Array, first: int, logits: View) -> View:
         if not self.in_place:
@@ -90,7 +88,7 @@ class PerClass:
         return view
 
     def arrays(self) -> Mapping[str, Array]:
-        """The outputs, each of the logits' shape."""
+        """Outputs by name, each of the logits' shape."""
         if self.in_place:
             return self._arrays
         return {
@@ -100,7 +98,7 @@ class PerClass:
 
 
 def _alike(logits: View | None, other: View | None) -> bool:
-    """Whether one walk fits both: the same positions, and the same neighbours."""
+    """Return True if one walk fits both: the same positions, and the same neighbours."""
     return (
         logits is not None
         and other is not None
@@ -110,7 +108,7 @@ def _alike(logits: View | None, other: View | None) -> bool:
 
 
 def pieces(problem: Problem, in_place: bool) -> Iterator[tuple[int, View, View]]:
-    """``(first position, logits, soft)`` for each kernel call that the problem takes.
+    """Yield ``(first position, logits, soft)`` for each piece of the problem.
 
     Unless the logits can be read ``in_place``, chunks of them are copied, with the classes last.
     """
@@ -131,53 +129,6 @@ def pieces(problem: Problem, in_place: bool) -> Iterator[tuple[int, View, View]]
         first += len(piece)
 
 
-@lru_cache
-def _constants(
-    dtype: DType, temperature: float, cap: float | None, wanted: tuple[str, ...]
-) -> Options:
-    """``Options`` but for what depends on the labels and weights."""
-    unit = 1.0 / temperature
-    scale = float(dtype.result.type(LOG2E * unit))
-    return Options(
-        scale=scale,
-        to_nats=unit / scale,
-        unit=unit,
-        cap=cap,
-        keep=1.0,
-        spread=0.0,
-        z_loss=0.0,
-        weight=np.empty(0),
-        lane_weight=np.empty(0, dtype.result),
-        mass=0.0,
-        probs="probs" in wanted,
-        upstream=1.0,
-        outputs=bool(set(wanted) - {"loss", "per_element"}),
-        ignored_too=bool(set(wanted) & {"log_sum_exp", "entropy", "prediction", "log_probs"}),
-        segments=np.empty((0, 2)),
-        tolerance=math.inf,
-    )
-
-
-def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Options:
-    """The arithmetic's constants for ``problem``; see ``Options``."""
-    changes: dict[str, Any] = {"z_loss": problem.z_loss, "upstream": upstream}
-    if problem.normalised:
-        changes["to_nats"] = 1.0
-    if problem.weight is not None:
-        changes["weight"] = problem.weight
-    if problem.soft is not None or problem.label_smoothing > 0.0:
-        each = np.ones(problem.classes) if problem.weight is None else problem.weight
-        changes["keep"] = 1.0 - problem.label_smoothing
-        changes["spread"] = problem.label_smoothing / problem.classes
-        with np.errstate(over="ignore"):  # ``careful`` takes what infinite ones make
-            changes["lane_weight"] = each.astype(problem.dtype.result)
-        changes["mass"] = float(each.sum())
-    if problem.soft is not None:
-        changes["tolerance"] = problem.tolerance
-    constants = _constants(problem.dtype, problem.temperature, problem.softcap, wanted)
-    return constants._replace(**changes)
-
-
 _NO_LABELS = Labels(
     int8s=np.empty(0, np.int8),
     int16s=np.empty(0, np.int16),
@@ -192,7 +143,7 @@ _NO_LABELS = Labels(
 
 
 def labels_of(problem: Problem, first: int, count: int) -> Labels:
-    """The kernels' labels for ``count`` positions from ``first`` on."""
+    """Labels of ``count`` positions from ``first`` on, for kernels."""
     changes: dict[str, Any] = {}
     if problem.sample_weight is not None:
         changes["sample_weight"] = problem.sample_weight[first : first + count]

@@ -1,1 +1,1 @@
-"""The same losses on an NVIDIA GPU. ``launch`` is the way in; nothing here is imported unasked."""
+"""Losses on an NVIDIA GPU, from ``pipeline.in_steps``; imported only for ``device="cuda"``."""

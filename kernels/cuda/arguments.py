@@ -1,4 +1,4 @@
-"""What kernels are told. All arrays are on the device; what is not wanted is empty."""
+"""Arguments of the CUDA kernels. All arrays are on the device; unwanted ones are empty."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 class Labels(NamedTuple):
     """Class indices, int64, or none; ``ignores`` is false where none can be ``ignore_index``.
 
-    ``samples`` are the sample weights, float64, one a position, or empty.
+    ``sample_weight`` is float64, one a position, or empty.
     """
 
     classes: Any
     ignores: bool
     ignore_index: int
-    samples: Any
+    sample_weight: Any
 
 
 class Reals(NamedTuple):
-    """Those of ``Rule`` that inner loops need, in the type that these compute in."""
+    """Fields of ``Options`` that inner loops read, in the type that these compute in."""
 
     scale: Any
     to_nats: Any
@@ -28,10 +28,11 @@ class Reals(NamedTuple):
     unit: Any
 
 
-class Rule(NamedTuple):
-    """The constants of the arithmetic; see ``cpu.arguments.Options``, of whose names these are.
+class Options(NamedTuple):
+    """Constants of the arithmetic: fields of ``kernels.options.Options``, and two more.
 
-    ``per_class``: log-probabilities or gradients are wanted, so ``Answers.state`` is there.
+    ``reals`` repeats some for inner loops; ``cap`` is 1 without a cap (``Kind.capped``).
+    ``per_class``: log-probabilities or gradients are wanted, so ``Results.state`` is there.
     """
 
     reals: Reals
@@ -52,13 +53,14 @@ class Rule(NamedTuple):
     per_class: bool
 
 
-class Answers(NamedTuple):
-    """Where the answers go, one a position.
+class Results(NamedTuple):
+    """Arrays that kernels write, with one value a position.
 
-    ``status`` holds the first position with an impossible label, and how many positions ``odd``
-    lists: those that float32 cannot represent, which are left to ``careful``. ``state`` has a row
-    for each of ``losses.MINUS`` to ``losses.OWN``. ``parts`` and ``places`` hold ``Sums``
-    of each segment of each position, where there are several.
+    ``status`` holds the first position with an impossible label, and the number of positions that
+    ``odd`` lists: those that float32 cannot represent, which are left to ``careful``. ``state`` has
+    a row for each of ``losses.MINUS`` to ``losses.OWN``. ``parts`` and ``places`` hold the ``Sums``
+    of each segment of each position, where there are several. The others are those of
+    ``plan.PER_POSITION``.
     """
 
     losses: Any

@@ -1,4 +1,4 @@
-"""What the CUDA driver answers when it fails, as errors of the kernels' door."""
+"""Errors of the CUDA driver as ``kernels.errors``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numba.cuda.cudadrv.driver import CudaAPIError
 from kernels.errors import DeviceFailed, DeviceOutOfMemory
 
 OUT_OF_MEMORY = 2
-# After these, says the driver's manual of them (CUresult), a process can only be "terminated and
+# Results (CUresult in the driver's manual) after which a process can only be "terminated and
 # relaunched", or has lost the device: no later call succeeds.
 STICKY = {
     46: "CUDA_ERROR_DEVICE_UNAVAILABLE",
@@ -35,7 +35,7 @@ STICKY = {
 
 @contextlib.contextmanager
 def named() -> Iterator[None]:
-    """Raises ``DeviceOutOfMemory`` and ``DeviceFailed`` for what the driver calls so."""
+    """Raise ``DeviceOutOfMemory`` and ``DeviceFailed`` in place of the driver's errors."""
     try:
         yield
     except CudaAPIError as error:

@@ -1,6 +1,6 @@
-"""What a GPU does in one instruction or two, and Numba has no name for.
+"""Operations that a GPU does in one instruction or two, and Numba has no name for.
 
-Under ``NUMBA_ENABLE_CUDASIM=1`` kernels run as Python, and ``simulated`` stands in for all of it.
+Under ``NUMBA_ENABLE_CUDASIM=1`` kernels run as Python, and ``simulated`` replaces this module.
 An array's dtype says what its bits are, as on the CPU (``kernels.dtypes``, ``DType.load``).
 """
 
@@ -23,7 +23,7 @@ _WORD = ir.IntType(32)
 
 
 def device(function: Function) -> Function:
-    """For use in kernels; always inlined, so that tuples of scalars stay in registers."""
+    """Compile for use in kernels; always inlined, so that tuples of scalars stay in registers."""
     return cuda.jit(device=True, forceinline=True)(function)
 
 
@@ -31,9 +31,9 @@ team = device
 
 
 def kernel(threads: int, resident: int = 512) -> Callable[[Function], Any]:
-    """For launching in blocks of at most ``threads``, ``resident`` of which find room on an SM.
+    """Compile for blocks of at most ``threads``, with room for ``resident`` threads on an SM.
 
-    512 leave each 128 registers; with 64 the kernels for every option and output would spill.
+    512 leave each thread 128 registers; with 64 the kernels for all options and outputs spill.
     """
     return cuda.jit(launch_bounds=(threads, resident // threads))
 
@@ -45,13 +45,13 @@ def adopted(interface: dict[str, Any], owner: Any) -> Any:
 
 @device
 def exp2(t: Any) -> Any:
-    """2**t, within 2 ulp (CUDA's table of errors); below the normal range as well."""
+    """2**t, within 2 ulp (CUDA's table of errors), also below the normal range."""
     return math.exp2(t)
 
 
 @device
 def fma(a: Any, b: Any, c: Any) -> Any:
-    """A * b + c, rounded once."""
+    """Fused a * b + c, rounded once."""
     return cuda.fma(a, b, c)
 
 
@@ -73,7 +73,7 @@ def two_to_float64(n: Any) -> Any:
 
 @device
 def swapped(value: Any, distance: int) -> Any:
-    """The ``value`` of the lane whose number differs by the bit ``distance``."""
+    """``value`` of the lane whose number differs by the bit ``distance``."""
     return cuda.shfl_xor_sync(_ALL_LANES, value, distance)
 
 
@@ -82,7 +82,7 @@ def _computed_in(array: Any) -> Any:
 
 
 def _load(context: Any, builder: Any, array: Any, args: Any, memory: Any, align: int) -> Any:
-    """One load of ``memory`` from ``array[index]`` on, through the cache for what never changes."""
+    """Load the LLVM type ``memory`` from ``array[index]`` on, through the read-only cache."""
     data = context.make_array(array)(context, builder, args[0]).data
     address = builder.bitcast(builder.gep(data, [args[1]]), memory.as_pointer())
     value = builder.load(builder.addrspacecast(address, memory.as_pointer(1)), align=align)
@@ -91,7 +91,7 @@ def _load(context: Any, builder: Any, array: Any, args: Any, memory: Any, align:
 
 
 def _widened(builder: Any, dtype: Any, bits: Any) -> Any:
-    """One element of ``dtype`` as what it is computed in."""
+    """One element of ``dtype`` in the type that it is computed in."""
     if dtype == types.uint16:
         return builder.bitcast(builder.shl(builder.zext(bits, _WORD), _WORD(16)), ir.FloatType())
     if dtype == types.int16:
@@ -100,7 +100,7 @@ def _widened(builder: Any, dtype: Any, bits: Any) -> Any:
 
 
 def _from_words(builder: Any, dtype: Any, words: list[Any]) -> list[Any]:
-    """The elements that four words of 32 bits hold."""
+    """Elements of ``dtype`` in four words of 32 bits."""
     if dtype == types.float64:
         long = ir.IntType(64)
         low, high = ([builder.zext(word, long) for word in words[i::2]] for i in (0, 1))
@@ -123,7 +123,7 @@ def _one(context: Any, builder: Any, array: Any, args: Any) -> Any:
 
 @intrinsic
 def element(typing: Any, array: Any, index: Any) -> Any:
-    """``array[index]`` as what it is computed in. The kernel must not write to ``array``."""
+    """``array[index]`` in the type it is computed in. The kernel must not write to ``array``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _one(context, builder, array, args)
@@ -133,7 +133,7 @@ def element(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def vector(typing: Any, array: Any, index: Any) -> Any:
-    """The 16 bytes from ``array[index]`` on, a multiple of 16, as a tuple of ``element``s."""
+    """Tuple of ``element``s in the 16 bytes from ``array[index]`` on, a multiple of 16."""
     count = VECTOR_BITS // array.dtype.bitwidth
     answer = types.UniTuple(_computed_in(array), count)
 
@@ -147,7 +147,7 @@ def vector(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def first_of_vector(typing: Any, array: Any, index: Any, count: Any) -> Any:
-    """``vector`` from any index on: ``count`` elements, one by one, and then zeros."""
+    """``vector`` from any index on: ``count`` elements, loaded one by one, and then zeros."""
     width = VECTOR_BITS // array.dtype.bitwidth
     answer = types.UniTuple(_computed_in(array), width)
 
@@ -171,7 +171,7 @@ def first_of_vector(typing: Any, array: Any, index: Any, count: Any) -> Any:
 
 @intrinsic
 def aligned(typing: Any, array: Any, index: Any) -> Any:
-    """Whether ``array[index]`` lies on a multiple of 16 bytes."""
+    """Return True if ``array[index]`` lies on a multiple of 16 bytes."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(array)(context, builder, args[0]).data

@@ -1,4 +1,4 @@
-"""What a kernel is compiled for, in what shape it is launched, and on what."""
+"""Compile-time choices of kernels, launch shapes, and the target: hardware or simulator."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ target: Any = import_module("kernels.cuda." + ("simulated" if SIMULATED else "ha
 
 
 class Kind(NamedTuple):
-    """``capped``: logits are softly capped. ``smooth``: there is a sum over all classes' log
-    probabilities, and with ``soft`` it is over class probabilities. ``more``: entropy, rank and
-    prediction are wanted.
+    """Compile-time choices of a kernel.
+
+    ``capped``: logits are softly capped. ``smooth``: the loss has a sum over all classes'
+    log-probabilities; ``soft``: labels are class probabilities. ``more``: entropy, rank or
+    prediction is wanted.
     """
 
     dtype: DType
@@ -30,17 +32,19 @@ class Kind(NamedTuple):
 
     @property
     def real(self) -> Any:
-        """What sums over classes are computed in, as a NumPy type."""
+        """NumPy type that sums over classes are computed in."""
         return self.dtype.result.type
 
     @property
     def number(self) -> Any:
-        """``real``, as a type of Numba's."""
+        """Numba's type for ``real``."""
         return types.float64 if self.dtype is FLOAT64 else types.float32
 
 
 class Shape(NamedTuple):
-    """Rows of up to ``classes``: ``lanes`` threads share one, ``threads`` make a block."""
+    """Launch shape of rows of up to ``classes``: ``lanes`` threads share a row, and a block has
+    ``threads``.
+    """
 
     classes: int
     lanes: int
@@ -48,9 +52,11 @@ class Shape(NamedTuple):
 
 
 class Table(NamedTuple):
-    """``segment``: classes that one block takes of a longer row; ``plane_segment``: classes that
-    one thread takes of strided ones; ``threads``: a block of all other kernels; ``odd_blocks``:
-    the most that share what is left to ``careful``.
+    """Launch shapes.
+
+    ``segment``: classes of a longer row that one block sums; ``plane_segment``: strided classes
+    that one thread sums; ``threads`` of a block in all other kernels; ``odd_blocks``: the most
+    blocks that ``careful`` takes.
     """
 
     rows: tuple[Shape, ...]
@@ -91,10 +97,10 @@ MOST_CLASSES = 65535 * min(TABLE.segment, TABLE.plane_segment)
 
 
 def shape_of(classes: int) -> Shape:
-    """How rows of so many contiguous classes are walked."""
+    """Launch shape of rows of ``classes`` contiguous classes."""
     return next(shape for shape in TABLE.rows if classes <= shape.classes)
 
 
 def segments_of(classes: int, rows: bool) -> int:
-    """In how many segments a position's classes are summed: contiguous ``rows``, or planes."""
+    """Number of segments of a position's classes, contiguous (``rows``) or strided."""
     return -(-classes // (TABLE.segment if rows else TABLE.plane_segment))

@@ -1,27 +1,27 @@
-"""Which kernels a piece takes, and in what shape they are launched."""
+"""Launches of the kernels for a piece, and their shapes."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from kernels.cpu.arguments import View
-from kernels.cuda.arguments import Answers, Labels, Rule
+from kernels.cuda.arguments import Labels, Options, Results
 from kernels.cuda.careful import careful_kernel
 from kernels.cuda.kinds import TABLE, Kind, shape_of, target
 from kernels.cuda.nll import nll_kernel
 from kernels.cuda.per_class import per_class_kernel
 from kernels.cuda.planes import merge_kernel, plane_kernel
 from kernels.cuda.rows import block_kernel, lanes_kernel
+from kernels.plan import View
 
 
 class Operands(NamedTuple):
-    """What the kernels for one piece are told: arrays on the device, in views and tuples."""
+    """Arguments of the kernels for one piece: arrays on the device, in views and tuples."""
 
     logits: View
     soft: View
     labels: Labels
-    rule: Rule
-    answers: Answers
+    options: Options
+    results: Results
     log_probs: View
     gradient: View
 
@@ -29,7 +29,7 @@ class Operands(NamedTuple):
 def launch(
     kind: Kind, rows: bool, segments: int, normalised: bool, operands: Operands, stream: Any
 ) -> None:
-    """Queues all kernels that a piece takes on ``stream``.
+    """Queue all kernels for a piece on ``stream``.
 
     ``rows``: its classes are contiguous; ``segments`` is ``kinds.segments_of`` them;
     ``normalised``: its logits are log-probabilities.
@@ -38,27 +38,27 @@ def launch(
     positions, classes = o.logits.positions, o.logits.classes
     blocks = -(-positions // threads)
     if normalised:
-        nll_kernel()[blocks, threads, stream](o.logits, o.labels, o.rule, o.answers)
+        nll_kernel()[blocks, threads, stream](o.logits, o.labels, o.options, o.results)
         return
-    shape, inputs = shape_of(classes), (o.logits, o.soft, o.labels, o.rule)
+    shape, inputs = shape_of(classes), (o.logits, o.soft, o.labels, o.options)
     if not rows:
         kernel = plane_kernel(kind)
-        kernel[(blocks, segments), threads, stream](*inputs, o.answers, segments)
+        kernel[(blocks, segments), threads, stream](*inputs, o.results, segments)
     elif shape.lanes <= target.WARP:
         grid = -(-positions // (shape.threads // shape.lanes))
-        lanes_kernel(kind, shape)[grid, shape.threads, stream](*inputs, o.answers)
+        lanes_kernel(kind, shape)[grid, shape.threads, stream](*inputs, o.results)
     else:
         kernel = block_kernel(kind, shape.threads)
-        kernel[(positions, segments), shape.threads, stream](*inputs, o.answers, segments)
+        kernel[(positions, segments), shape.threads, stream](*inputs, o.results, segments)
     if segments > 1:
         kernel = merge_kernel(kind)
-        kernel[blocks, threads, stream](o.logits, o.labels, o.rule, o.answers, segments)
+        kernel[blocks, threads, stream](o.logits, o.labels, o.options, o.results, segments)
     per_class = o.log_probs, o.gradient
     kernel = careful_kernel(kind)
-    kernel[min(positions, TABLE.odd_blocks), threads, stream](*inputs, o.answers, *per_class)
-    if o.rule.per_class:
+    kernel[min(positions, TABLE.odd_blocks), threads, stream](*inputs, o.results, *per_class)
+    if o.options.per_class:
         parts = -(-classes // TABLE.plane_segment)
         kernel = per_class_kernel(kind, rows)
         kernel[(positions if rows else blocks, parts), threads, stream](
-            *inputs, o.answers.state, *per_class
+            *inputs, o.results.state, *per_class
         )

@@ -1,7 +1,7 @@
-"""Memory of the device, leased against a budget, and pinned memory to copy from and to.
+"""Device memory, leased against a budget, and pinned memory to copy from and to.
 
-What a finished call had is kept for the next one, up to ``_KEPT`` sets of buffers: to pin a buffer
-takes milliseconds, and to free device memory waits for all that runs.
+Buffers of a finished call are kept for the next one, up to ``_KEPT`` sets: pinning a buffer takes
+milliseconds, and freeing device memory waits for all running kernels.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from numba import cuda
 from kernels.errors import DeviceOutOfMemory
 from kernels.problem import Array
 
-# Tensors start on multiples of this many bytes: what a transaction reads is never cut in two.
+# Tensors start on multiples of this many bytes, so that no memory transaction crosses two of them.
 ALIGNMENT = 256
-# Of what is free on the device when it is first asked; the rest is for others, and fragmentation.
+# Share of the free memory when the budget is made; the rest is for other processes, and
+# fragmentation.
 SHARE = 0.8
 _KEPT = 4
 _MOST = 2**50  # the simulator has infinitely many
@@ -38,8 +39,7 @@ class Budget:
     def lease(self, size: int) -> Iterator[Buffers]:
         """Buffers of at least ``size`` bytes, on the device and pinned.
 
-        Raises ``DeviceOutOfMemory`` where the budget or the device has no more; what this call
-        held is free again then.
+        Raises ``DeviceOutOfMemory`` where the budget or the device has no more.
         """
         buffers = self._take(size)
         try:
@@ -51,12 +51,12 @@ class Budget:
                     self.leased -= self._idle.pop(0).size
 
     def free(self) -> int:
-        """Bytes that a lease may still be of."""
+        """Bytes that are not leased."""
         with self._lock:
             return self.total - self.leased + sum(buffers.size for buffers in self._idle)
 
     def drop(self) -> None:
-        """Frees what no call holds."""
+        """Free the buffers that no call holds."""
         with self._lock:
             while self._idle:
                 self.leased -= self._idle.pop().size
@@ -87,7 +87,7 @@ class Budget:
 
 
 class Buffers:
-    """A run of device memory and one of pinned memory, dealt out from their starts on."""
+    """Device memory and as much pinned memory, dealt out from their starts on."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -97,11 +97,11 @@ class Buffers:
         self._used = 0
 
     def rewind(self) -> None:
-        """Makes all of it available again."""
+        """Make all memory available again."""
         self._used = 0
 
     def take(self, dtype: Any, count: int) -> tuple[Any, Array]:
-        """``count`` elements on the device, and as many pinned ones."""
+        """Deal out ``count`` elements on the device, and as many pinned ones."""
         dtype = np.dtype(dtype)
         start, stop = self._used, self._used + count * dtype.itemsize
         assert stop <= self.size, "the caller counts what it takes"
@@ -110,7 +110,7 @@ class Buffers:
 
 
 def rounded(size: int) -> int:
-    """``size`` bytes, to the next tensor's start."""
+    """Round ``size`` bytes up to ALIGNMENT."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -128,7 +128,7 @@ _budget_lock = threading.Lock()
 
 
 def budget() -> Budget:
-    """The process's budget: ``share_of_free``, unless it was set."""
+    """Budget of the process: ``share_of_free``, unless ``set_budget`` was called."""
     global _budget
     with _budget_lock:
         if _budget is None:
@@ -137,13 +137,13 @@ def budget() -> Budget:
 
 
 def set_budget(total: int) -> None:
-    """Makes ``total`` bytes the process's budget; calls that run keep to the old one."""
+    """Make ``total`` bytes the process's budget; running calls keep the old one."""
     global _budget
     with _budget_lock:
         _budget = Budget(total)
 
 
 def share_of_free(processes: int = 1) -> int:
-    """What each of some ``processes`` may have of the bytes that are free on the device."""
+    """Bytes of free device memory for each of ``processes``."""
     free = cuda.current_context().get_memory_info()[0]
     return int(min(free, _MOST) * SHARE / processes)

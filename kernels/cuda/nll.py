@@ -1,4 +1,4 @@
-"""The kernels that know nothing of softmax: NLL of given log-probabilities, and the block sums."""
+"""Kernels without a softmax: NLL of given log-probabilities, and the block sums."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, target
-from kernels.cuda.losses import Known, label_of, leave_out, loss_of, sample_of
+from kernels.cuda.losses import label_of, leave_out, loss_of, sample_of
 from kernels.cuda.rows import place
+from kernels.formula import Known
 from kernels.reduce import BLOCK, SCALE
 
 device, element = target.device, target.element
@@ -17,37 +18,37 @@ device, element = target.device, target.element
 
 @lru_cache
 def nll_kernel() -> Any:
-    """The kernel that reads each label's log-probability, and no other."""
+    """Kernel that reads each label's log-probability, and no other."""
 
     @target.kernel(TABLE.threads)
-    def take_log_probs(logits: Any, labels: Any, rule: Any, answers: Any) -> None:
+    def take_log_probs(logits: Any, labels: Any, options: Any, results: Any) -> None:
         position = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
         if position >= logits.positions:
             return
         y = label_of(labels, position, logits.classes)
         if y < 0:
-            leave_out(position, y, rule, answers)
+            leave_out(position, y, options, results)
             return
         at = place(logits, position) + y * logits.class_stride
         known = Known(float(element(logits.data, at)), 0.0, 0.0, 0.0, 0.0)
         sample = sample_of(labels, position)
-        loss, weight = loss_of(known, y, False, logits.classes, sample, rule)
-        answers.losses[position], answers.weights[position] = loss, weight
-        if answers.per_element.size:
-            answers.per_element[position] = loss
+        loss, weight = loss_of(known, y, False, sample, options)
+        results.losses[position], results.weights[position] = loss, weight
+        if results.per_element.size:
+            results.per_element[position] = loss
 
     return take_log_probs
 
 
 @device
 def given(values: Any, at: int) -> float:
-    """``SCALE * values[at]``, or 0 behind the last."""
+    """``SCALE * values[at]``, or 0 after the last."""
     return SCALE * values[at] if at < values.size else 0.0
 
 
 @device
 def every_eighth(values: Any, at: int) -> float:
-    """The sum of four values, eight apart."""
+    """Sum of four values, eight apart."""
     low = given(values, at) + given(values, at + 8)
     return low + (given(values, at + 16) + given(values, at + 24))
 
@@ -64,7 +65,7 @@ def block_sum(values: Any, at: int) -> float:
 
 @lru_cache
 def blocks_kernel() -> Any:
-    """The kernel that adds losses and weights within blocks of BLOCK: a thread a block."""
+    """Kernel that adds losses and weights within blocks of BLOCK: a thread a block."""
 
     @target.kernel(TABLE.threads)
     def sum_blocks(losses: Any, weights: Any, blocks: Any) -> None:

@@ -1,7 +1,7 @@
-"""A problem cut into pieces that go to the device one after another.
+"""Pieces of a problem, which go to the device one after another.
 
-A piece is some consecutive positions with all their classes. Whatever lies in memory how, on the
-device a piece lies in C order: classes last (rows), or before the positions (planes).
+A piece is some consecutive positions with all their classes. On the device it lies in C order,
+whatever the layout of the caller's array: classes last (rows), or before the positions (planes).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cpu.arguments import View
+from kernels.plan import View
 from kernels.problem import Array, Problem
 
 
 class Layout:
-    """How ``problem``'s arrays of logits, probabilities and gradients are walked on the device.
+    """Layout on the device of ``problem``'s logits, probabilities, log-probabilities and gradients.
 
-    ``rows``: the classes are neighbours. Which it is depends on the shape and on the order in
-    memory alone, since the bits depend on it.
+    ``rows``: the classes are neighbours. It depends on the shape and on the order in memory alone,
+    since the bits depend on it.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -31,17 +31,17 @@ class Layout:
         others = [
             step for at, step in enumerate(steps) if at != self._axis and logits.shape[at] > 1
         ]
-        # Classes that come last by the shape but lie furthest apart are gathered as they lie.
+        # Classes on the last axis that lie furthest apart in memory: a piece keeps that order.
         self._turned = bool(before) and not behind and steps[self._axis] > max(others, default=0)
         self.rows = not behind and not self._turned
 
     def cut(self, array: Array, most: int) -> Iterator[Array]:
-        """Sub-arrays of ``array`` in order of position, of ``most`` positions at most."""
+        """Cut ``array`` into sub-arrays in order of position, of at most ``most`` positions."""
         for part in _cut(array, self._axis, most * array.shape[self._axis]):
             yield np.moveaxis(part, self._axis, 0) if self._turned else part
 
     def view(self, data: Any, part: Array) -> View:
-        """The kernels' view of a sub-array that was copied in C order to ``data``."""
+        """View of a sub-array that was copied in C order to ``data``."""
         axis = 0 if self._turned else self._axis
         classes = part.shape[axis]
         inner = math.prod(part.shape[axis + 1 :])

@@ -1,7 +1,8 @@
-"""A problem's way through the device: two sets of buffers, each with its stream, take turns.
+"""Computation of a problem on the device, piece by piece.
 
-While one piece is computed the next one is copied. Losses and weights of all positions stay on the
-device, where they are added in blocks at last; everything else comes and goes with its piece.
+Two sets of buffers, each with its stream, take turns: while one piece is computed the next one is
+copied. Losses and weights of all positions stay on the device, where they are added in blocks at
+the end; all other arrays are copied with their piece.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ import numpy as np
 from numba import cuda
 
 from kernels import reduce
-from kernels.cpu.arguments import View
-from kernels.cpu.launch import STEP, Computed, ImpossibleLabel
-from kernels.cpu.views import PER_CLASS
 from kernels.cuda import failures
 from kernels.cuda.kinds import MOST_CLASSES, TABLE
 from kernels.cuda.launch import Operands, launch
@@ -30,19 +28,20 @@ from kernels.cuda.tensors import (
     STATUS,
     Nothing,
     Wanted,
+    device_options,
     operands_of,
-    rule_of,
     wanted_of,
 )
 from kernels.errors import DeviceOutOfMemory, InvalidInput
+from kernels.plan import PER_CLASS, STEP, Computed, ImpossibleLabel, View
 from kernels.problem import Array, Problem
 
-# Two: while one is computed the other one is copied.
+# Sets of buffers: while one is computed the other one is copied.
 _TURNS = 2
 
 
 class _Call:
-    """One problem, with what its pieces share: its constants, and what stays on the device."""
+    """One problem, and the constants and arrays on the device that all its pieces share."""
 
     def __init__(
         self, problem: Problem, names: tuple[str, ...], upstream: float, resident: Buffers
@@ -54,7 +53,7 @@ class _Call:
         resident.rewind()
         self.losses, self.loss_values = resident.take(np.float64, problem.positions)
         self.weights, self.weight_values = resident.take(np.float64, problem.positions)
-        self.rule = rule_of(problem, names, upstream, self._send)
+        self.options = device_options(problem, names, upstream, self._send)
         resident.stream.synchronize()
         self.arrays = {name: self._array(name) for name in self.wanted.outputs}
 
@@ -73,7 +72,7 @@ class _Call:
         return device
 
     def block_sums(self) -> Array:
-        """The block sums of all losses and weights, once all pieces are through."""
+        """Block sums of all losses and weights, after the last piece."""
         blocks = -(-self.problem.positions // reduce.BLOCK)
         device, pinned = self._resident.take(np.float64, 2 * blocks)
         stream, threads = self._resident.stream, TABLE.threads
@@ -84,7 +83,7 @@ class _Call:
         return pinned.reshape(blocks, 2).copy()
 
     def kept(self, name: str) -> Array:
-        """The losses or weights of all positions."""
+        """Losses or weights of all positions."""
         device, pinned = {
             "losses": (self.losses, self.loss_values),
             "weights": (self.weights, self.weight_values),
@@ -95,7 +94,7 @@ class _Call:
 
 
 class _Piece:
-    """Some positions from ``first`` on, in the buffers that it was given."""
+    """Some positions from ``first`` on, in buffers of their own."""
 
     def __init__(self, call: _Call, first: int, parts: dict[str, Array], buffers: Buffers) -> None:
         self._call, self._first, self._parts, self._buffers = call, first, parts, buffers
@@ -108,7 +107,7 @@ class _Piece:
         self._status = buffers.take(np.int64, STATUS)
 
     def queue(self) -> None:
-        """Copies the piece to the device, launches its kernels, and copies what they answer."""
+        """Queue the copies to the device, the kernels, and the copies of the results back."""
         call, first, stop = self._call, self._first, self._first + self._count
         problem, stream, wanted = call.problem, self._buffers.stream, call.wanted
         for name in ("logits", "soft"):
@@ -117,7 +116,7 @@ class _Piece:
         if problem.labels is not None:
             self._send("labels", problem.labels[first:stop])
         if problem.sample_weight is not None:
-            self._send("samples", problem.sample_weight[first:stop])
+            self._send("sample_weight", problem.sample_weight[first:stop])
         device, pinned = self._status
         pinned[:] = NOWHERE, 0
         device.copy_to_device(pinned, stream)
@@ -130,7 +129,7 @@ class _Piece:
         device.copy_to_host(pinned, stream)
 
     def collect(self) -> None:
-        """Waits for the piece, and gives its answers. Raises ``ImpossibleLabel``."""
+        """Wait for the piece, and store its results. Raises ``ImpossibleLabel``."""
         self._buffers.stream.synchronize()
         wrong = int(self._status[1][0])
         if wrong != NOWHERE:
@@ -158,19 +157,18 @@ class _Piece:
         def view(name: str, data: Any) -> View:
             return call.layout.view(data, self._parts.get(name, self._parts["logits"]))
 
-        return operands_of(call.problem, call.rule, own, call.nothing, view)
+        return operands_of(call.problem, call.options, own, call.nothing, view)
 
 
 def in_steps(
     problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """``cpu.launch.in_steps`` on the device, a step a piece of ``step`` bytes (STEP, if None).
+    """``cpu.launch.in_steps`` on the device; a step is a piece of ``step`` bytes (STEP, if None).
 
-    All of the logits have to be there for the first one: who sends them slowly would else hold
-    device memory, and as much pinned memory, meanwhile. A PCIe bus copies them some ten times as
-    fast as a socket brings them, so little is lost. Raises ``ImpossibleLabel``, ``InvalidInput``
-    for more than MOST_CLASSES, ``DeviceOutOfMemory`` where not one position fits, and
-    ``DeviceFailed``.
+    All of the logits have to be there before the first step: else a slow sender would hold device
+    memory, and as much pinned memory. A PCIe bus is some ten times as fast as a socket, so little
+    time is lost. Raises ``ImpossibleLabel``, ``InvalidInput`` for more than MOST_CLASSES,
+    ``DeviceOutOfMemory`` where not one position fits, and ``DeviceFailed``.
     """
     if problem.logits.size == 0:
         yield 0
@@ -185,14 +183,14 @@ def in_steps(
         with failures.named():
             return (yield from _through(budget(), problem, wanted, upstream, step or STEP))
     except DeviceOutOfMemory:
-        budget().drop()  # what is kept for the next call may be what was missing
+        budget().drop()  # the buffers kept for the next call may be the memory that was missing
         raise
 
 
 def _through(
     memory: Budget, problem: Problem, wanted: tuple[str, ...], upstream: float, step: int
 ) -> Generator[int, None, Computed]:
-    """All pieces, each a step."""
+    """Compute all pieces, each a step."""
     with contextlib.ExitStack() as leases:
         resident = leases.enter_context(memory.lease(_resident_bytes(problem)))
         call = _Call(problem, wanted, upstream, resident)
@@ -212,8 +210,8 @@ def _through(
             for piece in running:
                 piece.collect()
         finally:
-            # What runs may still write there. Whoever drops a call may do so in another thread than
-            # the one that began it, and CUDA's context is a thread's.
+            # Kernels may still write to the buffers. The generator may be closed in another thread
+            # than the one that started it, and CUDA's context is a thread's.
             cuda.current_context()
             for buffers in queue:
                 buffers.stream.synchronize()
@@ -222,7 +220,7 @@ def _through(
 
 
 def _parts(call: _Call, most: int) -> Iterator[tuple[int, dict[str, Array]]]:
-    """``(first position, sub-arrays by name)`` for each piece of at most ``most`` positions."""
+    """Yield ``(first position, sub-arrays by name)`` of pieces of at most ``most`` positions."""
     whole = {"logits": call.problem.logits, **call.arrays}
     if call.problem.soft is not None:
         whole["soft"] = call.problem.soft
@@ -235,14 +233,14 @@ def _parts(call: _Call, most: int) -> Iterator[tuple[int, dict[str, Array]]]:
 
 
 def _resident_bytes(problem: Problem) -> int:
-    """Losses, weights and their block sums; class weights in two types."""
+    """Bytes of losses, weights and their block sums, and of class weights in two dtypes."""
     positions = rounded(8 * problem.positions)
     blocks = rounded(16 * -(-problem.positions // reduce.BLOCK))
     return 2 * positions + blocks + 2 * rounded(8 * problem.classes)
 
 
 def _fitting(memory: Budget, wanted: Wanted, problem: Problem, step: int) -> tuple[int, int]:
-    """How many positions a piece is of, and how many pieces there are on the device at once."""
+    """``(positions of a piece, pieces on the device at once)``. Raises ``DeviceOutOfMemory``."""
     row = problem.classes * problem.dtype.size
     most = min(problem.positions, max(1, step // row))
     free = memory.free()

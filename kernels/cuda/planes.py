@@ -1,7 +1,7 @@
-"""Positions whose neighbours are contiguous and whose classes are strided: a thread a position.
+"""Kernels for strided classes of contiguous positions: a thread a position.
 
 Neighbouring threads read neighbouring elements. Many classes are cut into segments, for there may
-be few positions; ``merge_kernel`` puts together what these, or the blocks of a row, have summed.
+be few positions; ``merge_kernel`` merges the sums of these, or those of a row's blocks.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ element = target.element
 
 @lru_cache
 def plane_kernel(kind: Kind) -> Any:
-    """The kernel that sums one segment of the classes of each position."""
+    """Kernel that sums one segment of the classes of each position."""
     add, start, softly = functions(kind).add, functions(kind).start, kind.soft
     own_logit_, finish_, segment = own_logit(kind), finish(kind), TABLE.plane_segment
 
     @target.kernel(TABLE.threads)
     def sum_planes(
-        logits: Any, soft: Any, labels: Any, rule: Any, answers: Any, segments: int
+        logits: Any, soft: Any, labels: Any, options: Any, results: Any, segments: int
     ) -> None:
         position = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
         if position >= logits.positions:
             return
         part = cuda.blockIdx.y
         y = label_of(labels, position, logits.classes)
-        if y == IMPOSSIBLE or (y < 0 and not softly and not rule.ignored_too):
+        if y == IMPOSSIBLE or (y < 0 and not softly and not options.ignored_too):
             if part == 0:
-                leave_out(position, y, rule, answers)
+                leave_out(position, y, options, results)
             return
         first = place(logits, position)
         own = own_logit_(logits, first, y)
@@ -46,37 +46,37 @@ def plane_kernel(kind: Kind) -> Any:
         soft_at = place(soft, position) + c * soft.class_stride if softly else 0
         sums = start()
         while c < stop:
-            sums = add(sums, (element(logits.data, at),), 1, c, y, own, rule, soft, soft_at)
+            sums = add(sums, (element(logits.data, at),), 1, c, y, own, options, soft, soft_at)
             c += 1
             at += logits.class_stride
             soft_at += soft.class_stride
         if segments == 1:
-            finish_(position, sums, y, own, logits.classes, labels, rule, answers)
+            finish_(position, sums, y, own, labels, options, results)
         else:
-            put(sums, answers.parts, answers.places, part * logits.positions + position)
+            put(sums, results.parts, results.places, part * logits.positions + position)
 
     return sum_planes
 
 
 @lru_cache
 def merge_kernel(kind: Kind) -> Any:
-    """The kernel that merges the segments of each position, from first to last."""
+    """Kernel that merges the segments of each position, from first to last."""
     start, merge, softly = functions(kind).start, functions(kind).merge, kind.soft
     own_logit_, finish_ = own_logit(kind), finish(kind)
 
     @target.kernel(TABLE.threads)
-    def merge_segments(logits: Any, labels: Any, rule: Any, answers: Any, segments: int) -> None:
+    def merge_segments(logits: Any, labels: Any, options: Any, results: Any, segments: int) -> None:
         position = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
         if position >= logits.positions:
             return
         y = label_of(labels, position, logits.classes)
-        if y == IMPOSSIBLE or (y < 0 and not softly and not rule.ignored_too):
+        if y == IMPOSSIBLE or (y < 0 and not softly and not options.ignored_too):
             return
         own = own_logit_(logits, place(logits, position), y)
         sums = start()
         for part in range(segments):
             at = part * logits.positions + position
-            sums = merge(sums, got(answers.parts, answers.places, at))
-        finish_(position, sums, y, own, logits.classes, labels, rule, answers)
+            sums = merge(sums, got(results.parts, results.places, at))
+        finish_(position, sums, y, own, labels, options, results)
 
     return merge_segments

@@ -16,19 +16,25 @@ from numba import cuda
 
 from kernels import reduce
 from kernels.answer import answer, answers_of, impossible_label, upstream_of, wanted
-from kernels.cpu.arguments import View
-from kernels.cpu.launch import ImpossibleLabel
-from kernels.cpu.views import PER_CLASS
 from kernels.cuda import failures
 from kernels.cuda.foreign import Foreign, adopt
 from kernels.cuda.kinds import TABLE
 from kernels.cuda.launch import launch
 from kernels.cuda.memory import Buffers, budget, rounded
 from kernels.cuda.nll import blocks_kernel
-from kernels.cuda.tensors import NOWHERE, RESIDENT, STATUS, Nothing, operands_of, rule_of, wanted_of
+from kernels.cuda.tensors import (
+    NOWHERE,
+    RESIDENT,
+    STATUS,
+    Nothing,
+    device_options,
+    operands_of,
+    wanted_of,
+)
 from kernels.devices import lies_on_gpu
 from kernels.dtypes import BY_NAME, FLOATS
 from kernels.errors import InvalidInput
+from kernels.plan import PER_CLASS, ImpossibleLabel, View
 from kernels.problem import Array, Problem, check
 
 _STREAM = 0
@@ -51,7 +57,7 @@ class Resident:
         buffers.rewind()
         upstream = upstream_of(problem) if "gradient" in names else 1.0
         self._nothing = Nothing()
-        rule = rule_of(problem, names, upstream, self._send)
+        options = device_options(problem, names, upstream, self._send)
         self._pinned: dict[str, Array] = {}
         own = dict(given)
         if problem.labels is not None and "labels" not in own:
@@ -59,7 +65,7 @@ class Resident:
         if problem.soft is not None and "soft" not in own:
             own["soft"] = self._send(problem.soft.reshape(-1))
         if problem.sample_weight is not None:
-            own["samples"] = self._send(problem.sample_weight)
+            own["sample_weight"] = self._send(problem.sample_weight)
         for name, tensor in self._wanted.tensors.items():
             if name in PER_CLASS:
                 own[name] = cuda.device_array(tensor.each * positions, tensor.dtype)
@@ -76,7 +82,7 @@ class Resident:
         inner = math.prod(shape[problem.axis + 1 :])
         view = positions, problem.classes, inner, problem.classes * inner, 1, inner
         self._operands = operands_of(
-            problem, rule, own, self._nothing, lambda name, data: View(data, *view)
+            problem, options, own, self._nothing, lambda name, data: View(data, *view)
         )
 
     def queue(self) -> None:

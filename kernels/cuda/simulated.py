@@ -1,6 +1,6 @@
-"""What ``hardware`` does, in Python, for Numba's CUDA simulator.
+"""Python versions of ``hardware``'s operations, for Numba's CUDA simulator.
 
-It runs each thread of a block as a thread of Python, and knows neither warps nor libdevice.
+The simulator runs each thread of a block as a Python thread, and has neither warps nor libdevice.
 float32 stays float32, so that the arithmetic is the GPU's but for the last bit of an exponential.
 """
 
@@ -36,7 +36,7 @@ def adopted(interface: dict[str, Any], owner: Any) -> Any:
     return FakeCUDAArray(np.asarray(_Adopted(interface, owner)))
 
 
-# What uses the names of ``cuda`` itself has to be known to the simulator.
+# Functions that use names of ``cuda`` have to be known to the simulator.
 team = cuda.jit(device=True)
 exp2 = np.exp2
 
@@ -55,7 +55,7 @@ def two_to_float64(n: Any) -> Any:
 
 
 def swapped(value: Any, distance: int) -> Any:
-    """``value`` may be of any type: here a whole tuple moves at once."""
+    """``value`` of another lane, of any type: here a whole tuple at once."""
     thread: Any = threading.current_thread()
     slots = thread._manager.__dict__.setdefault("slots", {})
     slots[thread.thread_id] = value
@@ -87,5 +87,5 @@ def first_of_vector(array: Any, index: int, count: int) -> Any:
 
 
 def aligned(array: Any, index: int) -> bool:
-    """As if every array began on a multiple of 16, as on a GPU."""
+    """Test ``index`` alone, as if every array began on a multiple of 16, as on a GPU."""
     return index * array.itemsize % 16 == 0

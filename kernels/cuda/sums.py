@@ -1,8 +1,8 @@
-"""Sums over a position's classes: begun, added to, and merged. In one read of the logits.
+"""Sums over a position's classes in one read of the logits: started, added to, and merged.
 
 With t = x * scale - shift, sum(2**t) needs no exact maximum: the shift, a whole number, follows
 the largest x so far, and moves only when t would exceed ``LIMIT``; rescaling is exact. Each sum is
-a pair, the sum and what rounding left out of it (Knuth's two-sum), so that float32 does.
+a pair, the sum and its rounding error (Knuth's two-sum), so that float32 is precise enough.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 from kernels.cuda.kinds import Kind, target
 from kernels.dtypes import FLOAT64
+from kernels.formula import LARGEST_SHIFT
 
 # Half an ulp of t, times ln 2, is 1.7e-7 then.
 LIMIT = 4.0
-# Beyond it float32 has no whole numbers to spare; ``careful`` takes such rows.
-LARGEST_SHIFT = 2.0**22
-# Adding and taking it away rounds to a whole number; abs(shift) is at most LARGEST_SHIFT.
+# Adding and subtracting it rounds to a whole number; abs(shift) is at most LARGEST_SHIFT.
 _ROUND_FLOAT32, _ROUND_FLOAT64 = 1.5 * 2**23, 1.5 * 2**52
 NO_CLASS = 2**62
 
@@ -27,10 +26,11 @@ element = target.element
 
 
 class Sums(NamedTuple):
-    """``total``: of 2**t; ``mass``: of q, the weight of each class in a smoothed loss; ``smooth``:
-    of q * t; ``surprise``: of 2**t * t; ``shares``: of the class probabilities, and ``least``: the
-    least of them and 0. ``best``: the largest logit as given, of class ``best_at``;
-    ``before``: how many classes come before the label.
+    """Sums over classes: ``total`` of 2**t; ``mass`` of q, the weight of each class in a smoothed
+    loss; ``smooth`` of q * t; ``surprise`` of 2**t * t; ``shares`` of the class probabilities.
+
+    ``least`` is the least class probability and 0; ``best`` the largest logit without the cap, of
+    class ``best_at``; ``before`` the number of classes before the label.
     """
 
     shift: Any
@@ -50,8 +50,9 @@ class Sums(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """``start()``, ``add(...)`` and ``merge(sums, other)``; ``logit(x, cap)``. ``add_vector`` is
-    ``add`` for all values of a vector.
+    """Device functions: ``start()``, ``add(...)``, ``merge(sums, other)`` and ``logit(x, cap)``.
+
+    ``add_vector`` is ``add`` for all values of a vector.
     """
 
     start: Any
@@ -63,7 +64,7 @@ class Functions(NamedTuple):
 
 @device
 def add_exactly(total: Any, rest: Any, value: Any) -> Any:
-    """``(total, rest)`` and ``value``, with nothing lost but the rest's own rounding."""
+    """Add ``value`` to ``(total, rest)``; only the rest itself is rounded."""
     both = total + value
     back = both - total
     return both, rest + ((total - (both - back)) + (value - back))
@@ -71,15 +72,15 @@ def add_exactly(total: Any, rest: Any, value: Any) -> Any:
 
 @device
 def pair(total: Any, rest: Any) -> float:
-    """A sum as a float64; an infinite or NaN one has no rest."""
+    """Sum as a float64; an infinite or NaN one has no rest."""
     wide = float(total)
     return wide + float(rest) if abs(wide) < math.inf else wide
 
 
 @device
 def beats(value: Any, at: int, other: Any, other_at: int) -> bool:
-    """Whether the class ``at`` is rather the prediction: NaNs first, then the largest, then the
-    first of equals.
+    """Return True if class ``at`` precedes ``other_at`` as the prediction: NaNs first, then the
+    largest, then the first of equals.
     """
     if math.isnan(value) or math.isnan(other):
         return math.isnan(value) and (not math.isnan(other) or at < other_at)
@@ -88,7 +89,7 @@ def beats(value: Any, at: int, other: Any, other_at: int) -> bool:
 
 @lru_cache
 def functions(kind: Kind) -> Functions:
-    """The ``Functions`` for ``kind``; what it does not sum stays 0, and costs nothing."""
+    """``Functions`` for ``kind``; sums that it does not need stay 0, and cost nothing."""
     logit = _logit(kind)
     add = _add(kind, logit, _raised(kind))
     halved = kind.dtype.size == 2 and (kind.smooth or kind.more)
@@ -115,7 +116,7 @@ def _start(kind: Kind) -> Any:
 
     @device
     def start() -> Any:
-        """The sums of no class."""
+        """Sums over no class."""
         zero = real(0.0)
         return Sums(
             real(-LARGEST_SHIFT), zero, zero, zero, zero, zero, zero, zero, zero, zero, zero,
@@ -126,7 +127,7 @@ def _start(kind: Kind) -> Any:
 
 
 def _moved(kind: Kind) -> Any:
-    """``sums`` with a shift that is no smaller: ``move`` is the old one less the new."""
+    """Function: ``sums`` for a ``shift`` that is no smaller."""
     two_to, smooth_wanted, more = _two_to(kind), kind.smooth, kind.more
 
     @device
@@ -149,7 +150,7 @@ def _moved(kind: Kind) -> Any:
 
 
 def _raised(kind: Kind) -> Any:
-    """``sums`` with a shift that suits ``peak``, the largest exponent of 2 to come."""
+    """Function: ``sums`` with a shift for ``peak``, the largest exponent of 2 to be added."""
     real, moved = kind.real, _moved(kind)
     limit, largest = real(LIMIT), real(LARGEST_SHIFT)
     magic = real(_ROUND_FLOAT64 if kind.dtype is FLOAT64 else _ROUND_FLOAT32)
@@ -169,15 +170,15 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
 
     @device
     def add(
-        sums: Any, values: Any, count: int, c: int, y: int, own: Any, rule: Any, soft: Any,
+        sums: Any, values: Any, count: int, c: int, y: int, own: Any, options: Any, soft: Any,
         soft_at: int,
     ) -> Any:  # fmt: skip
-        """``sums`` and the first ``count`` of ``values``, of classes ``c`` on, 1 at least.
+        """Add the first ``count`` of ``values``, at least 1, of classes ``c`` on, to ``sums``.
 
-        ``own`` is the logit of the label ``y``, and ranks are, as given: a cap keeps their order,
-        but in float32 makes equal what is not. Probabilities start at ``soft_at``.
+        ``own`` is the logit of the label ``y``, and ranks compare logits, without the cap, which
+        keeps their order, but may round two to one float32. Probabilities start at ``soft_at``.
         """
-        zero, scale, cap = real(0.0), rule.reals.scale, rule.reals.cap
+        zero, scale, cap = real(0.0), options.reals.scale, options.reals.cap
         largest = values[0]
         for k in range(1, len(values)):
             if k < count:
@@ -208,8 +209,8 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
                         p = element(soft.data, soft_at + k * soft.class_stride)
                         shares += p
                         least = min(least, p)
-                        share = fma(p, rule.reals.keep, rule.reals.spread)
-                    q = share * rule.lane_weight[c + k]
+                        share = fma(p, options.reals.keep, options.reals.spread)
+                    q = share * options.lane_weight[c + k]
                     mass += q
                     if share != zero:
                         smooth = fma(q, t, smooth)
@@ -231,19 +232,19 @@ def _add(kind: Kind, logit: Any, raised: Any) -> Any:
 
 
 def _by_halves(add: Any) -> Any:
-    """``add``, four values at a time: the compiler does not unroll all that for eight, and a loop
-    over a tuple would put it in local memory.
+    """``add``, four values at a time: the compiler does not unroll so long a loop eight times, and
+    without that the tuple of values would be in local memory.
     """
 
     @device
     def add_halves(
-        sums: Any, values: Any, count: int, c: int, y: int, own: Any, rule: Any, soft: Any,
+        sums: Any, values: Any, count: int, c: int, y: int, own: Any, options: Any, soft: Any,
         soft_at: int,
     ) -> Any:  # fmt: skip
-        sums = add(sums, values[:4], count, c, y, own, rule, soft, soft_at)
+        sums = add(sums, values[:4], count, c, y, own, options, soft, soft_at)
         if count > 4:
             at = soft_at + 4 * soft.class_stride
-            sums = add(sums, values[4:], count - 4, c + 4, y, own, rule, soft, at)
+            sums = add(sums, values[4:], count - 4, c + 4, y, own, options, soft, at)
         return sums
 
     return add_halves
@@ -254,7 +255,7 @@ def _merge(kind: Kind) -> Any:
 
     @device
     def merge(sums: Any, other: Any) -> Any:
-        """The sums of both, whichever comes first."""
+        """Sums of both, in either order."""
         shift = max(sums.shift, other.shift)
         a, b = moved(sums, shift), moved(other, shift)
         total, total_rest = add_exactly(a.total, a.total_rest + b.total_rest, b.total)

@@ -1,4 +1,4 @@
-"""Sums of several threads made one: of neighbouring lanes, and of all warps of a block."""
+"""Merging of several threads' sums: of neighbouring lanes, and of all warps of a block."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ _WARPS, _REALS, _WHOLES = 32, 12, 2
 
 
 class Teams(NamedTuple):
-    """``of_lanes(sums, lanes)`` is known to each of ``lanes`` neighbours, at most a warp;
-    ``of_block(sums, everyone)`` to thread 0, or to ``everyone``.
+    """Device functions that merge sums.
+
+    ``of_lanes(sums, lanes)`` gives each of ``lanes`` neighbours, at most a warp, the sums of all of
+    them; ``of_block(sums, everyone)`` gives thread 0, or ``everyone``, those of the block.
     """
 
     of_lanes: Any
@@ -27,7 +29,7 @@ class Teams(NamedTuple):
 
 @lru_cache
 def teams(kind: Kind) -> Teams:
-    """The ``Teams`` for ``kind``."""
+    """``Teams`` for ``kind``."""
     of_lanes = _of_lanes(kind)
     return Teams(of_lanes, _of_block(kind, of_lanes))
 
@@ -73,7 +75,7 @@ def _of_lanes(kind: Kind) -> Any:
 
 @device
 def put(sums: Any, reals: Any, wholes: Any, at: int) -> None:
-    """Writes ``sums`` to column ``at``; ``got`` reads them."""
+    """Write ``sums`` to column ``at``; ``got`` reads them."""
     reals[0, at], reals[1, at], reals[2, at] = sums.shift, sums.total, sums.total_rest
     reals[3, at], reals[4, at] = sums.mass, sums.mass_rest
     reals[5, at], reals[6, at] = sums.smooth, sums.smooth_rest

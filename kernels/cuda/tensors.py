@@ -1,4 +1,4 @@
-"""What a piece of a problem has on the device: its tensors, from the one table of them."""
+"""Tensors of a piece on the device, and the operands made of them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
-from kernels.cpu.arguments import View
-from kernels.cpu.launch import PER_POSITION
-from kernels.cpu.views import PER_CLASS, options_of
-from kernels.cuda.arguments import Answers, Labels, Reals, Rule
+from kernels.cuda.arguments import Labels, Options, Reals, Results
 from kernels.cuda.kinds import Kind, segments_of
 from kernels.cuda.launch import Operands
 from kernels.cuda.losses import STATES
 from kernels.cuda.memory import rounded
 from kernels.cuda.sums import Sums
+from kernels.options import options_of
+from kernels.plan import PER_CLASS, PER_POSITION, View
 from kernels.problem import Problem
 
 # Fields of ``Sums`` that are whole numbers; the others are real.
 _WHOLES = 2
 _REALS = len(Sums._fields) - _WHOLES
-# Fixed sizes, in elements: see ``Answers.status``.
+# Fixed sizes, in elements: see ``Results.status``.
 STATUS = 2
-NOWHERE = 2**62  # a position that no piece has: what ``Answers.status`` starts from
+NOWHERE = 2**62  # a position that no piece has: the first value of ``Results.status``
 RESIDENT = ("losses", "weights")
 
 
 class Tensor(NamedTuple):
-    """``each`` elements a position."""
+    """Dtype of a tensor, and its number of elements a position."""
 
     dtype: Any
     each: int = 1
@@ -39,7 +38,7 @@ class Tensor(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is to be computed: the ``kind`` of kernels, the outputs, and all tensors of a piece."""
+    """Kind of kernels, wanted outputs, and all tensors of a piece, for one problem."""
 
     kind: Kind
     outputs: tuple[str, ...]
@@ -47,13 +46,13 @@ class Wanted(NamedTuple):
     segments: int
 
     def bytes(self, positions: int) -> int:
-        """What a piece of so many positions takes."""
+        """Bytes of a piece of ``positions``."""
         pieces = sum(tensor.bytes(positions) for tensor in self.tensors.values())
         return pieces + rounded(8 * STATUS)
 
 
 def wanted_of(problem: Problem, names: tuple[str, ...], rows: bool) -> Wanted:
-    """The tensors that ``problem`` and the outputs ``names`` take."""
+    """Tensors for ``problem`` and the outputs ``names``."""
     smooth = problem.soft is not None or problem.label_smoothing > 0.0
     more = bool({"entropy", "rank", "prediction"} & set(names))
     capped, softly = problem.softcap is not None, problem.soft is not None
@@ -66,7 +65,7 @@ def wanted_of(problem: Problem, names: tuple[str, ...], rows: bool) -> Wanted:
     if problem.labels is not None:
         tensors["labels"] = Tensor(np.int64)
     if problem.sample_weight is not None:
-        tensors["samples"] = Tensor(np.float64)
+        tensors["sample_weight"] = Tensor(np.float64)
     for name in PER_CLASS:
         if name in names:
             tensors[name] = Tensor(real, problem.classes)
@@ -83,34 +82,22 @@ def wanted_of(problem: Problem, names: tuple[str, ...], rows: bool) -> Wanted:
     return Wanted(kind, outputs, tensors, segments)
 
 
-def rule_of(problem: Problem, names: tuple[str, ...], upstream: float, send: Any) -> Rule:
-    """The CPU's options, with their arrays on the device: ``send`` puts them there."""
-    options = options_of(problem, names, upstream)
+def device_options(problem: Problem, names: tuple[str, ...], upstream: float, send: Any) -> Options:
+    """``options_of`` a problem, with its arrays on the device: ``send`` copies them there."""
+    given = options_of(problem, names, upstream)._asdict()
+    given["cap"] = problem.softcap or 1.0
+    for name in ("weight", "lane_weight"):
+        given[name] = send(given[name])
     real = problem.dtype.result.type
-    cap = problem.softcap or 1.0
-    inner = options.scale, options.to_nats, cap, options.keep, options.spread, options.unit
-    return Rule(
-        reals=Reals(*map(real, inner)),
-        scale=options.scale,
-        to_nats=options.to_nats,
-        unit=options.unit,
-        cap=cap,
-        keep=options.keep,
-        spread=options.spread,
-        z_loss=options.z_loss,
-        weight=send(options.weight),
-        lane_weight=send(options.lane_weight),
-        mass=options.mass,
-        probs=options.probs,
-        upstream=options.upstream,
-        ignored_too=options.ignored_too,
-        tolerance=options.tolerance,
+    return Options(
+        reals=Reals(*(real(given[name]) for name in Reals._fields)),
         per_class=bool({*PER_CLASS} & set(names)),
+        **{name: given[name] for name in Options._fields if name in given},
     )
 
 
 def labels_of(problem: Problem, classes: Any, samples: Any) -> Labels:
-    """The labels as the kernels take them; an unsigned label is never a negative ignore index."""
+    """Labels for kernels; an unsigned label is never a negative ignore index."""
     if problem.labels is None:
         return Labels(classes, False, 0, samples)
     limits = np.iinfo(problem.labels.dtype)
@@ -119,7 +106,7 @@ def labels_of(problem: Problem, classes: Any, samples: Any) -> Labels:
 
 
 class Nothing:
-    """Arrays of no elements, or of ``rows`` of one: what is not wanted, and is not written to."""
+    """Placeholders of unwanted arrays: no elements, or ``rows`` of one; kept by dtype."""
 
     def __init__(self) -> None:
         self._made: dict[Any, Any] = {}
@@ -131,8 +118,9 @@ class Nothing:
         return self._made[key]
 
 
-# Of ``Answers``: the dtype, where it is not the results' own, and the rows of what has two axes.
-_ANSWERS: dict[str, tuple[Any, int]] = {
+# Fields of ``Results``: the dtype, where it is not ``DType.result``, and the rows of those with two
+# axes.
+_RESULTS: dict[str, tuple[Any, int]] = {
     "rank": (np.int64, 0),
     "prediction": (np.int64, 0),
     "state": (np.float64, STATES),
@@ -142,28 +130,28 @@ _ANSWERS: dict[str, tuple[Any, int]] = {
 
 
 def operands_of(
-    problem: Problem, rule: Rule, own: Mapping[str, Any], nothing: Nothing,
+    problem: Problem, options: Options, own: Mapping[str, Any], nothing: Nothing,
     view: Callable[[str, Any], View],
 ) -> Operands:  # fmt: skip
-    """What kernels are told of the arrays in ``own``, by the names in ``Wanted.tensors``.
+    """Operands made of the arrays in ``own``, which have the names in ``Wanted.tensors``.
 
-    ``view(name, data)`` says how what has a value for each class lies.
+    ``view(name, data)`` gives the view of an array with a value a class.
     """
     real, load = problem.dtype.result, problem.dtype.load
 
-    def answer(name: str) -> Any:
-        dtype, rows = _ANSWERS.get(name, (None, 0))
+    def result(name: str) -> Any:
+        dtype, rows = _RESULTS.get(name, (None, 0))
         if name not in own:
             return nothing(dtype or real, rows)
         return own[name].reshape(rows, own[name].size // rows) if rows else own[name]
 
-    labels = own.get("labels", nothing(np.int64)), own.get("samples", nothing(np.float64))
+    labels = own.get("labels", nothing(np.int64)), own.get("sample_weight", nothing(np.float64))
     return Operands(
         logits=view("logits", own["logits"]),
         soft=view("soft", own.get("soft", nothing(load))),
         labels=labels_of(problem, *labels),
-        rule=rule,
-        answers=Answers(*map(answer, Answers._fields)),
+        options=options,
+        results=Results(*map(result, Results._fields)),
         log_probs=view("log_probs", own.get("log_probs", nothing(real))),
         gradient=view("gradient", own.get("gradient", nothing(real))),
     )

@@ -1,7 +1,7 @@
-"""Compiling for the GPU before the first request: plain losses of every shape, and the self-test.
+"""Compilation for the GPU before the first request: plain losses of every shape, and the self-test.
 
-Numba keeps nothing of it: each process compiles anew. Other outputs and options are compiled when
-first asked for.
+Numba caches none of it: each process compiles anew. Other outputs and options are compiled on first
+use.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ CLASSES = (*(min(shape.classes, TABLE.segment) for shape in TABLE.rows), TABLE.s
 
 
 def compile_common() -> None:
-    """Runs the kernels for common requests once each, and checks the worked example.
+    """Run the kernels for common requests once each, and check the worked example.
 
-    Raises ``SelfTestFailed``, and what the device raises.
+    Raises ``SelfTestFailed``, and the errors of ``devices.in_steps``.
     """
     for dtype in EAGER:
         name = dtype.name if dtype.size == 2 else None

@@ -1,4 +1,4 @@
-"""Registers of numbers for Numba kernels: lanes, memory, elementary functions."""
+"""SIMD registers for Numba kernels: lanes, memory, elementary functions."""
 
 from kernels.simd.elementary import exp2, log2, log2_float32, nearest, tanh
 from kernels.simd.lanes import (

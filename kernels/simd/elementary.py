@@ -14,9 +14,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba.extending import overload
 
-from kernels.compiled import INLINED, inlined
+from kernels.compiled import by_type, inlined
 from kernels.simd import avx512
 from kernels.simd.lanes import (
     FLOAT32X16,
@@ -40,7 +39,7 @@ _EXP2_FLOAT32 = tuple(
 _EXP2_ABOVE_FLOOR = tuple(
     np.float32(c) for c in (1.0, 0.6931513, 0.2401646, 0.055799514, 0.009017481, 0.0018669525)
 )
-# Taylor's: the first term left out, (ln(2)/2)**14 / 14!, is 4e-18.
+# Taylor's series: the first term left out, (ln(2)/2)**14 / 14!, is 4e-18.
 _EXP2_FLOAT64 = tuple(np.float64(math.log(2) ** k / math.factorial(k)) for k in range(14))
 # Adding 1.5 * 2**23 (2**52) rounds to an integer and leaves it in the low bits of the mantissa.
 _ROUND_FLOAT32 = np.float32(1.5 * 2**23)
@@ -84,17 +83,13 @@ _TANH_FLOAT64 = (
 )
 
 
+@by_type
 def exp2(t: Any) -> Any:
     """2**t in each lane; NaN stays NaN.
 
     Outside of the normal range either t is clamped to it, or (``avx512``) denormal, 0 or infinite.
     Largest relative error 1.7e-7 in float32 and 3e-16 in float64.
     """
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(exp2, jit_options=INLINED)
-def _exp2(t: Any) -> Any:
     return _exp2_by_avx512(t) if avx512.AVAILABLE else _exp2_by_bits(t)
 
 
@@ -163,13 +158,9 @@ def _exp2_by_bits(t: Any) -> Any:
     return None
 
 
+@by_type
 def nearest(t: Any) -> Any:
-    """The nearest integer in each lane, ties to even, for abs(t) <= 2**22 (2**51)."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(nearest, jit_options=INLINED)
-def _nearest(t: Any) -> Any:
+    """Nearest integer in each lane, ties to even, for abs(t) <= 2**22 (2**51)."""
     magic = _ROUND_FLOAT32 if t == FLOAT32X16 else _ROUND_FLOAT64
 
     def add_and_take(t: Any) -> Any:
@@ -214,13 +205,9 @@ def log2_float32(x: Any) -> Any:
     return fma(p, u, e)
 
 
+@by_type
 def tanh(z: Any) -> Any:
     """Tanh in each lane; NaN stays NaN. Largest error 1.5e-7 in float32 and 4e-16 in float64."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(tanh, jit_options=INLINED)
-def _tanh(z: Any) -> Any:
     coefficients = _TANH_FLOAT32 if z == FLOAT32X16 else _TANH_FLOAT64
     scalar = np.float32 if z == FLOAT32X16 else np.float64
     last, near, double_log2e = len(coefficients) - 1, scalar(_NEAR), scalar(2 / math.log(2))

@@ -49,19 +49,19 @@ def int32s(values: range | list[int]) -> ir.Constant:
 
 
 def undefined(kind: ir.Type) -> ir.Constant:
-    """An LLVM value that nothing reads."""
+    """LLVM value that is never read."""
     return ir.Constant(kind, ir.Undefined)
 
 
 def repeat(builder: Any, scalar: Any, count: int) -> Any:
-    """The LLVM vector with ``scalar`` in each of its ``count`` lanes."""
+    """LLVM vector with ``scalar`` in each of its ``count`` lanes."""
     kind = ir.VectorType(scalar.type, count)
     first = builder.insert_element(undefined(kind), scalar, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, undefined(kind), int32s([0] * count))
 
 
 def _bits(value: Any) -> tuple[Any, Callable[[int], ir.Constant]]:
-    """The integer vector type with the bits of an LLVM float vector, and its constants."""
+    """Integer vector type with the bits of an LLVM float vector, and a maker of its constants."""
     width = 32 if value.type.element == ir.FloatType() else 64
     kind = ir.VectorType(ir.IntType(width), value.type.count)
     return kind, lambda constant: ir.Constant(kind, [constant] * kind.count)
@@ -69,7 +69,7 @@ def _bits(value: Any) -> tuple[Any, Callable[[int], ir.Constant]]:
 
 @intrinsic
 def splat(typing: Any, scalar: Any) -> Any:
-    """The scalar in every lane."""
+    """``scalar`` in every lane."""
     lanes = LANES_OF[scalar]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -79,7 +79,7 @@ def splat(typing: Any, scalar: Any) -> Any:
 
 
 def _elementwise(arity: int, emit: Callable[..., Any]) -> Any:
-    """An intrinsic over ``arity`` lanes of one type, giving lanes of that type."""
+    """Intrinsic of ``arity`` lanes of one type that gives lanes of that type."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return emit(builder, *args)
@@ -186,7 +186,7 @@ for _operator, _function in (
 
 
 def _across(emit: Callable[..., Any]) -> Any:
-    """An intrinsic that folds lanes to a scalar, halves on halves: a fixed order."""
+    """Intrinsic that folds lanes to a scalar, halves on halves: a fixed order."""
 
     @intrinsic
     def fold(typing: Any, lanes: Lanes) -> Any:
@@ -208,7 +208,7 @@ def _across(emit: Callable[..., Any]) -> Any:
 
 @intrinsic
 def narrow(typing: Any, low: Any, high: Any) -> Any:
-    """Two float64 lanes, rounded, as one of float32."""
+    """Round two registers of float64 lanes to one of float32."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         both = builder.shuffle_vector(args[0], args[1], int32s(range(FLOAT32X16.count)))

@@ -13,9 +13,9 @@ from typing import Any
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from kernels.compiled import inlined
+from kernels.compiled import by_type, inlined
 from kernels.simd.lanes import FLOAT32X16, FLOAT64X8, Lanes, int32s, repeat, splat
 
 
@@ -23,13 +23,9 @@ def _compute_lanes(array: Any) -> Lanes:
     return FLOAT64X8 if array.dtype == types.float64 else FLOAT32X16
 
 
-def width(array: Any) -> int:
-    """The number of elements of ``array`` that one ``Lanes`` holds."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(width)
-def _width(array: Any) -> Any:
+@by_type
+def width(array: Any) -> Any:
+    """Number of elements of ``array`` in one ``Lanes``."""
     count = _compute_lanes(array).count
 
     def count_of(array: Any) -> int:
@@ -38,13 +34,9 @@ def _width(array: Any) -> Any:
     return count_of
 
 
-def constant(array: Any, value: float) -> Any:
-    """``value`` in every lane of what ``array`` is computed in."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(constant)
-def _constant(array: Any, value: Any) -> Any:
+@by_type
+def constant(array: Any, value: Any) -> Any:
+    """``value`` in every lane of the type that ``array`` is computed in."""
     scalar = _compute_lanes(array).scalar
 
     def splat_value(array: Any, value: Any) -> Any:
@@ -69,7 +61,7 @@ def _widen(builder: Any, dtype: Any, value: Any, to: Any) -> Any:
 
 
 def _first(builder: Any, count: Any, lanes: Lanes) -> Any:
-    """A mask of the first ``count`` lanes."""
+    """Mask of the first ``count`` lanes."""
     limit = repeat(builder, builder.trunc(count, ir.IntType(32)), lanes.count)
     return builder.icmp_signed("<", int32s(range(lanes.count)), limit)
 
@@ -173,7 +165,7 @@ def _store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) ->
 
 @intrinsic
 def keep_first(typing: Any, value: Any, count: Any, fill: Any) -> Any:
-    """The first ``count`` lanes of ``value``, then those of ``fill``."""
+    """Select the first ``count`` lanes of ``value``, then those of ``fill``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(_first(builder, args[1], value), args[0], args[2])
@@ -210,23 +202,23 @@ else:
 
 @inlined
 def element(array: Any, index: int) -> float:
-    """One element as a float64, exactly."""
+    """Load one element as a float64, exactly."""
     _check(array, index, 1)
     return _element(array, index)
 
 
 @inlined
 def load(array: Any, index: int) -> Any:
-    """``width(array)`` elements from ``index`` on."""
+    """Load ``width(array)`` elements from ``index`` on."""
     _check(array, index, width(array))
     return _load(array, index)
 
 
 @inlined
 def load_two(array: Any, index: int) -> Any:
-    """Twice ``width(array)`` elements from ``index`` on, as two ``Lanes``, in whatever order.
+    """Load twice ``width(array)`` elements from ``index`` on, as two ``Lanes``, in any order.
 
-    For bfloat16 those at even and at odd places: that takes two instructions, in order four.
+    Those of bfloat16 are the even and the odd elements: two instructions, where order takes four.
     """
     _check(array, index, 2 * width(array))
     return _load_two(array, index)
@@ -234,20 +226,20 @@ def load_two(array: Any, index: int) -> Any:
 
 @inlined
 def load_first(array: Any, index: int, count: int, fill: Any) -> Any:
-    """The ``count`` elements from ``index`` on, then ``fill``; no memory beyond them is read."""
+    """Load ``count`` elements from ``index`` on, then ``fill``; reads no memory beyond them."""
     _check(array, index, min(count, width(array)))
     return _load_first(array, index, count, fill)
 
 
 @inlined
 def store(array: Any, index: int, value: Any) -> None:
-    """Writes all lanes to ``array`` (of the lanes' own scalar) from ``index`` on."""
+    """Write all lanes to ``array`` (of the lanes' own scalar) from ``index`` on."""
     _check(array, index, width(array))
     _store(array, index, value)
 
 
 @inlined
 def store_first(array: Any, index: int, count: int, value: Any) -> None:
-    """Writes the first ``count`` lanes from ``index`` on, and nothing beyond them."""
+    """Write the first ``count`` lanes from ``index`` on, and nothing beyond them."""
     _check(array, index, min(count, width(array)))
     _store_first(array, index, count, value)

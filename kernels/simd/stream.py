@@ -1,4 +1,4 @@
-"""Asking for memory ahead of its use."""
+"""Prefetching of memory before its use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
+from kernels.compiled import by_type
 from kernels.simd.memory import address_of
 
 # Bytes from a load to its prefetch in one long stream, by the element's size. With 32000 classes
@@ -17,13 +18,9 @@ from kernels.simd.memory import address_of
 AHEAD = {64: 2048, 32: 2048, 16: 4096}
 
 
-def ahead(array: Any) -> int:
+@by_type
+def ahead(array: Any) -> Any:
     """``AHEAD`` in elements of ``array``."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(ahead)
-def _ahead(array: Any) -> Any:
     count = AHEAD[array.dtype.bitwidth] * 8 // array.dtype.bitwidth
 
     def count_of(array: Any) -> int:
@@ -34,7 +31,7 @@ def _ahead(array: Any) -> Any:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of ``index``; beyond the array's end that is harmless."""
+    """Prefetch the cache line of ``index``; beyond the array's end that is harmless."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = address_of(context, builder, array, args[0], args[1])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kernels import steps
-from kernels.cpu.launch import STEP
+from kernels.plan import STEP
 from kernels.problem import widened
 from service.options import CrossEntropyOptions
 

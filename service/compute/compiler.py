@@ -18,7 +18,7 @@ from kernels import warm
 from kernels.cache import folder
 from kernels.compiled import one_process
 from kernels.compiling import PROGRESS, Child, ChildFailed, Job
-from kernels.cpu.specialisations import Specialisation
+from kernels.specialisations import Specialisation
 from service.compute.lane import Lane
 from service.errors import Compiling, Overloaded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels import dtypes, explain
-from kernels.cpu.specialisations import Specialisation, not_compiled
+from kernels.specialisations import Specialisation, not_compiled
 from kernels.steps import Steps, Work
 from service.codecs import Codec
 from service.codecs.base import Answer, Arrays

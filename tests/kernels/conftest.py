@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import plan_cache, reduce
+from kernels import options, plan_cache, reduce
 from kernels.cpu import launch, threads, views
+from kernels.cpu.arguments import Operands
 
 POISONED = os.environ.get("LOSSD_POISON", "1") != "0"
 # A whole number that is no index of ours, and that no count reaches.
@@ -48,23 +49,25 @@ class _NumPy:
         return fill(np.empty_like(*arguments, **options))
 
 
-def _fill_scratch(arguments: tuple[Any, ...]) -> None:
-    for array in arguments[-1]:
+def _fill_scratch(operands: Operands) -> None:
+    for array in operands.scratch:
         fill(array)
 
 
 def _poison_launches(patch: pytest.MonkeyPatch) -> None:
     run, bound = threads.run, threads.bound
 
-    def run_poisoned(kernel: Any, key: Any, workers: int, *arguments: Any, **options: Any) -> None:
-        _fill_scratch(arguments)
-        run(kernel, key, workers, *arguments, **options)
+    def run_poisoned(
+        kernel: Any, key: Any, workers: int, operands: Operands, **shares: Any
+    ) -> None:
+        _fill_scratch(operands)
+        run(kernel, key, workers, operands, **shares)
 
-    def bound_poisoned(kernel: Any, key: Any, *arguments: Any) -> Any:
-        call = bound(kernel, key, *arguments)
+    def bound_poisoned(kernel: Any, key: Any, operands: Operands) -> Any:
+        call = bound(kernel, key, operands)
 
         def call_poisoned() -> None:
-            _fill_scratch(arguments)
+            _fill_scratch(operands)
             call()
 
         return call_poisoned
@@ -107,7 +110,7 @@ def poisoned() -> Iterator[bool]:
     with pytest.MonkeyPatch.context() as patch:
         if POISONED:
             _poison_launches(patch)
-            for module in (launch, views, reduce, plan_cache):
+            for module in (launch, views, options, reduce, plan_cache):
                 patch.setattr(module, "np", _NumPy())
             if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" and "numba.cuda" in sys.modules:
                 _poison_simulator(patch)

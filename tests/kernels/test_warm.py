@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 import kernels
-from kernels import compiled, dtypes, warm
+from kernels import compiled, dtypes, specialisations, warm
 from kernels.compiling import Job
-from kernels.cpu import specialisations
-from kernels.cpu.specialisations import Specialisation
 from kernels.problem import check
+from kernels.specialisations import Specialisation
 
 
 @pytest.fixture

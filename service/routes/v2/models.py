@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 
 from kernels import dtypes
-from kernels.cpu.launch import PER_POSITION
+from kernels.plan import PER_POSITION
 from service.codecs.base import shown
 from service.codecs.v2.model import Model
 from service.errors import UnknownPath

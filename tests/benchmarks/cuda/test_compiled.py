@@ -23,9 +23,9 @@ from benchmarks.cuda import ptx
 from benchmarks.cuda.compiled import CAPABILITIES, Case, cases, compiled
 from benchmarks.cuda.table import summary
 from kernels import OUTPUTS, dtypes
-from kernels.cpu.arguments import View
 from kernels.cuda.kinds import SIMULATED
-from kernels.cuda.tensors import operands_of, rule_of, wanted_of
+from kernels.cuda.tensors import device_options, operands_of, wanted_of
+from kernels.plan import View
 from kernels.problem import check
 
 pytestmark = pytest.mark.skipif(SIMULATED, reason="the simulator compiles nothing")
@@ -98,9 +98,9 @@ def test_what_is_compiled_is_what_is_launched(dtype: dtypes.DType, everything: b
     def nothing(dtype: Any, rows: int = 0) -> Any:
         return Pretended(dtype, 2 if rows else 1)
 
-    rule = rule_of(problem, tuple(names), 1.0, lambda array: Pretended(array.dtype))
+    constants = device_options(problem, tuple(names), 1.0, lambda array: Pretended(array.dtype))
     told = operands_of(
-        problem, rule, own, cast(Any, nothing), lambda name, data: View(data, *[1] * 6)
+        problem, constants, own, cast(Any, nothing), lambda name, data: View(data, *[1] * 6)
     )
     launched = tuple(map(typeof, told))
     (case,) = (

@@ -54,10 +54,11 @@ LEFT_OUT = {
 NOT_RUN = {
     "test_accumulate": "too large; simulated_pipeline has smaller ones",
     "test_adversarial": "rows of 5,000 to 300,000 classes",
-    "test_again": "it is of plans that only the CPU keeps",
+    "test_plan_cache": "it is of plans that only the CPU keeps",
     "test_error_budget": "rows of up to 32,769 classes",
     "test_properties": "hundreds of random calls a test",
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
+    "test_formula": "it is of plain Python",
     "test_mismatch": "it is of errors that come before any device",
     "test_devices": "it starts processes of its own",
     "test_shards": "class_shard is computed on the CPU",

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import warm
+from kernels import specialisations, warm
 from kernels.compiling import ChildFailed
-from kernels.cpu import specialisations
-from kernels.cpu.specialisations import Specialisation
+from kernels.specialisations import Specialisation
 from service.app import create_app
 from service.compute import compiler
 from service.compute.compiler import Compiler

@@ -1,4 +1,4 @@
-"""Specialisations of kernels by name: those of a problem, and those compiled in this process."""
+"""Specialisations of CPU kernels: those of a problem, and those compiled in this process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _BY_LOAD = {dtype.load: dtype.name for dtype in FLOATS}
 
 
 class Specialisation(NamedTuple):
-    """What the types of a kernel's arguments follow from: dtypes, and whether logits are capped.
+    """Dtypes and options that decide the types of a kernel's arguments.
 
-    Class indices count as probabilities of the logits' type. ``normalised``: the logits are
-    log-probabilities.
+    ``normalised``: the logits are log-probabilities; ``logits`` and ``soft`` are dtypes' names
+    (class indices count as probabilities of the logits' type); ``capped``: there is a softcap.
     """
 
     normalised: bool
@@ -37,17 +37,17 @@ def mark_compiled(specialisation: Specialisation) -> None:
 
 
 def of(problem: Problem) -> Specialisation:
-    """What ``problem`` is computed by."""
+    """Specialisation that computes ``problem``."""
     soft = problem.dtype.name if problem.soft is None else _BY_LOAD[problem.soft.dtype]
     capped = problem.softcap is not None and not problem.normalised
     return Specialisation(problem.normalised, problem.dtype.name, soft, capped)
 
 
 def not_compiled(*needed: Specialisation) -> tuple[Specialisation, ...]:
-    """Those of ``needed`` that are not compiled and loaded in this process yet."""
+    """Filter ``needed``: those that are not compiled and loaded in this process yet."""
     return tuple([each for each in needed if each not in _COMPILED])
 
 
 def uncompiled(problem: Problem) -> tuple[Specialisation, ...]:
-    """What has to be compiled or loaded before ``problem`` is computed."""
+    """Specialisations to compile or load before ``problem`` is computed."""
     return not_compiled(of(problem))

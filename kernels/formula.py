@@ -1,0 +1,193 @@
+"""Loss and gradient of one position as scalar float64 formulas, written once for both targets.
+
+``inlined`` makes each function available to CPU kernels; the modules of ``cuda`` pass the same
+functions to ``target.device``. CUDA compiles each one alone, so none may call another.
+``options`` is ``options.Options`` or ``cuda.arguments.Options``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from kernels.compiled import inlined
+
+LOG2E = math.log2(math.e)
+# Exponents of 2 beyond -FAR go to ``careful``: float64 ends soon after, in base 2 before it does in
+# nats.
+FAR = 2.0**900
+# ``careful`` keeps the terms of a loss times this power of two, exactly: a gap of 2**1025 over the
+# least temperature, 1e-30, is below 2**1125, and weights may make a finite loss of it.
+TINY = 2.0**-128
+# Float32 has no whole numbers to spare beyond it; rows with a larger shift go to ``careful``.
+LARGEST_SHIFT = 2.0**22
+# Below -ALONE an exponent of 2 is the logit's alone: the log-sum-exp, at most 2**22, is lost in
+# rounding, and the exponent may be infinite where the logarithm in nats is not.
+ALONE = 2.0**100
+
+
+class Known(NamedTuple):
+    """Sums over a position's classes that its loss is made of.
+
+    ``log_prob`` is the label's log-probability, ``log_total`` the logarithm of the sum of powers,
+    ``mass`` the sum of q, and ``smooth`` the sum of q * t, where q is the class weight times the
+    smoothed probability and t the shifted logit (``rows.sum_soft``). All are in base 2; those of
+    ``careful`` are in nats, ``log_prob`` and ``smooth`` times TINY. ``log_sum_exp`` is always TINY
+    times the natural logarithm.
+    """
+
+    log_prob: float
+    log_total: float
+    log_sum_exp: float
+    mass: float
+    smooth: float
+
+
+@inlined
+def loss_of(known: Any, y: int, soft: bool, sample: float, options: Any) -> Any:
+    """``(loss, weight)`` in nats; the weight is the position's share of a mean's denominator.
+
+    ``y`` is the class index, negative if ignored; ``soft``: labels are class probabilities;
+    ``sample`` is the sample weight.
+    """
+    if y < 0 and not soft:
+        return 0.0, 0.0
+    loss, weight = 0.0, 1.0
+    if not soft:
+        if options.weight.size:
+            weight = options.weight[y]
+        loss = -(weight * (known.log_prob * options.to_nats))
+    if options.lane_weight.size:
+        rest = known.log_total * known.mass - known.smooth
+        if options.lane_weight.size == 1:  # one class, whose log-probability is exact
+            rest = -(known.log_prob * known.mass)
+        rest *= options.to_nats
+        loss = rest if soft else options.keep * loss + options.spread * rest
+    if options.z_loss > 0.0:
+        nats = known.log_sum_exp / TINY
+        loss += options.z_loss * (nats * nats)
+    return loss * sample, weight * sample
+
+
+@inlined
+def careful_loss(known: Any, y: int, soft: bool, sample: float, options: Any) -> Any:
+    """``loss_of`` for what ``careful`` knows: see ``Known`` for its units."""
+    if y < 0 and not soft:
+        return 0.0, 0.0
+    loss, weight = 0.0, 1.0
+    if not soft:
+        if options.weight.size:
+            weight = options.weight[y]
+        loss = -(weight * known.log_prob)
+    if options.lane_weight.size:
+        mass = known.mass if soft else options.spread * known.mass
+        rest = TINY * known.log_total * mass - known.smooth
+        loss = rest if soft else options.keep * loss + rest
+    if options.z_loss > 0.0:
+        loss += known.log_sum_exp * (options.z_loss * known.log_sum_exp) / TINY
+    return loss * sample / TINY, weight * sample
+
+
+@inlined
+def gradient_factors(known: Any, y: int, soft: bool, sample: float, options: Any) -> Any:
+    """``(push, pull, own)``: the gradient by class c is push * p[c] - pull * q[c] - own * (c == y).
+
+    p is the softmax, q the class weight times the smoothed probability (``target_of``). They are
+    the derivatives of the loss's terms; without options p - onehot. All 0 where the label is
+    ignored. Of ``known``, ``mass`` and ``log_sum_exp`` are read.
+    """
+    if y < 0 and not soft:
+        return 0.0, 0.0, 0.0
+    factor, own, push = options.upstream * options.unit * sample, 0.0, 0.0
+    if not soft:
+        own = options.keep
+        if options.weight.size:
+            own *= options.weight[y]
+        push = own
+        if options.lane_weight.size:
+            push += options.spread * known.mass
+    else:
+        push = known.mass
+    if options.z_loss > 0.0:
+        push += 2.0 * (options.z_loss * known.log_sum_exp) / TINY
+    return factor * push, factor, factor * own
+
+
+@inlined
+def gradient_of(p: float, q: float, is_label: bool, factors: Any) -> float:
+    """Gradient by one class's capped logit, from ``gradient_factors``."""
+    push, pull, own = factors
+    gradient = push * p - pull * q
+    return gradient - own if is_label else gradient
+
+
+@inlined
+def target_of(given: float, c: int, soft: bool, options: Any) -> float:
+    """Class weight times the smoothed probability of class ``c``; ``given`` is read if ``soft``."""
+    q = options.spread
+    if soft:
+        q += options.keep * given
+    if options.weight.size:
+        q *= options.weight[c]
+    return q
+
+
+@inlined
+def careful_terms(given: float, c: int, gap: float, soft: bool, options: Any) -> Any:
+    """``(mass, smooth)``: one class's terms of these sums in ``Known``.
+
+    For class indices ``mass`` is the class weight alone. A class whose smoothed probability is 0
+    adds 0 even where its ``gap`` is -inf; PyTorch gives NaN there.
+    """
+    p, spread = 1.0, options.spread
+    if soft:
+        p, spread = options.keep * given + options.spread, 1.0
+    q = p
+    if options.weight.size:
+        q = options.weight[c] * p
+    return q, (q * spread) * gap if p != 0.0 else 0.0
+
+
+@inlined
+def is_distribution(shares: float, least: float, tolerance: float) -> bool:
+    """Test class probabilities: their sum ``shares``, and the least of them and 0. NaN fails."""
+    return (abs(shares - 1.0) <= tolerance) & (least >= 0.0)
+
+
+@inlined
+def sample_of(labels: Any, position: int) -> float:
+    """Sample weight of ``position``; ``labels.sample_weight`` is empty where none are given."""
+    return labels.sample_weight[position] if labels.sample_weight.size else 1.0
+
+
+@inlined
+def log_sum_exp_of(log2_total: float, shift: float, to_nats: float) -> float:
+    """TINY times the log-sum-exp of a position, in nats, from its sum in base 2."""
+    return TINY * ((log2_total + shift) * to_nats)
+
+
+@inlined
+def careful_log_sum_exp(peak: float, log_total: float, unit: float) -> float:
+    """TINY times the log-sum-exp, in nats, from the largest logit and the sum relative to it."""
+    if math.isinf(peak):
+        return peak
+    return TINY * unit * peak + TINY * log_total
+
+
+@inlined
+def scaled_gap(value: float, peak: float, unit: float) -> float:
+    """``unit * (value - peak)`` by halves: the gap alone may be twice what float64 holds."""
+    return (2.0 * unit) * (0.5 * value - 0.5 * peak)
+
+
+@inlined
+def capped_softly(raw: float, cap: float) -> float:
+    """A logit of the element ``raw``, capped softly."""
+    return cap * math.tanh(raw / cap)
+
+
+@inlined
+def slope_of_cap(raw: float, cap: float) -> float:
+    """Derivative of ``capped_softly`` by ``raw``: 1 - tanh(z)**2 without its cancellation."""
+    power = math.exp(-2.0 * abs(raw / cap))
+    return 4.0 * power / ((1.0 + power) * (1.0 + power))
