@@ -82,9 +82,9 @@ def in_steps(
 
 
 def lies_on_gpu(array: Any) -> bool:
-    """Whether ``array`` is another library's, on a GPU, as DLPack or CUDA's array interface say.
+    """True for another library's array on a GPU, by DLPack or ``__cuda_array_interface__``.
 
-    Nothing of CUDA is imported.
+    Imports nothing of CUDA.
     """
     if isinstance(array, np.ndarray):
         return False
@@ -94,7 +94,7 @@ def lies_on_gpu(array: Any) -> bool:
 
 
 def cross_entropy(logits: Any, labels: Any, outputs: Any, **options: Any) -> Any:
-    """``kernels.cross_entropy`` of logits that lie on the GPU."""
+    """``kernels.cross_entropy`` of logits on the GPU; raises what that raises."""
     target(options["device"])
     from kernels.cuda import resident
 

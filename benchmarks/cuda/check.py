@@ -1,4 +1,4 @@
-"""``python -m benchmarks.cuda.check``: all that only a GPU can show, part by part.
+"""Check of the CUDA kernels on a GPU, part by part: ``python -m benchmarks.cuda.check``.
 
 Each part is a process group with a log, ``<part>.log`` in the folder $OUT, and a time limit, so
 that one which hangs, fails or dies costs the others nothing. ``figures.json`` there is written
@@ -30,7 +30,7 @@ _GRACE = 3.0  # seconds from SIGTERM to SIGKILL
 
 
 class Part(NamedTuple):
-    """A command for Python, and how many seconds it may take at least."""
+    """Command for Python, and the seconds that it may take at least."""
 
     name: str
     seconds: float
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 def parts() -> tuple[Part, ...]:
-    """All parts in order: 525 seconds, so that the whole ends within nine minutes."""
+    """Parts in order: 525 seconds together, so that the check ends within nine minutes."""
     workers = str(min(_WORKERS, os.cpu_count() or 1))
     spread = ("-n", workers, "--dist", "loadgroup") if find_spec("xdist") else ()
     suite = ("-m", "pytest", "-q", "-W", "default", "-p", _SUITE, "-p", "no:cacheprovider")
@@ -52,7 +52,7 @@ def parts() -> tuple[Part, ...]:
 
 
 class Result(NamedTuple):
-    """What became of a part: ``status`` is "ok", or says why not."""
+    """Outcome of a part: ``status`` is "ok" or the reason that it is not."""
 
     status: str
     seconds: float
@@ -79,7 +79,7 @@ def run(all_parts: Sequence[Part], out: Path) -> dict[str, Result]:
 
 
 def _watched(part: Part, limit: float, out: Path) -> Generator[Result, None, None]:
-    """Run ``part`` for ``limit`` seconds at most; yields its ``Result`` as it stands."""
+    """Run ``part`` for ``limit`` seconds at most; yields its ``Result`` so far, every _POLL."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, (out / f"{part.name}.log").open("wb") as log:
         path = Path(folder) / "figures"
@@ -105,7 +105,7 @@ def _watched(part: Part, limit: float, out: Path) -> Generator[Result, None, Non
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of the process group, the processes that the part itself started too."""
+    """End the process group: the part, and the processes that it started."""
     for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
@@ -116,7 +116,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _write(results: dict[str, Result], out: Path) -> None:
-    """``figures.json``, whole at any time."""
+    """Write ``figures.json`` by renaming, so that a reader always finds a whole file."""
     text = json.dumps({name: result._asdict() for name, result in results.items()}, indent=1)
     path = out / "figures.json"
     new = path.with_suffix(".new")

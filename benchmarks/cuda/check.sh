@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, in under nine minutes: benchmarks/cuda/check.py says how.
+# Check of the CUDA kernels on a GPU, in under nine minutes; see benchmarks/cuda/check.py.
 #
 #   OUT=/tmp/figures benchmarks/cuda/check.sh                  all parts
 #   OUT=/tmp/figures benchmarks/cuda/check.sh suite service    some of them
@@ -20,7 +20,7 @@ export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 install() {
 	# Parts that need none of these run even where they cannot be installed.
 	"$python" -m pip install -q --no-index --no-deps --no-compile --disable-pip-version-check \
-		--target "$site" "$@" || echo "not installed: $*" >&2
+		--target "$site" "$@" || echo "$# wheels could not be installed" >&2
 }
 compgen -G '.wheels/*.whl' >/dev/null && install .wheels/*.whl
 "$python" - <<'END' || { compgen -G '.wheels/spare/*.whl' >/dev/null && install .wheels/spare/*.whl; }

@@ -1,4 +1,4 @@
-"""Times of calls by the device's own clock, with a cold L2 cache; and how fast it copies."""
+"""Times of calls by events of the device, with a cold L2 cache; speeds of copies."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LARGE = 2**20 if SIMULATED else 2**28
 
 
 class Clock:
-    """Times calls on the legacy default stream, which PyTorch uses as well."""
+    """Timer of calls on the legacy default stream, which PyTorch uses as well."""
 
     def __init__(self) -> None:
         self._source = cuda.device_array(LARGE, np.uint8)
         self._target = cuda.device_array(LARGE, np.uint8)
 
     def median(self, call: Callable[[], Any], rounds: int, cold: bool = True) -> float:
-        """Seconds of ``call`` between two events; the cache is cleared before each, if ``cold``."""
+        """Median of the seconds between events before and after ``call``; ``cold``: L2 cleared."""
         return statistics.median(self._once(call, cold) for _ in range(rounds))
 
     def _once(self, call: Callable[[], Any], cold: bool) -> float:
@@ -51,7 +51,7 @@ class Clock:
 
 
 def wall(call: Callable[[], Any], rounds: int) -> float:
-    """The median of seconds that ``call``, which waits for its result, takes."""
+    """Median of the seconds that ``call``, which waits for its result, takes."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()

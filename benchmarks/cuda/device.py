@@ -1,7 +1,7 @@
-"""``python -m benchmarks.cuda.device``: the GPU, versions, copies, and how long it compiles.
+"""Device, versions, speeds of copies and seconds to compile: ``python -m benchmarks.cuda.device``.
 
-Meanwhile the CPU's kernels, which the later parts compare with, are compiled in a process of their
-own, and the GPU's in another: each takes one core.
+The CPU kernels, which later parts compare with, and the CUDA kernels are compiled meanwhile, in a
+process each.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _properties() -> dict[str, Any]:
 
 
 class _Timed:
-    """A process that runs Python code; ``seconds`` waits for it."""
+    """Process that runs Python code; ``seconds`` waits for it."""
 
     def __init__(self, code: str) -> None:
         told = (
@@ -63,7 +63,7 @@ class _Timed:
         )
 
     def seconds(self) -> float | None:
-        """What it took, its imports included, or None where it failed."""
+        """Seconds that the code took, imports included; None where it failed."""
         out, _ = self._process.communicate()
         return float(out) if self._process.returncode == 0 else None
 

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.cuda.fault serve ...``: lossd, whose GPU can be made to fail.
+"""Server whose GPU can be made to fail: ``python -m benchmarks.cuda.fault serve ...``.
 
-A problem of ``DEADLY`` classes first launches a kernel that writes to an address that is nobody's,
-after which CUDA answers every call of the process with an error (700). The simulator, which has no
-such addresses, raises that error.
+A problem of ``DEADLY`` classes launches a kernel that writes to an unmapped address, after which
+CUDA answers every call of the process with CUDA_ERROR_ILLEGAL_ADDRESS (700). On the simulator that
+error is raised instead.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _launched(*arguments: Any) -> None:
     _launch(*arguments)
 
 
-# Here, and not below: workers are spawned, and import this under another name.
+# At import: workers are spawned, and import this module under another name.
 pipeline.__dict__["launch"] = _launched
 
 if __name__ == "__main__":

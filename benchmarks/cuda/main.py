@@ -1,4 +1,4 @@
-"""``python -m benchmarks cuda``: the kernels on a GPU, beside PyTorch's and Liger's.
+"""CUDA kernels on a GPU, against PyTorch and Liger: ``python -m benchmarks cuda``.
 
 "lossd" and its peers have logits and labels on the device, and a call is timed by events on the
 stream, with a cold cache; it ends with the loss's block sums on the device. "lossd, arrays" are the
@@ -36,7 +36,7 @@ _LARGEST = 400  # elements of a rehearsal's case
 
 
 class Entry(NamedTuple):
-    """A contestant with a case: ``call`` computes, ``error`` says how far it is off.
+    """Contestant with a case: ``call`` computes, ``error`` returns the error of its result.
 
     ``seconds(call, rounds)`` times it, and ``limit`` is what its bytes a second are compared with.
     """
@@ -48,9 +48,9 @@ class Entry(NamedTuple):
 
 
 class Bench:
-    """What contestants share: the clock, PyTorch or None, and the two limits, in bytes a second.
+    """State that contestants share: clock, PyTorch or None, and the two limits in bytes a second.
 
-    ``held`` ends with a case.
+    ``held`` is closed after each contestant.
     """
 
     def __init__(self, rounds: int) -> None:
@@ -87,7 +87,10 @@ class Bench:
 
 
 def main(rounds: int = ROUNDS, quick: bool = False, only: str | None = None) -> int:
-    """0 where all contestants that could run agree with float64; exits where there is no GPU."""
+    """Run all cases; returns 0 where every contestant that ran agrees with float64.
+
+    Raises ``SystemExit`` where there is no GPU.
+    """
     why = why_no_gpu()
     if why is not None:
         raise SystemExit(f"no GPU to measure on: {why}")
@@ -114,7 +117,7 @@ def main(rounds: int = ROUNDS, quick: bool = False, only: str | None = None) -> 
 
 
 def _cases(quick: bool, bench: Bench) -> Iterator[Case]:
-    """The large batches early, since time may run out."""
+    """Cases, the large batches early, since a time limit may end the run."""
     for case in (*CASES[:2], *_BATCHES, *CASES[2:]):
         if bench.simulated:
             classes = min(case.shape[1], 70)
@@ -126,7 +129,7 @@ def _cases(quick: bool, bench: Bench) -> Iterator[Case]:
 
 
 def _all_data(cases: list[Case]) -> Iterator[Data]:
-    """The data of ``cases``; those of the next one are made while one is measured."""
+    """Data of ``cases``; a thread makes those of the next case while one is measured."""
     with ThreadPoolExecutor(1) as pool:
         made = [pool.submit(_made, cases[0])] if cases else []
         for at, _ in enumerate(cases):
@@ -137,7 +140,7 @@ def _all_data(cases: list[Case]) -> Iterator[Data]:
 
 
 def _made(case: Case) -> Data:
-    """The data of ``case``: of a large batch an eighth, repeated, with its losses in float64."""
+    """Data of ``case`` with its losses in float64; a large batch is an eighth of it, repeated."""
     if case not in _BATCHES:
         data = data_for(case)
         _ = data.per_element
@@ -149,14 +152,14 @@ def _made(case: Case) -> Data:
 
 
 def _row(table: Table, name: str, enter: Any, data: Data, bench: Bench, rounds: int) -> bool:
-    """Adds a contestant's row; whether it was right, or a peer that could not run."""
+    """Add a contestant's row; returns whether it was right, or is a peer that could not run."""
     case = data.case
     try:
         entry = enter(data, bench)
         entry.call()
         off = entry.error()
         seconds = entry.seconds(entry.call, rounds)
-    except Exception as problem:  # a peer may refuse in any way
+    except Exception as problem:  # a library may raise anything
         why = f"{type(problem).__name__}: {problem}"
         table.add_row(case.name, name, "-", "-", "-", why[:60])
         put(f"{case.name}: {name}", {"refused": why[:300]})
@@ -216,7 +219,7 @@ def _host(data: Data, bench: Bench) -> Entry:
 
 
 def _peer(function: Callable[[Any], Any]) -> Callable[[Data, Bench], Entry]:
-    """A contestant of PyTorch's kind; ``function(torch)`` gives its loss of logits and labels."""
+    """Contestant with PyTorch tensors; ``function(torch)`` returns its loss function."""
 
     def enter(data: Data, bench: Bench) -> Entry:
         torch, (logits, labels) = bench.torch, bench.tensors(data)
@@ -240,7 +243,7 @@ def _peer(function: Callable[[Any], Any]) -> Callable[[Data, Bench], Entry]:
 
 
 def _compiled(torch: Any) -> Any:
-    # Each shape is compiled for itself, and none is left to eager for having been compiled often.
+    # Without it PyTorch falls back to eager after some compilations of one function.
     torch.compiler.reset()
     return torch.compile(torch.nn.functional.cross_entropy, dynamic=False)
 
@@ -268,7 +271,7 @@ _CONTESTANTS: dict[str, Callable[[Data, Bench], Entry]] = {
 
 
 def _overlap(bench: Bench) -> None:
-    """One call from the host's memory on a time line."""
+    """Record the time line of calls from host memory, and its summary."""
     import kernels
     from benchmarks.cuda import timeline
     from kernels.cuda import pipeline

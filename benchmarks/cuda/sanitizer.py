@@ -1,6 +1,6 @@
-"""``python -m benchmarks.cuda.sanitizer``: compute-sanitizer over a small case of every kernel.
+"""Memory and race checks of every kernel: ``python -m benchmarks.cuda.sanitizer``.
 
-``--cases`` computes these without it, which is what the tool runs.
+compute-sanitizer runs the same module with ``--cases``, which computes a small case of each kernel.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (.+)")
 
 
 def cases() -> set[str]:
-    """Computes each kernel's case, and returns the names of the kernels that were launched.
+    """Compute a case of each kernel; returns the names of the kernels that were launched.
 
     Raises ``AssertionError`` where the loss is not the CPU's.
     """
@@ -45,7 +45,7 @@ def cases() -> set[str]:
 
 
 def _compute(table: Any) -> None:
-    """Computes cases that take all kernels, for the launch table ``table``."""
+    """Compute losses that take all kernels, for the launch table ``table``."""
     import kernels
 
     rng = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def _compute(table: Any) -> None:
 
 @contextmanager
 def _noted() -> Iterator[set[str]]:
-    """The names of the kernels that ``kernels`` asks for within, as they are asked for."""
+    """Names of the kernels that are launched within the context, as a set that grows."""
     from kernels.cuda import launch, pipeline
 
     launched: set[str] = set()
@@ -99,7 +99,7 @@ def _noted() -> Iterator[set[str]]:
 
 
 def _sanitizer() -> str | None:
-    """Where the tool is, if anywhere."""
+    """Path of compute-sanitizer, or None."""
     places = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/local/cuda/bin"
     return shutil.which("compute-sanitizer", path=places)
 
@@ -116,7 +116,7 @@ def _started(tool: str, log: IO[str]) -> subprocess.Popen[bytes]:
 
 
 def main() -> int:
-    """0 where no tool finds an error, or there is none; both run at once."""
+    """Run both tools at once; returns 0 where neither finds an error, or the tool is missing."""
     why = why_no_gpu()
     if why is not None:
         put("why no gpu", why)

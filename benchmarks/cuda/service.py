@@ -1,7 +1,7 @@
-"""``python -m benchmarks.cuda.service``: ``lossd serve --device cuda``, as its clients see it.
+"""Service on a GPU, from its clients' side: ``python -m benchmarks.cuda.service``.
 
-The demo, a body of a gigabyte, many clients at once, a budget that is too small, and a GPU that
-fails under it. Each is a figure; those that fail leave the others alone.
+Demo, a body of 1 GiB, many clients at once, a budget that is too small, and a GPU that fails. Each
+is tried by itself and gives a figure.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _state(server: Server) -> Any:
 
 
 def _idle(server: Server) -> bool:
-    """Whether nothing is leased, in a second at most."""
+    """True once nothing is leased; waits a second for it."""
     for _ in range(20):
         if _state(server).get("leased_bytes") == 0:
             return True
@@ -212,7 +212,7 @@ def _ready() -> Iterator[Server]:
 
 
 def _tried(name: str, call: Callable[[], dict[str, Any]]) -> bool:
-    """Whether ``call`` went well; its figures, or what it raised."""
+    """Call ``call`` and put its figures, or its error; returns whether it raised none."""
     start = time.perf_counter()
     try:
         found: dict[str, Any] = {"ok": True, **call()}
@@ -234,7 +234,7 @@ def _served() -> dict[str, Any]:
 
 
 def main() -> int:
-    """0 where everything is as it should be."""
+    """Run everything; returns 0 where all of it is right."""
     why = why_no_gpu()
     if why is not None:
         put("why no gpu", why)

@@ -16,7 +16,7 @@ from kernels.cuda.kinds import SIMULATED
 
 
 class Span(NamedTuple):
-    """From ``start`` to ``stop``, in seconds from the beginning: a copy, or the kernels of a piece.
+    """Copy, or the kernels of a piece: from ``start`` to ``stop`` in seconds of the recording.
 
     ``kind`` is "to device", "kernels" or "to host".
     """
@@ -27,7 +27,7 @@ class Span(NamedTuple):
 
 
 class _Mark:
-    """A point in a stream; on the simulator, where streams are none, a point in time."""
+    """Point in a stream; on the simulator, which has no streams, a point in time."""
 
     def __init__(self, stream: Any) -> None:
         self._event = None if SIMULATED else cuda.event(timing=True)
@@ -44,7 +44,7 @@ class _Mark:
 
 
 def _watched() -> tuple[tuple[Any, str, str], ...]:
-    """What copies and launches: ``(owner, attribute, kind)``; the stream is its last argument."""
+    """Functions that copy and launch, as ``(owner, attribute, kind)``; a stream comes last."""
     if SIMULATED:
         copies: Any = type(cuda.device_array(1))
         names = ("copy_to_device", "copy_to_host")
@@ -60,7 +60,7 @@ def _watched() -> tuple[tuple[Any, str, str], ...]:
 
 @contextlib.contextmanager
 def recorded() -> Iterator[list[Span]]:
-    """Records what is queued within; the list is filled at the end."""
+    """Record all that is queued within the context; the list is filled at its end."""
     marks: list[tuple[str, _Mark, _Mark]] = []
     spans: list[Span] = []
     first = _Mark(0)
@@ -85,7 +85,7 @@ def recorded() -> Iterator[list[Span]]:
 
 
 def _merged(spans: list[Span]) -> list[tuple[float, float]]:
-    """The times in which any of ``spans`` goes on."""
+    """Union of ``spans``, as disjoint (start, stop) in order."""
     times: list[tuple[float, float]] = []
     for _, start, stop in sorted(spans, key=lambda span: span.start):
         if times and start <= times[-1][1]:
@@ -100,7 +100,7 @@ def _total(times: list[tuple[float, float]]) -> float:
 
 
 def summary(spans: list[Span]) -> dict[str, float]:
-    """Seconds that each kind takes, and all together; which share of the kernels' is hidden."""
+    """Seconds of each kind and of all together; share of the kernels' time hidden by copies."""
     kinds = {kind: [span for span in spans if span.kind == kind] for kind, _, _ in spans}
     busy = {kind: _total(_merged(those)) for kind, those in kinds.items()}
     kernels = busy.get("kernels", 0.0)

@@ -29,7 +29,7 @@ _LARGEST = 64 * 2**20  # bytes of all wheels
 
 
 def needed(requirements: str) -> Iterator[str]:
-    """The entries of a requirements file, hashes included, but for what is left out."""
+    """Entries of a requirements file with their hashes, without those in ``_LEFT_OUT``."""
     entry = ""
     for line in requirements.splitlines():
         if line.startswith("#"):
@@ -42,7 +42,7 @@ def needed(requirements: str) -> Iterator[str]:
 
 
 def _download(lock: str, folder: Path, only: Container[str] | None = None) -> bool:
-    """Whether pip downloaded what the file ``lock`` of requirements has, or some of it."""
+    """Download the entries of requirements file ``lock``, or ``only`` some; True where pip did."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.whl"):
         old.unlink()

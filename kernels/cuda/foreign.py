@@ -1,6 +1,6 @@
 """Arrays of other libraries that lie on the device: DLPack, or ``__cuda_array_interface__``.
 
-Both tell an address, a shape, strides and a type; neither copies.
+Both give an address, a shape, strides and a type, without a copy.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Tensor(ctypes.Structure):
 
 
 class Foreign(NamedTuple):
-    """``address`` of an array in C order on the device; ``owner`` keeps it there."""
+    """Array in C order at ``address`` on the device; ``owner`` keeps its memory alive."""
 
     address: int
     shape: tuple[int, ...]
@@ -53,11 +53,11 @@ class Foreign(NamedTuple):
 
     @property
     def stand_in(self) -> Array:
-        """An array of the same shape and type on the host that takes no memory, all zeros."""
+        """Host array of zeros of the same shape and type, with strides of 0: no memory."""
         return np.broadcast_to(np.zeros((), self.dtype.numpy), self.shape)
 
     def view(self, dtype: Any) -> Any:
-        """The array on the device as kernels take it: one-dimensional, its bits as ``dtype``."""
+        """Device array over the same memory: one-dimensional, its bits as ``dtype``."""
         size = math.prod(self.shape)
         if size == 0:
             return cuda.device_array(0, dtype)
@@ -71,15 +71,15 @@ class Foreign(NamedTuple):
         return target.adopted(interface, self.owner)
 
     def to_host(self) -> Array:
-        """A copy on the host, of the same shape and type."""
+        """Copy to the host, with the same shape and type."""
         flat: Array = self.view(self.dtype.load).copy_to_host()
         return flat.view(self.dtype.numpy).reshape(self.shape)
 
 
 def adopt(array: Any, name: str) -> Foreign:
-    """``array``, which is the argument ``name``; raises ``InvalidInput`` for what is no array here.
+    """Describe ``array``, the argument ``name``.
 
-    That is of a type that is not ours, or not in C order.
+    Raises ``InvalidInput`` for another type than ``dtypes.ALL``, or another order than C.
     """
     try:
         found = (_by_dlpack if hasattr(array, "__dlpack__") else _by_interface)(array)
@@ -98,7 +98,7 @@ def adopt(array: Any, name: str) -> Foreign:
 
 
 def _in_c_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """By strides in elements; those of axes of one element may be anything."""
+    """True for C order by strides in elements; axes of size 1 may have any stride."""
     step = 1
     for size, stride in reversed(list(zip(shape, strides, strict=True))):
         if size != 1 and stride != step:

@@ -39,7 +39,7 @@ def kernel(threads: int, resident: int = 512) -> Callable[[Function], Any]:
 
 
 def adopted(interface: dict[str, Any], owner: Any) -> Any:
-    """The array that ``__cuda_array_interface__`` tells of, whose memory ``owner`` keeps."""
+    """Device array of a ``__cuda_array_interface__``; ``owner`` keeps its memory alive."""
     return cuda.from_cuda_array_interface(interface, owner=owner)
 
 

@@ -1,7 +1,7 @@
-"""Losses of logits that lie on the device already: none of them is copied.
+"""Losses of logits that lie on the device already, without a copy of them.
 
-All is queued on the legacy default stream, behind what other libraries queued there. Labels of
-int64 and class probabilities are read where they lie, too.
+Kernels run on the legacy default stream, after the work that other libraries queued there. Labels
+of int64 and class probabilities are read in place as well.
 """
 
 from __future__ import annotations
@@ -41,11 +41,10 @@ _STREAM = 0
 
 
 class Resident:
-    """A problem whose ``given`` tensors, logits among them, are one-dimensional and on the device.
+    """Problem whose ``given`` tensors, by name and one-dimensional, are on the device.
 
-    ``problem.logits`` has the shape and the type, and no values. Everything else goes to
-    ``buffers``, of ``bytes_of`` bytes, but what has a value for each class and is wanted, which is
-    in ``per_class`` by name.
+    ``problem.logits`` gives only the shape and the type. ``buffers`` has ``bytes_of`` bytes for
+    everything else, except outputs of the logits' shape: ``per_class``, arrays on the device.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Resident:
         )
 
     def queue(self) -> None:
-        """Queue all kernels once more."""
+        """Queue all kernels; may be called again and again."""
         problem, wanted = self._problem, self._wanted
         self._own["status"].copy_to_device(self._fresh, _STREAM)
         segments, normalised = wanted.segments, problem.normalised
@@ -96,9 +95,9 @@ class Resident:
         kernel(self._own["losses"], self._own["weights"], self._sums.reshape(blocks, 2))
 
     def answers(self) -> dict[str, Any]:
-        """Wait for what is queued, and return the outputs by name. Raises ``ImpossibleLabel``.
+        """Wait for the kernels, and return the outputs by name: NumPy arrays, and ``per_class``.
 
-        All are on the host, but for those in ``per_class``.
+        Raises ``ImpossibleLabel``.
         """
         self._own["status"].copy_to_host(self._pinned["status"], _STREAM)
         cuda.synchronize()
@@ -124,7 +123,7 @@ class Resident:
 
 
 def _rows(problem: Problem) -> bool:
-    """Whether the classes of logits in C order are neighbours."""
+    """True where the classes of logits in C order are contiguous."""
     return math.prod(problem.logits.shape[problem.axis + 1 :]) == 1
 
 

@@ -26,7 +26,7 @@ def kernel(threads: int, resident: int = 0) -> Callable[[Any], Any]:
 
 
 class _Adopted:
-    """Memory of the host, which is the simulator's device memory too."""
+    """Host memory, which is the simulator's device memory too."""
 
     def __init__(self, interface: dict[str, Any], owner: Any) -> None:
         self.__array_interface__, self.owner = interface, owner

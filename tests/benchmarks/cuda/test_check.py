@@ -25,7 +25,7 @@ def part(name: str, code: str, seconds: float = 20.0) -> Part:
 
 
 def gone(process: int) -> bool:
-    """Whether the process has ended: it may still wait to be reaped."""
+    """True for a process that has ended, reaped or not."""
     status = Path(f"/proc/{process}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -57,7 +57,7 @@ def test_parts_that_fail_cost_the_others_nothing(tmp_path: Path) -> None:
 def test_a_part_takes_its_processes_along(
     deaf: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it heeds SIGTERM or not."""
+    """Parts that end at SIGTERM, and parts that ignore it."""
     monkeypatch.setattr(check, "_GRACE", 0.3)
     hanging = part("hanging", deaf + CHILD + "import time; time.sleep(99)")
     watched = check._watched(hanging, 60.0, tmp_path)

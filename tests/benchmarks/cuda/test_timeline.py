@@ -1,4 +1,4 @@
-"""What a time line of copies and kernels says of their overlap."""
+"""Overlap of copies and kernels in a time line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plugin for pytest: the kernels' tests on a GPU, each at its own size.
+"""Plugin for pytest: the kernels' tests on a GPU, each at its own size.
 
     LOSSD_HARDWARE=1 python -m pytest -p tests.kernels.cuda.hardware tests/kernels
 
@@ -47,7 +47,7 @@ _counts: Counter[str] = Counter()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the door's functions compute on the device, in memory that is poisoned."""
+    """Make the door's functions compute on the device, in poisoned memory."""
     if why_no_gpu() is not None:
         return
     simulator.redirect(simulator.LARGEST if REHEARSED else 2**63)
@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Any, parent: Any) -> Any:
-    """Collects ``simulated_pipeline``, which is no name of a test."""
+    """Collect ``simulated_pipeline``, whose name does not begin with test."""
     if file_path.name == f"{OWN[0]}.py":
         return pytest.Module.from_parent(parent, path=file_path)
     return None
@@ -66,7 +66,7 @@ def pytest_collect_file(file_path: Any, parent: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps what is to be run, and skips it all where there is no GPU."""
+    """Keep the tests to run; without a GPU mark them as skipped."""
     items[:] = [item for item in items if _is_run(item)]
     why = why_no_gpu()
     spread = config.pluginmanager.hasplugin("xdist")
@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group(item: pytest.Item) -> str:
-    """Of the tests that share most kernels, which one process compiles then."""
+    """Name of a group of tests that share kernels: one process compiles these once."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     if "dtype" not in parameters:
         return item.path.stem
@@ -93,7 +93,7 @@ def _is_run(item: pytest.Item) -> bool:
 
 
 def _poison() -> None:
-    """Fills buffers on the device with NaN, or no index, whenever they are taken."""
+    """Fill buffers on the device with NaN, or an index out of range, when they are taken."""
     from kernels.cuda import memory
     from tests.kernels.conftest import POISONED, fill
 
@@ -110,7 +110,7 @@ def _poison() -> None:
 
 
 class _Reporter:
-    """Of the process that the others report to: tells each failure at once."""
+    """Reporter of each failure at once, in the process that the others report to."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
@@ -133,16 +133,16 @@ class _Reporter:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Reports from one process only, whichever run the tests."""
+    """Register the reporter in the main process."""
     if not hasattr(session.config, "workerinput"):
         session.config.pluginmanager.register(_Reporter(session.config), "lossd-hardware")
 
 
 def sizes(real: Any, rehearsed: Any) -> Any:
-    """``real``, or what takes the simulator's place of it."""
+    """``real``, or ``rehearsed`` on the simulator."""
     return rehearsed if REHEARSED else real
 
 
 def on_host(array: Any) -> Any:
-    """``array``, wherever it lies, as NumPy's."""
+    """NumPy array of ``array``, which may be on the device."""
     return np.asarray(array.copy_to_host() if hasattr(array, "copy_to_host") else array)

@@ -1,4 +1,4 @@
-"""Arrays of other libraries on the device, taken without a copy: ``test_simulated.py`` runs this.
+"""Arrays of other libraries on the device, without a copy: ``test_simulated.py`` runs this file.
 
 The simulator's device memory is the host's, so that NumPy's arrays stand for them.
 """
@@ -25,7 +25,7 @@ _CODES = {"float32": 2, "float64": 2, "float16": 2, "bfloat16": 4}
 
 
 class Exporting:
-    """An array that says by ``__cuda_array_interface__`` that it lies on a GPU."""
+    """Array on a GPU by ``__cuda_array_interface__``."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -36,7 +36,7 @@ class Exporting:
 
 
 class OverDLPack:
-    """An array that says so by DLPack. NumPy knows no bfloat16, which is told in the capsule."""
+    """Array on a GPU by DLPack; bfloat16, which NumPy lacks, is written into the capsule."""
 
     def __init__(self, array: Array) -> None:
         row = dtypes.of(array)
@@ -93,7 +93,7 @@ def test_the_bits_are_those_of_host_arrays(
 
 @pytest.mark.parametrize("shape", [(9, 5), (3, 70), (2, 7, 3)], ids=str)
 def test_what_is_queued_twice(shape: tuple[int, ...], dtype: dtypes.DType) -> None:
-    """As ``benchmarks/cuda`` measures it: the same launches, and the same bits."""
+    """Queued twice, as in ``benchmarks/cuda``: the same bits."""
     logits, labels, _ = zoo.example(shape, 1, dtype, "plain")
     names = ("loss", "gradient")
     want = kernels.cross_entropy(logits, labels, outputs=names, device="cuda")

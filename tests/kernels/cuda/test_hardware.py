@@ -1,6 +1,6 @@
-"""What only a GPU shows of the kernels: real sizes, real memory. ``hardware.py`` runs this file.
+"""Tests of the kernels that need a GPU: real sizes, real memory. ``hardware.py`` runs this file.
 
-LOSSD_HARDWARE=1 asks for it, too. Results are compared with the CPU kernels' and with the float64
+LOSSD_HARDWARE=1 is set then. Results are compared with the CPU kernels' and with the float64
 oracle's.
 """
 
@@ -52,13 +52,13 @@ EVERY_OPTION = [
 
 @pytest.fixture(autouse=True)
 def nothing_is_kept() -> Iterator[None]:
-    """All of the budget is free at the end of each test."""
+    """Check that the whole budget is free at the end of each test."""
     yield
     assert memory.budget().free() == memory.budget().total
 
 
 def alike(got: dict[str, Any], want: dict[str, Array], scale: float = 1.0) -> None:
-    """The GPU's results and the CPU's: NaN, infinities and whole numbers exactly."""
+    """Compare GPU with CPU results: NaN, infinities and integers exactly."""
     assert list(got) == list(want)
     for name, array in want.items():
         there = on_host(got[name])
@@ -102,7 +102,7 @@ def test_every_option_and_output(
 @pytest.mark.parametrize("classes", ROWS)
 @pytest.mark.parametrize("axis", [1, 0], ids=["rows", "planes"])
 def test_rows_that_are_no_numbers(axis: int, classes: int, dtype: dtypes.DType) -> None:
-    """Each at the start, in the middle and at the end; and the rows between stay clean."""
+    """NaN, infinities and 3e38 at the start, middle and end of a row; its neighbours stay right."""
     rng = np.random.default_rng(classes)
     values = (np.nan, np.inf, -np.inf, 3e38, -3e38)
     places = (0, classes // 2, classes - 1)
@@ -130,7 +130,7 @@ def test_every_layout(name: str, axis: int) -> None:
     "label", [-1, 10, 2**31, -(2**31), 2**62, 2**63 - 1, -(2**63)], ids=lambda label: f"{label:x}"
 )
 def test_labels_out_of_range(label: int) -> None:
-    """The first one of a million is named, whichever block finds it; nothing is read there."""
+    """Error names the first of several wrong labels among a million."""
     rows = sizes(1_000_000, 50)
     logits = np.zeros((rows, 10), np.float32)
     labels = np.zeros(rows, np.int64)
@@ -195,7 +195,7 @@ def test_several_threads_at_once() -> None:
 
 @pytest.mark.skipif(REHEARSED, reason="the simulator's memory has no end")
 def test_the_device_has_no_more_memory() -> None:
-    """More than there is of it: said, nothing held, and the next call is right."""
+    """Allocation that fails: an error, nothing held, and the next call is right."""
     free, total = cuda.current_context().get_memory_info()
     memory.set_budget(2**50)
     try:
@@ -214,14 +214,14 @@ def test_the_device_has_no_more_memory() -> None:
 
 
 def devices_failures() -> Any:
-    """What the pipeline names the driver's errors with."""
+    """Context in which the pipeline translates errors of the driver."""
     from kernels.cuda import failures
 
     return failures.named()
 
 
 def on_gpu(array: Array, dtype: dtypes.DType, torch: Any) -> Any:
-    """``array`` as PyTorch's on the device, or, in a rehearsal, what stands for that."""
+    """PyTorch tensor of ``array`` on the device; on the simulator a stand-in."""
     if REHEARSED:
         from tests.kernels.cuda.simulated_resident import OverDLPack
 
@@ -233,7 +233,7 @@ def on_gpu(array: Array, dtype: dtypes.DType, torch: Any) -> Any:
 
 @pytest.fixture
 def torch() -> Any:
-    """PyTorch, which a rehearsal does without."""
+    """PyTorch; None on the simulator."""
     return None if REHEARSED else pytest.importorskip("torch")
 
 
@@ -264,7 +264,7 @@ def test_what_pytorch_has_there_and_is_not_taken(torch: Any) -> None:
 
 @pytest.mark.skipif(REHEARSED, reason="streams of the simulator are none")
 def test_what_another_stream_still_writes(torch: Any) -> None:
-    """The capsule is asked for on the stream that the kernels run on, which waits for that one."""
+    """Logits written on another stream, which the kernels' stream waits for."""
     stream = torch.cuda.Stream()
     logits = torch.zeros(4096, 32000, device="cuda")
     labels = torch.zeros(4096, dtype=torch.int64, device="cuda")
@@ -280,7 +280,7 @@ def test_what_another_stream_still_writes(torch: Any) -> None:
 
 @pytest.mark.skipif(REHEARSED, reason="it takes 4 GB on the device")
 def test_more_elements_than_an_int32_counts_in_one_array(torch: Any) -> None:
-    """On the device, where one kernel walks all 2**31 + 128 of them."""
+    """One kernel walks 2**31 + 128 elements on the device."""
     torch.manual_seed(0)
     logits = torch.randn(2**24 + 1, 128, device="cuda", dtype=torch.float16)
     labels = torch.randint(0, 128, (2**24 + 1,), device="cuda")
