@@ -35,7 +35,7 @@ _SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (.+)")
 def cases() -> set[str]:
     """Compute a case of each kernel; returns the names of the kernels that were launched.
 
-    Their values are the suite's matter: the CPU kernels would have to be compiled for these options.
+    Their values are tested by the suite; CPU kernels for these options take long to compile.
     """
     from kernels.cuda.kinds import TABLE
 
