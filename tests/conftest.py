@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 
@@ -17,6 +18,18 @@ hypothesis.settings.register_profile(
     "lossd", deadline=None, derandomize="CI" in os.environ, print_blob=True, database=None
 )
 hypothesis.settings.load_profile("lossd")
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what was imported out of collections, which takes each of them half a second."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of all async tests: anyio's plugin runs them."""
+    return "asyncio"
 
 
 @pytest.fixture(params=dtypes.FLOATS, ids=lambda dtype: dtype.name)

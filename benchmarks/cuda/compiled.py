@@ -89,7 +89,7 @@ def _of_lanes(kind: Kind, results: Any) -> Iterator[tuple[str, int, Any, tuple[A
 def cases(dtype: dtypes.DType) -> Iterator[Case]:
     """The kernels for ``dtype``: a plain loss, and every option and output at once."""
     load = getattr(types, _LOADS[dtype.name])
-    for options, kind in (("loss", Kind(dtype)), ("all", Kind(dtype, True, True, True, True))):
+    for extent, kind in (("loss", Kind(dtype)), ("all", Kind(dtype, True, True, True, True))):
         real, logits, threads = kind.number, _view(load), TABLE.threads
         labels, options, results = _told(real)
         inputs, out, long = (logits, logits, labels, options), _view(real), types.int64
@@ -104,8 +104,8 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
             ("per class, rows", threads, write_rows, (state, out, out)),
             ("per class, planes", threads, write_planes, (state, out, out)),
         ):  # fmt: skip
-            yield Case(name, dtype.name, options, size, kernel, inputs + signature)
-        yield Case("merge", dtype.name, options, threads, planes.merge_kernel(kind), merged)
+            yield Case(name, dtype.name, extent, size, kernel, inputs + signature)
+        yield Case("merge", dtype.name, extent, threads, planes.merge_kernel(kind), merged)
     given = logits, labels, options, results
     yield Case("nll", dtype.name, "loss", threads, nll.nll_kernel(), given)
     if dtype is dtypes.FLOAT64:

@@ -48,7 +48,8 @@ def _encode(codec: Codec, outputs: Arrays) -> Answer:
     arrays = {name: array for name, array in outputs.items() if name not in _ROUTES}
     routes = {name: outputs[name] for name in _ROUTES}
     if codec.name == "json":
-        return json_codec.encode(arrays)[:-1] + b',"routes":' + json_codec.encode(routes) + b"}"
+        nested = [b',"routes":{', *json_codec.members(routes), b"}}\n"]
+        return b"".join([b"{", *json_codec.members(arrays), *nested])
     return codec.encode(arrays | {f"routes.{name}": array for name, array in routes.items()})
 
 

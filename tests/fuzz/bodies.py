@@ -20,7 +20,7 @@ from service.codecs import CODECS, Codec, Limits, npy
 from service.codecs.base import Message
 from tests.fuzz import makers, makers_v2
 from tests.fuzz.makers_v2 import Body
-from tests.service.codecs import infers, samples, test_npy, test_npz, test_safetensors
+from tests.service.codecs import infers, npys, npzs, safetensors_bodies, samples
 
 EXAMPLES = int(os.environ.get("LOSSD_FUZZ_EXAMPLES", "20000"))
 LIMITS = Limits(decoded_bytes=1 << 14)
@@ -57,11 +57,11 @@ def _body(name: str, path: Path) -> Body:
 def _seeds(name: str) -> list[Body]:
     """The corpus, and the small bodies that the format's own tests refuse or take."""
     refused = {
-        "safetensors": test_safetensors.REFUSED,
-        "npy": test_npy.REFUSED,
-        "npz": test_npz.REFUSED,
+        "safetensors": safetensors_bodies.REFUSED,
+        "npy": npys.REFUSED,
+        "npz": npzs.REFUSED,
     }.get(name, {})
-    taken = test_npz.ACCEPTED.values() if name == "npz" else ()
+    taken = npzs.ACCEPTED.values() if name == "npz" else ()
     small = (*taken, *(body for body, _ in refused.values()))
     return corpus(name) + [Body(body) for body in small if 0 < len(body) < 4096]
 

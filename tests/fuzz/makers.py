@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from typing import Any
 
 from kernels import dtypes
 from service.codecs import safetensors as safetensors_codec
-from tests.service.codecs import samples, test_npy, test_safetensors, zips
+from tests.service.codecs import npys, safetensors_bodies, samples, zips
 
 NUMBERS = (0, 1, 2, 3, 4, 7, 8, 16, 20, 24, 45, 64, 127, 128, 152, 255, 256, 65535, 65536)
 LARGE = (2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
@@ -75,7 +76,7 @@ def safetensors(rng: random.Random) -> bytes:
     text = json.dumps(header)
     if rng.random() < 0.1 and len(text) > 2:
         text = text[:-1] + "," + text[1:]
-    return test_safetensors.packed(text, body[start:])
+    return safetensors_bodies.packed(text, body[start:])
 
 
 def npy(rng: random.Random, wrongness: float = 0.4) -> bytes:
@@ -105,7 +106,7 @@ def npy(rng: random.Random, wrongness: float = 0.4) -> bytes:
     if rng.random() < wrongness / 4:
         data += b"\0"
     version = bytes((rng.choice((1, 1, 2, 3)) if rng.random() > wrongness / 4 else 4, 0))
-    return test_npy.packed(text + " " * rng.randrange(64) + "\n", data, version)
+    return npys.packed(text + " " * rng.randrange(64) + "\n", data, version)
 
 
 def npz(rng: random.Random) -> bytes:
@@ -146,3 +147,15 @@ def npz(rng: random.Random) -> bytes:
             pass
     end64: dict[str, int | bytes] | None = {} if rng.random() < 0.1 else None
     return zips.archive(parts, end=end, end64=end64)
+
+
+def pieces(rng: random.Random, raw: bytes) -> Iterator[bytes]:
+    """``raw`` cut in some places, which may be the same: now and then after every byte."""
+    every = len(raw) < 1000 and rng.random() < 0.05
+    cuts = (
+        range(len(raw)) if every else sorted(rng.choices(range(len(raw) + 1), k=rng.randint(1, 9)))
+    )
+    start = 0
+    for end in (*cuts, len(raw)):
+        yield raw[start:end]
+        start = end

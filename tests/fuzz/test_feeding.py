@@ -15,6 +15,7 @@ from service.codecs import Codec, DecodeError
 from service.codecs.base import Message
 from service.request import body
 from tests.fuzz.bodies import EXAMPLES, LIMITS, codec, decode, example
+from tests.fuzz.makers import pieces
 from tests.service.codecs import samples
 
 T = TypeVar("T")
@@ -55,18 +56,6 @@ class Source:
             end = min(start + step, len(destination))
             destination[start:end] = rest[start:end]
             progress(end)
-
-
-def pieces(rng: random.Random, raw: bytes) -> Iterator[bytes]:
-    """``raw`` cut in some places, which may be the same: now and then after every byte."""
-    every = len(raw) < 1000 and rng.random() < 0.05
-    cuts = (
-        range(len(raw)) if every else sorted(rng.choices(range(len(raw) + 1), k=rng.randint(1, 9)))
-    )
-    start = 0
-    for end in (*cuts, len(raw)):
-        yield raw[start:end]
-        start = end
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:

@@ -59,6 +59,21 @@ async def _started(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+async def _ready(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(READY_WITHIN):
+        while (await client.get("/readyz")).status_code != 200:
+            assert not _failed, "the warm-up failed: see the log"
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def ready(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of ``app``, which runs on this event loop, once ``/readyz`` answers 200."""
+    async with _started(app) as client:
+        await _ready(client)
+        yield client
+
+
 @contextmanager
 def running(app: FastAPI) -> Iterator[Client]:
     """``app`` from its start to its end, with a client of it."""
@@ -73,14 +88,7 @@ def running(app: FastAPI) -> Iterator[Client]:
 
 def wait_until_ready(client: Client) -> None:
     """Return once ``/readyz`` answers 200."""
-
-    async def poll() -> None:
-        async with asyncio.timeout(READY_WITHIN):
-            while (await client._client.get("/readyz")).status_code != 200:
-                assert not _failed, "the warm-up failed: see the log"
-                await asyncio.sleep(0.01)
-
-    client.runner.run(poll())
+    client.runner.run(_ready(client._client))
 
 
 @pytest.fixture(scope="session")

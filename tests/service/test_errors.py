@@ -16,6 +16,7 @@ from service.errors import (
     Disconnected,
     InvalidOption,
     NotReady,
+    OutOfMemory,
     Overloaded,
     RequestError,
     UnknownPath,
@@ -68,7 +69,9 @@ def test_subclasses_have_the_row_of_their_nearest_base() -> None:
 def test_names_and_classes_of_errors_are_used_once() -> None:
     assert len({row.name for row in errors.TABLE.values()}) == len(errors.TABLE)
     own = {RequestError, *RequestError.__subclasses__()}
-    assert own - errors.TABLE.keys() == {RequestError}
+    # One of memory is told as any other ``MemoryError``.
+    assert own - errors.TABLE.keys() == {RequestError, OutOfMemory}
+    assert errors.row_for(OutOfMemory("x")) is errors.TABLE[MemoryError]
 
 
 def test_a_clients_text_comes_back_bounded_and_clean() -> None:
@@ -96,30 +99,26 @@ def test_an_application_answers_with_the_problem(error: Exception) -> None:
     assert answered == json.loads(bytes(problem(error).body))
 
 
-def test_an_unknown_error_reaches_the_servers_log_and_not_the_client() -> None:
+async def test_an_unknown_error_reaches_the_servers_log_and_not_the_client() -> None:
     app = failing(RuntimeError("the secret"))
 
-    async def call() -> None:
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/fail",
-            "headers": [],
-            "query_string": b"",
-        }
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/fail",
+        "headers": [],
+        "query_string": b"",
+    }
 
-        async def receive() -> dict[str, str]:
-            return {"type": "http.disconnect"}
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
 
-        async def send(message: object) -> None:
-            assert b"secret" not in str(message).encode()
+    async def send(message: object) -> None:
+        assert b"secret" not in str(message).encode()
 
-        # uvicorn logs what an application raises, with its traceback.
-        with pytest.raises(RuntimeError, match="the secret"):
-            await app(scope, receive, send)
-
-    with running(app) as client:
-        client.runner.run(call())
+    # uvicorn logs what an application raises, with its traceback.
+    with pytest.raises(RuntimeError, match="the secret"):
+        await app(scope, receive, send)
 
 
 def test_a_client_that_is_gone_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:

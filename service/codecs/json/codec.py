@@ -168,18 +168,20 @@ def encoded_bytes(arrays: Mapping[str, _Array]) -> int:
 
 
 def encode(arrays: Mapping[str, _Array]) -> bytes:
-    """One object of nested lists; what is not finite as "NaN", "Infinity" or "-Infinity".
+    """One object of nested lists and a newline, after which a terminal's prompt has its own line.
 
-    float32 and float64 are written with the fewest digits that give the same bits when read as
-    float64 and rounded to the array's type.
+    What is not finite is "NaN", "Infinity" or "-Infinity". float32 and float64 are written with
+    the fewest digits that give the same bits when read as float64 and rounded to the array's type.
     """
-    parts = [b"{"]
-    for name, array in arrays.items():
-        key = _key(name)
-        parts.append(key if len(parts) == 1 else b"," + key)
-        parts += pieces(np.asarray(array, order="C"))
     # One join: of what is larger than 1 MiB it copies the bytes without the GIL.
-    return b"".join([*parts, b"}"])
+    return b"".join([b"{", *members(arrays), b"}\n"])
+
+
+def members(arrays: Mapping[str, _Array]) -> Iterator[bytes]:
+    """The text of an object's members, without its braces."""
+    for index, (name, array) in enumerate(arrays.items()):
+        yield b"," + _key(name) if index else _key(name)
+        yield from pieces(np.asarray(array, order="C"))
 
 
 @lru_cache(256)

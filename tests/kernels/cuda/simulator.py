@@ -58,6 +58,7 @@ NOT_RUN = {
     "test_error_budget": "rows of up to 32,769 classes",
     "test_properties": "hundreds of random calls a test",
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
+    "test_explain": "explain names the device of each call",
     "test_formula": "it is of plain Python",
     "test_mismatch": "it is of errors that come before any device",
     "test_devices": "it starts processes of its own",

@@ -92,24 +92,20 @@ def test_a_signal_that_means_nothing_ends_nothing(name: str) -> None:
     assert signal.getsignal(getattr(signal, name)) is signal.SIG_DFL
 
 
-def test_what_waits_to_be_accepted_is_answered() -> None:
+async def test_what_waits_to_be_accepted_is_answered() -> None:
     """More than the event loop accepts at a time, and all after the server was told to end."""
     clients = 300
-
-    async def check() -> list[bytes]:
-        with socket.create_server(("127.0.0.1", 0), backlog=clients) as bound:
-            address = bound.getsockname()
-            made = server(timeout_graceful_shutdown=10, timeout_keep_alive=1)
-            serving = asyncio.create_task(made.serve([bound]))
-            while not made.started:
-                await asyncio.sleep(0.01)
-            # No turn of the loop lies between these: nothing is accepted meanwhile.
-            waiting = [socket.create_connection(address) for _ in range(clients)]
-            made.should_exit = True
-            for one in waiting:
-                one.sendall(b"GET / HTTP/1.1\r\nHost: lossd\r\nConnection: close\r\n\r\n")
-            await serving
-        return [whole(one) for one in waiting]
-
-    answers = asyncio.run(check())
+    with socket.create_server(("127.0.0.1", 0), backlog=clients) as bound:
+        address = bound.getsockname()
+        made = server(timeout_graceful_shutdown=10, timeout_keep_alive=1)
+        serving = asyncio.create_task(made.serve([bound]))
+        while not made.started:
+            await asyncio.sleep(0.01)
+        # No turn of the loop lies between these: nothing is accepted meanwhile.
+        waiting = [socket.create_connection(address) for _ in range(clients)]
+        made.should_exit = True
+        for one in waiting:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: lossd\r\nConnection: close\r\n\r\n")
+        await serving
+    answers = [whole(one) for one in waiting]
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)

@@ -20,7 +20,7 @@ from service.compute import compiler
 from service.compute.compiler import Compiler
 from service.settings import Settings
 from tests.service import wire
-from tests.service.conftest import Client, running, wait_until_ready
+from tests.service.conftest import Client, ready, running, wait_until_ready
 
 FIRST, SECOND = (Specialisation(False, name, name, True) for name in ("float16", "bfloat16"))
 
@@ -107,23 +107,21 @@ def started(**settings: Any) -> Iterator[tuple[Client, Any]]:
 WANTED = "cross_entropy of float16"
 
 
-def test_what_is_ready_goes_on_and_what_is_not_waits(fakes: Fakes) -> None:
-    async def both(client: Client) -> tuple[Any, Any]:
+async def test_what_is_ready_goes_on_and_what_is_not_waits(fakes: Fakes) -> None:
+    async with ready(create_app(Settings(), warm=lambda: None)) as client:
+
         def send(dtype: str) -> Any:
             headers = {"content-type": wire.NPZ}
-            return client._client.post("/v1/cross_entropy", content=body(dtype), headers=headers)
+            return client.post("/v1/cross_entropy", content=body(dtype), headers=headers)
 
         waiting = [asyncio.create_task(send("f2")) for _ in range(3)]
         while not fakes.started.is_set():
             await asyncio.sleep(0.001)
-        ready = await send("f4")
+        answered = await send("f4")
         assert not any(task.done() for task in waiting)
         fakes.go.set()
-        return ready, await asyncio.gather(*waiting)
-
-    with started() as (client, _):
-        ready, waited = client.runner.run(both(client))
-    assert [answer.status_code for answer in (ready, *waited)] == [200] * 4
+        waited = await asyncio.gather(*waiting)
+    assert [answer.status_code for answer in (answered, *waited)] == [200] * 4
     assert fakes.events == [f"compiling {WANTED}", f"loaded {WANTED}"]
 
 
@@ -168,20 +166,17 @@ async def _finished(made: Compiler, *wanted: Specialisation) -> list[Any]:
     )
 
 
-def run(fakes: Fakes, *wanted: Specialisation, **options: Any) -> list[Any]:
-    async def go() -> list[Any]:
-        made = Compiler(**{"length": 4, "seconds": 20.0, **options})
-        try:
-            return await _finished(made, *wanted)
-        finally:
-            made.close()
-
-    return asyncio.run(go())
+async def run(*wanted: Specialisation) -> list[Any]:
+    made = Compiler(length=4, seconds=20.0)
+    try:
+        return await _finished(made, *wanted)
+    finally:
+        made.close()
 
 
-def test_one_at_a_time_and_each_once(fakes: Fakes) -> None:
+async def test_one_at_a_time_and_each_once(fakes: Fakes) -> None:
     fakes.go.set()
-    assert run(fakes, FIRST, SECOND, FIRST) == [None, None, None]
+    assert await run(FIRST, SECOND, FIRST) == [None, None, None]
     first, second = str(FIRST), str(SECOND)
     assert fakes.events == [
         f"compiling {first}",
@@ -191,23 +186,23 @@ def test_one_at_a_time_and_each_once(fakes: Fakes) -> None:
     ]
 
 
-def test_what_is_in_the_cache_needs_no_child(fakes: Fakes) -> None:
+async def test_what_is_in_the_cache_needs_no_child(fakes: Fakes) -> None:
     fakes.cached.add(str(FIRST))
-    assert run(fakes, FIRST) == [None]
+    assert await run(FIRST) == [None]
     assert not fakes.events
 
 
-def test_where_a_child_fails_it_is_done_in_this_process(
+async def test_where_a_child_fails_it_is_done_in_this_process(
     fakes: Fakes, caplog: pytest.LogCaptureFixture
 ) -> None:
     fakes.failing = True
     fakes.go.set()
-    assert run(fakes, FIRST) == [None]
+    assert await run(FIRST) == [None]
     assert fakes.events[-1] == f"loaded {FIRST}"
     assert "it failed: compiling in this process" in caplog.text
 
 
-def test_what_cannot_be_compiled_is_told_to_each_and_tried_again(
+async def test_what_cannot_be_compiled_is_told_to_each_and_tried_again(
     fakes: Fakes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(job: _Job) -> None:
@@ -216,35 +211,32 @@ def test_what_cannot_be_compiled_is_told_to_each_and_tried_again(
     monkeypatch.setattr(_Job, "run", fail)
     fakes.go.set()
     for _ in range(2):
-        assert [str(error) for error in run(fakes, FIRST, FIRST)] == [
+        assert [str(error) for error in await run(FIRST, FIRST)] == [
             "a kernel could not be compiled: LLVM"
         ] * 2
     assert sum("could not be compiled" in record.getMessage() for record in caplog.records) == 2
 
 
-def test_progress_is_logged(
+async def test_progress_is_logged(
     fakes: Fakes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(compiler, "PROGRESS", 0.02)
     threading.Timer(0.2, fakes.go.set).start()
-    run(fakes, FIRST)
+    await run(FIRST)
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == f"compiling {FIRST}, which a request asks for; others go on"
     assert said[1].startswith(f"{FIRST} is being compiled, or waits for its turn: ")
     assert said[-1].startswith(f"{FIRST} is ready after ")
 
 
-def test_closing_ends_the_child_and_who_waits_is_told(fakes: Fakes) -> None:
-    async def go() -> list[Any]:
-        made = Compiler(4, 20.0)
-        waiting = asyncio.ensure_future(_finished(made, FIRST, SECOND))
-        while not fakes.started.is_set():
-            await asyncio.sleep(0.001)
-        made.close()
-        return await waiting
-
-    _, second = asyncio.run(go())
+async def test_closing_ends_the_child_and_who_waits_is_told(fakes: Fakes) -> None:
+    made = Compiler(4, 20.0)
+    waiting = asyncio.ensure_future(_finished(made, FIRST, SECOND))
+    while not fakes.started.is_set():
+        await asyncio.sleep(0.001)
+    made.close()
+    _, second = await waiting
     assert "shutting down" in str(second)
     assert fakes.events == [f"compiling {FIRST}"]
 

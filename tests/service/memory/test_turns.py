@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Iterable, MutableMapping
 from typing import Any
 
 import pytest
@@ -33,15 +33,20 @@ def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lease, "warm", warm)
 
 
-def run(test: Callable[[Budget], Coroutine[Any, Any, None]], total: int = TOTAL) -> None:
-    async def bounded() -> None:
-        budget = Budget(total, WAIT)
-        await test(budget)
-        assert (budget.leased, budget.waiting, len(budget.flows)) == (0, 0, 0)
-        assert budget._held == budget._holders == [0, 0, 0]
-        assert not budget._claims._of
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """asyncio, on a clock that is not real."""
+    return "asyncio", {"loop_factory": clock.Loop}
 
-    clock.run(bounded())
+
+@pytest.fixture
+async def budget() -> AsyncIterator[Budget]:
+    """A budget of which nothing is leased at the end."""
+    made = Budget(TOTAL, WAIT)
+    yield made
+    assert (made.leased, made.waiting, len(made.flows)) == (0, 0, 0)
+    assert made._held == made._holders == [0, 0, 0]
+    assert not made._claims._of
 
 
 def now() -> float:
@@ -79,37 +84,30 @@ async def chunked(budget: Budget, size: int, seconds: float = 0.0, after: int = 
 @pytest.mark.parametrize(
     ("clients", "size"), [(8, 20 * MIB), (20, 20 * MIB), (6, 40 * MIB), (30, 3 * MIB), (40, SMALL)]
 )
-def test_bodies_of_unknown_length_all_end(clients: int, size: int) -> None:
-    async def test(budget: Budget) -> None:
-        await asyncio.gather(*(chunked(budget, size, after=100) for _ in range(clients)))
-
-    run(test)
+async def test_bodies_of_unknown_length_all_end(clients: int, size: int, budget: Budget) -> None:
+    await asyncio.gather(*(chunked(budget, size, after=100) for _ in range(clients)))
 
 
-def test_who_has_begun_waits_for_longer_than_who_has_not() -> None:
-    async def test(budget: Budget) -> None:
-        # Some 6 s each, at the pace that others wait for, and hardly two at a time.
-        ended = await asyncio.gather(*(chunked(budget, 20 * MIB, 0.08) for _ in range(6)))
-        assert max(ended) > 2 * WAIT
-
-    run(test)
+async def test_who_has_begun_waits_for_longer_than_who_has_not(budget: Budget) -> None:
+    # Some 6 s each, at the pace that others wait for, and hardly two at a time.
+    ended = await asyncio.gather(*(chunked(budget, 20 * MIB, 0.08) for _ in range(6)))
+    assert max(ended) > 2 * WAIT
 
 
-def test_bodies_that_are_larger_than_they_claim_are_refused_at_once_but_for_one() -> None:
-    async def test(budget: Budget) -> None:
-        ended = await asyncio.gather(
-            *(chunked(budget, 50 * MIB) for _ in range(8)), return_exceptions=True
-        )
-        assert not isinstance(ended[0], BaseException)
-        assert all(isinstance(end, float | Overloaded) for end in ended)
-        assert now() < WAIT / 2
-
-    run(test)
+async def test_bodies_that_are_larger_than_they_claim_are_refused_at_once_but_for_one(
+    budget: Budget,
+) -> None:
+    ended = await asyncio.gather(
+        *(chunked(budget, 50 * MIB) for _ in range(8)), return_exceptions=True
+    )
+    assert not isinstance(ended[0], BaseException)
+    assert all(isinstance(end, float | Overloaded) for end in ended)
+    assert now() < WAIT / 2
 
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("seed", range(60))
-def test_whatever_fits_alone_ends(seed: int, known: bool) -> None:
+async def test_whatever_fits_alone_ends(seed: int, known: bool, budget: Budget) -> None:
     """Requests hold a body, and grow by what they decode it to, and by outputs."""
     chance = random.Random(seed)
 
@@ -128,24 +126,21 @@ def test_whatever_fits_alone_ends(seed: int, known: bool) -> None:
             await asyncio.sleep(chance.choice([0, 0.001, 0.01]))
             await lease.resize(chance.randint(0, sizes[-1]))
 
-    async def test(budget: Budget) -> None:
-        tasks = [asyncio.ensure_future(request(budget)) for _ in range(chance.randint(2, 40))]
-        if chance.random() < 0.3:
-            await asyncio.sleep(0.05)
-            for task in chance.sample(tasks, len(tasks) // 3):
-                task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-        allowed = (asyncio.CancelledError,) if known else (asyncio.CancelledError, Overloaded)
-        assert all(end is None or isinstance(end, allowed) for end in ended), ended
-        # Nobody waits for who waits for it: that would have taken as long as any may wait.
-        assert now() < WAIT
-        assert any(end is None for end in ended) or any(task.cancelled() for task in tasks)
-
-    run(test)
+    tasks = [asyncio.ensure_future(request(budget)) for _ in range(chance.randint(2, 40))]
+    if chance.random() < 0.3:
+        await asyncio.sleep(0.05)
+        for task in chance.sample(tasks, len(tasks) // 3):
+            task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    allowed = (asyncio.CancelledError,) if known else (asyncio.CancelledError, Overloaded)
+    assert all(end is None or isinstance(end, allowed) for end in ended), ended
+    # Nobody waits for who waits for it: that would have taken as long as any may wait.
+    assert now() < WAIT
+    assert any(end is None for end in ended) or any(task.cancelled() for task in tasks)
 
 
 @pytest.mark.parametrize("size", [40_000, 500_000, 20 * MIB])
-def test_growth_that_waits_for_growth_is_ended_at_once(size: int) -> None:
+async def test_growth_that_waits_for_growth_is_ended_at_once(size: int, budget: Budget) -> None:
     async def use(budget: Budget) -> None:
         with await budget.lease(size) as lease:
             await asyncio.sleep(0)
@@ -153,42 +148,33 @@ def test_growth_that_waits_for_growth_is_ended_at_once(size: int) -> None:
             await lease.grow(size // 2)
             await asyncio.sleep(0.01)
 
-    async def test(budget: Budget) -> None:
-        count = TOTAL // size
-        ended = await asyncio.gather(*(use(budget) for _ in range(count)), return_exceptions=True)
-        assert sum(end is None for end in ended) > count // 3
-        assert all(end is None or isinstance(end, Overloaded) for end in ended)
-        assert now() < WAIT
-
-    run(test)
+    count = TOTAL // size
+    ended = await asyncio.gather(*(use(budget) for _ in range(count)), return_exceptions=True)
+    assert sum(end is None for end in ended) > count // 3
+    assert all(end is None or isinstance(end, Overloaded) for end in ended)
+    assert now() < WAIT
 
 
-def test_growth_that_nothing_is_given_back_for_is_refused_in_time() -> None:
-    async def test(budget: Budget) -> None:
-        with await budget.lease(30 * MIB) as first, await budget.lease(20 * MIB):
-            with pytest.raises(Overloaded):
-                await first.grow(20 * MIB)
-            assert now() == pytest.approx(WAIT)
-
-    run(test)
+async def test_growth_that_nothing_is_given_back_for_is_refused_in_time(budget: Budget) -> None:
+    with await budget.lease(30 * MIB) as first, await budget.lease(20 * MIB):
+        with pytest.raises(Overloaded):
+            await first.grow(20 * MIB)
+        assert now() == pytest.approx(WAIT)
 
 
-def test_tiny_requests_have_a_share_that_nothing_else_takes() -> None:
-    async def test(budget: Budget) -> None:
-        small = [await budget.lease(SMALL) for _ in range(62)]
-        waiting = [asyncio.ensure_future(budget.lease(size)) for size in (SMALL, 30 * MIB)]
-        await asyncio.sleep(1)
-        started = now()
-        for _ in range(100):
-            with await budget.lease(500), await budget.lease(TINY):
-                pass
-        assert now() == started
-        for lease in small:
-            lease.release()
-        for task in waiting:
-            (await task).release()
-
-    run(test)
+async def test_tiny_requests_have_a_share_that_nothing_else_takes(budget: Budget) -> None:
+    small = [await budget.lease(SMALL) for _ in range(62)]
+    waiting = [asyncio.ensure_future(budget.lease(size)) for size in (SMALL, 30 * MIB)]
+    await asyncio.sleep(1)
+    started = now()
+    for _ in range(100):
+        with await budget.lease(500), await budget.lease(TINY):
+            pass
+    assert now() == started
+    for lease in small:
+        lease.release()
+    for task in waiting:
+        (await task).release()
 
 
 async def body_of(budget: Budget, size: int, sender: Sender, ended: list[Any]) -> None:
@@ -220,93 +206,82 @@ def senders(sizes: Iterable[int], rate: float) -> list[tuple[int, Sender]]:
         ([SMALL] * 62 + [TINY] * 32, TINY),
     ],
 )
-def test_slow_bodies_go_where_others_wait(sizes: list[int], wanted: int) -> None:
-    async def test(budget: Budget) -> None:
-        ended: list[Any] = []
-        # For minutes, or at a hundredth of the pace that others wait for.
-        slow = [
-            asyncio.ensure_future(body_of(budget, size, sender, ended))
-            for size in set(sizes)
-            for size, sender in senders([size] * sizes.count(size), size / WAIT / 100)
-        ]
-        await asyncio.sleep(WAIT / 2)
-        assert not ended
-        started = now()
-        with await budget.lease(wanted):
-            assert now() - started < WAIT
-        assert ended
-        assert all("too slowly" in error.message for error in ended)
-        # No more of them than was needed, up to one body.
-        assert sum(sorted(sizes)[: len(ended) - 1]) < max(wanted, *sizes) + budget.total // 8
-        for task in slow:
-            task.cancel()
-        await asyncio.gather(*slow, return_exceptions=True)
-
-    run(test)
-
-
-def test_bodies_that_come_at_the_pace_stay_and_nobody_goes_where_none_waits() -> None:
-    async def test(budget: Budget) -> None:
-        fast: list[Any] = []
-        alone: list[Any] = []
-        await body_of(budget, *senders([8 * MIB], 8 * MIB / WAIT / 20)[0], alone)
-        assert alone == [True]
-        tasks = [
-            asyncio.ensure_future(body_of(budget, size, sender, fast))
-            for size, sender in senders([8 * MIB] * 7, 8 * MIB / WAIT * 1.3)
-        ]
-        await asyncio.sleep(0.1)
-        (await budget.lease(8 * MIB)).release()
-        await asyncio.gather(*tasks)
-        assert fast == [True] * 7
-
-    run(test)
+async def test_slow_bodies_go_where_others_wait(
+    sizes: list[int], wanted: int, budget: Budget
+) -> None:
+    ended: list[Any] = []
+    # For minutes, or at a hundredth of the pace that others wait for.
+    slow = [
+        asyncio.ensure_future(body_of(budget, size, sender, ended))
+        for size in set(sizes)
+        for size, sender in senders([size] * sizes.count(size), size / WAIT / 100)
+    ]
+    await asyncio.sleep(WAIT / 2)
+    assert not ended
+    started = now()
+    with await budget.lease(wanted):
+        assert now() - started < WAIT
+    assert ended
+    assert all("too slowly" in error.message for error in ended)
+    # No more of them than was needed, up to one body.
+    assert sum(sorted(sizes)[: len(ended) - 1]) < max(wanted, *sizes) + budget.total // 8
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
 
 
-def test_a_body_that_stalls_after_most_of_it_goes_as_well() -> None:
-    async def test(budget: Budget) -> None:
-        ended: list[Any] = []
-        sender = Sender(50 * MIB, MIB, 0.02)
-        task = asyncio.ensure_future(body_of(budget, 50 * MIB, sender, ended))
-        await asyncio.sleep(0.9)
-        sender.seconds = 3600
-        await asyncio.sleep(0.1)
-        (await budget.lease(50 * MIB)).release()
-        await task
-        assert isinstance(ended[0], Overloaded)
+async def test_bodies_that_come_at_the_pace_stay_and_nobody_goes_where_none_waits(
+    budget: Budget,
+) -> None:
+    fast: list[Any] = []
+    alone: list[Any] = []
+    await body_of(budget, *senders([8 * MIB], 8 * MIB / WAIT / 20)[0], alone)
+    assert alone == [True]
+    tasks = [
+        asyncio.ensure_future(body_of(budget, size, sender, fast))
+        for size, sender in senders([8 * MIB] * 7, 8 * MIB / WAIT * 1.3)
+    ]
+    await asyncio.sleep(0.1)
+    (await budget.lease(8 * MIB)).release()
+    await asyncio.gather(*tasks)
+    assert fast == [True] * 7
 
-    run(test)
+
+async def test_a_body_that_stalls_after_most_of_it_goes_as_well(budget: Budget) -> None:
+    ended: list[Any] = []
+    sender = Sender(50 * MIB, MIB, 0.02)
+    task = asyncio.ensure_future(body_of(budget, 50 * MIB, sender, ended))
+    await asyncio.sleep(0.9)
+    sender.seconds = 3600
+    await asyncio.sleep(0.1)
+    (await budget.lease(50 * MIB)).release()
+    await task
+    assert isinstance(ended[0], Overloaded)
 
 
-def test_slow_beginnings_go_where_others_wait_to_begin() -> None:
+async def test_slow_beginnings_go_where_others_wait_to_begin(budget: Budget) -> None:
     async def begin(budget: Budget) -> None:
         with Flow(Sender(2**26, 1, 1), None, 2**26, budget.flows) as flow:
             async with budget.opening(flow):
                 while not flow.over:
                     await flow.receive()
 
-    async def test(budget: Budget) -> None:
-        slow = [asyncio.ensure_future(begin(budget)) for _ in range(32)]
-        await asyncio.sleep(WAIT)
-        async with budget.opening():
-            assert now() < 2 * WAIT
-        assert sum(task.done() for task in slow) == 1
-        for task in slow:
-            task.cancel()
-        await asyncio.gather(*slow, return_exceptions=True)
-
-    run(test)
-
-
-def test_a_task_that_is_cancelled_as_well_is_cancelled() -> None:
-    async def test(budget: Budget) -> None:
-        ended: list[Any] = []
-        task = asyncio.ensure_future(body_of(budget, MIB, Sender(MIB, 1, 100), ended))
-        await asyncio.sleep(1)
-        next(iter(budget.flows)).evict()
+    slow = [asyncio.ensure_future(begin(budget)) for _ in range(32)]
+    await asyncio.sleep(WAIT)
+    async with budget.opening():
+        assert now() < 2 * WAIT
+    assert sum(task.done() for task in slow) == 1
+    for task in slow:
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert not ended
+    await asyncio.gather(*slow, return_exceptions=True)
 
-    run(test)
+
+async def test_a_task_that_is_cancelled_as_well_is_cancelled(budget: Budget) -> None:
+    ended: list[Any] = []
+    task = asyncio.ensure_future(body_of(budget, MIB, Sender(MIB, 1, 100), ended))
+    await asyncio.sleep(1)
+    next(iter(budget.flows)).evict()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not ended

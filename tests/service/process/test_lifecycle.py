@@ -27,8 +27,8 @@ from service.cli.listening import is_ready
 from tests.service import wire
 from tests.service.cases import worked
 from tests.service.conftest import ROOT
+from tests.service.process.workers import PATIENCE, state, until, workers
 
-PATIENCE = 60  # seconds until a test that hangs fails
 GRACE = 5  # seconds that requests are given to end: those that can end do, on a busy machine too
 
 BODY = wire.npz_body(worked())
@@ -60,13 +60,6 @@ class Slow:
         return int(answer.split(b" ", 2)[1]) if answer else None
 
 
-def until(reached: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < end, "this takes too long"
-        time.sleep(0.02)
-
-
 def refused(address: tuple[str, int]) -> bool:
     """Whether nobody listens there any more."""
     try:
@@ -76,24 +69,6 @@ def refused(address: tuple[str, int]) -> bool:
     except ConnectionResetError:
         pass
     return False
-
-
-def state(process: int) -> str:
-    """The letter that Linux has for what ``process`` does; Z once it has ended."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "Z"
-
-
-def workers(parent: int) -> list[int]:
-    """The processes that ``parent`` has spawned and that live: its workers."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [
-        int(child)
-        for child in children
-        if state(int(child)) != "Z" and b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
 
 
 def unread(address: tuple[str, int], kept: ExitStack) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.service.protocol.apps import answer
 from tests.service.protocol.messages import Answers, request
-from tests.service.protocol.transport import Wire, run
+from tests.service.protocol.transport import Wire
 
 PIECE = 2**18
 LENGTH = (b"content-length", b"10")
@@ -29,7 +29,7 @@ class Counting(Wire):
         super().write(data)
 
 
-def writes(
+async def writes(
     pieces: Sequence[bytes], headers: Sequence[Any] = (LENGTH,), head: bytes = GET
 ) -> list[bytes]:
     """What is written where an application answers with ``pieces``."""
@@ -39,18 +39,15 @@ def writes(
         for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
             await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
 
-    async def check() -> list[bytes]:
-        wire = Counting(app)
-        await wire.send(head)
-        assert wire.open
-        return wire.writes
-
-    return run(check())
+    wire = Counting(app)
+    await wire.send(head)
+    assert wire.open
+    return wire.writes
 
 
 @pytest.mark.parametrize("pieces", [[b"0123456789"], [b"01234", b"56789"], [b"", b"0123456789"]])
-def test_the_head_goes_out_with_the_first_of_the_body(pieces: Sequence[bytes]) -> None:
-    first, *others = writes(pieces)
+async def test_the_head_goes_out_with_the_first_of_the_body(pieces: Sequence[bytes]) -> None:
+    first, *others = await writes(pieces)
     assert Answers(first + b"".join(others)).bodies == [b"0123456789"]
     assert first.endswith(b"\r\n\r\n" + pieces[0])
     assert others == pieces[1:]
@@ -58,9 +55,9 @@ def test_the_head_goes_out_with_the_first_of_the_body(pieces: Sequence[bytes]) -
 
 @pytest.mark.parametrize("size", [PIECE, PIECE + 1, 4 * PIECE, 5 * PIECE - 1])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_large_body_goes_out_in_pieces(size: int, chunked: bool) -> None:
+async def test_a_large_body_goes_out_in_pieces(size: int, chunked: bool) -> None:
     body = random.Random(size).randbytes(size)
-    head, *rest = writes([body], [] if chunked else [(b"content-length", b"%d" % size)])
+    head, *rest = await writes([body], [] if chunked else [(b"content-length", b"%d" % size)])
     assert head.endswith(b"\r\n\r\n")
     pieces = [body[start : start + PIECE] for start in range(0, size, PIECE)]
     if chunked:
@@ -69,46 +66,40 @@ def test_a_large_body_goes_out_in_pieces(size: int, chunked: bool) -> None:
     assert rest == pieces
 
 
-def test_a_large_body_waits_for_the_client_to_read() -> None:
+async def test_a_large_body_waits_for_the_client_to_read() -> None:
     body = bytes(10 * PIECE)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, body)
 
-    async def check() -> None:
-        wire = Wire(app)
-        wire.reads = False
-        await wire.send(GET)
-        for _ in range(20):
-            before = len(wire.sent)
-            await wire.take(2**30)
-            assert len(wire.sent) - before <= PIECE
-        assert Answers(bytes(wire.sent)).bodies == [body]
-        assert wire.open
-
-    run(check())
+    wire = Wire(app)
+    wire.reads = False
+    await wire.send(GET)
+    for _ in range(20):
+        before = len(wire.sent)
+        await wire.take(2**30)
+        assert len(wire.sent) - before <= PIECE
+    assert Answers(bytes(wire.sent)).bodies == [body]
+    assert wire.open
 
 
-def test_chunks_follow_the_head() -> None:
-    sent = b"".join(writes([b"01234", b"56789"], []))
+async def test_chunks_follow_the_head() -> None:
+    sent = b"".join(await writes([b"01234", b"56789"], []))
     assert sent.endswith(b"\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n")
 
 
-def test_an_answer_to_head_has_no_body() -> None:
-    sent = b"".join(writes([b"0123456789"], head=request(line="HEAD / HTTP/1.1")))
+async def test_an_answer_to_head_has_no_body() -> None:
+    sent = b"".join(await writes([b"0123456789"], head=request(line="HEAD / HTTP/1.1")))
     assert b"content-length: 10\r\n" in sent
     assert sent.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("body", [b"012345678", b"0123456789a"])
-def test_a_body_of_another_length_ends_the_connection(body: bytes) -> None:
+async def test_a_body_of_another_length_ends_the_connection(body: bytes) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
         await send({"type": "http.response.body", "body": body})
 
-    async def check() -> None:
-        wire = Counting(app)
-        await wire.send(GET)
-        assert not wire.open
-
-    run(check())
+    wire = Counting(app)
+    await wire.send(GET)
+    assert not wire.open

@@ -9,7 +9,7 @@ import pytest
 from service.protocol import Limits
 from service.protocol.requests import Requests
 from tests.service.protocol.messages import CHUNKED, Answers, chunked, cuts, request
-from tests.service.protocol.transport import exchange, problem, run
+from tests.service.protocol.transport import exchange, problem
 
 MALFORMED = {
     "no host": b"GET / HTTP/1.1\r\n\r\n",
@@ -68,18 +68,15 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_what_is_no_request_is_a_400_however_it_is_cut(name: str) -> None:
-    async def check() -> None:
-        answered = []
-        for pieces in cuts(MALFORMED[name], seed=1):
-            sent, wire, echo = await exchange(pieces)
-            assert problem(wire)["type"] == "urn:lossd:problem:malformed-request"
-            assert not echo.bodies
-            answered.append(sent)
-            await wire.hang_up()
-        assert len(set(answered)) == 1
-
-    run(check())
+async def test_what_is_no_request_is_a_400_however_it_is_cut(name: str) -> None:
+    answered = []
+    for pieces in cuts(MALFORMED[name], seed=1):
+        sent, wire, echo = await exchange(pieces)
+        assert problem(wire)["type"] == "urn:lossd:problem:malformed-request"
+        assert not echo.bodies
+        answered.append(sent)
+        await wire.hang_up()
+    assert len(set(answered)) == 1
 
 
 @pytest.mark.parametrize(
@@ -95,54 +92,42 @@ def test_what_is_no_request_is_a_400_however_it_is_cut(name: str) -> None:
         ["Host: a", "Connection: keep-alive"],
     ],
 )
-def test_what_is_a_request_is_answered_however_it_is_cut(fields: list[str]) -> None:
+async def test_what_is_a_request_is_answered_however_it_is_cut(fields: list[str]) -> None:
     data = request(*fields, body=b"x" * 3000)
 
-    async def check() -> None:
-        for pieces in cuts(data + data, seed=2):
-            sent, wire, echo = await exchange(pieces)
-            answers = Answers(sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
-            assert answers.statuses == [200, 200]
-            assert echo.bodies == answers.bodies == [b"x" * 3000] * 2
-            assert wire.open
-
-    run(check())
+    for pieces in cuts(data + data, seed=2):
+        sent, wire, echo = await exchange(pieces)
+        answers = Answers(sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
+        assert answers.statuses == [200, 200]
+        assert echo.bodies == answers.bodies == [b"x" * 3000] * 2
+        assert wire.open
 
 
-def test_version_1_0_needs_no_host_and_ends_with_the_answer() -> None:
-    async def check() -> None:
-        sent, wire, _ = await exchange([b"GET / HTTP/1.0\r\n\r\n"])
-        assert Answers(sent).headers[0]["connection"] == "close"
-        assert wire.lost
-
-    run(check())
+async def test_version_1_0_needs_no_host_and_ends_with_the_answer() -> None:
+    sent, wire, _ = await exchange([b"GET / HTTP/1.0\r\n\r\n"])
+    assert Answers(sent).headers[0]["connection"] == "close"
+    assert wire.lost
 
 
-def test_a_header_may_have_as_many_bytes_as_the_limit() -> None:
+async def test_a_header_may_have_as_many_bytes_as_the_limit() -> None:
     limits = Limits(header_bytes=1000)
 
-    async def check() -> None:
-        for size, status in ((1000, 200), (1001, 431)):
-            data = request("X: " + "x" * (size - len(request("X: "))))
-            assert len(data) == size
-            for pieces in cuts(data, seed=3):
-                sent, wire, _ = await exchange(pieces, limits)
-                assert Answers(sent).statuses == [status]
-                if status == 431:
-                    assert problem(wire)["type"] == "urn:lossd:problem:header-too-large"
-
-    run(check())
+    for size, status in ((1000, 200), (1001, 431)):
+        data = request("X: " + "x" * (size - len(request("X: "))))
+        assert len(data) == size
+        for pieces in cuts(data, seed=3):
+            sent, wire, _ = await exchange(pieces, limits)
+            assert Answers(sent).statuses == [status]
+            if status == 431:
+                assert problem(wire)["type"] == "urn:lossd:problem:header-too-large"
 
 
-def test_a_header_may_have_as_many_fields_as_the_limit() -> None:
-    async def check() -> None:
-        for count, status in ((100, 200), (101, 431)):
-            data = request(*[f"X{number}: y" for number in range(count - 1)])
-            for pieces in cuts(data, seed=4):
-                sent, _, _ = await exchange(pieces)
-                assert Answers(sent).statuses == [status]
-
-    run(check())
+async def test_a_header_may_have_as_many_fields_as_the_limit() -> None:
+    for count, status in ((100, 200), (101, 431)):
+        data = request(*[f"X{number}: y" for number in range(count - 1)])
+        for pieces in cuts(data, seed=4):
+            sent, _, _ = await exchange(pieces)
+            assert Answers(sent).statuses == [status]
 
 
 @pytest.mark.parametrize(
@@ -156,17 +141,14 @@ def test_a_header_may_have_as_many_fields_as_the_limit() -> None:
     ],
     ids=["value", "name", "path", "count", "empty lines"],
 )
-def test_a_header_without_an_end_is_refused_after_the_limit(data: bytes) -> None:
-    async def check() -> None:
-        sent, wire, echo = await exchange([data])
-        assert Answers(sent).statuses == [431]
-        assert problem(wire)["type"] == "urn:lossd:problem:header-too-large"
-        assert not echo.scopes
-
-    run(check())
+async def test_a_header_without_an_end_is_refused_after_the_limit(data: bytes) -> None:
+    sent, wire, echo = await exchange([data])
+    assert Answers(sent).statuses == [431]
+    assert problem(wire)["type"] == "urn:lossd:problem:header-too-large"
+    assert not echo.scopes
 
 
-def test_anything_is_answered_the_same_however_it_is_cut() -> None:
+async def test_anything_is_answered_the_same_however_it_is_cut() -> None:
     rng = random.Random(8)
     known = [
         *MALFORMED.values(),
@@ -181,26 +163,23 @@ def test_anything_is_answered_the_same_however_it_is_cut() -> None:
         b"\r\n",
     ]
 
-    async def check() -> None:
-        statuses = set()
-        for _ in range(400):
-            data = bytearray(b"".join(rng.choices(known, k=rng.randrange(1, 4))))
-            for _ in range(rng.randrange(3)):
-                data[rng.randrange(min(len(data), 300))] = rng.randrange(256)
-            answered = []
-            for pieces in list(cuts(bytes(data), rng.randrange(1000)))[:2]:
-                sent, wire, _ = await exchange(pieces)
-                answered.append(sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
-                await wire.hang_up()
-            assert answered[0] == answered[1], bytes(data)
-            statuses |= set(Answers(answered[0]).statuses)
-        assert statuses == {200, 400}
-
-    run(check())
+    statuses = set()
+    for _ in range(400):
+        data = bytearray(b"".join(rng.choices(known, k=rng.randrange(1, 4))))
+        for _ in range(rng.randrange(3)):
+            data[rng.randrange(min(len(data), 300))] = rng.randrange(256)
+        answered = []
+        for pieces in list(cuts(bytes(data), rng.randrange(1000)))[:2]:
+            sent, wire, _ = await exchange(pieces)
+            answered.append(sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
+            await wire.hang_up()
+        assert answered[0] == answered[1], bytes(data)
+        statuses |= set(Answers(answered[0]).statuses)
+    assert statuses == {200, 400}
 
 
 @pytest.mark.parametrize("callback", ["on_url", "on_header", "on_headers_complete", "on_body"])
-def test_memory_that_the_server_lacks_is_a_503(
+async def test_memory_that_the_server_lacks_is_a_503(
     monkeypatch: pytest.MonkeyPatch, callback: str
 ) -> None:
     def lacking(*arguments: object) -> None:
@@ -208,9 +187,6 @@ def test_memory_that_the_server_lacks_is_a_503(
 
     monkeypatch.setattr(Requests, callback, lacking)
 
-    async def check() -> None:
-        _, wire, _ = await exchange([request("Host: a", "Content-Length: 3", body=b"abc")])
-        answer = problem(wire)
-        assert (answer["status"], answer["type"]) == (503, "urn:lossd:problem:out-of-memory")
-
-    run(check())
+    _, wire, _ = await exchange([request("Host: a", "Content-Length: 3", body=b"abc")])
+    answer = problem(wire)
+    assert (answer["status"], answer["type"]) == (503, "urn:lossd:problem:out-of-memory")

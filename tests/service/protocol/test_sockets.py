@@ -156,7 +156,7 @@ def test_bodies_land_bit_for_bit_and_the_connection_goes_on(running: Running) ->
     assert running.app.landed - before == (0 if running.stock else 6)
 
 
-def test_many_connections_land_at_once(running: Running) -> None:
+async def test_many_connections_land_at_once(running: Running) -> None:
     async def one(seed: int) -> None:
         reader, writer = await asyncio.open_connection(*running.socket.getsockname())
         sent = content(300_000 + seed, seed)
@@ -168,11 +168,8 @@ def test_many_connections_land_at_once(running: Running) -> None:
         writer.close()
         await writer.wait_closed()
 
-    async def all_of_them() -> None:
-        async with asyncio.timeout(PATIENCE):
-            await asyncio.gather(*map(one, range(32)))
-
-    asyncio.run(all_of_them())
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*map(one, range(32)))
 
 
 @pytest.mark.parametrize("sent", [0, 1000, 5_000_000])

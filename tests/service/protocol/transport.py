@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -15,20 +15,14 @@ from service.protocol.connection import Connection
 from tests.service.protocol.apps import Echo
 from tests.service.protocol.messages import Answers
 
-T = TypeVar("T")
 
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose time ``Wire.wait`` moves on."""
 
-class _Loop(asyncio.SelectorEventLoop):
     ahead = 0.0
 
     def time(self) -> float:
         return super().time() + self.ahead
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """``work``'s result, on a loop that ``Wire.wait`` can move on."""
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        return runner.run(work)
 
 
 async def settle() -> None:
@@ -48,7 +42,7 @@ class Wire(asyncio.Transport):
         **config: Any,
     ) -> None:
         super().__init__()
-        self.loop = cast(_Loop, asyncio.get_running_loop())
+        self.loop = cast(Loop, asyncio.get_running_loop())
         self.limits = limits or Limits()
         self.state = state or ServerState()
         config = {"lifespan": "off", "log_config": None, "access_log": False, **config}

@@ -172,28 +172,23 @@ def test_a_client_that_goes_away_ends_it(received: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 1000, 70_000, 300_000])
 @pytest.mark.parametrize("first", [1, 100, 16_384])
-def test_what_is_landed_is_the_same_and_aligned(size: int, first: int) -> None:
+async def test_what_is_landed_is_the_same_and_aligned(size: int, first: int) -> None:
     content = wire.safetensors_body({"logits": np.arange(size, dtype=np.float32)}, {"odd": "x" * 5})
     offset = SAFETENSORS.first_tensor_at(content)
     assert offset is not None
     told: list[int] = []
 
-    async def run() -> memoryview:
-        server, memory = Server(content, first), Memory()
-        incoming = await body.start(
-            server.receive, server, SAFETENSORS, len(content), 2**22, memory
-        )
-        assert incoming.memory[: incoming.filled] == content[: incoming.filled]
-        incoming.progress = told.append
-        count = (incoming.filled + len(content)) // 2
-        await incoming.at_least(count)
-        assert incoming.filled == count
-        await incoming.at_least(count - 1)
-        assert incoming.filled == count
-        assert memory.leased == 0
-        return await incoming.all()
-
-    received = asyncio.run(run())
+    server, memory = Server(content, first), Memory()
+    incoming = await body.start(server.receive, server, SAFETENSORS, len(content), 2**22, memory)
+    assert incoming.memory[: incoming.filled] == content[: incoming.filled]
+    incoming.progress = told.append
+    count = (incoming.filled + len(content)) // 2
+    await incoming.at_least(count)
+    assert incoming.filled == count
+    await incoming.at_least(count - 1)
+    assert incoming.filled == count
+    assert memory.leased == 0
+    received = await incoming.all()
     assert received == content
     assert (address(received) + offset) % 64 == 0
     assert told == sorted(set(told))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,36 +21,34 @@ from service.request.operation import Service
 from service.settings import Settings
 from tests.service import wire
 from tests.service.cases import LOGITS, worked
-from tests.service.conftest import Client, running, wait_until_ready
+from tests.service.conftest import Client, ready, running, wait_until_ready
 
 
 @pytest.mark.parametrize(
-    ("body", "media_type"),
+    ("body", "media_type", "status"),
     [
-        (b"", wire.JSON),
-        (b"{", wire.JSON),
-        (b"[1]", wire.JSON),
-        (b'{"logits": [[1, 2], [3]], "labels": [0, 1]}', wire.JSON),
-        (b'{"logits": [[1, "x"]], "labels": [0]}', wire.JSON),
-        (b"[" * 100_000, wire.JSON),
-        (b"", wire.SAFETENSORS),
-        (b"\xff" * 100, wire.SAFETENSORS),
-        (wire.safetensors_body(worked())[:-1], wire.SAFETENSORS),
-        (wire.safetensors_body({"logit": LOGITS}), wire.SAFETENSORS),
-        (b"", wire.NPZ),
-        (b"PK\x05\x06" + bytes(18), wire.NPZ),
-        (wire.npz_body(worked())[:-1], wire.NPZ),
-        (wire.npz_body({"logits": np.array(["a"])}), wire.NPZ),
-        (wire.npz_body({"logits": np.array([{}])}), wire.NPZ),
+        (b"", wire.JSON, 400),
+        (b"{", wire.JSON, 400),
+        (b"[1]", wire.JSON, 400),
+        (b'{"logits": [[1, 2], [3]], "labels": [0, 1]}', wire.JSON, 400),
+        (b'{"logits": [[1, "x"]], "labels": [0]}', wire.JSON, 400),
+        (b"[" * 100_000, wire.JSON, 400),
+        (b"", wire.SAFETENSORS, 400),
+        (b"\xff" * 100, wire.SAFETENSORS, 400),
+        (wire.safetensors_body(worked())[:-1], wire.SAFETENSORS, 400),
+        (wire.safetensors_body({"logit": LOGITS}), wire.SAFETENSORS, 400),
+        (b"", wire.NPZ, 400),
+        (b"PK\x05\x06" + bytes(18), wire.NPZ, 422),
+        (wire.npz_body(worked())[:-1], wire.NPZ, 400),
+        (wire.npz_body({"logits": np.array(["a"])}), wire.NPZ, 400),
+        (wire.npz_body({"logits": np.array([{}])}), wire.NPZ, 400),
     ],
 )
 def test_a_broken_body_is_a_400_or_says_what_is_missing(
-    client: Client, body: bytes, media_type: str
+    client: Client, body: bytes, media_type: str, status: int
 ) -> None:
-    response = client.send("/v1/cross_entropy", body, media_type)
-    problem = wire.problem_of(response, 422 if response.status_code == 422 else 400)
-    if response.status_code == 422:
-        assert "missing" in problem["detail"]
+    problem = wire.problem_of(client.send("/v1/cross_entropy", body, media_type), status)
+    assert ("missing" in problem["detail"]) == (status == 422)
 
 
 def test_media_types_that_are_not_spoken(client: Client) -> None:
@@ -65,11 +63,15 @@ def test_media_types_that_are_not_spoken(client: Client) -> None:
     assert wire.problem_of(html, 406)["field"] == "accept"
 
 
-@contextmanager
-def limited(**limits: Any) -> Iterator[tuple[Client, FastAPI]]:
-    app = create_app(Settings(**limits), warm=lambda: None)
+def limited_app(**limits: Any) -> FastAPI:
     # Codecs that another test has changed are not for this one.
     formats.cache_clear()
+    return create_app(Settings(**limits), warm=lambda: None)
+
+
+@contextmanager
+def limited(**limits: Any) -> Iterator[tuple[Client, FastAPI]]:
+    app = limited_app(**limits)
     with running(app) as client:
         wait_until_ready(client)
         yield client, app
@@ -124,8 +126,8 @@ def test_what_a_compressed_body_grows_to_is_limited() -> None:
         wire.problem_of(client.send("/v1/softmax", body, wire.NPZ), 413)
 
 
-@contextmanager
-def busy(client: Client, service: Service) -> Iterator[None]:
+@asynccontextmanager
+async def busy_lane(service: Service) -> AsyncIterator[None]:
     """While it lasts, the compute lane does something else."""
     release, started = threading.Event(), threading.Event()
 
@@ -133,18 +135,25 @@ def busy(client: Client, service: Service) -> Iterator[None]:
         started.set()
         release.wait(60)
 
-    async def begin() -> asyncio.Task[None]:
-        task = asyncio.ensure_future(service.compute.call(occupy))
-        while not started.is_set():
-            await asyncio.sleep(0.001)
-        return task
-
-    task = client.runner.run(begin())
+    task = asyncio.ensure_future(service.compute.call(occupy))
+    while not started.is_set():
+        await asyncio.sleep(0.001)
     try:
         yield
     finally:
         release.set()
-        client.runner.run(asyncio.wait_for(task, 60))
+        await asyncio.wait_for(task, 60)
+
+
+@contextmanager
+def busy(client: Client, service: Service) -> Iterator[None]:
+    """The same for a client that blocks."""
+    occupied = busy_lane(service)
+    client.runner.run(occupied.__aenter__())
+    try:
+        yield
+    finally:
+        client.runner.run(occupied.__aexit__(None, None, None))
 
 
 LARGE = wire.npz_body({"logits": np.zeros((100, 1000), np.float32), "labels": np.zeros(100, int)})
@@ -154,12 +163,8 @@ def test_a_full_queue_is_a_503_and_health_answers_meanwhile() -> None:
     body = LARGE
     with limited(lane_queue=1) as (client, app):
         service: Service = app.state.service
-
-        async def wait() -> None:
-            await service.compute.call(lambda: None)
-
         with busy(client, service):
-            client.runner.run(_soon(wait()))
+            client.runner.run(_soon(service.compute.call(lambda: None)))
             response = client.send("/v1/cross_entropy", body, wire.NPZ)
             assert wire.problem_of(response, 503)["type"] == "urn:lossd:problem:overloaded"
             assert int(response.headers["retry-after"]) >= 1
@@ -207,23 +212,19 @@ def call(
     return lambda: app(scope, receive, send), sent
 
 
-def test_work_of_a_client_that_left_never_starts() -> None:
-    with limited() as (client, app):
+async def test_work_of_a_client_that_left_never_starts() -> None:
+    app = limited_app()
+    async with ready(app), busy_lane(app.state.service):
         service: Service = app.state.service
-
-        async def leave() -> None:
-            gone = asyncio.Event()
-            request, sent = call(app, "/v1/cross_entropy", LARGE, wire.NPZ, gone)
-            task = asyncio.ensure_future(request())
-            while not service.compute.waiting:
-                await asyncio.sleep(0.001)
-            gone.set()
-            await task
-            assert not sent
-            assert not service.compute.waiting
-
-        with busy(client, service):
-            client.runner.run(leave())
+        gone = asyncio.Event()
+        request, sent = call(app, "/v1/cross_entropy", LARGE, wire.NPZ, gone)
+        task = asyncio.ensure_future(request())
+        while not service.compute.waiting:
+            await asyncio.sleep(0.001)
+        gone.set()
+        await task
+        assert not sent
+        assert not service.compute.waiting
 
 
 @pytest.mark.parametrize(("rows", "inline"), [(4, True), (40000, False)])
@@ -368,20 +369,19 @@ SEVEN_MB = wire.safetensors_body({"logits": np.zeros((1750, 1000), np.float32)})
 SIX_MB = wire.safetensors_body({"logits": np.zeros((1500, 1000), np.float32)})
 
 
-def test_bodies_of_unknown_length_are_all_answered_though_few_fit_at_a_time() -> None:
-    async def test(app: FastAPI) -> None:
+async def test_bodies_of_unknown_length_are_all_answered_though_few_fit_at_a_time() -> None:
+    app = limited_app(memory_bytes=2**24)
+    async with ready(app):
         requests = [Pieces(app, SIX_MB, chunked=index % 3 > 0) for index in range(12)]
         await asyncio.gather(*(request.run() for request in requests))
         assert [request.sent[0]["status"] for request in requests] == [200] * 12
-
-    with limited(memory_bytes=2**24) as (client, app):
-        client.runner.run(test(app))
         assert app.state.service.budget.leased == 0
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_body_that_stalls_is_refused_once_others_wait_for_its_memory(chunked: bool) -> None:
-    async def test(app: FastAPI) -> None:
+async def test_a_body_that_stalls_is_refused_once_others_wait_for_its_memory(chunked: bool) -> None:
+    app = limited_app(memory_bytes=2**24, memory_wait_seconds=2)
+    async with ready(app):
         slow = Pieces(app, SEVEN_MB, chunked=chunked, stalls=True)
         task = asyncio.ensure_future(slow.run())
         await asyncio.wait_for(slow.waits.wait(), 60)
@@ -395,6 +395,4 @@ def test_a_body_that_stalls_is_refused_once_others_wait_for_its_memory(chunked: 
         assert dict(start["headers"])[b"retry-after"] == b"1"
         assert b"too slowly while other requests waited" in content["body"]
 
-    with limited(memory_bytes=2**24, memory_wait_seconds=2) as (client, app):
-        client.runner.run(test(app))
         assert app.state.service.budget.leased == 0

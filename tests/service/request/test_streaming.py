@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,8 +24,8 @@ from service.request.operation import Service
 from service.settings import Settings
 from tests import zoo
 from tests.service import wire
-from tests.service.conftest import Client, running, serving, wait_until_ready
-from tests.service.request.test_computation import (
+from tests.service.conftest import ready, serving
+from tests.service.request.harness import (
     PATIENCE,
     Gate,
     Request,
@@ -53,11 +53,10 @@ HELD = 8 * MIB  # at most, for any of these bodies' lengths
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[tuple[Client, FastAPI]]:
-    app = create_app(Settings(memory_bytes=2 * BUDGET, memory_wait_seconds=5), warm=lambda: None)
-    with running(app) as client:
-        wait_until_ready(client)
-        yield client, app
+async def app() -> AsyncIterator[FastAPI]:
+    made = create_app(Settings(memory_bytes=2 * BUDGET, memory_wait_seconds=5), warm=lambda: None)
+    async with ready(made):
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -88,17 +87,18 @@ def asked(app: FastAPI, body: bytes = BODY, query: bytes = b"", piece: int = 300
     return request
 
 
-def answered(client: Client, app: FastAPI, body: bytes, query: bytes = b"") -> bytes:
-    request = asked(app, body, query)
+async def run(request: Request) -> Request:
+    """The request once it is answered, by a client that stays until then."""
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        await until(lambda: task.done() or request.status is not None)
+        request.gone.set()
+        await task
+    return request
 
-    async def test() -> None:
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: task.done() or request.status is not None)
-            request.gone.set()
-            await task
 
-    client.runner.run(test())
+async def answered(app: FastAPI, body: bytes, query: bytes = b"") -> bytes:
+    request = await run(asked(app, body, query))
     assert request.status == 200, request.content
     return request.content
 
@@ -148,58 +148,48 @@ def streamed(planned: list[streaming._Plan | None]) -> streaming._Plan:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_bits_as_in_memory_of_the_whole(
-    started: tuple[Client, FastAPI],
+async def test_the_same_bits_as_in_memory_of_the_whole(
+    app: FastAPI,
     planned: list[streaming._Plan | None],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    client, app = started
     tensors, query = CASES[name]
     body = wire.safetensors_body(tensors)
-    got = answered(client, app, body, query)
+    got = await answered(app, body, query)
     plan = streamed(planned)
     assert plan.held <= len(body) // 2
     monkeypatch.setattr(streaming, "LEAST", 2**40)
-    assert got == answered(client, app, body, query)
+    assert got == await answered(app, body, query)
     assert len(planned) == 1
 
 
 @pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)
-def test_every_type_of_logits(
-    started: tuple[Client, FastAPI],
+async def test_every_type_of_logits(
+    app: FastAPI,
     planned: list[streaming._Plan | None],
     monkeypatch: pytest.MonkeyPatch,
     dtype: dtypes.DType,
 ) -> None:
-    client, app = started
     example = zoo.example((8007, 1001), 1, dtype, "plain")
     logits, labels, _ = example.lying(np.asarray)
     body = wire.safetensors_body({"logits": logits, "labels": labels.astype(np.int64)})
-    got = answered(client, app, body)
+    got = await answered(app, body)
     streamed(planned)
     monkeypatch.setattr(streaming, "LEAST", 2**40)
-    assert got == answered(client, app, body)
+    assert got == await answered(app, body)
 
 
 @pytest.mark.parametrize("cut", [3, 8, 9, 100])
-def test_a_beginning_that_comes_in_parts_is_waited_for(
-    started: tuple[Client, FastAPI], planned: list[streaming._Plan | None], cut: int
+async def test_a_beginning_that_comes_in_parts_is_waited_for(
+    app: FastAPI, planned: list[streaming._Plan | None], cut: int
 ) -> None:
-    client, app = started
     request = asked(app)
     first, *others = request.pieces
     request.pieces = [first[:cut], first[cut : cut + 8], first[cut + 8 :], *others]
 
-    async def test() -> None:
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: task.done() or request.status is not None)
-            request.gone.set()
-            await task
-        assert request.status == 200
-
-    client.runner.run(test())
+    await run(request)
+    assert request.status == 200
     streamed(planned)
 
 
@@ -221,107 +211,92 @@ NOT_STREAMED: dict[str, dict[str, wire.Array]] = {
 
 
 @pytest.mark.parametrize("name", NOT_STREAMED)
-def test_what_needs_all_of_its_logits_has_memory_for_them(
-    started: tuple[Client, FastAPI],
+async def test_what_needs_all_of_its_logits_has_memory_for_them(
+    app: FastAPI,
     planned: list[streaming._Plan | None],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    client, app = started
     body = wire.safetensors_body(NOT_STREAMED[name])
-    got = answered(client, app, body)
+    got = await answered(app, body)
     [plan] = planned
     assert plan is None or (plan.head.step is None and plan.size is None)
     monkeypatch.setattr(streaming, "LEAST", 2**40)
-    assert got == answered(client, app, body)
+    assert got == await answered(app, body)
 
 
-def test_where_no_pages_can_be_moved_all_is_as_ever(
-    started: tuple[Client, FastAPI],
+async def test_where_no_pages_can_be_moved_all_is_as_ever(
+    app: FastAPI,
     planned: list[streaming._Plan | None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client, app = started
-    want = answered(client, app, BODY)
+    want = await answered(app, BODY)
     monkeypatch.setattr(sliding, "available", lambda: False)
-    assert answered(client, app, BODY) == want
+    assert await answered(app, BODY) == want
     assert len(planned) == 1
 
 
-def test_no_more_comes_than_there_is_room_for(
-    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
+async def test_no_more_comes_than_there_is_room_for(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, app = started
     gate = Gate(monkeypatch)
 
-    async def test() -> None:
-        request = asked(app)
-        received = []
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            for taken in range(1, 20):
-                await until(lambda taken=taken: gate.taken == taken)  # type: ignore[misc]
-                for _ in range(100):
-                    await asyncio.sleep(0)
-                received.append(request.received * 300_007)
-                assert request.service.budget.leased <= HELD
-                gate.go_on.release()
+    request = asked(app)
+    received = []
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        for taken in range(1, 20):
+            await until(lambda taken=taken: gate.taken == taken)  # type: ignore[misc]
             for _ in range(100):
-                gate.go_on.release()
-            await until(lambda: request.status is not None)
-            request.gone.set()
-            await task
-        assert received[0] < HELD + 300_007
-        steps = np.diff(received)
-        assert steps.max() <= HUGE + 2 * 300_007
-        assert received[-1] - received[0] >= 10 * 2**19
-        assert request.status == 200
-
-    client.runner.run(test())
+                await asyncio.sleep(0)
+            received.append(request.received * 300_007)
+            assert request.service.budget.leased <= HELD
+            gate.go_on.release()
+        for _ in range(100):
+            gate.go_on.release()
+        await until(lambda: request.status is not None)
+        request.gone.set()
+        await task
+    assert received[0] < HELD + 300_007
+    steps = np.diff(received)
+    assert steps.max() <= HUGE + 2 * 300_007
+    assert received[-1] - received[0] >= 10 * 2**19
+    assert request.status == 200
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 10, 30, 60, 79, 80])
-def test_a_client_may_leave_at_any_time(
-    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch, at: int
+async def test_a_client_may_leave_at_any_time(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    client, app = started
 
-    async def test() -> None:
+    with freed_at_once(monkeypatch):
         request = asked(app)
         request.leaves_at = at
         async with nothing_left(request.service):
             await request.run()
         assert request.status == 400
 
-    with freed_at_once(monkeypatch):
-        client.runner.run(test())
 
-
-def test_a_client_that_leaves_while_there_is_no_room_costs_no_more_than_the_room(
-    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
+async def test_a_client_that_leaves_while_there_is_no_room_costs_no_more_than_the_room(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, app = started
     gate = Gate(monkeypatch)
 
-    async def test() -> None:
-        request = asked(app)
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: gate.taken == 1)
-            for _ in range(1000):
-                await asyncio.sleep(0)
-            request.leaves_at = request.received
-            for _ in range(100):
-                gate.go_on.release()
-            await task
-        assert request.status == 400
-
-    client.runner.run(test())
+    request = asked(app)
+    async with nothing_left(request.service):
+        task = asyncio.ensure_future(request.run())
+        await until(lambda: gate.taken == 1)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        request.leaves_at = request.received
+        for _ in range(100):
+            gate.go_on.release()
+        await task
+    assert request.status == 400
     assert gate.taken <= HELD // 2**19
 
 
-def test_a_request_may_be_cancelled_at_any_await(started: tuple[Client, FastAPI]) -> None:
-    client, app = started
+async def test_a_request_may_be_cancelled_at_any_await(app: FastAPI) -> None:
 
     async def cancelled(turns: int) -> bool:
         request = asked(app, piece=3 * MIB)
@@ -335,20 +310,16 @@ def test_a_request_may_be_cancelled_at_any_await(started: tuple[Client, FastAPI]
             await asyncio.gather(task, return_exceptions=True)
         return request.status == 200
 
-    async def test() -> None:
-        turns = 0
-        while not await cancelled(turns):
-            turns += 1 if turns < 60 else 3
-            assert turns < 4000
-
-    client.runner.run(test())
+    turns = 0
+    while not await cancelled(turns):
+        turns += 1 if turns < 60 else 3
+        assert turns < 4000
 
 
 @pytest.mark.parametrize("refused", range(1, 6))
-def test_any_lease_may_be_refused(
-    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch, refused: int
+async def test_any_lease_may_be_refused(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
-    client, app = started
     grant, asking = Budget.grant, 0
 
     async def refusing(budget: Budget, *arguments: Any) -> None:
@@ -358,24 +329,16 @@ def test_any_lease_may_be_refused(
             raise Overloaded("no more")
         await grant(budget, *arguments)
 
-    async def test() -> None:
-        request = asked(app)
-        async with nothing_left(request.service):
-            task = asyncio.ensure_future(request.run())
-            await until(lambda: task.done() or request.status is not None)
-            request.gone.set()
-            await task
-        assert request.status == (503 if refused <= asking else 200)
-
     monkeypatch.setattr(Budget, "grant", refusing)
-    client.runner.run(test())
+    request = asked(app)
+    await run(request)
+    assert request.status == (503 if refused <= asking else 200)
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 5])
-def test_a_system_that_stops_moving_pages_is_a_503(
-    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch, pieces: int
+async def test_a_system_that_stops_moving_pages_is_a_503(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
-    client, app = started
     move, left = sliding._move, pieces
 
     def moving(source: int, target: int) -> None:
@@ -383,34 +346,27 @@ def test_a_system_that_stops_moving_pages_is_a_503(
         left -= 1
         move(source, target if left >= 0 else target + 1)
 
-    async def test() -> None:
-        request = asked(app)
-        async with nothing_left(request.service):
-            await request.run()
-        assert request.status == 503
-
     monkeypatch.setattr(sliding, "_move", moving)
-    client.runner.run(test())
+    request = asked(app)
+    async with nothing_left(request.service):
+        await request.run()
+    assert request.status == 503
 
 
-def test_an_impossible_label_is_named_before_the_body_is_there(
-    started: tuple[Client, FastAPI], monkeypatch: pytest.MonkeyPatch
+async def test_an_impossible_label_is_named_before_the_body_is_there(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, app = started
     labels = MANY["labels"].copy()
     labels[[1000, 3000]] = 1501
     body = wire.safetensors_body({**MANY, "labels": labels})
 
-    async def test() -> None:
+    with freed_at_once(monkeypatch):
         request = asked(app, body)
         request.may_receive = lambda index: index < 40
         async with nothing_left(request.service):
             await request.run()
         problem = json.loads(request.content)
         assert (request.status, problem["position"]) == (422, [1000])
-
-    with freed_at_once(monkeypatch):
-        client.runner.run(test())
 
 
 @pytest.mark.parametrize(
@@ -422,19 +378,15 @@ def test_an_impossible_label_is_named_before_the_body_is_there(
         ({"log_probs": MANY["logits"], "labels": MANY["labels"]}, b"", 422),
     ],
 )
-def test_what_the_beginning_shows_to_be_wrong_is_answered_at_once(
-    started: tuple[Client, FastAPI], tensors: Mapping[str, wire.Array], query: bytes, status: int
+async def test_what_the_beginning_shows_to_be_wrong_is_answered_at_once(
+    app: FastAPI, tensors: Mapping[str, wire.Array], query: bytes, status: int
 ) -> None:
-    client, app = started
 
-    async def test() -> None:
-        request = asked(app, wire.safetensors_body(tensors), query)
-        request.may_receive = lambda index: index < 1
-        async with nothing_left(request.service):
-            await request.run()
-        assert request.status == status
-
-    client.runner.run(test())
+    request = asked(app, wire.safetensors_body(tensors), query)
+    request.may_receive = lambda index: index < 1
+    async with nothing_left(request.service):
+        await request.run()
+    assert request.status == status
 
 
 @asynccontextmanager
@@ -449,28 +401,23 @@ async def side_by_side(app: FastAPI, count: int) -> AsyncIterator[list[Request]]
         await asyncio.gather(*tasks)
 
 
-def test_more_at_a_time_than_fit_whole(started: tuple[Client, FastAPI]) -> None:
-    client, app = started
-    want = answered(client, app, BODY)
+async def test_more_at_a_time_than_fit_whole(app: FastAPI) -> None:
+    want = await answered(app, BODY)
 
-    async def test() -> None:
-        async with side_by_side(app, 6) as requests:
-            pass
-        assert {request.content for request in requests} == {want}
-
-    client.runner.run(test())
+    async with side_by_side(app, 6) as requests:
+        pass
+    assert {request.content for request in requests} == {want}
 
 
-def test_the_memory_is_kept_for_the_next() -> None:
+async def test_the_memory_is_kept_for_the_next() -> None:
     app = create_app(Settings(memory_bytes=BUDGET), warm=lambda: None)
-    with running(app) as client:
-        wait_until_ready(client)
+    async with ready(app):
         service: Service = app.state.service
-        want = answered(client, app, BODY)
+        want = await answered(app, BODY)
         idle = service.budget.idle
         assert 0 < idle <= HELD
         for _ in range(3):
-            assert answered(client, app, BODY) == want
+            assert await answered(app, BODY) == want
             assert service.budget.idle == idle
 
 

@@ -17,7 +17,7 @@ from kernels import OUTPUTS, devices
 from tests.service import wire
 from tests.service.cases import ANSWERS, tensors_for
 from tests.service.conftest import ROOT
-from tests.service.process.test_lifecycle import until, workers
+from tests.service.process.workers import until, workers
 
 WITHOUT_GPU = pytest.mark.skipif(devices.why_no_gpu() is None, reason="there is a GPU here")
 PATIENCE = 60  # seconds
@@ -35,7 +35,7 @@ def serving(module: str, *arguments: str, **environment: str) -> Iterator[Server
 def simulating(*arguments: str) -> Iterator[Server]:
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
     options = ("--device", "cuda", "--device-memory-bytes", str(BUDGET), *arguments)
-    with serving("tests.service.simulated", *options, NUMBA_ENABLE_CUDASIM="1") as server:
+    with serving("tests.service.compute.simulated", *options, NUMBA_ENABLE_CUDASIM="1") as server:
         yield server
 
 
@@ -176,7 +176,7 @@ def test_a_server_for_the_cpu_imports_nothing_of_cuda() -> None:
     """
     code = "import sys, numba; print([name for name in sys.modules if 'cuda' in name.lower()])"
     alone = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT)
-    with serving("tests.service.modules") as server, client_of(server) as client:
+    with serving("tests.service.compute.modules") as server, client_of(server) as client:
 
         def imported() -> str:
             names: list[Any] = client.get("/modules").json()

@@ -1,4 +1,4 @@
-"""``python -m tests.service.modules``: lossd, which also tells at /modules what it has imported."""
+"""``python -m tests.service.compute.modules``: lossd whose /modules answers what is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m tests.service.simulated``: lossd, whose GPU is Numba's simulator.
+"""``python -m tests.service.compute.simulated``: lossd, whose GPU is Numba's simulator.
 
 It needs NUMBA_ENABLE_CUDASIM=1. Where a problem has ``DEADLY`` classes, the GPU reads an illegal
 address (700), and so does every later call of that process: a fault as CUDA shows it.
