@@ -29,7 +29,7 @@ demo: $(RUN) ## start the service, send it three examples, print the losses, sto
 test: $(DEV) ## run every test (ARGS="-k npz" for pytest's options)
 	@$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal $(ARGS)
 
-bench: $(BENCH) ## measure kernels, requests, attacks, starts (ARGS="wire --quick" to try)
+bench: $(BENCH) ## measure kernels, requests, attacks, starts (ARGS="http --quick" to try)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(DEV) ## lint, formatting and types

@@ -1,1 +1,1 @@
-"""What measures and shows: the demonstration, the time to start."""
+"""Benchmarks and the demonstration: ``python -m benchmarks --help`` lists them."""

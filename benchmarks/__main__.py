@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: all of them, or one by name."""
+"""Benchmarks of lossd: all parts that need no GPU, or one by name.
+
+The exit status is 0 where every bar is met.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import cold_start
+from benchmarks import cold_start, demo
 from benchmarks.cuda import main as cuda
 from benchmarks.cuda import table
-from benchmarks.hostile import main as fire
-from benchmarks.http import main as wire
+from benchmarks.hostile import main as hostile
+from benchmarks.http import main as http
 from benchmarks.kernel import main as kernel
 
 
@@ -24,41 +27,52 @@ class _Suite:
     run: Callable[[str | None, int | None, bool], int]
 
 
-_OTHERS = ("cold", "cuda", "cuda-table")
 _SUITES = {
-    "kernels": _Suite("the kernels against memory and their peers", kernel.ROUNDS, kernel.run),
-    "wire": _Suite("requests against raw sockets and FastAPI", wire.ROUNDS, wire.run),
-    "fire": _Suite("slow, greedy and vanishing clients", fire.ROUNDS, fire.run),
+    "kernels": _Suite("CPU kernels against memory and other libraries", kernel.ROUNDS, kernel.run),
+    "http": _Suite("requests against raw sockets, FastAPI and PyTorch", http.ROUNDS, http.run),
+    "hostile": _Suite("slow, greedy, vanishing and costly clients", hostile.ROUNDS, hostile.run),
+}
+# Parts without cases.
+_OTHERS = {
+    "cold": "seconds from the command to ready, with an empty and a warm compile cache",
+    "cuda": "CUDA kernels against PyTorch and Liger, on a GPU",
+    "cuda-table": "registers, spills and occupancy of the CUDA kernels, compiled without a GPU",
+    "demo": "three requests to a server of its own, checked against NumPy",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 where every bar is met."""
+    """Run what the ``arguments`` name; returns the exit status."""
+    chosen = _parser().parse_args(arguments)
+    match chosen.part:
+        case None:
+            statuses = [suite.run(None, None, False) for suite in _SUITES.values()]
+            return max(*statuses, cold_start.main())
+        case "cold":
+            return cold_start.main()
+        case "cuda":
+            return cuda.main(quick=chosen.quick, only=chosen.case)
+        case "cuda-table":
+            return table.main()
+        case "demo":
+            return demo.main()
+    return _SUITES[chosen.part].run(chosen.case, chosen.rounds, chosen.quick)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = parser.add_subparsers(dest="which", metavar=" | ".join([*_SUITES, *_OTHERS]))
+    parts = parser.add_subparsers(dest="part", title="parts", metavar="part")
     for name, suite in _SUITES.items():
-        command = commands.add_parser(name, help=suite.about)
-        command.add_argument("--case", metavar="NAME", help="only cases with this in their names")
-        command.add_argument("--rounds", type=int, metavar="N", help=f"turns each ({suite.rounds})")
-        command.add_argument("--quick", action="store_true", help="try it out: no verdict")
-    commands.add_parser("cold", help="seconds from the command to ready")
-    commands.add_parser(
-        "cuda-table", help="registers and spills of the CUDA kernels, compiled here"
-    )
-    gpu = commands.add_parser("cuda", help="the CUDA kernels and their peers, on a GPU")
-    gpu.add_argument("--case", metavar="NAME", help="only cases with this in their names")
-    gpu.add_argument("--quick", action="store_true", help="try it out: few rows")
-    chosen = parser.parse_args(arguments)
-    if chosen.which == "cold":
-        return cold_start.main()
-    if chosen.which == "cuda-table":
-        return table.main()
-    if chosen.which == "cuda":
-        return cuda.main(quick=chosen.quick, only=chosen.case)
-    if chosen.which is not None:
-        return _SUITES[chosen.which].run(chosen.case, chosen.rounds, chosen.quick)
-    statuses = [suite.run(None, None, False) for suite in _SUITES.values()]
-    return max(*statuses, cold_start.main())
+        part = parts.add_parser(name, help=suite.about)
+        part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
+        part.add_argument("--rounds", type=int, metavar="N", help=f"rounds ({suite.rounds})")
+        part.add_argument("--quick", action="store_true", help="small and few: no verdict")
+    for name, about in _OTHERS.items():
+        part = parts.add_parser(name, help=about)
+        if name == "cuda":
+            part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
+            part.add_argument("--quick", action="store_true", help="few rows")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Seconds from the command to /readyz answering 200, without and with the kernels in the cache.
+"""Seconds from the command to ready, with an empty and a warm compile cache.
 
-Run it as ``python -m benchmarks.cold_start``; it exits with 1 where a bar is missed.
+``python -m benchmarks cold`` exits with 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import time
 
 from benchmarks.server import running
 
-# Cache -> most seconds.
+# Seconds at most, by state of the cache.
 _BARS = {"empty": 60.0, "warm": 4.0}
 
 
 def main() -> int:
-    """Print both times; 0 if both are within their bars."""
+    """Print both times; returns 0 if both are within their bars."""
     missed = 0
     with tempfile.TemporaryDirectory() as cache:
         for state, bar in _BARS.items():

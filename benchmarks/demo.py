@@ -1,4 +1,4 @@
-"""``make demo``: start the service, send it three examples, show that the numbers are right, stop.
+"""Demonstration (``make demo``): three requests to a server of its own, checked against NumPy.
 
 The client needs NumPy and the standard library only; safetensors bodies are made and read by the
 service's own codec.
@@ -7,6 +7,7 @@ service's own codec.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from http.client import HTTPConnection
@@ -27,18 +28,18 @@ _LIMITS = Limits(decoded_bytes=2**30)
 
 
 class Client:
-    """One connection to the service; ``seconds`` is what the last exchange took."""
+    """A connection to the service; ``seconds``: duration of the last exchange."""
 
     def __init__(self, url: str) -> None:
         self._connection = HTTPConnection(url.removeprefix("http://"))
         self.seconds = 0.0
 
     def json(self, path: str, **body: Any) -> Any:
-        """The answer's members to a JSON request."""
+        """Send a JSON request; returns the members of its answer."""
         return json.loads(self._post(path, "application/json", json.dumps(body).encode()))
 
     def tensors(self, path: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """The answer's arrays to a safetensors request."""
+        """Send a safetensors request; returns the arrays of its answer."""
         answer = self._post(path, SAFETENSORS.media_types[0], safetensors_codec.encode(tensors))
         return SAFETENSORS.decode(memoryview(answer), _ANSWERS, _LIMITS).tensors
 
@@ -54,7 +55,7 @@ class Client:
 
 
 def worked(client: Client) -> None:
-    """The project's oldest test: four rows of five classes, as JSON."""
+    """Worked example: four rows of five classes, as JSON."""
     logits = [[0, 0, 0, 0, 0], [0, 0, 1, 1, 0], [1, 3, 2, 3, 0], [0, 0, 0, 0, 0]]
     answer = client.json("/v1/cross_entropy", logits=logits, labels=[1, 4, 3, 2])
     _title("the worked example, 4 x 5 as JSON")
@@ -64,7 +65,7 @@ def worked(client: Client) -> None:
 
 
 def images(client: Client, random: np.random.Generator) -> None:
-    """Three routes to one loss, and the wrong one that swaps height and width."""
+    """Image segmentation: three ways to one loss, and a wrong one that swaps height and width."""
     logits = random.standard_normal((4, 3, 256, 256), np.float32)
     labels = random.integers(0, 3, (4, 256, 256))
     _title("a prediction for each pixel, 4 x 3 x 256 x 256 float32 as safetensors")
@@ -91,7 +92,7 @@ def images(client: Client, random: np.random.Generator) -> None:
 
 
 def language_model(client: Client, random: np.random.Generator) -> None:
-    """A batch of next-token predictions in bfloat16: float32 cut to its upper 16 bits."""
+    """Next-token predictions in bfloat16, made by cutting float32 to its upper 16 bits."""
     rows, vocabulary = 1024, 32000
     numbers = random.standard_normal((rows, vocabulary), np.float32)
     bits = (numbers.view("<u4") >> 16).astype("<u2")
@@ -124,8 +125,8 @@ def _check(holds: bool, otherwise: str) -> None:
         raise SystemExit(f"lossd: {otherwise}")
 
 
-def main() -> None:
-    """Run the three examples against a service of our own."""
+def main() -> int:
+    """Run the three examples against a server of its own; returns 0, or exits with a message."""
     random = np.random.default_rng(0)
     print("starting the service; the first start compiles the kernels", flush=True)
     started = time.perf_counter()
@@ -136,7 +137,8 @@ def main() -> None:
         images(client, random)
         language_model(client, random)
     print("\nstopped")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,7 +22,7 @@ _STOP_SECONDS = 30
 
 @dataclass(frozen=True)
 class Server:
-    """One that runs: where it listens, and the number of its process."""
+    """A running server: its URL and its process id."""
 
     url: str
     process: int
@@ -36,14 +36,14 @@ class Server:
 
 @contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[str]:
-    """``serving``, for whom its URL is enough."""
+    """Run ``serving``; yields the URL alone."""
     with serving(*arguments, **environment) as server:
         yield server.url
 
 
 @contextmanager
 def serving(*arguments: str, **environment: str) -> Iterator[Server]:
-    """Start ``lossd serve`` on a free port of the loopback; ``arguments`` are more of its options.
+    """Run ``lossd serve`` on a free loopback port; ``arguments`` are further options of its.
 
     Raises ``RuntimeError`` as ``started`` does.
     """
@@ -54,10 +54,10 @@ def serving(*arguments: str, **environment: str) -> Iterator[Server]:
 
 @contextmanager
 def started(module: str, arguments: Sequence[str] = (), **environment: str) -> Iterator[Server]:
-    """Start ``python -m module arguments``, and wait until it prints that it is "ready on" a URL.
+    """Run ``python -m module arguments`` from the moment that it prints "ready on" a URL.
 
-    Raises ``RuntimeError``, with what it logged, where it does not get ready, or does not stop with
-    status 0 when told to.
+    Raises ``RuntimeError``, with its log, where it does not get ready, or does not stop with status
+    0 on SIGTERM.
     """
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
@@ -92,7 +92,7 @@ def _stop(process: subprocess.Popen[str]) -> int:
 
 def _url_once_ready(process: subprocess.Popen[str]) -> str | None:
     assert process.stdout is not None
-    # Reading has no deadline of its own; the pipe ends with the process.
+    # Reading the pipe has no deadline; it ends with the process.
     watch = threading.Timer(_START_SECONDS, process.kill)
     watch.start()
     try:

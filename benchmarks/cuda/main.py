@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cuda.figures import put
-from benchmarks.kernel.cases import CASES, TOLERANCE, Case, Data, data_for
+from benchmarks.problems import CASES, TOLERANCE, Case, Data, data_for
 from kernels.devices import why_no_gpu
 from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32
 

@@ -1,1 +1,1 @@
-"""The service while it is attacked, or asked for too much: ``python -m benchmarks fire``."""
+"""The service under attack, or asked for too much: ``python -m benchmarks hostile``."""

@@ -1,4 +1,4 @@
-"""What is done to the service, each time to one that has just started, and what it must bear."""
+"""Attacks, each on a fresh server, and the bars that the server has to meet."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import threading
 import time
 from functools import partial
 
+from benchmarks import requests
+from benchmarks.bars import Bar
+from benchmarks.client import Client
 from benchmarks.hostile import crowd
-from benchmarks.hostile.normal import Seen, leased_bytes, normal_requests
-from benchmarks.http import requests
-from benchmarks.http.client import Client
-from benchmarks.http.measure import forget_peak, memory
-from benchmarks.http.peak import large_request
-from benchmarks.kernel.bars import Bar
+from benchmarks.hostile.normal_client import Seen, leased_bytes, normal_requests
+from benchmarks.processes import forget_peak, memory
+from benchmarks.requests import large_request
 from benchmarks.server import Server, serving, started
 
 _MIB = 2**20
@@ -24,23 +24,23 @@ _QUICK = 10  # one client in so many
 _WAIT_SECONDS = 2
 _BODY = 8 * _MIB
 _BUDGET = 1024 * _MIB
-_GONE_BODY = 2 * _MIB  # all of which fit on any machine at once
+_GONE_BODY = 2 * _MIB  # 2 GB in all: fits on any machine
 _ROUNDS = 5
-_NORMAL = 2000  # requests of which the p99 is told
+_NORMAL = 2000  # requests from which the p99 is taken
 _LARGE = 5
 
 _quiet = partial(serving, LOSSD_LOG_LEVEL="critical")
 
 
 def slow_clients(quick: bool = False) -> list[Bar]:
-    """Slow headers and slow bodies, and what normal clients notice of them."""
+    """Slow headers and slow bodies: the p99 latency of normal clients beside them."""
     count = _CLIENTS // 2 // (_QUICK if quick else 1)
     normal, attacked = [], []
     with _quiet() as server:
         normal_requests(server, _NORMAL // _QUICK)
         for _ in range(2 if quick else _ROUNDS):
             normal.append(_normal(server, quick))
-            with started("benchmarks.hostile.attack", [server.url, str(count), str(count)]):
+            with started("benchmarks.hostile.slow_clients", [server.url, str(count), str(count)]):
                 attacked.append(_normal(server, quick))
     before, during = (_median_of_worst(each) for each in (normal, attacked))
     what = f"p99 beside {count} + {count} slow sockets"
@@ -61,7 +61,7 @@ def _median_of_worst(rounds: list[Seen]) -> float:
 
 
 def more_than_fits(quick: bool = False) -> list[Bar]:
-    """Connections that each declare 8 MiB, eight times what there is in all."""
+    """Connections that each declare 8 MiB, together eight times the budget."""
     scale = _QUICK if quick else 1
     count, budget = _CLIENTS // scale, _BUDGET // scale
     settings = {"LOSSD_MEMORY_BYTES": budget, "LOSSD_MEMORY_WAIT_SECONDS": _WAIT_SECONDS}
@@ -92,7 +92,7 @@ def more_than_fits(quick: bool = False) -> list[Bar]:
 
 
 def gone(quick: bool = False) -> list[Bar]:
-    """Clients that disconnect in mid-body, all at once."""
+    """Clients that disconnect in mid-body, all at once: no lease is left."""
     count = _CLIENTS // (_QUICK if quick else 1)
     with _quiet() as server:
         asyncio.run(crowd.vanish(server.address, count, _GONE_BODY))
@@ -103,7 +103,7 @@ def gone(quick: bool = False) -> list[Bar]:
 
 
 def beside_a_large_one(quick: bool = False) -> list[Bar]:
-    """Small requests while 1 GB is received and computed, a few times."""
+    """Small requests while 1 GB is received and computed: their median latency."""
     request, _ = large_request(quick)
     running = threading.Event()
     small: list[float] = []

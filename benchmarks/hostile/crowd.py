@@ -1,4 +1,4 @@
-"""Crowds of connections that mean harm, or just ask for too much, for use on one event loop."""
+"""Crowds of hostile or greedy connections, all on one event loop."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from benchmarks.http.client import PATIENCE, parsed_head, post
+from benchmarks.client import PATIENCE, parsed_head, post
 
 Address: TypeAlias = tuple[str, int]
 
 _PATH = "/v2/models/cross_entropy/infer"
 _PIECE = bytes(2**16)
 _HALF_A_HEADER = b"POST / HTTP/1.1\r\nHost: lossd\r\nX-Slow: "
-# Closing then sends a reset, in place of what is still to be sent.
+# SO_LINGER of 0 s: closing sends a reset and drops unsent bytes.
 _RESET = struct.pack("ii", 1, 0)
 
 
 async def connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection of its own. Raises ``OSError``."""
+    """Open a connection. Raises ``OSError``."""
     async with asyncio.timeout(PATIENCE):
         return await asyncio.open_connection(*address)
 
 
 def head(size: int) -> bytes:
-    """That of a request that declares ``size`` bytes, none of which are tensors."""
+    """Head of a request that declares ``size`` bytes, none of which are tensors."""
     return post(_PATH, (), size, inference_header_content_length="1000").head
 
 
 @asynccontextmanager
 async def slow(address: Address, headers: int, bodies: int) -> AsyncIterator[None]:
-    """So many sockets that send a header, and a body, a byte a second for as long as this lasts.
+    """Keep sockets open that send a header, or a body, at a byte a second.
 
-    One that the server closes is opened again. All are there once the block is entered, and send
-    at times of their own: else it is each other that they slow down.
+    A socket that the server closes is opened again. All are open once the block is entered; they
+    send at different times, so that they do not slow down each other.
     """
     firsts = [_HALF_A_HEADER] * headers + [head(2**20)] * bodies
     begun = [(first, asyncio.Event()) for first in firsts]
@@ -75,15 +75,15 @@ async def _trickle(address: Address, first: bytes, there: asyncio.Event, phase: 
 
 @dataclass
 class Held:
-    """What came of clients that declare more than fits."""
+    """Outcomes of clients that declare more than fits."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     resets: int = 0  # closed without an answer
-    silent: int = 0  # 503 that do not say when to come again
+    silent: int = 0  # 503 without Retry-After
 
     @property
     def answered(self) -> int:
-        """How many have come to an end."""
+        """Number of clients that have an answer or were closed."""
         return self.statuses.total() + self.resets
 
 
@@ -93,9 +93,9 @@ async def hold(
     size: int,
     until: Callable[[Held], Coroutine[Any, Any, None]],
 ) -> Held:
-    """``count`` clients that each declare ``size`` bytes and send the first half of them.
+    """Run ``count`` clients that each declare ``size`` bytes and send the first half of them.
 
-    After ``until(held)`` those that are not answered yet send the rest.
+    After ``until(held)`` the clients without an answer send the rest.
     """
     held = Held()
     go = asyncio.Event()
@@ -138,9 +138,9 @@ async def _send(writer: asyncio.StreamWriter, size: int, go: asyncio.Event) -> N
 
 
 async def vanish(address: Address, count: int, size: int) -> None:
-    """``count`` clients that send the first half of ``size`` bytes and go, every other by a reset.
+    """Run ``count`` clients that disconnect after half of ``size`` bytes, every other by reset.
 
-    They go all at once, when each has sent what it will and the server has had time to read it.
+    All disconnect at once, after the server has had time to read what was sent.
     """
     writers = []
     for number in range(count):
@@ -160,7 +160,7 @@ async def vanish(address: Address, count: int, size: int) -> None:
 
 
 async def _half(writer: asyncio.StreamWriter, size: int) -> None:
-    # A server that reads no more of it has refused it.
+    # The server closes connections that it refuses.
     with suppress(OSError):
         for _ in range(size // len(_PIECE) // 2):
             writer.write(_PIECE)

@@ -1,13 +1,13 @@
-"""Running the attacks, and printing what came of them."""
+"""Run the attacks and print their results: ``python -m benchmarks hostile``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
 
+from benchmarks.bars import Bar, bars_table
 from benchmarks.hostile import cases, work
-from benchmarks.kernel.bars import Bar, bars_table
-from benchmarks.kernel.report import machine
+from benchmarks.machine import machine
 
 ROUNDS = 1
 CASES: dict[str, Callable[[bool], list[Bar]]] = {
@@ -20,10 +20,10 @@ CASES: dict[str, Callable[[bool], list[Bar]]] = {
 
 
 def run(wanted: str | None = None, rounds: int | None = None, quick: bool = False) -> int:
-    """Every case, or those with ``wanted`` in their names; 0 if no bar is missed.
+    """Run every case, or those with ``wanted`` in their names, ``rounds`` times.
 
-    Each is run ``rounds`` times, a line for each; ``quick`` is for trying the
-    benchmark itself: a tenth of the clients, and no verdict.
+    Returns the exit status: 0 if no bar is missed. ``quick`` tries the benchmark itself: a tenth
+    of the clients, no verdict.
     """
     chosen = {name: case for name, case in CASES.items() if wanted is None or wanted in name}
     if not chosen:

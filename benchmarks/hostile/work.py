@@ -1,4 +1,4 @@
-"""The most work that a byte can make, and a request below 1 MB, in each format and coding."""
+"""CPU time that a byte, and a request below 1 MB, can cost in each format and coding."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from contextlib import suppress
 
 import numpy as np
 
-from benchmarks.hostile.worst import SIZE, Attack, head_attacks, json_attacks, v1, v2_request
-from benchmarks.hostile.worst_binary import binary_attacks
-from benchmarks.hostile.worst_v2 import v2_attacks
-from benchmarks.http import requests
-from benchmarks.http.client import Client, Request
-from benchmarks.http.measure import cpu_seconds
-from benchmarks.kernel.bars import Bar
+from benchmarks import requests
+from benchmarks.bars import Bar
+from benchmarks.client import Client, Request
+from benchmarks.hostile.costly import SIZE, Attack, head_attacks, json_attacks, v1, v2_request
+from benchmarks.hostile.costly_binary import binary_attacks
+from benchmarks.hostile.costly_v2 import v2_attacks
+from benchmarks.problems import Array
+from benchmarks.processes import cpu_seconds
 from benchmarks.server import Server, serving
 from service.codecs import npz
 from service.codecs import safetensors as safetensors_codec
 
-# What a byte and a request may cost, and what they should.
+# Bar and goal of a byte, and of a request.
 _MICROSECONDS = (2.0, 0.5)
 _MILLISECONDS = (100.0, 50.0)
 _ROUNDS = 5
-_SETTLED_SECONDS = 0.02  # after an answer, until its request is forgotten
+_SETTLED_SECONDS = 0.02  # after an answer, until the server has let go of its request
 
 
 def attacks() -> list[Attack]:
-    """All of them. Their bodies are made when asked for."""
+    """Costly requests of every format; their bodies are made when asked for."""
     return [*json_attacks(), *v2_attacks(), *binary_attacks(), *head_attacks()]
 
 
 def work(quick: bool = False) -> list[Bar]:
-    """Two lines for each format and coding: the worst of its attacks.
+    """Two bars for each format and coding: the costliest of its attacks.
 
-    A connection and the smallest request of the format cost some half a millisecond or one, which
-    is taken off.
+    The cost of a connection with the format's smallest request, 0.5 to 1 ms, is subtracted.
     """
     costs: dict[str, list[tuple[float, int, str]]] = {}
     with serving(LOSSD_LOG_LEVEL="critical") as server:
@@ -53,7 +53,7 @@ def work(quick: bool = False) -> list[Bar]:
 
 
 def _smallest() -> dict[str, Request]:
-    arrays: dict[str, requests.Array] = {
+    arrays: dict[str, Array] = {
         "logits": np.zeros((1, 2), np.float32),
         "labels": np.zeros(1, np.int64),
     }
@@ -73,7 +73,7 @@ def _smallest() -> dict[str, Request]:
 
 
 def _seconds(server: Server, request: Request, rounds: int) -> float:
-    """Of all the server's threads, for the request on a connection of its own: the least."""
+    """CPU seconds of the server for the request on a fresh connection: the least of ``rounds``."""
     taken = []
     for _ in range(rounds):
         before = cpu_seconds(server.process)

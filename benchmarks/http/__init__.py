@@ -1,1 +1,1 @@
-"""Tensors over HTTP, against raw sockets and what FastAPI does: ``python -m benchmarks wire``."""
+"""HTTP requests, against raw sockets, FastAPI and PyTorch: ``python -m benchmarks http``."""

@@ -1,4 +1,4 @@
-"""What is measured: which requests, to whom, and what each answer must be."""
+"""Cases: the requests, the servers that they go to, and the error of each answer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any
 import numba
 import numpy as np
 
-from benchmarks.http import peers, requests
-from benchmarks.http.client import Answer, Client, Request
+from benchmarks import requests
+from benchmarks.client import Answer, Client, Request
+from benchmarks.http import peers
 from benchmarks.http.measure import Contestant
 from benchmarks.http.region import region
 from benchmarks.http.saturation import Crowd
-from benchmarks.kernel.cases import Case, Data, data_for
-from benchmarks.kernel.contestants import THREADS
-from benchmarks.kernel.plain_read import read_and_sum
+from benchmarks.machine import THREADS
+from benchmarks.plain_read import read_and_sum
+from benchmarks.problems import Array, Case, Data, data_for
 from benchmarks.server import Server, serving, started
 
 Contestants = Mapping[str, Contestant]
@@ -39,7 +40,7 @@ _SMALL = Case((4, 5))
 
 @dataclass(frozen=True)
 class Servers:
-    """Those that answer, each in a process of its own."""
+    """The servers that are measured, each in a process of its own."""
 
     ours: Server
     peers: Server
@@ -48,7 +49,7 @@ class Servers:
 
 @contextmanager
 def servers() -> Iterator[Servers]:
-    """All of them, for as long as the block lasts."""
+    """Run all servers for as long as the block lasts."""
     with (
         serving(LOSSD_LOG_LEVEL="warning", LOSSD_ALLOW_SHARED_MEMORY="true") as ours,
         started("benchmarks.http.peers") as others,
@@ -76,7 +77,7 @@ def _contestant(
 
 @contextmanager
 def large(servers: Servers, quick: bool) -> Iterator[Contestants]:
-    """One large body, the sink's being received only; and the same in shared memory."""
+    """A body of 256 MB, and the same in shared memory; the sink receives it and does no more."""
     numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
     data = data_for(_LARGE.smaller() if quick else _LARGE)
     tensors = _tensors(data)
@@ -113,7 +114,7 @@ def large(servers: Servers, quick: bool) -> Iterator[Contestants]:
 
 @contextmanager
 def middle(servers: Servers, quick: bool) -> Iterator[Contestants]:
-    """64 x 1000 logits as JSON."""
+    """A JSON body of 64 x 1000 logits."""
     data = data_for(_MIDDLE)
     tensors = _tensors(data)
     ours = requests.json_text(tensors, requests.V1)
@@ -127,7 +128,7 @@ def middle(servers: Servers, quick: bool) -> Iterator[Contestants]:
 
 @contextmanager
 def small(servers: Servers, quick: bool) -> Iterator[Contestants]:
-    """4 x 5 logits as JSON, and a route that only parses them and sends them back."""
+    """A JSON body of 4 x 5 logits, against a route that parses it and sends it back."""
     data = data_for(_SMALL)
     tensors = _tensors(data)
     ours = requests.json_text(tensors, requests.V1)
@@ -144,7 +145,7 @@ def small(servers: Servers, quick: bool) -> Iterator[Contestants]:
 
 @contextmanager
 def many(servers: Servers, quick: bool) -> Iterator[Contestants]:
-    """4 x 5 logits from many connections at once: a call is ``REQUESTS`` of them."""
+    """Requests of 4 x 5 logits on many connections at once: a call sends ``REQUESTS``."""
     data = data_for(_SMALL)
     tensors = _tensors(data)
     v2, safetensors = requests.v2(tensors), requests.safetensors(tensors)
@@ -166,6 +167,6 @@ def many(servers: Servers, quick: bool) -> Iterator[Contestants]:
         }
 
 
-def _echo_error(tensors: Mapping[str, requests.Array], answer: Answer) -> float:
+def _echo_error(tensors: Mapping[str, Array], answer: Answer) -> float:
     sent = {name: array.tolist() for name, array in tensors.items()}
     return 0.0 if json.loads(requests.checked(answer).body) == sent else math.inf

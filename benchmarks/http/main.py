@@ -1,4 +1,4 @@
-"""Running the cases, and printing what came of them."""
+"""Run the HTTP cases and print their results: ``python -m benchmarks http``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 
+from benchmarks.bars import Bar, bars_table
 from benchmarks.http import cases
 from benchmarks.http.cases import Contestants, Servers
 from benchmarks.http.measure import Outcome, interleaved
 from benchmarks.http.peak import peak
-from benchmarks.kernel.bars import Bar, bars_table
-from benchmarks.kernel.report import machine, versions
+from benchmarks.machine import machine, versions
 
 ROUNDS = 7
+_COMPARED = ("numba", "uvicorn", "fastapi", "pydantic", "torch")
 QUICK_ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One line of the table: ours against a rival, times as fast, or (``of_it``) times as long."""
+    """One line of the table: our speed relative to a rival's, or (``of_it``) our time."""
 
     what: str
     ours: str
@@ -32,7 +33,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Case:
-    """Contestants, what their speed is told in, and what is to be reached."""
+    """A case: its contestants, the unit of their speed, and its bars."""
 
     name: str
     contestants: Callable[[Servers, bool], AbstractContextManager[Contestants]]
@@ -82,9 +83,10 @@ PEAK = "peak memory of a 1 GB request"
 
 
 def run(wanted: str | None = None, rounds: int | None = None, quick: bool = False) -> int:
-    """Every case, or those with ``wanted`` in their names; 0 if ours is right and no bar missed.
+    """Run every case, or those with ``wanted`` in their names.
 
-    ``quick`` is for trying the benchmark itself: small bodies, few rounds, and no verdict.
+    Returns the exit status: 0 if our answers are right and no bar is missed. ``quick`` tries the
+    benchmark itself: small bodies, few rounds, no verdict.
     """
     names = [*(case.name for case in CASES), PEAK]
     chosen = [name for name in names if wanted is None or wanted in name]
@@ -104,7 +106,7 @@ def run(wanted: str | None = None, rounds: int | None = None, quick: bool = Fals
                 wrong |= any(outcomes[pair.ours].refused is not None for pair in case.pairs)
     if PEAK in chosen:
         table.append(peak(quick))
-    print(f"{machine()}; {date.today().isoformat()}; {versions()}")
+    print(f"{machine()}; {date.today().isoformat()}; {versions(_COMPARED)}")
     print(f"medians of {rounds} interleaved rounds, client and servers on the same cores\n")
     print("\n".join(bars_table(table)))
     if quick:
@@ -120,7 +122,7 @@ def _bar(pair: Pair, outcomes: Mapping[str, Outcome]) -> Bar:
 
 
 def _lines(case: Case, outcomes: Mapping[str, Outcome]) -> list[str]:
-    """One case: what each contestant did."""
+    """Table of one case: a line a contestant."""
     lines = [f"{case.name}", f"  {'':<26}{'median':>12}{'fastest':>12}{'slowest':>12}"]
     for name, outcome in outcomes.items():
         if outcome.refused is not None:

@@ -1,4 +1,4 @@
-"""Timing requests: who agrees takes part, in turns; and what the system says of a process."""
+"""Timing of requests: contestants whose answers agree with float64, in turns."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-# A turn repeats what is faster than this, since a single latency says little; a pause lets the
-# threads of whoever was before stop spinning.
+from benchmarks.problems import TOLERANCE
+from kernels.dtypes import FLOAT32
+
+# A turn repeats requests that are faster than this: a single latency is noise. The pause lets the
+# previous contestant's threads stop spinning.
 _TURN_SECONDS = 0.25
 _PAUSE_SECONDS = 0.05
-# Of max(1, loss): what float32 sums in any order may differ by.
-TOLERANCE = 1e-5
+# All requests hold float32: relative to max(1, loss).
+_TOLERANCE = TOLERANCE[FLOAT32]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """``call`` makes one request; from its answer ``error`` tells how far the loss is off.
+    """A server and a request: ``call`` makes the request, ``error`` measures its answer.
 
-    That is relative to max(1, loss), or 0 where there is no loss and all is well.
+    The error is relative to max(1, loss); it is 0 for a right answer that holds no loss.
     """
 
     call: Callable[[], Any]
@@ -30,19 +32,19 @@ class Contestant:
 
 @dataclass
 class Outcome:
-    """The seconds of a call, one median for each round; or why there are none."""
+    """Seconds of a call, a median a round; or the reason why it was ``refused``."""
 
     seconds: list[float] = field(default_factory=list)
     refused: str | None = None
 
     @property
     def median(self) -> float:
-        """Seconds; NaN where it was not timed."""
+        """Median of the rounds, in seconds; NaN where it was not timed."""
         return statistics.median(self.seconds) if self.seconds else float("nan")
 
 
 def interleaved(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, Outcome]:
-    """Every contestant that agrees, timed in turns."""
+    """Time, in turns, every contestant whose answers agree."""
     outcomes = {name: Outcome(refused=_refusal(each)) for name, each in contestants.items()}
     timed = {name: each for name, each in contestants.items() if not outcomes[name].refused}
     for _ in range(rounds):
@@ -56,16 +58,16 @@ def _refusal(contestant: Contestant) -> str | None:
         # The first calls of a server that has just started are slower than any after them.
         for _ in range(3):
             error = contestant.error(contestant.call())
-    except Exception as failure:  # a server may fail in any way of its own; the table says how
+    except Exception as failure:  # a server may fail in any way; the table shows it
         first_line = (str(failure).strip() or "no message").splitlines()[0]
         return f"fails with {type(failure).__name__}: {first_line:.200}"
-    if not error <= TOLERANCE:
-        return f"DISAGREES with float64: {error:.1e} off, {TOLERANCE:.0e} allowed"
+    if not error <= _TOLERANCE:
+        return f"DISAGREES with float64: {error:.1e} off, {_TOLERANCE:.0e} allowed"
     return None
 
 
 def _turn(call: Callable[[], Any]) -> float:
-    """The median of as many calls as fill a turn, but of one at least."""
+    """Median of the seconds of as many calls as fill a turn, at least one."""
     time.sleep(_PAUSE_SECONDS)
     seconds: list[float] = []
     end = time.perf_counter() + _TURN_SECONDS
@@ -73,20 +75,3 @@ def _turn(call: Callable[[], Any]) -> float:
         call()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
-
-
-def memory(process: int, line: str = "VmRSS") -> int:
-    """Bytes that Linux tells of a process: "VmRSS" is what it holds, "VmHWM" the most it held."""
-    text = Path(f"/proc/{process}/status").read_text()
-    [size] = [row for row in text.splitlines() if row.startswith(line)]
-    return int(size.split()[1]) * 1024
-
-
-def forget_peak(process: int) -> None:
-    """Set the process's "VmHWM" back to what it holds now."""
-    Path(f"/proc/{process}/clear_refs").write_text("5")
-
-
-def cpu_seconds(process: int) -> float:
-    """For how long all threads of a process have run, as Linux counts: ``clock_getcpuclockid``."""
-    return time.clock_gettime(~process << 3 | 2)

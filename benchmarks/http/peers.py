@@ -1,6 +1,6 @@
-"""What one writes without lossd: FastAPI, pydantic and PyTorch, under uvicorn as it is deployed.
+"""Peers: a loss service made of FastAPI, pydantic and PyTorch, under uvicorn as it is deployed.
 
-Run it as ``python -m benchmarks.http.peers``: it prints where it listens.
+``python -m benchmarks.http.peers`` prints its address.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ ECHO, JSON, BINARY = "/echo", "/json", "/binary"
 
 
 class Body(BaseModel):
-    """A cross-entropy request as JSON."""
+    """Cross-entropy request in JSON."""
 
     logits: list[list[float]]
     labels: list[int]
 
 
 class Losses(BaseModel):
-    """An answer to it."""
+    """Answer to a ``Body``."""
 
     loss: float
     per_element: list[float]
 
 
 def create_app(torch: Any | None) -> FastAPI:
-    """The three routes; without PyTorch, the first only."""
+    """Build the three routes; without PyTorch, the first only."""
     app = FastAPI()
 
     @app.post(ECHO)
@@ -85,14 +85,14 @@ def _tensors(torch: Any, body: bytes, header_length: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # A request's bytes cannot be written to, which PyTorch says once; nobody writes to them.
+    # PyTorch warns that a request's bytes are read-only; nothing here writes to them.
     warnings.filterwarnings("ignore", message="The given buffer is not writable")
     app = create_app(_torch())
     listening = socket.create_server(("127.0.0.1", 0))
     print(f"ready on http://127.0.0.1:{listening.getsockname()[1]},", flush=True)
-    # uvloop and httptools, which uvicorn takes where they are installed.
+    # uvicorn takes uvloop and httptools where they are installed.
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
 
 

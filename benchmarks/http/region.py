@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.http.client import Client, post
-from benchmarks.http.requests import Array, checked
+from benchmarks.client import Client, post
+from benchmarks.problems import Array
+from benchmarks.requests import checked
 
 
 @contextmanager
 def region(client: Client, name: str, tensors: Mapping[str, Array]) -> Iterator[Array]:
-    """``tensors`` one after the other in a region that is registered; its bytes. Linux only."""
+    """Register a region that holds ``tensors`` one after the other; yields its bytes.
+
+    Linux only.
+    """
     size = sum(array.nbytes for array in tensors.values())
     key = f"lossd-{name}-{os.getpid()}"
     file = Path("/dev/shm", key)

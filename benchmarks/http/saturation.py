@@ -1,6 +1,6 @@
-"""Many connections at once, from one thread that sends bytes made beforehand.
+"""Load on many connections at once, sent by one thread from bytes made beforehand.
 
-It takes a tenth of what the servers take for a request, and on two cores has one to itself.
+The client takes a tenth of the CPU time that a server takes for a request.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import selectors
 import socket
 from dataclasses import dataclass
 
-from benchmarks.http.client import PATIENCE, Answer, Client, Request
+from benchmarks.client import PATIENCE, Answer, Client, Request
 from benchmarks.server import Server
 
 _MOST = 2**16  # bytes of an answer
@@ -22,7 +22,7 @@ class _Connection:
 
 
 class Crowd:
-    """``connections`` to one server, each of which sends the same small request over and over."""
+    """Connections to one server, each of which repeats the same small request."""
 
     def __init__(self, server: Server, request: Request, connections: int) -> None:
         self._request = request.joined.head
@@ -43,9 +43,9 @@ class Crowd:
         self._selector.close()
 
     def exchange(self, count: int) -> Answer:
-        """Send ``count`` requests, a connection's next once it has its answer; all must be alike.
+        """Send ``count`` requests, at most one at a time on a connection.
 
-        Raises ``RuntimeError`` where one is not.
+        Raises ``RuntimeError`` where an answer differs from the first.
         """
         idle = [key.data for key in self._selector.get_map().values()]
         sent = answered = 0
@@ -55,7 +55,7 @@ class Crowd:
                 sent += 1
             ready = self._selector.select(PATIENCE)
             if not ready:
-                raise RuntimeError("nobody is answered any more")
+                raise RuntimeError("the server answers no more")
             done = [key.data for key, _ in ready if self._answered(key.data)]
             answered += len(done)
             idle += done

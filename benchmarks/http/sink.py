@@ -1,7 +1,7 @@
-"""The limit: a server that receives a body into warm memory and does nothing with it.
+"""Upper bound: a server that receives bodies into warm memory and does nothing with them.
 
-Run it as ``python -m benchmarks.http.sink BYTES``: it prints where it listens, for bodies of at
-most that many bytes, one connection at a time.
+``python -m benchmarks.http.sink BYTES`` prints its address and takes bodies of at most that many
+bytes, one connection at a time.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import socket
 import sys
 from contextlib import suppress
 
-from benchmarks.http.client import parsed_head
+from benchmarks.client import parsed_head
 
 _HEAD = 2**16
 
 
 def _receive(connection: socket.socket, memory: memoryview) -> None:
-    """Answer each request with the number of bytes of its body, until the client goes."""
+    """Answer each request with its body's length, until the client disconnects."""
     while True:
         received = b""
         while b"\r\n\r\n" not in received:
@@ -27,7 +27,7 @@ def _receive(connection: socket.socket, memory: memoryview) -> None:
                 return
             received += piece
         head, _, begun = received.partition(b"\r\n\r\n")
-        # A request's first line has its path where an answer's has its status.
+        # The parser is that of answers, whose first line holds a status in place of a path.
         _, headers = parsed_head(b"- 0\r\n" + head.partition(b"\r\n")[2])
         length = int(headers["content-length"])
         memory[: len(begun)] = begun
@@ -42,10 +42,10 @@ def _receive(connection: socket.socket, memory: memoryview) -> None:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     pages = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    # As the service's own memory, where the system has huge pages to give.
+    # Huge pages where the system offers them, as in the service.
     with suppress(AttributeError, OSError):
         pages.madvise(mmap.MADV_HUGEPAGE)
     memory = memoryview(pages)

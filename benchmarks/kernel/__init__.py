@@ -1,1 +1,1 @@
-"""The kernels against memory and their peers: ``python -m benchmarks kernels``."""
+"""CPU kernels, against memory and other libraries: ``python -m benchmarks kernels``."""

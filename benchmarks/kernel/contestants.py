@@ -1,6 +1,6 @@
-"""Who is measured: the kernels, the limit, and the peers, each as its users would call it.
+"""Contestants: the kernels, a plain read of memory, and other libraries as their users call them.
 
-Peers are imported by name when it is their turn: none is needed to install, test or run lossd.
+Peers are imported by name when they are measured: none is needed to install, test or run lossd.
 """
 
 from __future__ import annotations
@@ -8,32 +8,31 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 import numba
 import numpy as np
 
 import kernels
-from benchmarks.kernel.cases import Array, Data
 from benchmarks.kernel.onnx_model import ELEMENT, cross_entropy_model
-from benchmarks.kernel.plain_read import read_and_sum
+from benchmarks.machine import THREADS, version
+from benchmarks.plain_read import read_and_sum
+from benchmarks.problems import Array, Data
 from kernels.dtypes import BFLOAT16, FLOAT32
-
-THREADS = 2
 
 
 class CannotRun(Exception):
-    """The contestant has nothing for this case; the message says what is missing."""
+    """Raised where a contestant does not offer a case; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One contestant at one case: ``call`` does the work, all of it, before it returns.
+    """Functions of one contestant at one case: ``call`` does all of the work before it returns.
 
-    ``error`` says how far a call's result is from float64's; ``per_element``, where it is given,
-    is a call for the unreduced losses; ``release`` gives kept memory back, so that a peak can be
-    told.
+    ``error`` gives the relative error of a call's result against float64; ``per_element``, where
+    given, computes the unreduced losses; ``release`` frees memory that the contestant keeps, so
+    that a peak can be measured.
     """
 
     call: Callable[[], Any]
@@ -44,22 +43,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contestant:
-    """``enter`` prepares one for a case, and raises ``CannotRun``, or whatever its library does."""
+    """A named implementation: ``enter`` prepares it for a case.
+
+    ``enter`` raises ``CannotRun``, or any error of its library.
+    """
 
     name: str
     distribution: str
     enter: Callable[[Data], Entry]
 
     def version(self) -> str | None:
-        """The installed one; ``None`` where it is not installed."""
-        try:
-            return metadata.version(self.distribution)
-        except metadata.PackageNotFoundError:
-            return None
+        """Installed version, or ``None``."""
+        return version(self.distribution)
 
 
 def _error(data: Data) -> Callable[[Any], float]:
-    """For results that are a loss, or a loss and a gradient."""
+    """Error function for results that are a loss, or a loss and a gradient."""
     if data.case.wants == "loss":
         return lambda loss: data.loss_error(loss)
 
@@ -91,7 +90,7 @@ def _plain_read(data: Data) -> Entry:
     if data.case.wants != "loss" or data.case.latency:
         raise CannotRun("no limit is claimed here")
     numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
-    numbers = data.logits.reshape(-1).view(np.float32)  # 16-bit ones in pairs: bytes are bytes
+    numbers = data.logits.reshape(-1).view(np.float32)  # 16-bit ones in pairs
     exact = float(numbers.sum(dtype=np.float64))
     size = float(np.abs(numbers).sum(dtype=np.float64))
     return Entry(lambda: read_and_sum(numbers), lambda total: abs(total - exact) / size)
@@ -101,7 +100,7 @@ def _torch() -> Any:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     torch = import_module("torch")
     torch.set_num_threads(THREADS)
-    torch.set_grad_enabled(False)  # so that a call need not say no_grad(), which takes time
+    torch.set_grad_enabled(False)  # a no_grad() in each call would take time
     return torch
 
 
@@ -138,7 +137,7 @@ def _eager(data: Data) -> Entry:
 
 def _compiled(data: Data) -> Entry:
     torch = _torch()
-    torch.compiler.reset()  # else the next shape is taken for a dynamic one, which is slower
+    torch.compiler.reset()  # or the next shape counts as dynamic, which is slower
     function = torch.compile(
         lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels), dynamic=False
     )

@@ -1,23 +1,25 @@
-"""Running the cases, and printing what came of them."""
+"""Run the kernel cases and print their results: ``python -m benchmarks kernels``."""
 
 from __future__ import annotations
 
 import math
 
-from benchmarks.kernel.bars import bars, bars_table
-from benchmarks.kernel.cases import CASES, LARGE, Case
+from benchmarks.bars import bars_table
 from benchmarks.kernel.contestants import CONTESTANTS, OURS
 from benchmarks.kernel.measure import Outcomes, run_case, temporaries
 from benchmarks.kernel.report import case_table, heading, markdown
+from benchmarks.kernel.targets import bars
+from benchmarks.problems import CASES, LARGE, Case
 
 ROUNDS = 7
 QUICK_ROUNDS = 3
 
 
 def run(wanted: str | None = None, rounds: int | None = None, quick: bool = False) -> int:
-    """Every case, or those with ``wanted`` in their names; 0 if ours is right and no bar missed.
+    """Run every case, or those with ``wanted`` in their names.
 
-    ``quick`` is for trying the benchmark itself: an eighth of the rows, and no verdict.
+    Returns the exit status: 0 if our results are right and no bar is missed. ``quick`` tries the
+    benchmark itself: an eighth of the rows, no verdict.
     """
     cases = [case for case in CASES if wanted is None or wanted in case.name]
     if not cases:

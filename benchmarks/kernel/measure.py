@@ -1,4 +1,4 @@
-"""Timing one case: who agrees with float64 takes part, in turns, in this one process."""
+"""Timing of one case: contestants that agree with float64, in turns, in this process."""
 
 from __future__ import annotations
 
@@ -9,30 +9,28 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import kernels
-from benchmarks.kernel.cases import TOLERANCE, Case, Data, data_for
 from benchmarks.kernel.contestants import CannotRun, Contestant, Entry
+from benchmarks.problems import TOLERANCE, Case, Data, data_for
+from benchmarks.processes import forget_peak, memory
 
-# A turn repeats what is faster than this. A pause lets the threads of whoever was before stop
-# spinning; an untimed call then brings the caller's own threads, and what fits, back to the caches.
+# A turn repeats calls that are faster than this. The pause lets the previous contestant's threads
+# stop spinning; an untimed call then warms threads and caches.
 _TURN_SECONDS = 0.03
 _PAUSE_SECONDS = 0.02
 # glibc maps and unmaps larger blocks one by one, and may keep smaller ones for the next call.
 _ALWAYS_FRESH = 2**25
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
 
 
 @dataclass
 class Outcome:
-    """What one contestant did at one case.
+    """Results of one contestant at one case.
 
-    ``refused`` says why it was not timed. ``seconds`` are those of one call in each round,
-    ``error`` is its result's as ``Entry.error`` says, ``element_error`` the worst single loss's,
-    ``peak`` the most bytes that the process grew by in a call: all ``None`` where not known.
+    ``refused``: the reason why it was not timed. ``seconds``: of one call, a number a round.
+    ``error``: as ``Entry.error``; ``element_error``: of the worst single loss; ``peak``: bytes that
+    the process grew by in a call. ``None`` where not known.
     """
 
     refused: str | None = None
@@ -43,7 +41,7 @@ class Outcome:
 
     @property
     def median(self) -> float:
-        """Seconds a call; NaN where it was not timed."""
+        """Median of the seconds of a call; NaN where it was not timed."""
         return statistics.median(self.seconds) if self.seconds else math.nan
 
 
@@ -51,7 +49,7 @@ Outcomes = dict[str, Outcome]
 
 
 def run_case(case: Case, contestants: Iterable[Contestant], rounds: int) -> Outcomes:
-    """All contestants at one case, by name."""
+    """Time all contestants at one case; outcomes by name."""
     data = data_for(case)
     outcomes: Outcomes = {}
     entries: dict[str, Entry] = {}
@@ -66,7 +64,7 @@ def run_case(case: Case, contestants: Iterable[Contestant], rounds: int) -> Outc
 
 
 def admit(contestant: Contestant, data: Data) -> tuple[Outcome, Entry | None]:
-    """The contestant's entry, if it is installed, runs and agrees with float64."""
+    """Prepare a contestant; no entry where it is missing, fails or disagrees with float64."""
     if contestant.version() is None:
         return Outcome(f"{contestant.distribution} is not installed"), None
     try:
@@ -80,7 +78,7 @@ def admit(contestant: Contestant, data: Data) -> tuple[Outcome, Entry | None]:
             outcome.peak = _peak(entry.call)
     except CannotRun as reason:
         return Outcome(str(reason)), None
-    except Exception as failure:  # a peer may fail in any way of its own; the table says how
+    except Exception as failure:  # a library may raise anything; the table shows it
         first_line = (str(failure).strip() or "no message").splitlines()[0]
         return Outcome(f"fails with {type(failure).__name__}: {first_line:.100}"), None
     tolerance = TOLERANCE[data.case.dtype]
@@ -91,7 +89,7 @@ def admit(contestant: Contestant, data: Data) -> tuple[Outcome, Entry | None]:
 
 
 def _turn(call: Callable[[], Any]) -> float:
-    """Seconds a call, over as many as fill a turn."""
+    """Seconds of a call: the mean of as many as fill a turn."""
     time.sleep(_PAUSE_SECONDS)
     collecting = gc.isenabled()
     gc.disable()
@@ -109,32 +107,26 @@ def _turn(call: Callable[[], Any]) -> float:
             gc.enable()
 
 
-def _memory(line: str) -> int:
-    """Bytes that Linux tells of this process: "VmRSS" is what it holds, "VmHWM" the most."""
-    [size] = [row for row in _STATUS.read_text().splitlines() if row.startswith(line)]
-    return int(size.split()[1]) * 1024
-
-
 def _peak(call: Callable[[], Any]) -> int | None:
-    """The most bytes that the process grows by in a call; its result is among them.
+    """Bytes that the process grows by in a call, its result included, or ``None``.
 
-    Told from the system's high-water mark, which only Linux can set back. What an allocator had
-    kept from earlier calls is not seen, so it is told for large cases only (``_ALWAYS_FRESH``).
+    Read from the high-water mark, which only Linux can reset. Memory that an allocator kept from
+    earlier calls is not seen, so this is measured for large cases only (``_ALWAYS_FRESH``).
     """
     try:
-        _CLEAR.write_text("5")
-        before = _memory("VmRSS")
+        forget_peak()
+        before = memory()
         call()
-        return max(0, _memory("VmHWM") - before)
+        return max(0, memory(line="VmHWM") - before)
     except (OSError, ValueError):
         return None
 
 
 def temporaries(case: Case) -> tuple[int, float]:
-    """What ours allocates for a loss: the most bytes at once, and how many of them a logit.
+    """Bytes that our loss allocates at most at once, and how many of them a logit.
 
-    The latter is by how much the former grows with the number of classes, to the hundredth of a
-    byte: a few hundred bytes of Python's come and go.
+    The second is the growth of the first with the number of classes, rounded to 0.01: Python
+    itself allocates a few hundred bytes.
     """
     half = Case((case.shape[0], case.shape[1] // 2), case.dtype)
     most, least = (_traced(data_for(size)) for size in (case, half))

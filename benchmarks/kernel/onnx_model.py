@@ -1,4 +1,4 @@
-"""A one-node ONNX model, written by hand: the ``onnx`` package is not needed to time a node.
+"""ONNX model of one node, encoded by hand, so that the ``onnx`` package is not needed.
 
 Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3);
 the encoding is protobuf's: varints and length-prefixed bytes.
@@ -31,14 +31,14 @@ def _field(number: int, value: int | str | bytes) -> bytes:
 
 
 def _tensor(name: str, element: int, shape: tuple[int, ...]) -> bytes:
-    """A ValueInfoProto."""
+    """Encode a ValueInfoProto."""
     dimensions = b"".join(_field(1, _field(1, size)) for size in shape)
     tensor = _field(1, element) + _field(2, dimensions)
     return _field(1, name) + _field(2, _field(1, tensor))
 
 
 def cross_entropy_model(shape: tuple[int, ...], dtype: DType) -> bytes:
-    """SoftmaxCrossEntropyLoss of "logits" and int64 "labels", the mean, as "loss"."""
+    """Model whose "loss" is the mean SoftmaxCrossEntropyLoss of "logits" and int64 "labels"."""
     node = _field(1, "logits") + _field(1, "labels") + _field(2, "loss")
     node += _field(4, "SoftmaxCrossEntropyLoss")
     graph = _field(1, node) + _field(2, "loss")

@@ -1,45 +1,44 @@
-"""What is printed: a table for each case, and the one for the README."""
+"""Tables of the results: one a case, and a summary in Markdown."""
 
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from pathlib import Path
 
 import numba
 
-from benchmarks.kernel.cases import TOLERANCE, Case
-from benchmarks.kernel.contestants import CONTESTANTS, EAGER, OURS, PEERS, READ, THREADS
+from benchmarks.kernel.contestants import CONTESTANTS, EAGER, OURS, PEERS, READ
 from benchmarks.kernel.measure import Outcome, Outcomes
+from benchmarks.machine import machine
+from benchmarks.machine import versions as installed
+from benchmarks.problems import TOLERANCE, Case
 
 Results = Mapping[Case, Outcomes]
 
 
 def speed_of(case: Case, outcome: Outcome) -> str:
-    """GB/s of logits, or microseconds for a latency."""
+    """Speed in GB/s of logits, or in microseconds for a latency."""
     if case.latency:
         return f"{outcome.median * 1e6:.1f} us"
     return f"{case.nbytes / outcome.median / 1e9:.2f} GB/s"
 
 
 def times_as_fast(outcomes: Outcomes, name: str) -> float:
-    """How many times as fast as ``name`` ours is; NaN where either was not timed."""
+    """Our speed relative to that of ``name``; NaN where either was not timed."""
     if OURS.name not in outcomes or name not in outcomes:
         return math.nan
     return outcomes[name].median / outcomes[OURS.name].median
 
 
 def best_peer(outcomes: Outcomes) -> str | None:
-    """The name of the fastest peer that was timed."""
+    """Name of the fastest peer that was timed."""
     timed = [peer.name for peer in PEERS if outcomes.get(peer.name, Outcome()).seconds]
     return min(timed, key=lambda name: outcomes[name].median, default=None)
 
 
 def case_table(case: Case, outcomes: Outcomes) -> list[str]:
-    """One case: what each contestant did."""
+    """Table of one case: a line a contestant."""
     allowed = TOLERANCE[case.dtype]
     logits = f"{case.nbytes / 1e6:.1f} MB of logits" if case.nbytes > 1e4 else "call to result"
     lines = [f"{case.name}  ({logits}; within {allowed:.0e} of float64)"]
@@ -65,28 +64,13 @@ def _power(number: float | None) -> str:
     return "" if number is None else f"{number:.1e}"
 
 
-def machine() -> str:
-    """The processor, and how many threads everyone was given."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{name}, {os.cpu_count()} cores, {THREADS} threads each"
-
-
 def versions() -> str:
-    """What was compared, as installed."""
-    seen = {each.distribution: each.version() for each in CONTESTANTS}
-    installed = [f"{name} {version}" for name, version in seen.items() if version]
-    return ", ".join([f"Python {platform.python_version()}", *installed])
+    """Versions of what was compared."""
+    return installed(each.distribution for each in CONTESTANTS)
 
 
 def heading(rounds: int) -> list[str]:
-    """What the tables have in common."""
+    """Lines that explain the tables: machine, versions, columns."""
     return [
         f"{machine()}; {date.today().isoformat()}",
         versions(),
@@ -98,7 +82,7 @@ def heading(rounds: int) -> list[str]:
 
 
 def markdown(results: Results) -> list[str]:
-    """The README's table: ratios first."""
+    """Summary in Markdown: a line a case, ratios first."""
     rows: list[Sequence[str]] = [
         ("logits", "of a plain read", "best peer", "eager PyTorch", "lossd"),
         ("---", "--:", "--:", "--:", "--:"),

@@ -1,7 +1,7 @@
-"""Large memory whose pages are there before it is used, and is kept for the next use.
+"""Warm memory: large blocks whose pages are faulted in before use, and kept for the next use.
 
-A fresh page costs a fault when it is first written: 256 MiB take 24 ms in huge pages and 80 to
-140 ms in small ones, more than receiving as much over loopback.
+The first write to a page costs a fault: 256 MiB take 24 ms in huge pages and 80 to 140 ms in small
+ones, more than to receive as much over loopback.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import numpy as np
 
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
-# Bytes of a huge page; memory of at least as much begins at one.
+# Bytes of a huge page; larger memory begins at a multiple of it.
 HUGE = 2**21
 ALIGNMENT = 64  # bytes, of a body's first tensor: a cache line, and the widest vector register
-# Bytes faulted in at a time, between which a request can be cancelled: at most some 30 ms.
+# Bytes faulted in at a time, at most some 30 ms, between which a request can be cancelled.
 _STEP = 2**26
-# Seconds that memory is kept for the next body before its pages go back to the system.
+# Seconds that an idle block is kept before its pages go back to the system.
 _KEPT_SECONDS = 60
 
 
 class Block:
-    """Page-aligned memory with room for ``size`` bytes; the first ``warm`` have their pages."""
+    """Page-aligned memory for ``size`` bytes, of which the first ``warm`` are faulted in."""
 
     def __init__(self, size: int) -> None:
         self.capacity = _whole_pages(size)
         self.warm = 0
         self._map, self._start = mapped(self.capacity)
-        # Whole ones only: the last of 8 MiB and 64 bytes would be 2 MiB that nobody counted.
+        # Whole huge pages only: 8 MiB and 64 bytes would end in 2 MiB that no lease counts.
         huge = self.capacity // HUGE * HUGE
-        # Not on macOS, nor in every sandbox: then pages are small.
+        # macOS and some sandboxes have no huge pages.
         with suppress(AttributeError, OSError):
             self._map.madvise(mmap.MADV_HUGEPAGE, self._start, huge)
         self.bytes: Bytes = np.frombuffer(self._map, np.uint8, self.capacity, self._start)
 
     async def fault_in(self, size: int) -> None:
-        """Have at least ``size`` bytes warm; other threads do the work."""
+        """Fault in pages until ``size`` bytes are warm, in a thread of the loop's executor."""
         loop = asyncio.get_running_loop()
         while self.warm < size:
             end = min(self.warm + _STEP, _whole_pages(size))
@@ -47,7 +47,7 @@ class Block:
             self.warm = end
 
     def cool(self, size: int) -> None:
-        """Give the pages after the first ``size`` bytes back to the system."""
+        """Return the pages after the first ``size`` bytes to the system."""
         kept = _whole_pages(size)
         if self.warm > kept:
             self._map.madvise(mmap.MADV_DONTNEED, self._start + kept, self.warm - kept)
@@ -55,9 +55,10 @@ class Block:
 
 
 def mapped(size: int, flags: int = 0) -> tuple[mmap.mmap, int]:
-    """Fresh memory, and where in it ``size`` bytes begin that huge pages fit, if so many.
+    """Map memory for ``size`` bytes; returns it and the offset at which they begin.
 
-    ``flags`` are mmap's, besides those of private anonymous memory. Raises ``MemoryError``.
+    That is at a huge page where ``size`` is at least HUGE. ``flags`` are added to those of private
+    anonymous memory. Raises ``MemoryError``.
     """
     spare = HUGE if size >= HUGE else 0
     flags |= mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -69,7 +70,7 @@ def mapped(size: int, flags: int = 0) -> tuple[mmap.mmap, int]:
 
 
 class Idle:
-    """Blocks that wait for their next use; ``size`` is how many bytes of them are warm."""
+    """Pool of blocks between uses: ``size`` warm bytes in all, at most ``most``."""
 
     def __init__(self, most: int) -> None:
         self.size = 0
@@ -78,7 +79,7 @@ class Idle:
         self._blocks: dict[Block, asyncio.TimerHandle] = {}
 
     def take(self, size: int) -> Block:
-        """A block for ``size`` bytes, no more of them warm: the one that fits best, or a new one.
+        """Take a block of at most ``size`` warm bytes: the best fit, or a new one.
 
         Raises ``MemoryError``.
         """
@@ -91,13 +92,13 @@ class Idle:
         return block
 
     def keep(self, block: Block) -> None:
-        """Have ``block`` for later. The oldest blocks go where these are too many."""
+        """Add ``block`` to the pool, for 60 s at most; ``trim`` enforces the size."""
         loop = asyncio.get_running_loop()
         self._blocks[block] = loop.call_later(_KEPT_SECONDS, self._forget, block)
         self.size += block.warm
 
     def trim(self, most: int) -> None:
-        """Hold no more than ``most`` bytes, nor more than at any time."""
+        """Free warm bytes, of the longest idle blocks first, down to ``most`` at most."""
         most = min(most, self._most)
         while self.size > most:
             block = next(iter(self._blocks))
@@ -119,5 +120,5 @@ def _whole_pages(size: int) -> int:
 
 
 def _touch(memory: Bytes) -> None:
-    # NumPy lets go of the GIL for as many writes as these.
+    # NumPy releases the GIL for large assignments.
     memory[:: mmap.PAGESIZE] = 0

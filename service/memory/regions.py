@@ -1,7 +1,7 @@
-"""Regions of shared memory that clients on this machine register, to send tensors without sending.
+"""Shared memory regions that clients on this machine register, to pass tensors without a copy.
 
-Only names are taken, never paths; regions are never created, and never unlinked. (Python's own
-``SharedMemory`` would have the resource tracker unlink them when the service ends.)
+Keys are names, never paths. Regions are neither created nor unlinked here: Python's own
+``SharedMemory`` would have its resource tracker unlink them when the service ends.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from service.memory.sigbus import MOST, TooManyMappings, Watched, install
 
 _Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
-# Where shm_open, which Python does not have in public, opens its names on Linux.
+# Folder of shm_open's names on Linux; Python has no public shm_open.
 _FOLDER = "/dev/shm/"
-# Neither hidden files nor, without slashes, anything outside of the folder.
+# No hidden files, and no slashes, so nothing outside the folder.
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
-# Bytes of a region's name in UTF-8: as long as a key, so that a list of all regions stays short.
+# Bytes of a region's name in UTF-8, as of a key: bounds the list of all regions.
 _LONGEST_NAME = 256
-# What the system lacks for everybody, not for this region: file descriptors and memory.
+# Errors of the whole system, not of one region: no file descriptors, no memory.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-# Neither waits for a FIFO's other end nor follows a link.
+# Does not wait for a FIFO's other end, and follows no link.
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Mapped(NamedTuple):
-    """Shared memory that is mapped, and its file: which device, and which one there."""
+    """Mapped shared memory, and its file's device and inode."""
 
     memory: mmap.mmap
     file: tuple[int, int]
@@ -45,10 +45,10 @@ class Mapped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A region, mapped from its registration on: to map 256 MiB anew takes twice as long as to
-    compute their losses.
+    """A registered region, mapped until it is unregistered and no request uses it.
 
-    ``key`` is the name that the system knows it by.
+    To map 256 MiB for each request would take twice as long as to compute their losses. ``key`` is
+    the system's name of the region; ``offset`` and ``size`` are in bytes.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Registered:
     watched: Watched
 
     def check(self) -> None:
-        """Raise ``UnusableRegion`` if the client has taken any of it away."""
+        """Raise ``UnusableRegion`` if the client has shrunk the region."""
         if self.watched.lost or self.mapped.memory.size() < self.offset + self.size:
             raise UnusableRegion(
                 f"shared memory region {shown(self.name)} was made smaller after it was"
@@ -68,14 +68,14 @@ class Registered:
             )
 
     def bytes(self) -> _Bytes:
-        """All of it, for as long as the array lives, even if it is unregistered meanwhile."""
+        """Bytes of the region; they stay mapped while the array lives, even once unregistered."""
         return np.frombuffer(self.mapped.memory, np.uint8)[self.offset :]
 
 
 class Regions:
-    """The regions that are registered with this process.
+    """Registry of this process's regions.
 
-    ``allowed``: whether any may be. ``prefix``: what their keys must start with.
+    ``allowed``: whether clients may register any. ``prefix``: required start of their keys.
     """
 
     def __init__(self, allowed: bool, prefix: str | None = None) -> None:
@@ -86,9 +86,10 @@ class Regions:
         self._regions: dict[str, Registered] = {}
 
     def register(self, name: str, key: str, offset: int, size: int) -> None:
-        """Map ``size`` bytes from ``offset`` on of the shared memory ``key`` under ``name``.
+        """Map ``size`` bytes of the shared memory ``key`` from byte ``offset`` on, as ``name``.
 
-        Raises ``NotOffered`` where this is not allowed, ``UnusableRegion`` where it is impossible.
+        Raises ``NotOffered`` where regions are not allowed, ``UnusableRegion`` where it cannot
+        be mapped, ``Overloaded`` where the system has no descriptors or memory left.
         """
         if not self.allowed:
             raise NotOffered(
@@ -112,14 +113,14 @@ class Regions:
         self._regions[name] = Registered(name, key, offset, size, mapped, watched)
 
     def unregister(self, name: str | None) -> None:
-        """Forget the region, or all of them; what requests still use stays until they end."""
+        """Remove the region, or all (``None``); requests that use one keep it until they end."""
         if name is None:
             self._regions.clear()
         else:
             self._regions.pop(name, None)
 
     def status(self, name: str | None) -> list[dict[str, Any]]:
-        """What is registered, or of one region: raises ``UnknownRegion`` where there is none."""
+        """Describe one region, or all (``None``). Raises ``UnknownRegion``."""
         regions = self._regions.values() if name is None else [self.get(name)]
         return [
             {
@@ -132,7 +133,7 @@ class Regions:
         ]
 
     def get(self, name: str) -> Registered:
-        """The region of that name; raises ``UnknownRegion`` where there is none."""
+        """Return the region called ``name``. Raises ``UnknownRegion``."""
         if name not in self._regions:
             raise UnknownRegion(
                 f"there is no shared memory region {shown(name)}: register it first",
@@ -141,7 +142,7 @@ class Regions:
         return self._regions[name]
 
     def _checked(self, key: str) -> str:
-        bare = key.lstrip("/")  # POSIX wants one slash, clients write none, one or two
+        bare = key.lstrip("/")  # POSIX asks for one slash; clients write none, one or two
         if not _KEY.fullmatch(bare) or not bare.startswith(self._prefix):
             allowed = f" that starts with {self._prefix}" if self._prefix else ""
             raise UnusableRegion(
@@ -153,7 +154,7 @@ class Regions:
 
 
 class _Span(NamedTuple):
-    """Bytes of a file, from ``first`` to before ``end``."""
+    """Bytes ``first`` to ``end`` (exclusive) of a file."""
 
     file: tuple[int, int]
     first: int
@@ -161,16 +162,16 @@ class _Span(NamedTuple):
 
 
 class Loan:
-    """The regions that one request uses, each as it was when it was first asked for."""
+    """Regions that one request uses, each resolved at its first use."""
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
         self._used: dict[str, Registered] = {}
 
     def view(self, region: Region) -> _Bytes:
-        """The bytes of ``region``, writable.
+        """Bytes of ``region``, uint8 and writable.
 
-        Raises ``UnknownRegion``, or ``UnusableRegion`` where it does not hold so many.
+        Raises ``UnknownRegion``, or ``UnusableRegion`` where it holds fewer bytes.
         """
         registered = self._used.get(region.name) or self._regions.get(region.name)
         if region.offset + region.size > registered.size:
@@ -184,9 +185,9 @@ class Loan:
         return registered.bytes()[region.offset : region.offset + region.size]
 
     def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
-        """Raise ``UnusableRegion`` where two tensors overlap, one of which is ``written``.
+        """Raise ``UnusableRegion`` where a written tensor overlaps another.
 
-        By the file's bytes, which may be registered under several names.
+        Bytes of files are compared, since one may be registered under several names.
         """
         spans = [(f"input {shown(name)}", self._span(region)) for name, region in read.items()]
         for name, region in written.items():
@@ -207,7 +208,7 @@ class Loan:
         return _Span(registered.mapped.file, first, first + region.size)
 
     def check(self) -> None:
-        """Raise ``UnusableRegion`` if anything that was viewed is there no more."""
+        """Raise ``UnusableRegion`` if any region in use has been shrunk."""
         for registered in self._used.values():
             registered.check()
 
@@ -223,7 +224,7 @@ def _check_name(name: str) -> None:
 
 
 def _mapped(key: str, offset: int, size: int) -> Mapped:
-    """The shared memory ``key`` from its start to ``offset + size``."""
+    """Map the shared memory ``key`` from its start to ``offset + size``."""
     try:
         descriptor = os.open(_FOLDER + key, _FLAGS)
     except OSError as error:
@@ -234,7 +235,7 @@ def _mapped(key: str, offset: int, size: int) -> Mapped:
             raise _too_small(key, offset, size)
         try:
             memory = mmap.mmap(descriptor, offset + size)
-        except ValueError:  # its client has made it smaller since
+        except ValueError:  # shrunk since fstat
             raise _too_small(key, offset, size) from None
         return Mapped(memory, (status.st_dev, status.st_ino))
     except OSError as error:
@@ -251,6 +252,6 @@ def _too_small(key: str, offset: int, size: int) -> UnusableRegion:
 
 
 def _refused(key: str, what: str, error: OSError) -> UnusableRegion | Overloaded:
-    """The error for what the system does not do, and whose it is."""
+    """Error for a failed system call: ``Overloaded`` where the system is exhausted."""
     kind = Overloaded if error.errno in _EXHAUSTED else UnusableRegion
     return kind(f"shared memory {shown(key)} cannot be {what}: {error.strerror}", field="key")

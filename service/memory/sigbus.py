@@ -1,15 +1,14 @@
-"""Survives shared memory that its owner takes away: reading it then raises SIGBUS, which would end
-the process.
+"""Handler of SIGBUS, which reading shared memory raises once its owner has shrunk it.
 
-A client may shrink its region at any time, even while a kernel reads it. Only memfds can be sealed
-against that; and a copy, even in pieces that stay in cache, takes two to six times as long as the
-computation (256 MiB: 9 ms where it lies, 25 ms of one core to read it in pieces, 64 ms with a copy
-first). So it is done as libwayland does with its clients' buffers (wayland-shm.c): a handler puts
-zeros in the place of the whole mapping and notes that it did; who used the mapping asks afterwards
-whether what it saw was real.
+Without a handler the signal ends the process. A client may shrink its region at any time, even
+while a kernel reads it. Only memfds can be sealed against that; and to copy the region first, even
+in pieces that stay in cache, takes two to six times as long as the computation (256 MiB: 9 ms in
+place, 25 ms of one core to read it in pieces, 64 ms with a copy first). So the handler does what
+libwayland does with its clients' buffers (wayland-shm.c): it replaces the whole mapping with zeros
+and sets a flag, which the reader of the mapping checks afterwards.
 
 The handler is machine code from Numba. It may interrupt any thread anywhere, so it takes no lock,
-allocates nothing, and knows nothing of Python: all that it does is two system calls.
+allocates nothing and calls no Python: it makes two system calls.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from numba.extending import intrinsic
 
 MOST = 1024  # mappings at a time
 
-# Of each mapping its first address, the one after its last, and whether it was lost. The handler
-# has this array's address: it is never replaced.
+# First address, end address and lost flag of each mapping. The handler holds this array's address,
+# so the array is never replaced.
 _FIRST, _END, _LOST = range(3)
 _WIDTH = 3
 _mappings = np.zeros((MOST, _WIDTH), np.int64)
@@ -44,7 +43,7 @@ _WORD = ctypes.c_ssize_t
 
 
 class _Action(ctypes.Structure):
-    """struct sigaction as glibc and musl have it on Linux, where alone this is used."""
+    """struct sigaction of glibc and musl on Linux; other systems offer no regions."""
 
     _fields_ = (
         ("handler", ctypes.c_void_p),
@@ -55,11 +54,11 @@ class _Action(ctypes.Structure):
 
 
 class TooManyMappings(Exception):
-    """``MOST`` mappings are watched already."""
+    """Raised where ``MOST`` mappings are watched already."""
 
 
 class Watched:
-    """A mapping whose loss is survived, for as long as ``memory`` lives.
+    """Protection of a mapping against SIGBUS, for as long as ``memory`` lives.
 
     Raises ``TooManyMappings``.
     """
@@ -73,7 +72,7 @@ class Watched:
             if not free.size:
                 raise TooManyMappings
             self._row = _mappings[free[0]]
-            # The end last: the handler looks for nothing below an end that is zero.
+            # The end is written last: the handler skips rows whose end is zero.
             self._row[_LOST] = 0
             self._row[_FIRST] = first
             self._row[_END] = first + array.size
@@ -81,18 +80,18 @@ class Watched:
 
     @property
     def lost(self) -> bool:
-        """Whether any of it was not there when it was used; it is all zeros from then on."""
+        """Whether a read has found pages missing; the mapping holds zeros from then on."""
         return bool(self._row[_LOST])
 
 
 def _forget(row: np.ndarray[Any, Any]) -> None:
-    # Without the lock: this may run in the middle of whatever the thread that holds it does.
+    # No lock: a finalizer may run in the thread that holds it.
     row[_END] = 0
 
 
 @cache
 def install() -> Any:
-    """Install the handler, once: takes half a second. Returns what must live as long as it."""
+    """Install the handler once, in half a second; returns objects that must stay alive."""
     before, ours = _Action(), _Action()
     handler = _compiled(ctypes.addressof(before))
     ours.handler, ours.flags = handler.address, _SA_SIGINFO
@@ -102,7 +101,7 @@ def install() -> Any:
 
 
 def _compiled(before: int) -> Any:
-    """The handler; ``before`` is the address of the action that was there before it."""
+    """Compile the handler; ``before``: address of the previous ``sigaction``."""
     table = _mappings.ctypes.data
     replace = _foreign("mmap", _WORD, _WORD, *[ctypes.c_int] * 3, _WORD)
     restore = _foreign("sigaction", ctypes.c_int, _WORD, _WORD)
@@ -119,7 +118,7 @@ def _compiled(before: int) -> Any:
                 words[row + _LOST] = 1
                 if replace(first, end - first, protection, flags, -1, 0) == first:
                     return
-        # Not ours, or nothing to put in its place: it is raised again, for who was there before.
+        # No watched mapping, or mmap failed: restore the previous action, and the fault repeats.
         restore(_SIGNAL, before, 0)
 
     return handler
@@ -133,7 +132,7 @@ def _foreign(name: str, *arguments: Any) -> Any:
 
 @intrinsic
 def _words_at(typing: Any, address: Any) -> Any:
-    """The 64-bit words from an address on."""
+    """Pointer to 64-bit words at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], ir.IntType(64).as_pointer())

@@ -1,8 +1,9 @@
-"""Memory that slides along a body: the addresses of all of it, and pages for a part at a time.
+"""Sliding memory: addresses for a whole body, and pages for a part of it at a time.
 
-Pages that nobody looks at any more are moved, by mremap, to where the body goes on. That takes
-5 us for 2 MiB: nothing is copied or zeroed, no page is faulted in, and what is written next is in
-the cache still. Linux 5.7 and newer can do it, unless a sandbox forbids it.
+Pages that have been read for the last time are moved, by mremap, to the addresses that the body
+reaches next. That takes 5 us for 2 MiB: nothing is copied, zeroed or faulted in, and the pages are
+still in cache. It needs Linux 5.7, and no sandbox that forbids it. Two fixed buffers in its place
+were tried, and took more CPU: docs/adr/0050-sliding-memory.md.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ import numpy as np
 
 from service.memory.pages import HUGE, Block, Bytes, mapped
 
-# MREMAP_MAYMOVE, MREMAP_FIXED and MREMAP_DONTUNMAP: the old addresses stay ours, without pages, so
-# that nothing else is ever mapped there, and a stray read finds zeros.
+# MREMAP_MAYMOVE, MREMAP_FIXED and MREMAP_DONTUNMAP: the old addresses stay reserved, without pages,
+# so that nothing else is mapped there, and a stray read finds zeros.
 _MOVE = 1 | 2 | 4
 _MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Sliding:
-    """Addresses for ``size`` bytes, which have no memory but what ``hold`` puts behind them.
+    """Addresses for ``size`` bytes, backed only by the memory that ``hold`` moves there.
 
-    Raises ``MemoryError``. For use by one thread; others may read and write what is held meanwhile.
+    Raises ``MemoryError``. Methods are for one thread; other threads may read and write the held
+    bytes meanwhile.
     """
 
     def __init__(self, size: int) -> None:
-        # Counted by the system as memory only as far as it has pages.
+        # MAP_NORESERVE: the system counts pages, not addresses.
         self.bytes = _addresses(whole_pieces(size), _MAP_NORESERVE)
         self._address = self.bytes.ctypes.data
         self._block: Block | None = None
@@ -39,14 +41,14 @@ class Sliding:
 
     @property
     def end(self) -> int:
-        """Where the memory ends, in bytes from the first on."""
+        """End of the memory, in bytes from the first address."""
         return self._end
 
     def hold(self, block: Block, kept: int, size: int) -> None:
-        """Put the first ``size`` bytes of ``block`` behind the first ones here.
+        """Move the first ``size`` bytes of ``block`` to the first addresses.
 
-        The first ``kept`` of them stay there, the others slide. Both are whole pieces of HUGE.
-        Raises ``MemoryError``.
+        The first ``kept`` bytes stay there, the others slide. Both are multiples of HUGE. Raises
+        ``MemoryError``.
         """
         source = block.bytes.ctypes.data
         for at in range(0, size, HUGE):
@@ -61,7 +63,7 @@ class Sliding:
             self._end += HUGE
 
     def give_back(self) -> None:
-        """Put the memory back into its block, which holds less where the system does not let us."""
+        """Move the memory back into its block; where the system refuses, the block keeps less."""
         block, self._block = self._block, None
         if block is None:
             return
@@ -77,7 +79,7 @@ class Sliding:
 
 @cache
 def available() -> bool:
-    """Whether this system moves pages; tried once."""
+    """Return whether this system moves pages; tried once a process."""
     if sys.platform != "linux" or not hasattr(_libc(), "mremap"):
         return False
     source, target = _addresses(HUGE), _addresses(HUGE)
@@ -90,7 +92,7 @@ def available() -> bool:
 
 
 def whole_pieces(size: int) -> int:
-    """``size`` and what it takes to make it whole pieces."""
+    """Round ``size`` up to a multiple of HUGE."""
     return -(-size // HUGE) * HUGE
 
 
@@ -100,10 +102,10 @@ def _addresses(size: int, flags: int = 0) -> Bytes:
 
 
 def _move(source: int, target: int) -> None:
-    """Move the pages of a whole piece, in place of what is mapped at ``target``."""
+    """Move HUGE bytes of pages to ``target``, replacing its mapping. Raises ``MemoryError``."""
     libc = _libc()
     if libc.mremap(source, HUGE, HUGE, _MOVE, target) != target:
-        # It may have unmapped the target first, where somebody else's memory must not come to lie.
+        # A failed mremap may have unmapped the target: reserve it again.
         libc.mmap(
             target,
             HUGE,

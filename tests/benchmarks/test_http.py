@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from benchmarks import requests
 from benchmarks.__main__ import main
+from benchmarks.client import Answer, Client, parsed_head, post
 from benchmarks.http import main as wire
-from benchmarks.http import peers, requests
-from benchmarks.http.client import Answer, Client, parsed_head, post
-from benchmarks.http.measure import Contestant, Outcome, interleaved, memory
-from benchmarks.http.peak import large_request
+from benchmarks.http import peers
+from benchmarks.http.measure import Contestant, Outcome, interleaved
 from benchmarks.http.saturation import Crowd
-from benchmarks.kernel.cases import Case, data_for
+from benchmarks.problems import Case, data_for
+from benchmarks.processes import memory
+from benchmarks.requests import large_request
 from benchmarks.server import Server, started
 
 DATA = data_for(Case((4, 5)))
@@ -135,12 +137,12 @@ def no_contestants(servers: Any, quick: bool) -> Iterator[dict[str, Contestant]]
         yield {}
 
 
-@pytest.mark.parametrize("suite", ["wire", "fire"])
+@pytest.mark.parametrize("suite", ["http", "hostile"])
 def test_an_unknown_case_is_told_of(suite: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([suite, "--case", "none such"]) == 2
     assert "no case is named none such; there are: " in capsys.readouterr().out
 
 
 def test_one_case_runs_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fire", "--quick", "--case", "gone"]) == 0
+    assert main(["hostile", "--quick", "--case", "gone"]) == 0
     assert "leased 1 s after 100 went in mid-body, bytes" in capsys.readouterr().out

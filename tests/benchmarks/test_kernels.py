@@ -11,12 +11,13 @@ import pytest
 
 import kernels
 from benchmarks.__main__ import main
-from benchmarks.kernel.bars import Bar, bars, bars_table
-from benchmarks.kernel.cases import CASES, LARGE, STRIDED, TEN, TINY, Case, Data, data_for
+from benchmarks.bars import Bar, bars_table
 from benchmarks.kernel.contestants import COMPILED, EAGER, OURS, READ, Contestant, Entry
 from benchmarks.kernel.measure import Outcome, admit, run_case, temporaries
 from benchmarks.kernel.onnx_model import cross_entropy_model
 from benchmarks.kernel.report import case_table, markdown
+from benchmarks.kernel.targets import bars
+from benchmarks.problems import CASES, LARGE, STRIDED, TEN, TINY, Case, Data, data_for
 from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 
 SMALL = Case((64, 40))

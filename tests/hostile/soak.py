@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.http import requests
-from benchmarks.http.client import Answer, Client, Request, get, post
-from benchmarks.http.measure import memory
+from benchmarks import requests
+from benchmarks.client import Answer, Client, Request, get, post
+from benchmarks.processes import memory
 from benchmarks.server import Server
 from tests.service import wire
 from tests.service.cases import tensors_for, worked

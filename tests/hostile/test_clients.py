@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from benchmarks import requests
+from benchmarks.client import Client, Request
 from benchmarks.hostile import crowd
-from benchmarks.hostile.normal import leased_bytes, normal_requests
-from benchmarks.http import requests
-from benchmarks.http.client import Client, Request
-from benchmarks.http.measure import forget_peak, memory
-from benchmarks.kernel.cases import Case, data_for
+from benchmarks.hostile.normal_client import leased_bytes, normal_requests
+from benchmarks.problems import Case, data_for
+from benchmarks.processes import forget_peak, memory
 from benchmarks.server import Server
 from tests.hostile.conftest import MEMORY_BYTES
 

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from benchmarks.hostile import work
-from benchmarks.hostile.worst import Attack
+from benchmarks.hostile.costly import Attack
 from service.app import create_app
 from tests.service.conftest import ready
 

@@ -102,8 +102,8 @@ def test_what_is_no_longer_mapped_is_forgotten() -> None:
 # Another mapping's loss, which nobody watches, ends the process as it would have before.
 UNWATCHED = """
 import mmap, os, sys
-from service import lost_memory
-lost_memory.install()
+from service.memory import sigbus
+sigbus.install()
 file = open(sys.argv[1], "r+b")
 memory = mmap.mmap(file.fileno(), 4096)
 os.truncate(sys.argv[1], 0)

@@ -1,4 +1,4 @@
-"""The client that everyone is measured with: a socket, bytes made beforehand, nothing else."""
+"""HTTP client of the benchmarks: a socket that sends bytes made beforehand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PIECE = 2**16
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer; the names of ``headers`` are lower case."""
+    """An answer; the names of ``headers`` are lower case."""
 
     status: int
     headers: dict[str, str]
@@ -26,19 +26,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent: the pieces of the body go out one after the other, without being joined."""
+    """A request; the pieces of its body are sent one by one, without being joined."""
 
     head: bytes
     body: Sequence[Piece]
 
     @property
     def joined(self) -> Request:
-        """The same in a single piece, for what is small."""
+        """The same request in one piece, so that a small one takes one system call."""
         return Request(b"".join([self.head, *self.body]), ())
 
 
 def post(path: str, body: Sequence[Piece], length: int | None = None, **headers: str) -> Request:
-    """A request whose body, unless it is to be a lie, is ``length`` bytes."""
+    """A POST request; ``length``, where given, is declared in place of the body's real length."""
     size = sum(map(len, body)) if length is None else length
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"POST {path} HTTP/1.1", "Host: lossd", f"Content-Length: {size}"]
@@ -47,19 +47,19 @@ def post(path: str, body: Sequence[Piece], length: int | None = None, **headers:
 
 
 def get(path: str) -> Request:
-    """A request without a body."""
+    """A GET request."""
     return Request(f"GET {path} HTTP/1.1\r\nHost: lossd\r\n\r\n".encode(), ())
 
 
 def parsed_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """The status and the headers of an answer, up to its empty line."""
+    """Status and headers of an answer, from its bytes up to the empty line."""
     first, *lines = head.decode("latin-1").rstrip().split("\r\n")
     fields = (line.partition(":") for line in lines)
     return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in fields}
 
 
 class Client:
-    """One keep-alive connection."""
+    """A keep-alive connection."""
 
     def __init__(self, server: Server) -> None:
         self._socket = socket.create_connection(server.address, timeout=PATIENCE)
@@ -76,13 +76,16 @@ class Client:
         self._socket.close()
 
     def send(self, request: Request) -> None:
-        """Send all of it. Raises ``OSError`` where the server closes."""
+        """Send the request. Raises ``OSError`` where the server closes the connection."""
         self._socket.sendall(request.head)
         for piece in request.body:
             self._socket.sendall(piece)
 
     def exchange(self, request: Request) -> Answer:
-        """Send it, and wait for all of the answer. Raises ``OSError`` where the server closes."""
+        """Send the request and receive its answer.
+
+        Raises ``OSError`` where the server closes the connection.
+        """
         self.send(request)
         received = b""
         while b"\r\n\r\n" not in received:

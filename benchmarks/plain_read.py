@@ -1,4 +1,4 @@
-"""The limit: every byte of an array read once and added up, on many threads."""
+"""Upper bound: read every byte of an array once, on all threads, and add up its numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _sum_parts(x: Any, share: int, parts: Any) -> None:
 
 
 def read_and_sum(x: np.ndarray[Any, Any]) -> float:
-    """The sum of a one-dimensional float32 array, in no particular order or precision."""
+    """Sum of a one-dimensional float32 array, in no particular order or precision."""
     threads = numba.get_num_threads()
     parts = np.empty(threads)
     _sum_parts(x, -(-x.size // threads), parts)

@@ -1,6 +1,6 @@
-"""Requests that are made to cost as much time for their bytes as they can, by format and coding.
+"""Costly requests: as much CPU time for their bytes as can be, in JSON and in HTTP heads.
 
-None is longer than 1 MB: ``SIZE`` stands for that.
+None is longer than 1 MB (``SIZE``).
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks.http.client import Request, post
-from benchmarks.http.requests import V1, V2
+from benchmarks.client import Request, post
+from benchmarks.requests import V1, V2
 
 SIZE = 1_000_000
 
-# What needs no labels, and answers with a number for each logit.
+# Takes no labels, and answers with a number for each logit.
 _SOFTMAX = "/v1/softmax"
 
-# Halfway between two float64s but for its last digit, at the end of their range: nothing that is
-# read as one number takes longer.
+# Halfway between two float64s but for its last digit, among the smallest: the slowest number to
+# convert.
 NUMBER = b"2.2250738585072011360e-308"
 
 
 class Attack(NamedTuple):
-    """One kind of request: in which format and coding, and what is in it."""
+    """A kind of request: its format and coding, its name, and a function that makes it."""
 
     form: str
     name: str
@@ -48,7 +48,7 @@ _LABELLED = b'{"labels":[0],"logits":[[1.5,2]],'
 
 
 def _json_bodies() -> dict[str, bytes]:
-    """Of cross-entropy."""
+    """Bodies for cross-entropy, by name."""
     lists = b",".join(b'"o%d":[' % n + repeated(b"[]", 21_000) + b"]" for n in range(60))
     distinct = b",".join(b'"%d":0' % number for number in range(150_000))
     long_keys = (b'"%d' % number + b"k" * 1000 + b'":0' for number in range(60))
@@ -78,7 +78,7 @@ def _json_bodies() -> dict[str, bytes]:
 def json_attacks() -> Iterable[Attack]:
     for name, body in _json_bodies().items():
         yield Attack("JSON", name, partial(v1, body))
-    # Where the type is told behind the numbers, they are read twice.
+    # Numbers whose type comes after them are read twice.
     size, last = SIZE - 99, b']],"dtype":"float64"}'
     for name, numbers in {
         "one number": b"0." + b"1" * size,

@@ -1,4 +1,4 @@
-"""What is measured: shapes and dtypes, the numbers in them, and the answers in float64."""
+"""Problems that are measured: shapes and dtypes, their numbers, and their losses in float64."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 
 Array = np.ndarray[Any, Any]
 
-# Most that a contestant's loss may differ from float64's, relative to max(1, loss), and its
-# gradient, relative to 1 / N. Peers answer in the logits' own dtype: float16 rounds by up to
-# 5e-4, bfloat16 by up to 4e-3.
+# Largest error of a loss against float64, relative to max(1, loss), and of a gradient, relative to
+# 1 / N. Peers answer in the dtype of the logits: float16 rounds by up to 5e-4, bfloat16 by 4e-3.
 TOLERANCE = {FLOAT32: 1e-5, FLOAT16: 1e-3, BFLOAT16: 8e-3}
 _CHUNK = 2**22  # elements in float64 at a time
-_QUICK = 8  # one in so many rows, where only the benchmark itself is tried
+_QUICK = 8  # one in so many rows, with --quick
 
 
 @dataclass(frozen=True)
 class Case:
     """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss" or "gradient" (loss and gradient).
 
-    A ``latency`` is told in microseconds, not in GB/s.
+    A ``latency`` is reported in microseconds, not in GB/s.
     """
 
     shape: tuple[int, ...]
@@ -37,7 +36,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As tables and ``--case`` have it."""
+        """Name in tables and for ``--case``."""
         size = "x".join(map(str, self.shape))
         return f"{size} {self.dtype.name}" + (" +gradient" if self.wants == "gradient" else "")
 
@@ -47,7 +46,7 @@ class Case:
         return math.prod(self.shape) * self.dtype.size
 
     def smaller(self) -> Case:
-        """The same with fewer rows."""
+        """The same case with fewer rows."""
         rows = self.shape[0] if self.latency else max(1, self.shape[0] // _QUICK)
         return dataclasses.replace(self, shape=(rows, *self.shape[1:]))
 
@@ -80,7 +79,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Data:
-    """A case's logits (``case.dtype.numpy``), labels (int64), and the losses in float64."""
+    """Logits (``case.dtype.numpy``) and labels (int64) of a case, and its losses in float64."""
 
     case: Case
     logits: Array
@@ -88,7 +87,7 @@ class Data:
 
     @cached_property
     def per_element(self) -> Array:
-        """Each position's loss in float64, of the labels' shape."""
+        """Loss of each position in float64, of the labels' shape."""
         losses = np.empty(self.labels.shape)
         for rows in self._chunks():
             x, label = self._wide(rows), np.expand_dims(self.labels[rows], 1)
@@ -98,17 +97,17 @@ class Data:
         return losses
 
     def loss_error(self, loss: Any) -> float:
-        """How far the mean loss is off, relative to max(1, mean loss)."""
+        """Error of the mean loss, relative to max(1, mean loss)."""
         exact = float(self.per_element.mean())
         return abs(float(loss) - exact) / max(1.0, abs(exact))
 
     def per_element_error(self, losses: Array) -> float:
-        """How far the worst of the losses is off, relative to max(1, loss)."""
+        """Largest error among the losses, relative to max(1, loss)."""
         exact = self.per_element
         return float((np.abs(losses - exact) / np.maximum(1.0, np.abs(exact))).max())
 
     def gradient_error(self, gradient: Array) -> float:
-        """How far the worst element of the mean's gradient is off, times N."""
+        """Largest error in the gradient of the mean, times N."""
         worst = 0.0
         for rows in self._chunks():
             x, label = self._wide(rows), np.expand_dims(self.labels[rows], 1)
@@ -132,10 +131,9 @@ class Data:
 
 
 def data_for(case: Case) -> Data:
-    """Normal logits of deviation 3; every other label is the likeliest class.
+    """Make normal logits of deviation 3; every other label is the likeliest class.
 
-    So, as in training, the labels matter: a loss that mistakes them is off by more than any
-    tolerance, even in its mean.
+    So a loss that mixes up labels has an error above any tolerance, even in its mean.
     """
     random = np.random.default_rng(0)
     numbers = random.standard_normal(case.shape, np.float32)

@@ -1,4 +1,4 @@
-"""What a client that means well sees meanwhile."""
+"""A client that behaves: latencies and refusals of its small requests."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import json
 import time
 from dataclasses import dataclass, field
 
-from benchmarks.http import requests
-from benchmarks.http.client import Client, get
-from benchmarks.kernel.cases import Case, data_for
+from benchmarks import requests
+from benchmarks.client import Client, get
+from benchmarks.problems import Case, data_for
 from benchmarks.server import Server
 
-# One request in so many has a connection of its own, the others share one.
+# One request in so many uses a fresh connection, the others share one.
 _FRESH = 10
 _PAUSE_SECONDS = 0.001
 
 
 @dataclass
 class Seen:
-    """The latencies, and how many requests had another answer than 200, or none."""
+    """Latencies, and the number of requests with no answer or a status other than 200."""
 
     seconds: list[float] = field(default_factory=list)
     refused: int = 0
 
     def quantile(self, share: float) -> float:
-        """Seconds that ``share`` of the requests took at most."""
+        """Latency in seconds at the quantile ``share``, 0 to 1."""
         return sorted(self.seconds)[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
 
 
 def normal_requests(server: Server, count: int) -> Seen:
-    """``count`` requests of 4 x 5 logits, one after the other."""
+    """Send ``count`` requests of 4 x 5 logits, one after the other."""
     data = data_for(Case((4, 5)))
     request = requests.v2({"labels": data.labels, "logits": data.logits}).joined
     seen = Seen()
@@ -52,6 +52,6 @@ def normal_requests(server: Server, count: int) -> Seen:
 
 
 def leased_bytes(server: Server) -> int:
-    """What the requests of ``server`` hold of its memory, by its own account."""
+    """Bytes that the requests of ``server`` hold, as its /readyz says."""
     with Client(server) as client:
         return int(json.loads(client.exchange(get("/readyz")).body)["leased_bytes"])

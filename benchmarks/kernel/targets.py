@@ -1,17 +1,17 @@
-"""What the kernels are to reach, and whether they do."""
+"""Bars of the kernels, against memory and the other libraries."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from benchmarks.kernel.cases import GRADIENT, HUNDRED, LARGE, LONG_ROWS, STRIDED, TEN, TINY, Case
+from benchmarks.bars import Bar
 from benchmarks.kernel.contestants import COMPILED, EAGER, OURS, READ
 from benchmarks.kernel.report import Results, best_peer, times_as_fast
+from benchmarks.problems import GRADIENT, HUNDRED, LARGE, LONG_ROWS, STRIDED, TEN, TINY, Case
 
 _BEST = "the best peer"
-# The slowest of these cases, against whom, the bar, the goal: times as fast.
+# Cases of which the slowest counts, the rival, the bar, the goal: times as fast as the rival.
 _RATIOS: tuple[tuple[tuple[Case, ...], str, float, float], ...] = (
     *(((case,), READ.name, 0.85, 0.97) for case in LONG_ROWS),
     ((LARGE,), COMPILED.name, 1.5, 3.0),
@@ -24,31 +24,8 @@ _RATIOS: tuple[tuple[tuple[Case, ...], str, float, float], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One line of the table: a number that is to be at least (or ``at_most``) ``bar``."""
-
-    what: str
-    bar: float
-    goal: float
-    measured: float  # NaN: was not measured
-    note: str = ""
-    at_most: bool = False
-    form: str = ".2f"
-
-    @property
-    def verdict(self) -> str:
-        """Which of the two is reached: "goal", "bar", "MISSED" or "not measured"."""
-        if math.isnan(self.measured):
-            return "not measured"
-        for verdict, limit in (("goal", self.goal), ("bar", self.bar)):
-            if self.measured <= limit if self.at_most else self.measured >= limit:
-                return verdict
-        return "MISSED"
-
-
 def _ratio(results: Results, cases: Iterable[Case], rival: str) -> tuple[float, str]:
-    """The smallest among ``cases`` of how many times as fast ours is, and where it was."""
+    """The smallest of our speeds relative to ``rival`` among ``cases``, and its case or peer."""
     measured = []
     for case in cases:
         outcomes = results.get(case, {})
@@ -68,7 +45,7 @@ def _worst_loss(results: Results) -> tuple[float, str]:
 
 
 def bars(results: Results, grown: float, allocated: float) -> list[Bar]:
-    """Every bar, against ``results``, and the two numbers that ``measure.temporaries`` gives."""
+    """Compare ``results``, and the bytes of ``measure.temporaries``, with every bar."""
     table = []
     for cases, rival, bar, goal in _RATIOS:
         one = len(cases) == 1
@@ -80,15 +57,3 @@ def bars(results: Results, grown: float, allocated: float) -> list[Bar]:
     note = "" if math.isnan(allocated) else f"{allocated:.0f} bytes in all"
     table.append(Bar("N x C temporaries for a loss, bytes a logit", 0, 0, grown, note, True))
     return table
-
-
-def bars_table(table: Iterable[Bar]) -> list[str]:
-    """The bars as text."""
-    heading = f"{'':<56}{'bar':>8}{'goal':>8}{'measured':>12}  verdict"
-    return [heading, *map(_line, table)]
-
-
-def _line(row: Bar) -> str:
-    measured = "-" if math.isnan(row.measured) else f"{row.measured:{row.form}}"
-    note = f" ({row.note})" if row.note else ""
-    return f"{row.what:<56}{row.bar:>8g}{row.goal:>8g}{measured:>12}  {row.verdict}{note}"

@@ -1,4 +1,4 @@
-"""Archives and safetensors that cost much time for their bytes."""
+"""Costly npz archives and safetensors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.hostile.worst import SIZE, Attack, made, repeated, v1
-from benchmarks.http.requests import Array
+from benchmarks.hostile.costly import SIZE, Attack, made, repeated, v1
+from benchmarks.problems import Array
 from service.codecs import npz
 from service.codecs import safetensors as safetensors_codec
 
@@ -33,7 +33,7 @@ def _npz_of_names(count: int, size: int) -> bytes:
 
 
 def _npz_at_the_limit(size: int) -> bytes:
-    """Logits that inflate sixteenfold: what is stored before them justifies it."""
+    """Archive whose logits inflate sixteenfold, as a stored member before them permits."""
     file = io.BytesIO(npz.encode({"weight": np.zeros(size // 9)}))
     with zipfile.ZipFile(file, "a") as archive:
         with archive.open(_deflated("logits.npy"), "w") as member:

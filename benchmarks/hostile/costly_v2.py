@@ -1,4 +1,4 @@
-"""V2 requests that cost much time for their bytes, as they are and compressed."""
+"""Costly V2 requests, plain and compressed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from benchmarks.hostile.worst import NUMBER, SIZE, Attack, made, repeated, v1, v2_request
-from benchmarks.http.client import Request
+from benchmarks.client import Request
+from benchmarks.hostile.costly import NUMBER, SIZE, Attack, made, repeated, v1, v2_request
 
 _SOFTMAX = "/v2/models/softmax/infer"
-# Deflate's empty block: bytes that cost nothing, and justify others.
+# Deflate's empty block: bytes that cost no time, and raise what a body may inflate to.
 _EMPTY_BLOCK = b"\0\0\0\xff\xff"
 _CONTAINERS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 def _v2_numbers(size: int) -> bytes:
-    """One input, whose type is only told behind its data: that is read twice."""
+    """One input whose type comes after its data, which is therefore read twice."""
     data = repeated(NUMBER, max(size - 150, 30))
     count = data.count(b",") + 1
     last = b'],"name":"logits","datatype":"FP32","shape":[1,%d]}]}' % count
@@ -25,7 +25,7 @@ def _v2_numbers(size: int) -> bytes:
 
 
 def _v2_zeros() -> bytes:
-    """As many numbers as there can be, for an answer that is as long as it can be."""
+    """As many numbers as the limits permit, for the longest answer."""
     data = repeated(b"0", 3_399_000)
     first = b'{"inputs":[{"name":"logits","datatype":"FP16","shape":[1,%d],"data":['
     return first % (data.count(b",") + 1) + data + b"]}]}"
@@ -67,7 +67,7 @@ def _bomb(coding: str, first: bytes, piece: bytes, count: int) -> bytes:
 
 
 def _bomb_behind_json(coding: str) -> Request:
-    """What inflates to 1 GB, behind JSON that tells of a tensor of that size."""
+    """Data that inflates to 1 GB, after JSON that declares a tensor of that size."""
     count = 2**28
     source = {"binary_data_size": 4 * count}
     entry = {"name": "logits", "datatype": "FP32", "shape": [1, count], "parameters": source}

@@ -1,8 +1,7 @@
 """Slow clients in a process of their own.
 
-    python -m benchmarks.hostile.attack URL HEADERS BODIES
-
-It prints "ready on" the URL once all of them are connected, and goes on until told to stop.
+``python -m benchmarks.hostile.slow_clients URL HEADERS BODIES`` prints "ready on URL" once all of
+them are connected, and goes on until SIGTERM.
 """
 
 from __future__ import annotations
