@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, pinned and hashed.
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test bench check image check-image lock clean python
+.PHONY: help serve demo test bench check image check-image lock wheels clean python
 
 SUITS := -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'
 # PYTHON=/path/to/python3 chooses another one.
@@ -55,6 +55,9 @@ lock: $(RUN) ## resolve requirements/*.txt anew (ARGS=--upgrade for the newest)
 	@$(UV) --extra cuda --constraint requirements/dev.txt --output-file requirements/cuda.txt
 	@$(subst pyproject.toml,--group build,$(UV)) --constraint requirements/dev.txt \
 		--output-file requirements/build.txt
+
+wheels: $(RUN) ## download what benchmarks/cuda/check.sh needs on a machine without a network
+	@$(BIN)/python -m benchmarks.cuda.wheels
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         case "cold":
             return cold_start.main()
         case "cuda":
-            return cuda.main(quick=chosen.quick)
+            return cuda.main(quick=chosen.quick, only=chosen.case)
         case "cuda-table":
             return table.main()
         case "demo":
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, about in _OTHERS.items():
         part = parts.add_parser(name, help=about)
         if name == "cuda":
+            part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
             part.add_argument("--quick", action="store_true", help="few rows")
     return parser
 

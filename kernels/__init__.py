@@ -10,7 +10,9 @@ for float64 logits, however narrow the logits are.
 
 With ``device="cuda"`` all is computed on the GPU (extra ``cuda``), from and to NumPy arrays;
 "auto" is a GPU where there is one, and else the CPU. Both may raise ``DeviceUnavailable``,
-``DeviceOutOfMemory`` and ``DeviceFailed``.
+``DeviceOutOfMemory`` and ``DeviceFailed``. ``cross_entropy`` also takes arrays that lie on the GPU
+already, of any library with DLPack or ``__cuda_array_interface__``: they are not copied, and
+outputs of the logits' shape stay there.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kernels import plan_cache, steps
+from kernels import devices, plan_cache, steps
 from kernels.accumulate import LossAccumulator
 from kernels.answer import answer
 from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
@@ -93,6 +95,9 @@ def cross_entropy(
         "check_probabilities": check_probabilities,
         "device": device,
     }
+    if device != "cpu" and devices.lies_on_gpu(logits):
+        weights = {"weight": weight, "sample_weight": sample_weight}
+        return devices.cross_entropy(logits, labels, outputs, **weights, **options)
     if outputs is None and weight is None and sample_weight is None:
         known = plan_cache.answers(logits, labels, ("loss",), options)
         if known is not None:

@@ -32,7 +32,7 @@ def answer_in_steps(
 ) -> Generator[int, None, dict[str, Array]]:
     """Compute the outputs ``names``, from ``wanted``; yields as ``cpu.launch.in_steps`` does."""
     try:
-        upstream = _upstream(problem) if "gradient" in names else 1.0
+        upstream = upstream_of(problem) if "gradient" in names else 1.0
         blocks, arrays = yield from in_steps(problem, names, upstream, step)
     except ImpossibleLabel as error:
         raise impossible_label(problem, error.position) from None
@@ -70,7 +70,7 @@ def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
     return (*outputs, "per_element") if problem.reduction == "none" else tuple(outputs)
 
 
-def _upstream(problem: Problem) -> float:
+def upstream_of(problem: Problem) -> float:
     """Derivative of the reduced loss by each position's loss, before any kernel runs."""
     if problem.reduction != "mean":
         return 1.0

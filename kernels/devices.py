@@ -11,12 +11,16 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from kernels import specialisations
 from kernels.cpu import launch
 from kernels.errors import DeviceUnavailable
 from kernels.plan import Computed, finish
 from kernels.problem import Problem
 from kernels.specialisations import Specialisation
+
+_DLPACK_CUDA = 2  # of dlpack.h's device types
 
 
 def target(device: str) -> str:
@@ -75,6 +79,26 @@ def in_steps(
     from kernels.cuda import pipeline
 
     return (yield from pipeline.in_steps(problem, wanted, upstream, step))
+
+
+def lies_on_gpu(array: Any) -> bool:
+    """True for another library's array on a GPU, by DLPack or ``__cuda_array_interface__``.
+
+    Imports nothing of CUDA.
+    """
+    if isinstance(array, np.ndarray):
+        return False
+    if hasattr(array, "__dlpack_device__"):
+        return int(array.__dlpack_device__()[0]) == _DLPACK_CUDA
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def cross_entropy(logits: Any, labels: Any, outputs: Any, **options: Any) -> Any:
+    """``kernels.cross_entropy`` of logits on the GPU; raises what that raises."""
+    target(options["device"])
+    from kernels.cuda import resident
+
+    return resident.cross_entropy(logits, labels, outputs, **options)
 
 
 def prepare(memory_bytes: int = 0, processes: int = 1) -> None:

@@ -38,6 +38,11 @@ def kernel(threads: int, resident: int = 512) -> Callable[[Function], Any]:
     return cuda.jit(launch_bounds=(threads, resident // threads))
 
 
+def adopted(interface: dict[str, Any], owner: Any) -> Any:
+    """Device array of a ``__cuda_array_interface__``; ``owner`` keeps its memory alive."""
+    return cuda.from_cuda_array_interface(interface, owner=owner)
+
+
 @device
 def exp2(t: Any) -> Any:
     """2**t, within 2 ulp (CUDA's table of errors), also below the normal range."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numba import cuda
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 WARP = 2
 
@@ -22,6 +23,17 @@ def device(function: Any) -> Any:
 
 def kernel(threads: int, resident: int = 0) -> Callable[[Any], Any]:
     return cuda.jit
+
+
+class _Adopted:
+    """Host memory, which is the simulator's device memory too."""
+
+    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
+        self.__array_interface__, self.owner = interface, owner
+
+
+def adopted(interface: dict[str, Any], owner: Any) -> Any:
+    return FakeCUDAArray(np.asarray(_Adopted(interface, owner)))
 
 
 # Functions that use names of ``cuda`` have to be known to the simulator.

@@ -1,7 +1,11 @@
-"""Pieces, streams and memory, on the simulator: ``test_simulated.py`` runs this file."""
+"""Pieces, streams and memory, on the simulator: ``test_simulated.py`` runs this file.
+
+On a GPU ``hardware.py`` does.
+"""
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +16,10 @@ from numba import cuda
 from numba.cuda.cudadrv.driver import CudaAPIError
 
 import kernels
-from benchmarks.cuda.resident import Resident
+from benchmarks.cuda import sanitizer, timeline
 from kernels import devices, dtypes, warm
-from kernels.cuda import failures, memory, pipeline
+from kernels.cuda import failures, launch, memory, pipeline
+from kernels.cuda.kinds import SIMULATED
 from kernels.cuda.warm import EAGER
 from kernels.problem import check
 from tests import zoo
@@ -167,7 +172,9 @@ def test_nothing_is_held_until_the_logits_are_there(fresh_budget: memory.Budget)
 
 
 def driver_error(code: int) -> CudaAPIError:
-    """The simulator's, with the number that the real one has."""
+    """The driver's, or the simulator's with the number that the driver's has."""
+    if not SIMULATED:
+        return CudaAPIError(code, "a fault")
     error = CudaAPIError("a fault")
     error.code = code
     return error
@@ -270,18 +277,22 @@ def test_an_accumulator_has_the_bits_of_one_call() -> None:
         assert accumulator.result().tobytes() == want.tobytes()
 
 
-@pytest.mark.parametrize("shape", [(9, 5), (3, 70), (2, 7, 3)], ids=str)
-def test_what_lies_on_the_device_is_not_copied(shape: tuple[int, ...], dtype: dtypes.DType) -> None:
-    """As ``benchmarks/cuda`` measures it: the same launches, and the same bits."""
-    logits, _, _ = zoo.example(shape, 1, dtype, "plain")
-    labels = np.random.default_rng(0).integers(0, shape[1], (shape[0], *shape[2:]))
-    want = kernels.cross_entropy(logits, labels, outputs=["loss", "gradient"])
-    there = cuda.to_device(logits.view(dtype.load).reshape(-1))
-    resident = Resident(shape, dtype, there, cuda.to_device(labels.reshape(-1)), True)
-    for _ in range(2):
-        resident.queue(cuda.stream())
-        assert resident.loss() == float(want["loss"])
-        assert resident.gradient().tobytes() == want["gradient"].tobytes()
+def test_the_sanitizer_is_given_every_kernel() -> None:
+    assert sanitizer.cases() == sanitizer.KERNELS
+    made = {name for name in {**vars(launch), **vars(pipeline)} if re.search("_kernel$", name)}
+    assert made == sanitizer.KERNELS
+
+
+@pytest.mark.parametrize("outputs", [("loss",), ("loss", "gradient")], ids=str)
+def test_a_time_line_has_every_copy_and_launch(
+    outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "STEP", 2 * 5 * 4)
+    with timeline.recorded() as spans:
+        kernels.cross_entropy(np.zeros((6, 5), np.float32), np.zeros(6, int), outputs=outputs)
+    assert [span.kind for span in spans].count("kernels") == 3
+    assert {span.kind for span in spans} == {"to device", "kernels", "to host"}
+    assert all(0 <= span.start <= span.stop for span in spans)
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 200])

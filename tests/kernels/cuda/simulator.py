@@ -25,7 +25,9 @@ SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 12
 # are computed on the CPU.
 LARGEST = 1600 if SAMPLE == 1 else 800
 # Files of which all cases are run.
-WHOLE = ("test_worked_example", "test_torch_facts", "test_edges", "simulated_pipeline")
+WHOLE = ("test_worked_example", "test_torch_facts", "test_edges")
+# Files of this folder, which are run whole as well.
+OWN = ("simulated_pipeline", "simulated_resident")
 SAMPLED = (
     "test_options",
     "test_outputs",
@@ -76,14 +78,19 @@ _calls_before_test = [0]
 
 def pytest_configure() -> None:
     """Makes the door's functions, and accumulators, compute on the simulated device."""
-    for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax"):
-        setattr(kernels, name, _on_device(getattr(kernels, name)))
+    redirect(LARGEST)
     quicken()
+
+
+def redirect(largest: int) -> None:
+    """Has the door's functions compute on the device what is of ``largest`` elements at most."""
+    for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax"):
+        setattr(kernels, name, _on_device(getattr(kernels, name), largest))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps what is to be run."""
-    items[:] = [item for item in items if _is_run(item)]
+    items[:] = [item for item in items if is_run(item)]
 
 
 def pytest_runtest_call() -> None:
@@ -94,18 +101,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(f"{_calls[0]} calls on the simulated device")
 
 
-def _is_run(item: pytest.Item) -> bool:
+def is_run(item: pytest.Item) -> bool:
+    """Whether ``item`` is in the sample."""
     if item.name.startswith(tuple(LEFT_OUT)):
         return False
     module = item.nodeid.partition(".py")[0].rpartition("/")[2]
-    return module in WHOLE or zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
+    return module in (*WHOLE, *OWN) or zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
 
 
-def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
+def _on_device(function: Callable[..., Any], largest: int) -> Callable[..., Any]:
     @functools.wraps(function)
     def on_device(*arguments: Any, **options: Any) -> Any:
         logits: Any = arguments[0] if arguments else options.get("logits", 0)
-        small = bool(np.size(logits) <= LARGEST)
+        small = bool(np.size(logits) <= largest)
         if not small and _calls[0] == _calls_before_test[0]:
             pytest.skip("larger than the simulator computes")
         _calls[0] += small
