@@ -17,7 +17,8 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Unauthorized, problem
+from service.errors import Unauthorized
+from service.problems import problem
 from service.settings import Settings, SettingsError, variable
 
 # What an orchestrator asks, which has no token.

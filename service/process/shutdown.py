@@ -11,7 +11,8 @@ from types import FrameType
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Stopping, problem
+from service.errors import Stopping
+from service.problems import problem
 
 
 @contextmanager

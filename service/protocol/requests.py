@@ -13,7 +13,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.errors import HeaderTooLarge, MalformedRequest, OutOfMemory, RequestError, row_for
+from service.errors import HeaderTooLarge, MalformedRequest, OutOfMemory, RequestError
+from service.problems import row_for
 from service.protocol import parser
 from service.protocol.cycle import begin, refusal
 from service.protocol.landing import Flow, Landing

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from kernels import dtypes
-from service import errors
+from service import problems
 from service.codecs import CODECS
 from service.middleware import auth
 from service.request.operation import Operation
@@ -249,13 +249,13 @@ def _success(operation: Operation) -> dict[str, Any]:
 def failures(statuses: Iterable[int] | None = None) -> dict[str, Any]:
     """The responses that are errors: of all ``statuses`` that there are, or of these."""
     kinds: dict[int, list[str]] = {}
-    for row in errors.TABLE.values():
+    for row in problems.TABLE.values():
         kinds.setdefault(row.status, []).append(f"`{row.name}`: {row.title}. {row.advice}")
     schema = {"$ref": _REF + "Problem"}
     return {
         str(status): {
             "description": "\n\n".join(texts),
-            "content": {errors.MEDIA_TYPE: {"schema": schema}},
+            "content": {problems.MEDIA_TYPE: {"schema": schema}},
         }
         for status, texts in sorted(kinds.items())
         if statuses is None or status in statuses

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import kernels
-from service import errors
+from service import problems
 from service.app import create_app
 from service.codecs import CODECS
 from service.routes import OPERATIONS, openapi
@@ -105,11 +105,11 @@ def test_every_output_is_described(description: dict[str, Any]) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.path)
 def test_every_error_is_described(description: dict[str, Any], operation: Any) -> None:
     responses = description["paths"][operation.path]["post"]["responses"]
-    assert responses.keys() == {"200", *(str(row.status) for row in errors.TABLE.values())}
-    for row in errors.TABLE.values():
+    assert responses.keys() == {"200", *(str(row.status) for row in problems.TABLE.values())}
+    for row in problems.TABLE.values():
         response = responses[str(row.status)]
         assert f"`{row.name}`" in response["description"]
-        assert response["content"].keys() == {errors.MEDIA_TYPE}
+        assert response["content"].keys() == {problems.MEDIA_TYPE}
 
 
 def test_every_reference_leads_somewhere(description: dict[str, Any]) -> None:
