@@ -11,8 +11,8 @@ import pytest
 
 from kernels import OUTPUTS
 from service import problems, settings
+from service.codecs.base import TENSORS
 from service.codecs.v2.parameters import FOREIGN, FOREIGN_PREFIX
-from service.request.operation import TENSORS
 from service.routes import OPERATIONS
 
 ROOT = Path(__file__).parents[1]

@@ -12,8 +12,7 @@ from kernels.dtypes import FLOATS, DType
 from kernels.steps import Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, Answer, Arrays, numbers, shown
-from service.codecs.json.codec import written_size
+from service.codecs.base import LOGITS, TENSORS, Answer, Arrays, numbers, shown
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
@@ -22,16 +21,13 @@ from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.settings import Settings, SettingsError, variable
 
-TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
-
 
 class Operation(NamedTuple):
     """What one route computes.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
     may; ``compute`` checks them and the options, and gives the work that makes the outputs;
-    ``limit`` picks from the settings how many elements the logits may have, where that is limited;
-    ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
+    ``limit`` picks from the settings how many elements the logits may have, where that is limited.
     """
 
     path: str
@@ -42,7 +38,6 @@ class Operation(NamedTuple):
     options: type[options.Options]
     compute: Compute
     limit: Callable[[Settings], int] | None = None
-    encode: Callable[[Codec, Arrays], Answer] | None = None
 
 
 @dataclass(slots=True)
@@ -100,8 +95,6 @@ class Asked(NamedTuple):
     def encoded(self, outputs: Arrays) -> Answer:
         """The answer's content."""
         check_answer(self.reply, outputs, self.service.settings.max_json_answer_elements)
-        if self.operation.encode is not None:
-            return self.operation.encode(self.reply, outputs)
         return self.reply.encode(outputs)
 
 
@@ -177,15 +170,13 @@ def _instead(missing: str, message: Message) -> str:
 
 
 def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
-    """Raise ``NotAcceptable`` where ``outputs`` are more than ``limit`` numbers, to be JSON."""
-    if reply.name != "json":
-        return
-    elements = sum(map(written_size, outputs.values()))
-    if elements > limit:
+    """Raise ``NotAcceptable`` if ``reply`` would write more than ``limit`` numbers as JSON."""
+    count = reply.text_numbers(outputs)
+    if count > limit:
         raise NotAcceptable(
-            f"the answer holds {elements:,} numbers, and JSON at most {limit:,}:"
-            " name a binary format in Accept",
-            field="accept",
+            f"the answer holds {count:,} numbers, and JSON at most {limit:,}:"
+            f" {reply.binary_advice}",
+            field=reply.answer_field,
         )
 
 
