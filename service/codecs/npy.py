@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -154,8 +153,6 @@ def _row(descr: str, where: str, name: str) -> DType:
     raise DecodeError(f"{where}: dtype {shown(descr)}: {advice}", where=where)
 
 
-# Files are of a few dtypes, and so is what NumPy parses anew.
-@lru_cache(256)
 def _spelled(descr: str) -> str:
     """``descr`` as numpy.save spells it: numpy.load takes "=f4", "f", "float32" and more as "<f4".
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -34,18 +32,19 @@ def encode(
     ``DecodeError`` if those are too few.
     """
     outputs = request.wanted(arrays)
-    parts = [b"{", _members(model_name=model, model_version=version), b',"outputs":[']
-    if request.id is not None:
-        parts[1:1] = [b'"id":', json.dumps(request.id).encode(), b","]
+    own_id = "" if request.id is None else f'"id":{json.dumps(request.id)},'
+    parts = [f'{{{own_id}"model_name":"{model}","model_version":"{version}","outputs":['.encode()]
     blobs: list[memoryview] = []
     for index, wanted in enumerate(outputs):
         array = arrays[wanted.name]
         # The protocol has no scalars: a reduced loss has shape [1].
         array = array.reshape(array.shape or 1)
         row = row_of(wanted.name, array)
+        shape = ",".join(map(str, array.shape))
+        # Names of outputs and models need no escapes.
         parts += [
-            b",{" if index else b"{",
-            _members(name=wanted.name, datatype=row.v2, shape=array.shape),
+            b"," if index else b"",
+            f'{{"name":"{wanted.name}","datatype":"{row.v2}","shape":[{shape}]'.encode(),
         ]
         if wanted.region is not None:
             _write(array, wanted, targets[wanted.name])
@@ -71,13 +70,6 @@ def compressed(answer: Encoded, coding: str | None) -> Encoded:
         return answer
     headers = {**answer.headers, "Content-Encoding": coding}
     return Encoded(compression.deflate(parts, coding), headers, answer.media_type)
-
-
-# FIGURE
-@lru_cache(256)
-def _members(**members: Any) -> bytes:
-    """Return the text of an object's ``members``, without its braces."""
-    return json.dumps(members, separators=(",", ":")).encode()[1:-1]
 
 
 def _write(array: Array, wanted: Requested, target: Array) -> None:
