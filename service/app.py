@@ -26,7 +26,7 @@ from service.process import numba_variables, shutdown
 from service.process.gpu_failure import Failing
 from service.process.warm_up import warm_up
 from service.request.operation import Service, offered_dtypes
-from service.routes import handlers, openapi
+from service.routes import guide, handlers, openapi
 
 # uvicorn's exit status for a failed start, on which its supervisor stops instead of trying again.
 START_FAILED = 3
@@ -94,7 +94,7 @@ def create_app(
     app = FastAPI(
         title="lossd",
         version=VERSION,
-        description=openapi.DESCRIPTION,
+        description=guide.DESCRIPTION,
         lifespan=lifespan,
         openapi_url=None,  # ``service.routes.openapi`` has its own
         docs_url=None,

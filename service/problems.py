@@ -60,7 +60,7 @@ TABLE: dict[type[Exception], Row] = {
         400,
         "malformed-body",
         "The body is not what its media type says",
-        "Send exactly what the format's description at /docs shows.",
+        "See /docs for the layout of each format.",
     ),
     MalformedRequest: Row(
         400,
@@ -72,12 +72,12 @@ TABLE: dict[type[Exception], Row] = {
         400,
         "unusable-region",
         "A shared memory region cannot be used",
-        "Register a region that is there, as large as it says, for as long as requests use it.",
+        "Register memory of at least byte_size bytes, and keep it while requests use it.",
     ),
     Unauthorized: Row(
         401,
         "unauthorized",
-        "This needs a token",
+        "The request needs a token",
         "Send `Authorization: Bearer` and a token that the server's operator gave you.",
     ),
     UnknownRegion: Row(
@@ -117,8 +117,8 @@ TABLE: dict[type[Exception], Row] = {
     InvalidInput: Row(
         422,
         "invalid-input",
-        "These tensors and options do not make a loss",
-        "See /docs for the shapes and types that belong together.",
+        "No loss can be computed from these tensors and options",
+        "See /docs for the shapes and types of this route's tensors.",
     ),
     InvalidOption: Row(
         422,
@@ -150,7 +150,7 @@ TABLE: dict[type[Exception], Row] = {
         "The server failed",
         "This is a fault of the server: please report it with the request that caused it.",
     ),
-    NotOffered: Row(501, "not-offered", "Not offered here", "See /v2 for what extensions it has."),
+    NotOffered: Row(501, "not-offered", "Not offered here", "See /v2 for the extensions it has."),
     MemoryError: Row(
         503, "out-of-memory", "No memory for this request", "Send it again later, or smaller.", 5
     ),
@@ -185,7 +185,7 @@ TABLE: dict[type[Exception], Row] = {
     ),
     NotReady: Row(503, "not-ready", "The server is starting", "Wait until /readyz answers 200.", 1),
     Stopping: Row(
-        503, "stopping", "The server is stopping", "Send the request again, to whoever is next.", 1
+        503, "stopping", "The server is stopping", "Send the request again in a few seconds.", 1
     ),
     Overloaded: Row(
         503, "overloaded", "The server is busy", "Send the request again after Retry-After.", 1
@@ -221,7 +221,7 @@ def problem(error: Exception) -> Response:
         if value is not None:
             body[name] = value[:200] if isinstance(value, str) else [int(index) for index in value]
     headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after)}
-    return Response(json.dumps(body), row.status, headers, MEDIA_TYPE)
+    return Response(json.dumps(body) + "\n", row.status, headers, MEDIA_TYPE)
 
 
 def answer_to(error: Exception) -> Response | None:

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         None,
         min_length=1,
         description="File with bearer tokens, one a line, read at the start: without one of them"
-        " only health is answered (401).",
+        " only health and /docs are answered (401).",
     )
     auth_tokens: SecretStr | None = Field(
         None,
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Seconds that a connection is kept open between requests: longer than the 60"
-        " for which common load balancers keep theirs, so that they end it and not we.",
+        " of common load balancers, so that the balancer closes it, not the server.",
     )
     max_body_bytes: int = Field(
         _GIB,
@@ -192,8 +192,8 @@ class Settings(BaseSettings):
 
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu",
-        description="What computes requests that do not say: cuda needs an NVIDIA GPU and the extra"
-        " cuda; auto is that where it can be, else the CPU.",
+        description="What computes requests that name no device: cuda needs an NVIDIA GPU and the"
+        " extra cuda; auto is the GPU where there is one, else the CPU.",
     )
     device_memory_bytes: int = Field(
         0,
@@ -205,8 +205,8 @@ class Settings(BaseSettings):
 
     allow_shared_memory: bool = Field(
         False,
-        description="Whether V2 clients may have shared memory of this machine read and written,"
-        " whatever the server's user may; on Linux, with one worker.",
+        description="Whether V2 clients may have shared memory of this machine read and written:"
+        " any that the server's user may read and write; on Linux, with one worker.",
     )
     shared_memory_prefix: str | None = Field(
         None,

@@ -107,17 +107,18 @@ def _show(result: Score) -> None:
     console = Console()
     summary = Table.grid(padding=(0, 2))
     counted = result.elements - result.ignored
+    besides = f" ({result.ignored:,} more ignored)" if result.ignored else ""
     for name, value in (
         ("loss", f"{result.loss:.6g}"),
         ("perplexity", f"{result.perplexity:.6g}"),
         ("accuracy", f"{result.accuracy:.2%}"),
-        ("elements", f"{counted:,}" + (f" and {result.ignored:,} ignored" * bool(result.ignored))),
+        ("elements", f"{counted:,}{besides}"),
     ):
         summary.add_row(name, value)
     console.print(summary, highlight=False)
     if not result.worst:
         return
-    table = Table("element", title="the worst", title_justify="left")
+    table = Table("element", title="worst elements", title_justify="left")
     for name in ("label", "predicted", "loss"):
         table.add_column(name, justify="right")
     for element in result.worst:

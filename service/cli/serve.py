@@ -200,7 +200,14 @@ _PANELS = {
         "send_seconds",
         "keep_alive_seconds",
     ),
-    "Device": ("device", "device_memory_bytes"),
+    "Computing": (
+        "device",
+        "device_memory_bytes",
+        "dtypes",
+        "compute_seconds",
+        "compile_seconds",
+        "lane_queue",
+    ),
 }
 _PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 
@@ -212,5 +219,5 @@ parameters.add(
     settings.Settings,
     _OPTIONS,
     settings.variable,
-    panel=lambda name: _PANEL_OF.get(name, "Sizes, memory and computing time"),
+    panel=lambda name: _PANEL_OF.get(name, "Sizes and memory"),
 )

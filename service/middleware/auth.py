@@ -1,4 +1,4 @@
-"""Bearer tokens: without one that is known only health is answered, and nothing else is read.
+"""Bearer tokens: without one that is known only health and the documentation are answered.
 
 The path is the one that requests are routed by, never one that was put together from the Host
 header (CVE-2026-48710), and whatever is not known to be public needs a token.
@@ -21,8 +21,13 @@ from service.errors import Unauthorized
 from service.problems import problem
 from service.settings import Settings, SettingsError, variable
 
-# What an orchestrator asks, which has no token.
-PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+# Health: what an orchestrator asks, which has no token.
+HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+# The documentation holds no secret, and a browser sends no token with a page's address: its
+# Authorize button asks for one, and sends it with the requests that are tried out.
+_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+DOCUMENTATION = frozenset({"/docs", "/openapi.json", *(f"/docs/{name}" for name in _FILES)})
+PUBLIC = HEALTH | DOCUMENTATION
 
 _MISSING = "a token is needed: send the header Authorization: Bearer TOKEN"
 _WRONG = (

@@ -90,7 +90,7 @@ def body_length(
         elif name == b"transfer-encoding":
             if version == "1.0" or value.lower() != b"chunked":
                 raise MalformedRequest(
-                    "chunked, in HTTP/1.1, is the only transfer coding here",
+                    "Transfer-Encoding must be chunked, and the request HTTP/1.1",
                     field="transfer-encoding",
                 )
             length = None
@@ -141,5 +141,5 @@ class Chunks:
 def overloaded(most: int) -> Overloaded:
     """The error of a connection that is one more than ``most``."""
     return Overloaded(
-        f"this server has {most:,} connections, which is all that it can: this one is closed"
+        f"this server has {most:,} connections, as many as it can serve: this one is closed"
     )

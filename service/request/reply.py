@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import Any
 
-from fastapi import Response
+from fastapi import Response, responses
 from starlette.types import Receive, Scope, Send
 
 from service.codecs import Encoded
@@ -15,6 +16,14 @@ from service.memory.budget import Lease
 # Bytes that are handed to the connection at a time. It asks for the next when most of these are
 # gone: so much is queued for a client that does not read.
 _PIECE = 2**18
+
+
+class JSONResponse(responses.JSONResponse):
+    """A small JSON answer; a newline ends it, as it ends the larger ones."""
+
+    def render(self, content: Any) -> bytes:
+        """The text of ``content``."""
+        return super().render(content) + b"\n"
 
 
 class Reply(Response):

@@ -7,7 +7,9 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
+
+from service.request.reply import JSONResponse
 
 router = APIRouter(include_in_schema=False)
 
@@ -21,28 +23,27 @@ ASSETS = {
 
 @router.get("/")
 async def index(request: Request) -> JSONResponse:
-    """What this is, and where to read on."""
-    app = request.app
+    """The service's name and version, and links: relative ones, since a proxy may add a prefix."""
     return JSONResponse(
         {
-            "name": app.title,
-            "version": app.version,
-            "docs": "/docs",
-            "openapi": app.openapi_url,
-            "ready": "/readyz",
+            "name": request.app.title,
+            "version": request.app.version,
+            "docs": "docs",
+            "openapi": "openapi.json",
+            "ready": "readyz",
         }
     )
 
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
-    """Swagger UI over the OpenAPI description."""
+    """Swagger UI over the OpenAPI description, by links that hold below any prefix."""
     return get_swagger_ui_html(
-        openapi_url=request.app.openapi_url,
+        openapi_url="openapi.json",
         title=request.app.title,
-        swagger_js_url="/docs/swagger-ui-bundle.js",
-        swagger_css_url="/docs/swagger-ui.css",
-        swagger_favicon_url="/docs/favicon.png",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="docs/favicon.png",
     )
 
 

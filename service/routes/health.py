@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 
 from service.errors import NotReady, Stopping
+from service.request.reply import JSONResponse
+from service.routes import openapi
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="Live", response_class=JSONResponse)
+@router.get(
+    "/healthz",
+    summary="Live",
+    description="Answers 200 as long as the process runs its event loop.",
+    response_class=JSONResponse,
+)
 async def live() -> JSONResponse:
-    """Answers 200 as long as the process runs its event loop."""
+    """Answer at once."""
     return JSONResponse({"status": "live"})
 
 
-@router.get("/readyz", summary="Ready", response_class=JSONResponse)
+@router.get(
+    "/readyz",
+    summary="Ready",
+    description="Answers 503 until the kernels are compiled and have reproduced the worked example,"
+    " and again once the server was told to stop. `leased_bytes` is the memory that requests hold"
+    " at this moment; `device` is what computes requests that name none; `why_no_gpu` is there"
+    " where the server was started for a GPU or the CPU, and is on the CPU.",
+    response_class=JSONResponse,
+    openapi_extra={"responses": openapi.failures([503])},
+)
 async def ready(request: Request) -> JSONResponse:
-    """Answers 503 until the kernels are compiled and have reproduced the worked example, and again
-    once the server was told to stop. ``leased_bytes`` is the memory that requests hold right now;
-    ``device``, what computes those that do not say: with ``why_no_gpu``, where that is the CPU.
-    """
+    """Answer with the state, or raise as ``check_ready``."""
     check_ready(request)
     service = request.app.state.service
     state = {

@@ -21,21 +21,6 @@ from service.middleware import auth
 from service.request.operation import Operation
 from service.routes.examples import EXAMPLES
 
-DESCRIPTION = """
-A loss server: logits and labels in, the cross-entropy loss and its per-element values out, with
-PyTorch's meaning. Every route takes and answers JSON (`application/json`), safetensors
-(`application/x-safetensors`) and `.npz` as `numpy.savez` writes it (`application/x-npz`).
-
-The options may stand in the query string; in the body beside the tensors (JSON); or in
-`__metadata__` (safetensors), where notes of others are passed over. What may be absent may be null.
-The answer has the format of the request, unless `Accept` asks for
-another. Not-a-number and infinities are `NaN`, `Infinity` and `-Infinity` in JSON: bare or as
-strings on input, where `"-Inf"` and `"nan"` do too, always strings on output. Under `/v2` the same
-losses are models of the Open Inference Protocol, as clients of Triton and KServe speak it.
-
-Every error is an RFC 9457 problem (`application/problem+json`).
-"""
-
 _JSON = "application/json"
 _REF = "#/components/schemas/"
 
@@ -119,6 +104,15 @@ _SCHEMAS: dict[str, Any] = {
     },
 }
 
+# One for all statuses: the page's table of errors lists them.
+_RESPONSES: dict[str, Any] = {
+    "Problem": {
+        "description": "An error: a problem, of which the table of errors lists every kind.",
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REF + "Problem"}}},
+    }
+}
+_FAILURE = {"$ref": "#/components/responses/Problem"}
+
 
 def describe(operation: Operation) -> dict[str, Any]:
     """The OpenAPI operation object of ``operation``: what FastAPI cannot know."""
@@ -142,23 +136,24 @@ def install(app: FastAPI, *, secured: bool = False) -> None:
                 version=app.version,
                 description=app.description,
                 routes=app.routes,
+                # Relative to where this description is: a proxy may have put a prefix before it.
+                servers=[{"url": "."}],
             )
-            app.openapi_schema.setdefault("components", {}).setdefault("schemas", {}).update(
-                _SCHEMAS
-            )
+            components = app.openapi_schema.setdefault("components", {})
+            components.setdefault("schemas", {}).update(_SCHEMAS)
+            components["responses"] = _RESPONSES
             paths = app.openapi_schema["paths"]
-            paths["/readyz"]["get"]["responses"]["503"] = failures()["503"]
             if secured:
-                bearer = {"bearer": {"type": "http", "scheme": "bearer"}}
-                app.openapi_schema["components"]["securitySchemes"] = bearer
+                components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
                 app.openapi_schema["security"] = [{"bearer": []}]
-                for path in auth.PUBLIC:
+                for path in auth.HEALTH:
                     paths[path]["get"]["security"] = []
         return app.openapi_schema
 
     @cache
     def written() -> bytes:
-        return json.dumps(description(), ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(description(), ensure_ascii=False, separators=(",", ":"))
+        return text.encode() + b"\n"
 
     async def answer(_: Request) -> Response:
         return Response(written(), media_type=_JSON)
@@ -186,14 +181,36 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             "name": name,
             "in": "query",
             "required": False,
-            "description": schema["description"],
-            "schema": schema,
+            "description": _with_default(schema),
+            "schema": _in_query(schema),
             # A list is written with commas.
             "style": "form",
             "explode": False,
         }
         for name, schema in _properties(operation).items()
     ]
+
+
+def _in_query(schema: dict[str, Any]) -> dict[str, Any]:
+    """``schema`` without null, which no text means, and without its default.
+
+    Swagger UI sends the default of each parameter in the query string, where it stands against
+    what the body says.
+    """
+    kept = {name: value for name, value in schema.items() if name not in ("default", "anyOf")}
+    for kind in schema.get("anyOf", ()):
+        if kind != {"type": "null"}:
+            kept |= kind
+    return kept
+
+
+def _with_default(schema: dict[str, Any]) -> str:
+    default = schema.get("default")
+    if default is None:
+        return str(schema["description"])
+    text = ",".join(default) if isinstance(default, list) else str(default)
+    text = text.lower() if isinstance(default, bool) else text
+    return f"{schema['description']} Without it: `{text}`."
 
 
 def _request_content(operation: Operation) -> dict[str, Any]:
@@ -247,19 +264,8 @@ def _success(operation: Operation) -> dict[str, Any]:
 
 
 def failures(statuses: Iterable[int] | None = None) -> dict[str, Any]:
-    """The responses that are errors: of all ``statuses`` that there are, or of these."""
-    kinds: dict[int, list[str]] = {}
-    for row in problems.TABLE.values():
-        kinds.setdefault(row.status, []).append(f"`{row.name}`: {row.title}. {row.advice}")
-    schema = {"$ref": _REF + "Problem"}
-    return {
-        str(status): {
-            "description": "\n\n".join(texts),
-            "content": {problems.MEDIA_TYPE: {"schema": schema}},
-        }
-        for status, texts in sorted(kinds.items())
-        if statuses is None or status in statuses
-    }
+    """The responses that are errors: of these ``statuses``, or of any."""
+    return {"default": _FAILURE} if statuses is None else {str(key): _FAILURE for key in statuses}
 
 
 def tensor(description: str) -> dict[str, Any]:

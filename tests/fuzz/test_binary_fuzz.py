@@ -41,10 +41,11 @@ def _numpy_npz(body: bytes) -> dict[str, Any]:
 
 def _official(body: bytes) -> dict[str, Any]:
     read = safetensors.deserialize(body)  # type: ignore[no-untyped-call]
+    types = {**dtypes.BY_SAFETENSORS, dtypes.BOOL.safetensors: dtypes.BOOL}
     return {
         name: np.ndarray(
             tuple(entry["shape"]),
-            dtypes.BY_SAFETENSORS[entry["dtype"]].numpy,
+            types[entry["dtype"]].numpy,
             buffer=bytes(entry["data"]),
         )
         for name, entry in read

@@ -47,7 +47,7 @@ def raw(url: httpx.URL, request: bytes, *, end: bool = False) -> bytes:
         while piece := connection.recv(65536):
             received += piece
             body = received.partition(b"\r\n\r\n")[2]
-            if body.endswith(b"}"):
+            if body.endswith(b"}\n"):
                 break
         return received
 

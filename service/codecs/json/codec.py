@@ -120,11 +120,11 @@ class Json(Codec):
         )
 
     def encode(self, arrays: Arrays) -> bytes:
-        """Write one object of nested lists; not finite values as "NaN", "Infinity", "-Infinity".
+        """Write one object of nested lists, and a newline for terminals.
 
-        Arrays named ``group.name`` are members of the object ``group``. float32 and float64 are
-        written with the fewest digits that give the same bits when read as float64 and rounded to
-        the array's dtype.
+        Values that are not finite are "NaN", "Infinity" or "-Infinity". Arrays named ``group.name``
+        are members of the object ``group``. float32 and float64 are written with the fewest digits
+        that give the same bits when read as float64 and rounded to the array's dtype.
         """
         groups: dict[str, dict[str, Array]] = {"": {}}
         for name, array in arrays.items():
@@ -134,7 +134,7 @@ class Json(Codec):
         for group, members in groups.items():
             parts += [b",", _key(group), b"{", *_members(members), b"}"]
         # A single join: above 1 MiB it copies without the GIL.
-        return b"".join([*parts, b"}"])
+        return b"".join([*parts, b"}\n"])
 
     def at_once(self, body: memoryview) -> bool:
         """Return whether plain numbers of this length are read in less than a millisecond."""

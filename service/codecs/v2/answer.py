@@ -56,7 +56,7 @@ def encode(
         parts.append(b"}")
     parts.append(b"]}")
     if not blobs:
-        return Encoded(b"".join(parts), {}, JSON)
+        return Encoded(b"".join([*parts, b"\n"]), {}, JSON)
     length = sum(map(len, parts))
     padding = -length % _ALIGNMENT
     text = b"".join([*parts, b" " * padding])

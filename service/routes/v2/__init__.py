@@ -26,6 +26,9 @@ router.add_api_route(
     infer.infer,
     methods=["POST"],
     summary="Inference",
+    description="The outputs of a model, which is the route of the same name in `/v1`: as JSON, or"
+    " as JSON followed by binary tensors.",
+    operation_id="infer",
     response_class=Response,
     openapi_extra=description.inference(),
 )

@@ -30,7 +30,8 @@ MODEL = {
     "name": "model",
     "in": "path",
     "required": True,
-    "description": "The name of a model.",
+    "description": "The name of a model. Its inputs and outputs are the tensors of the route of the"
+    " same name in `/v1`.",
     "schema": {"type": "string", "enum": list(models.MODELS)},
 }
 REGION = {
@@ -125,7 +126,7 @@ def inference() -> dict[str, Any]:
         "parameters": [MODEL, header, coding],
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": _REQUEST, "examples": _examples()}, BINARY: binary},
+            "content": {JSON: {"schema": _REQUEST, "examples": examples()}, BINARY: binary},
         },
         "responses": {"200": success, **openapi.failures()},
     }
@@ -143,11 +144,18 @@ def example(name: str) -> dict[str, Any]:
     return {"id": "1", "inputs": inputs}
 
 
-def _examples() -> dict[str, Any]:
+def examples() -> dict[str, Any]:
+    """Requests of the first model, which Swagger UI preselects in the path."""
+    first = next(iter(models.OPERATIONS))
+    plain = example(first)
+    chosen = {
+        "parameters": {"label_smoothing": 0.1},
+        "outputs": [{"name": "loss"}, {"name": "rank"}],
+    }
     return {
-        name: {
-            "summary": f"For {name}: {EXAMPLES[operation.path]['worked'][0]}",
-            "value": example(name),
-        }
-        for name, operation in models.OPERATIONS.items()
+        "plain": {"summary": f"The first example of /v1/{first}", "value": plain},
+        "options": {
+            "summary": "The same with an option and chosen outputs",
+            "value": plain | chosen,
+        },
     }

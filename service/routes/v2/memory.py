@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from service.codecs.base import DecodeError
 from service.errors import NotOffered
 from service.memory.regions import Regions
+from service.request.reply import JSONResponse
 from service.routes.v2.description import REGION, body, described
 from service.routes.v2.small_body import small_object
 
@@ -28,9 +28,12 @@ _REGISTER = {
 }
 
 
-@router.get("/v2/systemsharedmemory/status", summary="Shared memory regions")
+@router.get(
+    "/v2/systemsharedmemory/status",
+    summary="Shared memory regions",
+    description="Every region that is registered.",
+)
 async def status(request: Request) -> JSONResponse:
-    """Every region that is registered."""
     return JSONResponse(_regions(request).status(None))
 
 
@@ -43,11 +46,12 @@ async def region_status(request: Request) -> JSONResponse:
 @router.post(
     "/v2/systemsharedmemory/region/{region}/register",
     summary="Register shared memory",
+    description="Let requests name `byte_size` bytes from `offset` on of the POSIX shared memory"
+    " `key`.",
     response_class=Response,
     openapi_extra=described(REGION, errors=[400, 413, 501, 503]) | body(_REGISTER),
 )
 async def register(request: Request) -> Response:
-    """Let requests name `byte_size` bytes from `offset` on of the POSIX shared memory `key`."""
     given = await small_object(request)
     key = given.get("key")
     if not isinstance(key, str):
@@ -62,10 +66,12 @@ async def register(request: Request) -> Response:
 
 
 @router.post(
-    "/v2/systemsharedmemory/unregister", summary="Unregister shared memory", response_class=Response
+    "/v2/systemsharedmemory/unregister",
+    summary="Unregister shared memory",
+    description="Forget every region. Requests that use one keep it until they end.",
+    response_class=Response,
 )
 async def unregister_all(request: Request) -> Response:
-    """Forget every region. Requests that use one keep it until they end."""
     _regions(request).unregister(None)
     return Response()
 

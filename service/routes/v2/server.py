@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 
 from service import VERSION
 from service.codecs.v2.parameters import flag
 from service.errors import NotOffered
+from service.request.reply import JSONResponse
 from service.routes.health import check_ready
 from service.routes.v2 import models
 from service.routes.v2.description import MODEL, body, described
@@ -24,84 +24,108 @@ _OF_MODEL = described(MODEL, errors=[404])
 _INDEX = {"ready": {"type": "boolean", "description": "Whether to list ready models only."}}
 
 
-@router.get("/v2/health/live", summary="Live")
+@router.get(
+    "/v2/health/live",
+    summary="Live",
+    description="Answers 200 as long as the process runs its event loop.",
+)
 async def live() -> JSONResponse:
-    """Answers 200 as long as the process runs its event loop."""
     return JSONResponse({"live": True})
 
 
-@router.get("/v2/health/ready", summary="Ready", openapi_extra=_STARTING)
+@router.get(
+    "/v2/health/ready",
+    summary="Ready",
+    description="Answers 503 until the kernels are compiled and have reproduced the worked"
+    " example.",
+    openapi_extra=_STARTING,
+)
 async def ready(request: Request) -> JSONResponse:
-    """Answers 503 until the kernels are compiled and have reproduced the worked example."""
     check_ready(request)
     return JSONResponse({"live": True, "ready": True})
 
 
 @router.get("/v2/", include_in_schema=False)
-@router.get("/v2", summary="The server")
+@router.get(
+    "/v2",
+    summary="The server",
+    description="Its name and version, and the extensions of the protocol that it has.",
+)
 async def server(request: Request) -> JSONResponse:
-    """Its name and version, and the extensions of the protocol that it has."""
     shared = (_SHARED_MEMORY,) if request.app.state.v2.regions.allowed else ()
     return JSONResponse(
         {"name": request.app.title, "version": VERSION, "extensions": [*_EXTENSIONS, *shared]}
     )
 
 
-@router.get("/v2/models", summary="The models")
+@router.get("/v2/models", summary="The models", description="The names of all models.")
 async def listed() -> JSONResponse:
-    """The names of all models."""
     return JSONResponse({"models": list(models.MODELS)})
 
 
-@router.get("/v2/models/stats", summary="Statistics of all models")
+@router.get(
+    "/v2/models/stats",
+    summary="Statistics of all models",
+    description="How often each model was asked since the start, and where the time went.",
+)
 async def all_statistics(request: Request) -> JSONResponse:
-    """How often each model was asked since the start, and where the time went."""
     return JSONResponse({"model_stats": [_report(request, name) for name in models.MODELS]})
 
 
-@router.get("/v2/models/{model}", summary="A model", openapi_extra=_OF_MODEL)
+@router.get(
+    "/v2/models/{model}",
+    summary="A model",
+    description="The inputs and outputs of a model. Each has its most common type and rank; every"
+    " type and rank that the kernel computes is taken.",
+    openapi_extra=_OF_MODEL,
+)
 @router.get("/v2/models/{model}/versions/{version}", include_in_schema=False)
 async def model(request: Request) -> JSONResponse:
-    """The inputs and outputs of a model: each with its most common type and rank, though every
-    type and rank is taken that its kernel is for.
-    """
     return JSONResponse(models.metadata(models.named(request)))
 
 
 @router.get(
     "/v2/models/{model}/ready",
     summary="A model's readiness",
+    description="Answers 503 until the server is ready.",
     openapi_extra=described(MODEL, errors=[404, 503]),
 )
 @router.get("/v2/models/{model}/versions/{version}/ready", include_in_schema=False)
 async def model_ready(request: Request) -> JSONResponse:
-    """Answers 503 until the server is ready."""
     name = models.named(request)
     check_ready(request)
     return JSONResponse({"name": name, "ready": True})
 
 
-@router.get("/v2/models/{model}/config", summary="A model's configuration", openapi_extra=_OF_MODEL)
+@router.get(
+    "/v2/models/{model}/config",
+    summary="A model's configuration",
+    description="The inputs and outputs again, in the words of Triton's model configuration.",
+    openapi_extra=_OF_MODEL,
+)
 @router.get("/v2/models/{model}/versions/{version}/config", include_in_schema=False)
 async def configuration(request: Request) -> JSONResponse:
-    """The inputs and outputs again, in the words of Triton's model configuration."""
     return JSONResponse(models.config(models.named(request)))
 
 
-@router.get("/v2/models/{model}/stats", summary="Statistics of a model", openapi_extra=_OF_MODEL)
+@router.get(
+    "/v2/models/{model}/stats",
+    summary="Statistics of a model",
+    description="How often the model was asked since the start, and where the time went.",
+    openapi_extra=_OF_MODEL,
+)
 @router.get("/v2/models/{model}/versions/{version}/stats", include_in_schema=False)
 async def model_statistics(request: Request) -> JSONResponse:
-    """How often the model was asked since the start, and where the time went."""
     return JSONResponse({"model_stats": [_report(request, models.named(request))]})
 
 
 @router.post(
     "/v2/repository/index",
     summary="The model repository",
+    description='Every model and its state; with `{"ready": true}`, those that are ready.',
     openapi_extra=described(errors=[400, 413]) | body({"type": "object", "properties": _INDEX}),
 )
 async def index(request: Request) -> JSONResponse:
-    """Every model and its state; with `{"ready": true}`, those that are ready."""
     given = await small_object(request)
     only_ready = flag(given.get("ready"), False, "ready")
     service = request.app.state.service

@@ -70,7 +70,7 @@ def test_a_person_reads_the_same(worked: Path) -> None:
     words = result.stdout.split()
     for name, value in (("loss", "1.55976"), ("accuracy", "0.00%"), ("elements", "3")):
         assert words[words.index(name) + 1] == value
-    assert "3 and 1 ignored" in result.stdout
+    assert "3 (1 more ignored)" in result.stdout
     assert "2.13258" in words
 
 

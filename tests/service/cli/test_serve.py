@@ -48,7 +48,7 @@ def test_help_has_panels_of_at_most_a_screen() -> None:
     lines = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["serve", "--help"]).stdout.splitlines()
     tops = [at for at, line in enumerate(lines) if line.startswith("╭")]
     titles = [lines[at].strip("╭╮─ ") for at in tops]
-    assert titles[1:] == [*serve._PANELS, "Sizes, memory and computing time"]
+    assert titles[1:] == [*serve._PANELS, "Sizes and memory"]
     assert max(later - at for at, later in itertools.pairwise([*tops, len(lines)])) < 40
 
 

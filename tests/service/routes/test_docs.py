@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urljoin
 
 import pytest
 
+from service.middleware import auth
+from service.routes.docs import ASSETS
 from tests.service.conftest import Client
 
 
@@ -15,9 +18,12 @@ def test_the_documentation_works_without_the_internet(client: Client) -> None:
     assert "//" not in re.sub(r"<!--.*?-->|//[^\n\"']*\n", "", page.text, flags=re.S)
     links = re.findall(r"(?:href|src)=\"([^\"]+)\"", page.text)
     assert len(links) == 3
-    for link in links:
-        assert client.get(link).status_code == 200, link
-    assert "'/openapi.json'" in page.text
+    for link in [*links, "openapi.json"]:
+        # Below a prefix, too: nothing starts at the root.
+        assert not link.startswith("/")
+        assert client.get(urljoin("/docs", link)).status_code == 200, link
+    assert "url: 'openapi.json'" in page.text
+    assert client.get("/openapi.json").json()["servers"] == [{"url": "."}]
 
 
 @pytest.mark.parametrize("name", ["redoc.standalone.js", "../core.py", "%2e%2e/core.py", ""])
@@ -29,4 +35,8 @@ def test_the_root_says_where_to_read_on(client: Client) -> None:
     index = client.get("/").json()
     assert index["name"] == "lossd"
     for link in ("docs", "openapi", "ready"):
-        assert client.get(index[link]).status_code == 200
+        assert client.get(urljoin("/", index[link])).status_code == 200
+
+
+def test_the_documentation_is_what_opens_without_a_token() -> None:
+    assert {"/docs", "/openapi.json", *(f"/docs/{name}" for name in ASSETS)} == auth.DOCUMENTATION

@@ -149,7 +149,7 @@ def test_logits_are_scaled_without_labels_too(client: Client, name: str) -> None
 def test_whole_numbers_are_written_as_such(client: Client) -> None:
     body = b'{"logits": [[1, 3, 2]], "labels": [2], "outputs": ["rank", "prediction"]}'
     answer = client.send("/v1/cross_entropy", body, wire.JSON)
-    assert answer.text == '{"rank":[1],"prediction":[1]}'
+    assert answer.text == '{"rank":[1],"prediction":[1]}\n'
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2 as httpx
 import pytest
+from fastapi.routing import APIRoute
 
 import kernels
 from service import problems
 from service.app import create_app
 from service.codecs import CODECS
-from service.routes import OPERATIONS, openapi
+from service.routes import OPERATIONS, guide, openapi
 from service.routes.examples import EXAMPLES
 from tests.service.cases import ANSWERS
 from tests.service.conftest import Client, running
@@ -46,7 +50,7 @@ def test_the_description_is_written_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(openapi, "json", SimpleNamespace(dumps=dumps))
     with running(create_app(warm=lambda: None)) as client:
         for method in ("GET", "HEAD", "GET"):
-            assert client.request(method, "/openapi.json").headers["content-length"] == "2"
+            assert client.request(method, "/openapi.json").headers["content-length"] == "3"
     assert written == [1]
 
 
@@ -105,17 +109,81 @@ def test_every_output_is_described(description: dict[str, Any]) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.path)
 def test_every_error_is_described(description: dict[str, Any], operation: Any) -> None:
     responses = description["paths"][operation.path]["post"]["responses"]
-    assert responses.keys() == {"200", *(str(row.status) for row in problems.TABLE.values())}
-    for row in problems.TABLE.values():
-        response = responses[str(row.status)]
-        assert f"`{row.name}`" in response["description"]
-        assert response["content"].keys() == {problems.MEDIA_TYPE}
+    assert responses.keys() == {"200", "default"}
+    assert responses["default"] == {"$ref": "#/components/responses/Problem"}
+    shared = description["components"]["responses"]["Problem"]
+    assert shared["content"].keys() == {problems.MEDIA_TYPE}
+
+
+def test_one_table_lists_every_error(description: dict[str, Any]) -> None:
+    text = description["info"]["description"]
+    listed = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \| .+\. \| .+\. \|$", text, re.MULTILINE)
+    assert listed == [(str(row.status), row.name) for row in problems.TABLE.values()]
+    assert json.dumps(description).count("urn:lossd:problem:") == 2
 
 
 def test_every_reference_leads_somewhere(description: dict[str, Any]) -> None:
     references = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(description)))
-    names = description["components"]["schemas"]
-    assert references == {f"#/components/schemas/{name}" for name in names}
+    assert references == {
+        f"#/components/{kind}/{name}"
+        for kind in ("schemas", "responses")
+        for name in description["components"][kind]
+    }
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text for readers in a part of the description."""
+    if isinstance(value, dict):
+        yield from (value[name] for name in ("description", "summary") if name in value)
+        value = value.values()
+    if not isinstance(value, str):
+        for member in value if isinstance(value, Iterable) else ():
+            yield from texts(member)
+
+
+def test_texts_are_for_readers_of_the_page_not_of_the_code(description: dict[str, Any]) -> None:
+    found = list(texts(description))
+    assert len(found) > 100
+    assert not [text for text in found if "``" in text.replace("```", "") or "aises" in text]
+    app = create_app(warm=lambda: None)
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            docstring = inspect.cleandoc(route.endpoint.__doc__ or "")
+            assert route.description, route.path
+            assert route.description != docstring, route.path
+
+
+def test_query_parameters_have_no_default_that_would_be_sent(description: dict[str, Any]) -> None:
+    """Swagger UI sends each: then an option of the body is given twice."""
+    for operation in OPERATIONS:
+        for parameter in description["paths"][operation.path]["post"]["parameters"]:
+            schema = parameter["schema"]
+            assert schema.keys().isdisjoint({"default", "anyOf"})
+            assert schema["type"] in ("string", "number", "integer", "boolean", "array")
+            default = operation.options.model_fields[parameter["name"]].default
+            said = ",".join(default) if isinstance(default, list) else default
+            said = {True: "true", False: "false"}[said] if isinstance(said, bool) else said
+            assert default is None or f"`{said}`" in parameter["description"]
+
+
+RECIPES = re.findall(r"```python\n(.*?)```", guide.DESCRIPTION, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(RECIPES)))
+def test_every_recipe_runs_as_it_stands(
+    live_server: httpx.URL, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    """Equal logits of five classes: each loss is log(5), and of all labels the mean rank is 2.5."""
+    recipe = RECIPES[number]
+    assert len(recipe.splitlines()) <= 11
+    assert recipe.count("http://127.0.0.1:8000/") == 1
+    exec(recipe.replace("http://127.0.0.1:8000", str(live_server).rstrip("/")), {})
+    assert "1.609438" in capsys.readouterr().out.replace("1.6094379", "1.609438")
+
+
+def test_there_is_a_recipe_and_a_layout_for_each_binary_format() -> None:
+    assert len(RECIPES) == len(CODECS) - 1 + 1  # but JSON, and V2, which is a codec a request
+    assert guide.DESCRIPTION.count("<summary>Layout of ") == len(RECIPES)
 
 
 def test_nothing_is_described_that_is_not_there(
@@ -130,4 +198,4 @@ def test_nothing_is_described_that_is_not_there(
             }
             response = client.request(method.upper(), path.format(**named))
             assert response.status_code not in (404, 405)
-            assert str(response.status_code) in operation["responses"]
+            assert {str(response.status_code), "default"} & operation["responses"].keys()

@@ -182,7 +182,7 @@ def test_float32_of_every_exponent_are_written_short_and_read_back() -> None:
     text = written(logits=array)
     assert same(np.array(json.loads(text)["logits"]).astype(np.float32), array)
     assert same(decode(text).tensors["logits"], array)
-    assert written(loss=np.float32(1.5722)) == b'{"loss":1.5722}'
+    assert written(loss=np.float32(1.5722)) == b'{"loss":1.5722}\n'
 
 
 def test_the_float32_whose_shortest_text_misleads() -> None:
@@ -245,13 +245,13 @@ def test_a_large_array_is_written_in_slices_to_the_same_text(
 
 def test_answers_are_compact_objects_of_many_arrays() -> None:
     text = written(loss=np.float32(0.5), labels=np.array([[1, -2]]), **{'"é': np.zeros((2, 0))})
-    assert text == b'{"loss":0.5,"labels":[[1,-2]],"\\"\\u00e9":[[],[]]}'
-    assert JSON.encode({}) == b"{}"
+    assert text == b'{"loss":0.5,"labels":[[1,-2]],"\\"\\u00e9":[[],[]]}\n'
+    assert JSON.encode({}) == b"{}\n"
 
 
 def test_arrays_of_a_group_are_members_of_its_object() -> None:
     arrays = {"loss": np.float32(0.5), "routes.nll": np.arange(2), "routes.formula": np.int64(1)}
-    assert written(**arrays) == b'{"loss":0.5,"routes":{"nll":[0,1],"formula":1}}'
+    assert written(**arrays) == b'{"loss":0.5,"routes":{"nll":[0,1],"formula":1}}\n'
 
 
 def test_the_codec() -> None:
