@@ -1,4 +1,4 @@
-"""The table from error class to status, title and advice, and the answer made from it.
+"""Table from error class to status, title and advice, and the answer made from it.
 
 The answer has the shape of RFC 9457, plus ``error`` (the text of ``detail``, where clients of the
 Open Inference Protocol look for it) and, where they are known, ``field``, ``where`` and

@@ -1,4 +1,4 @@
-"""The interface that every body format has, the errors it may raise, and what formats share."""
+"""Interface of body formats, the errors they raise, and functions that several share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The .npz format: a zip archive of .npy files, as numpy.savez and savez_compressed write it.
+"""Format .npz: a zip archive of .npy files, as numpy.savez and savez_compressed write it.
 
 Stored members are views of the body. Each member's CRC-32 is checked, at 2.3 GB/s as long as
 receiving the bytes over loopback takes: nothing else tells a damaged file from numbers, and

@@ -1,4 +1,4 @@
-"""The safetensors format: a length, a JSON header, and the tensors' bytes back to back.
+"""Safetensors format: a length, a JSON header, and the tensors' bytes back to back.
 
 The format: https://github.com/huggingface/safetensors#format. This reader is stricter than the
 official one, which accepts duplicate names and headers of 100 MB, and copies the tensors.
@@ -49,7 +49,7 @@ _Place: TypeAlias = tuple[int, int, DType | None, tuple[int, ...], str]
 _Layout: TypeAlias = tuple[tuple[_Place, ...], tuple[tuple[str, str], ...]]  # and the metadata
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
-_KNOWN_BYTES = 1 << 10  # of headers that are remembered
+_KNOWN_BYTES = 1 << 10  # longest header that is remembered
 _SHORT_HEADER = 1 << 16  # bytes that are parsed in less than a millisecond
 _COPIED = 1 << 16  # bytes of tensors that are worth a copy, to be sent at once
 

@@ -1,4 +1,4 @@
-"""A tensor's JSON text to an array: its dtype, its memory, and the sentences of errors.
+"""Conversion of a tensor's JSON text to an array: dtype, memory, and sentences of errors.
 
 The compiled ``scanner`` reports errors as numbers.
 """

@@ -55,7 +55,7 @@ class Requested(NamedTuple):
 
     @property
     def text(self) -> bool:
-        """Whether its numbers are in the answer's JSON."""
+        """True if its numbers are in the answer's JSON."""
         return not self.binary and self.region is None
 
 
