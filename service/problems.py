@@ -16,28 +16,8 @@ from fastapi import Response
 from starlette.requests import ClientDisconnect
 
 from kernels import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
+from service import errors
 from service.codecs import DecodeError, TooLarge
-from service.errors import (
-    Compiling,
-    Disconnected,
-    Expired,
-    HeaderTooLarge,
-    InvalidOption,
-    MalformedRequest,
-    MissingTensor,
-    NotAcceptable,
-    NotOffered,
-    NotReady,
-    Overloaded,
-    Stopping,
-    TooSlow,
-    Unauthorized,
-    UnknownPath,
-    UnknownRegion,
-    UnsupportedMediaType,
-    UnusableRegion,
-    WrongMethod,
-)
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:lossd:problem:"
@@ -62,41 +42,43 @@ TABLE: dict[type[Exception], Row] = {
         "The body is not what its media type says",
         "See /docs for the layout of each format.",
     ),
-    MalformedRequest: Row(
+    errors.MalformedRequest: Row(
         400,
         "malformed-request",
         "This is not a request of HTTP/1.1",
         "Send it with an HTTP client, or see RFC 9112.",
     ),
-    UnusableRegion: Row(
+    errors.UnusableRegion: Row(
         400,
         "unusable-region",
         "A shared memory region cannot be used",
         "Register memory of at least byte_size bytes, and keep it while requests use it.",
     ),
-    Unauthorized: Row(
+    errors.Unauthorized: Row(
         401,
         "unauthorized",
         "The request needs a token",
         "Send `Authorization: Bearer` and a token that the server's operator gave you.",
     ),
-    UnknownRegion: Row(
+    errors.UnknownRegion: Row(
         404,
         "unknown-region",
         "No such shared memory region",
         "Register it first, at /v2/systemsharedmemory/region/{name}/register.",
     ),
-    UnknownPath: Row(404, "unknown-path", "No such path", "See /docs for the paths there are."),
-    WrongMethod: Row(
+    errors.UnknownPath: Row(
+        404, "unknown-path", "No such path", "See /docs for the paths there are."
+    ),
+    errors.WrongMethod: Row(
         405, "wrong-method", "Wrong method for this path", "Use a method of the Allow header."
     ),
-    NotAcceptable: Row(
+    errors.NotAcceptable: Row(
         406,
         "not-acceptable",
         "The answer cannot be given in that format",
         "Leave Accept out, or name a binary format.",
     ),
-    TooSlow: Row(
+    errors.TooSlow: Row(
         408,
         "too-slow",
         "The request came too slowly",
@@ -108,7 +90,7 @@ TABLE: dict[type[Exception], Row] = {
         "The request is too large",
         "Send fewer rows at a time, or have the limit raised where the server is started.",
     ),
-    UnsupportedMediaType: Row(
+    errors.UnsupportedMediaType: Row(
         415,
         "unsupported-media-type",
         "The body's media type is not read",
@@ -120,13 +102,13 @@ TABLE: dict[type[Exception], Row] = {
         "No loss can be computed from these tensors and options",
         "See /docs for the shapes and types of this route's tensors.",
     ),
-    InvalidOption: Row(
+    errors.InvalidOption: Row(
         422,
         "invalid-option",
         "An option cannot be used",
         "See /docs for the options of this route.",
     ),
-    MissingTensor: Row(
+    errors.MissingTensor: Row(
         422,
         "wrong-tensors",
         "The request does not hold the tensors that this route needs",
@@ -138,7 +120,7 @@ TABLE: dict[type[Exception], Row] = {
         "There is no GPU for this request",
         "Leave `device` out, or have the server started for a GPU.",
     ),
-    HeaderTooLarge: Row(
+    errors.HeaderTooLarge: Row(
         431,
         "header-too-large",
         "The request's header is too large",
@@ -150,7 +132,9 @@ TABLE: dict[type[Exception], Row] = {
         "The server failed",
         "This is a fault of the server: please report it with the request that caused it.",
     ),
-    NotOffered: Row(501, "not-offered", "Not offered here", "See /v2 for the extensions it has."),
+    errors.NotOffered: Row(
+        501, "not-offered", "Not offered here", "See /v2 for the extensions it has."
+    ),
     MemoryError: Row(
         503, "out-of-memory", "No memory for this request", "Send it again later, or smaller.", 5
     ),
@@ -169,31 +153,33 @@ TABLE: dict[type[Exception], Row] = {
         10,
     ),
     # 503, not 504: a gateway sends 504 for another server's delay.
-    Expired: Row(
+    errors.Expired: Row(
         503,
         "expired",
         "The computation took too long",
         "Send fewer rows at a time, or the request again when the server is less busy.",
         5,
     ),
-    Compiling: Row(
+    errors.Compiling: Row(
         503,
         "compiling",
         "The kernel for this request is being compiled",
         "Send the request again after Retry-After: the compiling goes on.",
         10,
     ),
-    NotReady: Row(503, "not-ready", "The server is starting", "Wait until /readyz answers 200.", 1),
-    Stopping: Row(
+    errors.NotReady: Row(
+        503, "not-ready", "The server is starting", "Wait until /readyz answers 200.", 1
+    ),
+    errors.Stopping: Row(
         503, "stopping", "The server is stopping", "Send the request again in a few seconds.", 1
     ),
-    Overloaded: Row(
+    errors.Overloaded: Row(
         503, "overloaded", "The server is busy", "Send the request again after Retry-After.", 1
     ),
 }
 
 # Raised when the client has closed the connection.
-GONE = (Disconnected, ClientDisconnect)
+GONE = (errors.Disconnected, ClientDisconnect)
 
 
 def row_for(error: Exception) -> Row:
