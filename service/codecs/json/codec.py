@@ -26,6 +26,7 @@ from service.codecs.base import (
     Message,
     shown,
 )
+from service.codecs.json import small
 from service.codecs.json.members import (
     VALUE_LIMIT,
     close_body,
@@ -83,6 +84,10 @@ class Json(Codec):
         is no tensor. Raises ``DecodeError``, which names the element, ``TooLarge`` and
         ``TakesLong``.
         """
+        if len(body) <= small.LONGEST:
+            plain = small.decode(body, names, limits.decoded_bytes)
+            if plain is not None:
+                return plain
         tensors: dict[str, Reading] = {}
         options: dict[str, Any] = {}
         absent: set[str] = set()
