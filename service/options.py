@@ -11,8 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from kernels import OUTPUTS
 from service.codecs.base import shown
-from service.codecs.naming import advice
-from service.codecs.spelling import Spellings
+from service.codecs.naming import Spellings, advice
 from service.errors import InvalidOption
 
 _MOST_FIELDS = 64

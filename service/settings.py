@@ -1,4 +1,4 @@
-"""Every limit of the service, with its unit, its default and why.
+"""Settings: every limit of the service, with its unit, its default and the reason.
 
 Each field is read from the environment as ``LOSSD_<NAME>``, and is an option of ``lossd serve``.
 """
@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LOSSD_"
 
-# Every user of a machine may read the command lines of all its processes: no options of these.
+# Settings that are no command-line options: all users of a machine may read command lines.
 SECRETS = frozenset({"auth_tokens"})
 
 _MIB = 2**20
@@ -23,11 +23,11 @@ _GIB = 2**30
 
 
 class SettingsError(ValueError):
-    """A setting cannot be used: the message names its variable, its value, and what is right."""
+    """Setting with an unusable value; the message names variable and value, and what is right."""
 
 
 class Settings(BaseSettings):
-    """What one process of the service is told at its start, and never again."""
+    """Settings of one process, fixed at its start."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -224,9 +224,9 @@ class Settings(BaseSettings):
         return value
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables, for the processes that a supervisor spawns.
+        """Return these settings as environment variables, for processes that a supervisor spawns.
 
-        They inherit the secrets, which only come from the environment.
+        Secrets are left out: those processes inherit them from the environment.
         """
         return {
             variable(name): str(value)
@@ -235,14 +235,14 @@ class Settings(BaseSettings):
 
 
 def variable(name: str) -> str:
-    """The environment variable that sets the field ``name``."""
+    """Return the environment variable that sets the field ``name``."""
     return PREFIX + name.upper()
 
 
 def load(**given: Any) -> Settings:
-    """Settings from ``given`` first, the environment second, the defaults last.
+    """Load settings from ``given`` first, the environment second, the defaults last.
 
-    Raises ``SettingsError`` where a value cannot be used.
+    Raises ``SettingsError`` for an unusable value.
     """
     try:
         return Settings(**given)
@@ -251,7 +251,7 @@ def load(**given: Any) -> Settings:
 
 
 def unknown_variables(environment: Iterable[str] | None = None) -> list[str]:
-    """``LOSSD_...`` variables that set nothing: most likely misspelt, so worth a warning."""
+    """Return ``LOSSD_...`` variables that set nothing, which are most likely misspelled."""
     known = {variable(name) for name in Settings.model_fields}
     names = os.environ if environment is None else environment
     return sorted(name for name in names if name.startswith(PREFIX) and name not in known)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kernels import OUTPUTS
-from service import errors, settings
+from service import problems, settings
+from service.codecs.base import TENSORS
 from service.codecs.v2.parameters import FOREIGN, FOREIGN_PREFIX
-from service.request.operation import TENSORS
 from service.routes import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_modu
 # The service from the bottom up: a module imports those of lower storeys, and of its own room.
 STOREYS = (
     ("service", "service.settings", "service.regimes", "service.codecs"),
-    ("service.errors",),
+    ("service.errors", "service.problems"),
     ("service.options", "service.memory", "service.middleware", "service.protocol"),
     ("service.compute",),
     ("service.request",),
@@ -137,8 +137,8 @@ def test_readme_lists_every_foreign_parameter(readme: str, name: str) -> None:
     assert f"`{name}`" in readme
 
 
-@pytest.mark.parametrize("row", errors.TABLE.values(), ids=lambda row: row.name)
-def test_readme_lists_every_error_with_its_status(readme: str, row: errors.Row) -> None:
+@pytest.mark.parametrize("row", problems.TABLE.values(), ids=lambda row: row.name)
+def test_readme_lists_every_error_with_its_status(readme: str, row: problems.Row) -> None:
     lines = [line for line in readme.splitlines() if f"`{row.name}`" in line]
     assert any(str(row.status) in line for line in lines)
 

@@ -1,4 +1,4 @@
-"""Bytes to named arrays and back: one file a format, one interface, strict and without copies."""
+"""Body formats: bytes to named arrays and back, strictly and without copies where possible."""
 
 from __future__ import annotations
 

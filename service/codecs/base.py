@@ -1,10 +1,11 @@
-"""What a codec is: the one interface that every body format has, and the errors it may raise."""
+"""Interface of body formats, the errors they raise, and functions that several share."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -14,37 +15,42 @@ from kernels import dtypes
 from kernels.dtypes import DType
 from service.codecs.naming import advice
 
-# NumPy holds 64 dimensions; half of it leaves the kernels room for axes of their own.
+Array: TypeAlias = np.ndarray[Any, Any]
+Arrays: TypeAlias = Mapping[str, Array]
+
+# Dimensions of a tensor. NumPy holds 64; half of it leaves the kernels room for axes of their own.
 MAX_RANK = 32
 
-# An extent or an offset as a format's text spells it: nothing that takes long to convert.
+# Extent or offset in a format's text, in few enough digits to convert in no time.
 NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
-# The tensors that are as large as all the rest; a kernel reads them in order.
+# Names of tensors: the largest one of a request, which kernels read in order; those that may be
+# Boolean; and all.
 LOGITS = frozenset({"logits", "log_probs"})
-# The tensors that may be Boolean: what counts and what does not.
 WEIGHTS = frozenset({"weight", "sample_weight"})
+TENSORS = LOGITS | WEIGHTS | {"labels"}
 
 # Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
-# 1032 of one: what takes long is to be sent as it is. Float32 logits compress by a tenth, class
-# labels eightfold.
+# 1032 of one: such a body costs more time than its length. Float32 logits compress by a tenth,
+# class labels eightfold.
 _INFLATION, _INFLATED = 16, 1 << 13
-# JSON takes ten times as long as bytes that lie as they are used: so much text of a body below so
-# many bytes takes a tenth of a second. Numbers of two decimals compress to a third.
+# Bytes of JSON that a compressed body of up to a million bytes may inflate to: a tenth of a second.
+# JSON takes ten times as long to read as binary tensors; numbers of two decimals compress to a
+# third.
 _TEXT, _SHORT_BODY = 3_400_000, 1_000_000
 
-# Extents of a tensor without elements may be so large in all, if any is 0: results have them.
+# Product of the other extents of a tensor with an extent of 0, since results have them too.
 _EMPTY = 1 << 16
 
 _ADDRESSABLE = 2**63 - 1
-_SHOWN = 60
+_SHOWN = 60  # characters of a client's text in an error
 
 
 class DecodeError(Exception):
-    """The body is not what its media type says (HTTP 400).
+    """Body that is not what its media type says (HTTP 400).
 
-    ``message`` says what was wrong and what would be right; ``where`` is the place in the body
-    (``"logits[3]"``, ``"header"``, ``"byte 812"``), or ``None`` where it is the body as a whole.
+    ``message`` says what is wrong and what would be right; ``where`` is the place in the body
+    (``"logits[3]"``, ``"header"``, ``"byte 812"``), or ``None`` for the body as a whole.
     """
 
     def __init__(self, message: str, *, where: str | None = None) -> None:
@@ -54,36 +60,37 @@ class DecodeError(Exception):
 
 
 class TakesLong(Exception):
-    """The body is not decoded by the time that was set: ask another thread to do it."""
+    """Decoding that has not ended by ``Limits.until``: repeat it in another thread."""
 
 
 class TooLarge(DecodeError):
-    """The tensors would take more than ``Limits.decoded_bytes`` once decoded (HTTP 413)."""
+    """Tensors of more than ``Limits.decoded_bytes``, or than the body's length justifies (413)."""
 
 
-# These are made for every request, and a named tuple in a third of a frozen dataclass's time.
+# Named tuples here and below: made for every request, in a third of a frozen dataclass's time.
 class Message(NamedTuple):
-    """A decoded body.
+    """Content of a decoded body.
 
-    ``tensors`` holds arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier; weights
-    may be Boolean: see ``numbers``): views of the body wherever the format allows, of any strides
-    and alignment, possibly read-only.
-    ``options`` is everything that is not a tensor, unvalidated: JSON values, or the strings of a
-    binary format's metadata. ``others`` names the tensors that were passed over.
+    ``tensors``: arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier; weights may be
+    Boolean, see ``numbers``), of any strides and alignment, possibly read-only: views of the body
+    wherever the format allows.
+    ``options``: everything that is not a tensor, not validated: JSON values, or the strings of a
+    binary format's metadata.
+    ``others``: names of tensors that were passed over.
     """
 
-    tensors: dict[str, np.ndarray[Any, Any]]
+    tensors: dict[str, Array]
     options: dict[str, Any]
     others: tuple[str, ...] = ()
 
 
 class Limits(NamedTuple):
-    """What one body may grow to.
+    """Limits of decoding one body.
 
-    ``decoded_bytes`` is the most bytes that all tensors of one message may hold once decoded.
-    What is not decoded by ``until``, as ``time.perf_counter`` counts, may raise ``TakesLong``.
-    ``own``: it is a file of the user's, who may compress it as far as it goes; tensors of other
-    names, and types, are passed over, as they are in files that nobody made for us.
+    ``decoded_bytes``: most bytes of all tensors once decoded.
+    ``until``: time, as of ``time.perf_counter``, after which ``TakesLong`` may be raised.
+    ``own``: the body is the user's own file: any compression is allowed, and tensors of other names
+    and types are passed over.
     """
 
     decoded_bytes: int
@@ -92,10 +99,10 @@ class Limits(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """An encoded answer that is more than one buffer of bytes in the format's media type.
+    """Answer in several buffers, or with headers or a media type of its own.
 
-    ``headers`` are sent along; ``media_type`` takes the place of the negotiated one, if not
-    ``None``. The buffers of ``more`` follow ``content``, and are sent as they lie.
+    ``headers`` are sent along; ``media_type`` replaces the negotiated one unless it is ``None``.
+    The buffers of ``more`` follow ``content`` without being copied.
     """
 
     content: bytes | memoryview
@@ -104,58 +111,80 @@ class Encoded(NamedTuple):
     more: Sequence[memoryview] = ()
 
 
-Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 Answer: TypeAlias = bytes | memoryview | Encoded
 
 
-def _at_most_copied(arrays: Arrays) -> int:
-    return sum(array.nbytes for array in arrays.values())
+class Codec(ABC):
+    """Body format: bytes to named arrays and back.
 
-
-class Codec(NamedTuple):
-    """One body format.
-
-    ``media_types``: those it answers to; the first is the one it answers with.
-    ``decode(body, names, limits)``: ``names`` are the names that are tensors; whatever the bytes,
-    it raises ``DecodeError`` and nothing else.
-    ``encode(arrays)``: named arrays to a body, or to one that says more of itself.
-    ``first_tensor_at(prefix)``: from the first bytes of a body, the offset of its first tensor's
-    data, so that the receive buffer can be placed to have it 64-byte aligned; ``None`` if those
-    bytes do not say, or the format has no such place.
-
-    ``typed``: options are JSON's values; otherwise they are texts.
-    ``at_once(body)``: whether decoding takes no longer than about a millisecond, or gives up then.
-    ``decoded_bytes(body)``: at most how many bytes decoding allocates besides the body.
-    ``encoded_bytes(arrays)``: at most how many bytes encoding allocates besides the arrays.
-    ``ready_at(prefix)``: from the first bytes of a body, where the logits begin, if they are the
-    last tensor and ``decode`` can be given the body before they have come; else ``None``.
-    ``growth``: of how many times a body's length a request holds memory at most, as a rule: of a
-    binary one the body and outputs as large.
+    Only ``decode`` may change a codec's state: that of V2 is made for one request, and keeps what
+    the body asks of the answer.
     """
 
     name: str
+    # The first one is the answer's.
     media_types: tuple[str, ...]
-    decode: Callable[[memoryview, frozenset[str], Limits], Message]
-    encode: Callable[[Arrays], Answer]
-    first_tensor_at: Callable[[bytes], int | None]
+    # Options are JSON values, and the body is text; else options are strings.
     typed: bool = False
-    at_once: Callable[[memoryview], bool] = lambda body: False
-    decoded_bytes: Callable[[memoryview], int] = lambda body: 0
-    encoded_bytes: Callable[[Arrays], int] = _at_most_copied
-    ready_at: Callable[[memoryview], int | None] = lambda prefix: None
+    # Memory that a request holds, as a multiple of its body's length: of a binary one the body, and
+    # outputs as large.
     growth: int = 2
+    # Request field that chooses the answer's format, and how to choose a binary one.
+    answer_field: str = "accept"
+    binary_advice: str = "name a binary format in Accept"
+
+    @abstractmethod
+    def decode(self, body: memoryview, names: frozenset[str], limits: Limits) -> Message:
+        """Decode ``body``, in which ``names`` are the names of tensors.
+
+        Raises ``DecodeError``, ``TooLarge`` and ``TakesLong``, whatever the bytes.
+        """
+
+    @abstractmethod
+    def encode(self, arrays: Arrays) -> Answer:
+        """Encode named arrays of the dtypes of ``kernels.dtypes``, of any strides."""
+
+    def first_tensor_at(self, prefix: bytes) -> int | None:
+        """Return the offset of the first tensor's data, which is to lie 64-byte aligned.
+
+        ``None`` if ``prefix``, the first bytes of a body, does not say, or the format has none.
+        """
+        return None
+
+    def ready_at(self, prefix: memoryview) -> int | None:
+        """Return the offset of the logits if all that precedes them is known from ``prefix``.
+
+        Then they are the last tensor, and ``decode`` takes the body before they have arrived.
+        """
+        return None
+
+    def at_once(self, body: memoryview) -> bool:
+        """Return whether ``decode`` takes up to about a millisecond, or raises ``TakesLong``."""
+        return False
+
+    def decoded_bytes(self, body: memoryview) -> int:
+        """Return at most how many bytes ``decode`` allocates besides ``body``."""
+        return 0
+
+    def encoded_bytes(self, arrays: Arrays) -> int:
+        """Return at most how many bytes ``encode`` allocates besides ``arrays``."""
+        return sum(array.nbytes for array in arrays.values())
+
+    def text_numbers(self, arrays: Arrays) -> int:
+        """Return how many numbers ``encode`` writes as text."""
+        return 0
 
 
 def shown(text: str) -> str:
-    """``text`` from a client, quoted for an error message: ASCII, and of bounded length.
+    """Quote a client's ``text`` for an error message: ASCII, of bounded length.
 
-    Escaping everything else keeps lone surrogates, which UTF-8 cannot hold, out of the answer.
+    All but ASCII is escaped, lone surrogates included, which UTF-8 cannot hold.
     """
     return ascii(text) if len(text) <= _SHOWN else ascii(text[:_SHOWN]) + "..."
 
 
 def check_name(name: str, names: frozenset[str]) -> None:
-    """Raise ``DecodeError`` unless ``name`` is one of the tensors that may be sent."""
+    """Raise ``DecodeError`` unless ``name`` is one of the tensors' ``names``."""
     if name not in names:
         raise DecodeError(
             f"unknown tensor {shown(name)}: the tensors here are {', '.join(sorted(names))}"
@@ -165,9 +194,9 @@ def check_name(name: str, names: frozenset[str]) -> None:
 
 
 def dtype_named(given: Any, known: Mapping[str, DType], boolean: str, name: Any) -> DType | None:
-    """The dtype that a format calls ``given``, if the tensor ``name`` may be of it.
+    """Return the dtype that a format calls ``given``, or ``None`` if tensor ``name`` has none such.
 
-    All may be of those in ``known``, and weights of that which is called ``boolean``.
+    All tensors may be of the dtypes in ``known``, weights also of the one called ``boolean``.
     """
     if not isinstance(given, str):
         return None
@@ -184,8 +213,8 @@ def tensor_view(
     *,
     where: str,
     order: Literal["C", "F"] = "C",
-) -> np.ndarray[Any, Any]:
-    """All of ``data`` as an array of ``shape`` and of ``row``'s dtype, without a copy.
+) -> Array:
+    """View all of ``data`` as an array of ``shape`` and of ``row``'s dtype.
 
     ``shape`` holds non-negative integers of any size. Raises as ``check_size``.
     """
@@ -196,9 +225,9 @@ def tensor_view(
 def check_size(
     present: int, row: DType, shape: Sequence[int], limits: Limits, *, where: str
 ) -> None:
-    """Raise ``DecodeError`` unless ``shape`` of ``row`` takes the bytes that are ``present``.
+    """Raise ``DecodeError`` unless ``shape`` of ``row`` takes exactly ``present`` bytes.
 
-    ``TooLarge`` if it is out of proportion.
+    Raises ``TooLarge`` above ``limits``, or for vast extents of a tensor without elements.
     """
     if len(shape) > MAX_RANK:
         raise DecodeError(
@@ -219,7 +248,7 @@ def check_size(
             f"{limits.decoded_bytes:,} bytes",
             where=where,
         )
-    # An empty tensor may claim any other extent for no bytes at all, and results are sized by it.
+    # An empty tensor takes no bytes, whatever its other extents; results are sized by them.
     if not needed and math.prod(extent or 1 for extent in shape) > _EMPTY:
         raise TooLarge(
             f"{where}: shape {list(shape)} of a tensor without elements is larger than the limit "
@@ -229,29 +258,29 @@ def check_size(
 
 
 def justified(length: int) -> int:
-    """How many bytes a compressed body of ``length`` bytes may inflate to."""
+    """Return to how many bytes a compressed body of ``length`` bytes may inflate."""
     return _INFLATION * length + _INFLATED
 
 
 def justified_text(length: int) -> int:
-    """How many bytes of JSON a compressed body of ``length`` bytes may inflate to."""
+    """Return to how many bytes of JSON a compressed body of ``length`` bytes may inflate."""
     beyond = max(length - _SHORT_BODY, 0)
     return min(justified(length), _TEXT) + _INFLATION * beyond
 
 
-def numbers(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """``array``; where it is Boolean, a new one of 1 for true, which is any byte but 0, and 0."""
+def numbers(array: Array) -> Array:
+    """Return ``array``, a Boolean one as new uint8 zeros and ones (any byte but 0 is true)."""
     return (array.view(np.uint8) != 0).view(np.uint8) if array.dtype == np.bool_ else array
 
 
-def row_of(name: str, array: np.ndarray[Any, Any]) -> DType:
-    """``array``'s row of the dtype table; ``TypeError`` (a bug of ours) if it has none."""
+def row_of(name: str, array: Array) -> DType:
+    """Return ``array``'s row of the dtype table; raises ``TypeError`` (a bug) if it has none."""
     row = dtypes.of(array)
     if row is None:
         raise TypeError(f"{name}: arrays of {array.dtype} are not sent")
     return row
 
 
-def flat_bytes(array: np.ndarray[Any, Any]) -> memoryview:
-    """``array``'s elements in C order as bytes; a copy only if they do not lie so already."""
+def flat_bytes(array: Array) -> memoryview:
+    """Return ``array``'s bytes in C order, without a copy if they lie so already."""
     return np.asarray(array, order="C").reshape(-1).view(np.uint8).data

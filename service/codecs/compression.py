@@ -1,4 +1,4 @@
-"""Content codings of a whole body: gzip and deflate, inflated into memory of bounded size.
+"""Content codings of a whole body: gzip and deflate, inflated into bounded memory.
 
 RFC 9110, section 8.4.1: "deflate" is the zlib format (RFC 1950), "gzip" is RFC 1952.
 """
@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 import numpy as np
 
 from service.codecs.base import DecodeError, TakesLong, TooLarge
 
-# What zlib takes for each: the window, and by how much the kind of header is encoded in it.
+# zlib's ``wbits`` of each: the window, plus 16 for the header of gzip.
 _WINDOW = {"gzip": zlib.MAX_WBITS + 16, "deflate": zlib.MAX_WBITS}
 CODINGS = tuple(_WINDOW)
 
-_STEP = 1 << 16  # bytes inflated at a time: they stay in cache until they are put in their place
-_FASTEST = 1  # floats shrink by a tenth at any level, and at this one several times as fast
+_STEP = 1 << 16  # bytes inflated at a time: they stay in cache until they are copied
+_FASTEST = 1  # level: floats shrink by a tenth at any, and at this one several times as fast
 
 
 def beginning(body: memoryview, coding: str, size: int, until: float = math.inf) -> bytes:
-    """The first ``size`` bytes of ``body`` without its coding, or all, if it has fewer.
+    """Return the first ``size`` bytes of ``body`` without its coding, or all if it has fewer.
 
-    Raises ``DecodeError`` where it is no stream.
+    Raises ``DecodeError`` unless they are the beginning of a stream, ``TakesLong`` after ``until``.
     """
     begun = b""
     for piece in _pieces(body, coding, until, size):
@@ -36,10 +36,10 @@ def beginning(body: memoryview, coding: str, size: int, until: float = math.inf)
 
 
 def measured(body: memoryview, coding: str, limit: int, until: float = math.inf) -> tuple[int, int]:
-    """How many bytes ``body`` is without its coding, and how many of these are commas.
+    """Return how many bytes ``body`` is without its coding, and how many of these are commas.
 
-    It is inflated for that, and forgotten again: what a stream holds nothing else says, and memory
-    is to be granted before it is taken. Raises as ``inflate``, and ``TooLarge`` above ``limit``.
+    It is inflated for that and dropped, since nothing else says what a stream holds, and memory is
+    leased before it is used. Raises as ``inflate``, and ``TooLarge`` above ``limit``.
     """
     size = commas = 0
     for piece in _pieces(body, coding, until):
@@ -51,28 +51,42 @@ def measured(body: memoryview, coding: str, limit: int, until: float = math.inf)
 
 
 def inflate(body: memoryview, coding: str, size: int, until: float = math.inf) -> memoryview:
-    """``body`` without its coding, in new, writable memory of at most the ``size`` that is known.
+    """Return ``body`` without its coding, in new, writable memory of ``size`` bytes at most.
 
-    Raises ``DecodeError`` unless it is exactly one stream of no more bytes, and ``TakesLong`` where
-    it is not inflated by ``until``.
+    Pages that are not filled take no memory. Raises ``DecodeError`` unless ``body`` is exactly
+    one stream, of no more bytes, and ``TakesLong`` after ``until``.
+    """
+    try:
+        return joined(_pieces(body, coding, until), size)
+    except OverflowError:
+        raise DecodeError(
+            f"the body holds more than the {size:,} bytes that its JSON tells of, once its "
+            f"{coding} coding is undone",
+            where="body",
+        ) from None
+
+
+def joined(
+    parts: Iterable[bytes], size: int, look: Callable[[memoryview], None] = lambda begun: None
+) -> memoryview:
+    """Return ``parts`` one after the other in new memory; ``look`` sees what each one completes.
+
+    Raises ``OverflowError`` before more than ``size`` bytes.
     """
     out = np.empty(size, np.uint8).data
     filled = 0
-    for piece in _pieces(body, coding, until):
-        end = filled + len(piece)
+    for part in parts:
+        end = filled + len(part)
         if end > size:
-            raise DecodeError(
-                f"the body holds more than the {size:,} bytes that its JSON tells of, once its "
-                f"{coding} coding is undone",
-                where="body",
-            )
-        out[filled:end] = piece
+            raise OverflowError
+        out[filled:end] = part
         filled = end
+        look(out[:filled])
     return out[:filled]
 
 
 def too_large(what: str, length: int, coding: str, limit: int) -> TooLarge:
-    """The refusal of a body of ``length`` bytes that would take ``what`` bytes."""
+    """Return the refusal of a body of ``length`` bytes that takes ``what`` bytes inflated."""
     return TooLarge(
         f"the body takes {what} bytes once its {coding} coding is undone, and of one of {length:,}"
         f" bytes at most {limit:,} are read: send it without Content-Encoding",
@@ -81,7 +95,7 @@ def too_large(what: str, length: int, coding: str, limit: int) -> TooLarge:
 
 
 def deflate(parts: Iterable[bytes | memoryview], coding: str) -> bytes:
-    """``parts``, one after the other, in the coding, made as fast as zlib can."""
+    """Return ``parts`` one after the other as one stream of ``coding``."""
     stream = zlib.compressobj(_FASTEST, wbits=_WINDOW[coding])
     return b"".join([*map(stream.compress, parts), stream.flush()])
 
@@ -94,9 +108,9 @@ def _pieces(body: memoryview, coding: str, until: float, step: int = _STEP) -> I
 
 
 def pieces(body: memoryview, window: int, until: float, step: int) -> Iterator[bytes]:
-    """The stream ``body`` inflated, in pieces of at most ``step`` bytes; ``window`` as zlib has it.
+    """Inflate ``body`` in pieces of at most ``step`` bytes; ``window`` is zlib's ``wbits``.
 
-    Raises ``zlib.error`` where it is damaged, ``EOFError`` where it is not exactly one stream, and
+    Raises ``zlib.error`` if it is damaged, ``EOFError`` unless it is exactly one stream, and
     ``TakesLong`` after ``until``.
     """
     stream = zlib.decompressobj(window)

@@ -1,14 +1,13 @@
-"""The .npy format: a magic string, a version, a header that is a Python dict literal, the elements.
+"""Format .npy: a magic string, a version, a header that is a Python dict literal, the elements.
 
-The format: numpy/lib/format.py (versions 1.0, 2.0 and 3.0). The header is read by a grammar of our
-own: nothing is evaluated, and nothing is allocated on its word.
+The format: numpy/lib/format.py (versions 1.0, 2.0 and 3.0). The header is matched by a regular
+expression: nothing is evaluated, and nothing is allocated because of it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,10 +25,10 @@ from service.codecs.base import (
     tensor_view,
 )
 
-# Version 1.0 cannot say more. NumPy writes headers of about 128 bytes.
+# Bytes of a header: all that version 1.0 allows. NumPy writes about 128.
 HEADER_LIMIT = 1 << 16
 
-# NumPy pads the header so that the data starts at a multiple of this.
+# Bytes that NumPy pads the header to a multiple of.
 ALIGNMENT = 64
 
 _MAGIC = b"\x93NUMPY"
@@ -38,7 +37,7 @@ _LENGTH_AT = len(_MAGIC) + 2
 PREFIX = _LENGTH_AT + 4
 _LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
 
-# Possessive quantifiers: no header makes the matching backtrack.
+# Possessive quantifiers never backtrack, whatever the header.
 _ITEM = re.compile(
     r"""\ *+ (?P<quote>['"]) (?P<key>[a-z_]++) (?P=quote) \ *+ : \ *+
     (?: (?P<mark>['"]) (?P<text>[^'"\\\n]*+) (?P=mark)
@@ -48,16 +47,16 @@ _ITEM = re.compile(
     ) \ *+ (?P<end>,?+) \ *+""",
     re.VERBOSE,
 )
-# What NumPy calls a dtype in one word: nothing that it would have to parse.
+# A dtype in one word, which NumPy looks up and does not parse.
 _WORD = re.compile(r"[<>=|]?[A-Za-z?][A-Za-z0-9_]{0,15}")
 _VALUE = {"descr": "text", "fortran_order": "bool", "shape": "shape"}
 
 
 def decode(body: memoryview, limits: Limits, *, where: str, name: str = "") -> np.ndarray[Any, Any]:
-    """The array of a whole .npy file, the tensor ``name``, as a view of ``body``.
+    """View the array of a whole .npy file, the tensor ``name``, in ``body``.
 
     ``where`` names the file in errors. Fortran order gives a Fortran-ordered view. Raises
-    ``DecodeError`` on anything else than exactly one array of a dtype of ours.
+    ``DecodeError`` unless it is exactly one array of a dtype of ``kernels.dtypes``.
     """
     layout = _layout(body, len(body), where, name)
     order: Literal["C", "F"] = "F" if layout.fortran else "C"
@@ -66,9 +65,9 @@ def decode(body: memoryview, limits: Limits, *, where: str, name: str = "") -> n
 
 
 def check(begun: bytes, size: int, limits: Limits, where: str, name: str = "") -> None:
-    """Raise what ``decode`` would for the header that a file of ``size`` bytes has ``begun`` with.
+    """Raise as ``decode`` for the header in ``begun``, the first bytes of a file of ``size`` bytes.
 
-    Of a header that ``begun`` does not hold as a whole nothing is said.
+    A header that ``begun`` does not hold as a whole passes.
     """
     start = data_start(begun[:PREFIX])
     if start is None or start <= len(begun):
@@ -77,7 +76,7 @@ def check(begun: bytes, size: int, limits: Limits, where: str, name: str = "") -
 
 
 class _Layout(NamedTuple):
-    """Where a file's elements start, and what they are."""
+    """Offset of a file's elements, and their dtype, shape and order."""
 
     start: int
     row: DType
@@ -86,7 +85,7 @@ class _Layout(NamedTuple):
 
 
 def _layout(body: memoryview, size: int, where: str, name: str) -> _Layout:
-    """What the header says that ``body`` begins with, in a file of ``size`` bytes."""
+    """Read the header that ``body``, of a file of ``size`` bytes, begins with."""
     start = data_start(bytes(body[:PREFIX]))
     if start is None or start > size:
         raise DecodeError(
@@ -101,7 +100,7 @@ def _layout(body: memoryview, size: int, where: str, name: str) -> _Layout:
 
 
 def data_start(prefix: bytes) -> int | None:
-    """Where the elements start, which ``PREFIX`` bytes say; ``None`` if these bytes do not."""
+    """Return where the elements start, as ``PREFIX`` bytes say; ``None`` if these do not."""
     if len(prefix) < _LENGTH_AT or not prefix.startswith(_MAGIC):
         return None
     length_bytes = _LENGTH_BYTES.get((prefix[6], prefix[7]), 0)
@@ -113,9 +112,9 @@ def data_start(prefix: bytes) -> int | None:
 
 
 def _items(raw: bytes, where: str) -> dict[str, str]:
-    """The header's values as text, by key: the three keys, each once, with a value of its kind."""
+    """Return the header's values as text, by key: three keys, each once, each of its kind."""
     found: dict[str, str] = {}
-    # A byte above 127 becomes a character that the grammar has no place for.
+    # A byte above 127 becomes a character that the expression does not match.
     text = raw.decode("latin-1").rstrip(" \n").lstrip(" ")
     at, more = 1, True
     while more and text.startswith("{") and (match := _ITEM.match(text, at)):
@@ -154,14 +153,12 @@ def _row(descr: str, where: str, name: str) -> DType:
     raise DecodeError(f"{where}: dtype {shown(descr)}: {advice}", where=where)
 
 
-# Files are of a few dtypes, and so is what NumPy parses anew.
-@lru_cache(256)
 def _spelled(descr: str) -> str:
-    """``descr`` as numpy.save spells it: numpy.load takes "=f4", "f", "float32" and more as "<f4".
+    """Return ``descr`` as numpy.save spells it: numpy.load takes "=f4", "f", "float32" as "<f4".
 
-    As it is, where it is no single dtype's name.
+    Unchanged if it is no single dtype's name.
     """
-    # NumPy deprecated "a", which is no type of ours, and warns of it.
+    # NumPy deprecated "a" (bytes), and warns of it.
     if not _WORD.fullmatch(descr) or descr.lstrip("<>=|").startswith("a"):
         return descr
     try:
@@ -175,7 +172,7 @@ def _supported() -> str:
 
 
 def _shape(inside: str, where: str) -> list[int]:
-    """The extents of a tuple's inside, "2, 3" or "2," or ""; "2" alone is no tuple."""
+    """Return the extents in a tuple's inside, "2, 3" or "2," or ""; "2" alone is no tuple."""
     dimensions = inside.count(",") + (not inside.rstrip(" ").endswith(","))
     if dimensions > MAX_RANK:
         raise DecodeError(
@@ -194,7 +191,7 @@ def _shape(inside: str, where: str) -> list[int]:
 
 
 def header(row: DType, shape: Sequence[int]) -> bytes:
-    """All that comes before the elements of a C-ordered array, a multiple of 64 bytes long."""
+    """Write the bytes before a C-ordered array's elements, a multiple of 64."""
     text = f"{{'descr': {row.npy[0]!r}, 'fortran_order': False, 'shape': {tuple(shape)!r}, }}"
     padding = -(_LENGTH_AT + 2 + len(text) + 1) % ALIGNMENT
     text += " " * padding + "\n"

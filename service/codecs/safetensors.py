@@ -1,7 +1,7 @@
-"""The safetensors format: a length, a JSON header, and the tensors' bytes back to back.
+"""Safetensors format: a length, a JSON header, and the tensors' bytes back to back.
 
-The format: https://github.com/huggingface/safetensors#format. The reader is stricter than the
-official one, which accepts duplicate names and headers of 100 MB, and copies what it reads.
+The format: https://github.com/huggingface/safetensors#format. This reader is stricter than the
+official one, which accepts duplicate names and headers of 100 MB, and copies the tensors.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from service.codecs.base import (
 )
 from service.regimes import AT_ONCE_HEADER_BYTES
 
-# A message holds a handful of tensors, at about 100 bytes of header each; the rest is for metadata.
+# Bytes of a header: some 100 for each of a handful of tensors, the rest for metadata.
 HEADER_LIMIT = 1 << 20
 
-# Of brackets and commas; a tensor's entry has about ten. Bounds how deep the JSON parser recurses
-# and how much it allocates, which is 20 times the text where every few bytes are an object.
+# Brackets and commas of a header; a tensor's entry has about ten. Bounds how deep the JSON parser
+# recurses and what it allocates, which is 20 times the text where every few bytes are an object.
 PUNCTUATION_LIMIT = 4096
 
-# The official writer pads the header to 8; a multiple of that is as valid, and a whole cache line.
+# Bytes that the header is padded to a multiple of: a cache line, where the official writer takes 8.
 ALIGNMENT = 64
 
 _METADATA = "__metadata__"
@@ -50,58 +50,113 @@ _Place: TypeAlias = tuple[int, int, DType | None, tuple[int, ...], str]
 _Layout: TypeAlias = tuple[tuple[_Place, ...], tuple[tuple[str, str], ...]]  # and the metadata
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
-_KNOWN_BYTES = 1 << 10  # of headers that are remembered
+_KNOWN_BYTES = 1 << 10  # longest header that is remembered
 _COPIED = 1 << 16  # bytes of tensors that are worth a copy, to be sent at once
 
 
-def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
-    """The tensors as views of ``body``, and the entries of ``__metadata__`` as options."""
-    start = _data_start(bytes(body[:_LENGTH_BYTES]))
-    if start is None or start > len(body):
-        raise DecodeError(
-            "the body must start with the header's length, 8 little-endian bytes that say from 2 "
-            f"to {HEADER_LIMIT:,}, and that many bytes of header; it is {len(body):,} bytes long",
-            where="byte 0",
-        )
-    header = bytes(body[_LENGTH_BYTES:start])
-    layout_of = _known if len(header) <= _KNOWN_BYTES else _layout
-    layout, options = layout_of(header, names, limits.own)
-    data = body[start:]
-    tensors = {}
-    expected = 0
-    for begin, end, row, shape, name in layout:
-        if begin != expected or not begin <= end <= len(data):
+class Safetensors(Codec):
+    """Safetensors, whose metadata are the options."""
+
+    name = "safetensors"
+    media_types = ("application/x-safetensors", "application/vnd.safetensors")
+
+    def decode(self, body: memoryview, names: frozenset[str], limits: Limits) -> Message:
+        """Decode the tensors as views of ``body``, and ``__metadata__`` as options.
+
+        Raises ``DecodeError`` and ``TooLarge``.
+        """
+        start = _data_start(bytes(body[:_LENGTH_BYTES]))
+        if start is None or start > len(body):
             raise DecodeError(
-                f"{name}: data_offsets [{begin}, {end}] do not fit: tensors must follow each "
-                f"other without a hole or an overlap, and this one must start at {expected} and "
-                f"end within the {len(data):,} bytes after the header",
-                where=name,
+                "the body must start with the header's length, 8 little-endian bytes that say from "
+                f"2 to {HEADER_LIMIT:,}, and that many bytes of header; it is {len(body):,} bytes "
+                "long",
+                where="byte 0",
             )
-        if row is not None:
-            tensors[name] = tensor_view(data[begin:end], row, shape, limits, where=name)
-        expected = end
-    if expected != len(data):
-        raise DecodeError(
-            f"{len(data) - expected:,} bytes after the last tensor belong to none",
-            where=f"byte {start + expected}",
-        )
-    return Message(tensors, dict(options), tuple(name for *_, name in layout if name not in names))
+        header = bytes(body[_LENGTH_BYTES:start])
+        layout_of = _known if len(header) <= _KNOWN_BYTES else _layout
+        layout, options = layout_of(header, names, limits.own)
+        data = body[start:]
+        tensors = {}
+        expected = 0
+        for begin, end, row, shape, name in layout:
+            if begin != expected or not begin <= end <= len(data):
+                raise DecodeError(
+                    f"{name}: data_offsets [{begin}, {end}] do not fit: tensors must follow each "
+                    f"other without a hole or an overlap, and this one must start at {expected} "
+                    f"and end within the {len(data):,} bytes after the header",
+                    where=name,
+                )
+            if row is not None:
+                tensors[name] = tensor_view(data[begin:end], row, shape, limits, where=name)
+            expected = end
+        if expected != len(data):
+            raise DecodeError(
+                f"{len(data) - expected:,} bytes after the last tensor belong to none",
+                where=f"byte {start + expected}",
+            )
+        others = tuple(name for *_, name in layout if name not in names)
+        return Message(tensors, dict(options), others)
+
+    def encode(self, arrays: Arrays) -> bytes | Encoded:
+        """Write a body whose data starts 64-byte aligned; large arrays are sent as they lie."""
+        header, tensors = _parts(arrays)
+        if sum(map(len, tensors)) <= _COPIED:
+            return b"".join([header, *tensors])
+        return Encoded(header, more=tensors)
+
+    def first_tensor_at(self, prefix: bytes) -> int | None:
+        """Return where the data starts, as the length of the header says."""
+        return _data_start(prefix)
+
+    def ready_at(self, prefix: memoryview) -> int | None:
+        """Return where the logits begin, if ``prefix`` has all the header and they come last."""
+        start = _data_start(bytes(prefix[:_LENGTH_BYTES]))
+        if start is None or not start <= len(prefix):
+            return None
+        with suppress(DecodeError):
+            header = _header(bytes(prefix[_LENGTH_BYTES:start]))
+            header.pop(_METADATA, None)
+            names = frozenset(header)
+            places = [(*_entry(name, entry, names)[:2], name) for name, entry in header.items()]
+            begin, _, name = max(places, default=(0, 0, ""))
+            return start + begin if name in LOGITS else None
+        return None
+
+    def at_once(self, body: memoryview) -> bool:
+        """Return whether the header is short: decoding reads nothing else."""
+        return (_data_start(bytes(body[:_LENGTH_BYTES])) or 0) <= AT_ONCE_HEADER_BYTES
+
+    def encoded_bytes(self, arrays: Arrays) -> int:
+        """Return how many bytes ``encode`` copies."""
+        if sum(array.nbytes for array in arrays.values()) <= _COPIED:
+            return _COPIED
+        return sum(0 if array.flags.c_contiguous else array.nbytes for array in arrays.values())
+
+
+def encode(arrays: Arrays) -> bytes:
+    """Write ``arrays`` as a single buffer, otherwise as ``Safetensors.encode`` does."""
+    header, tensors = _parts(arrays)
+    return b"".join([header, *tensors])
 
 
 def _layout(raw: bytes, names: frozenset[str], others: bool) -> _Layout:
-    """The header's tensors in the order of their data, those of ``others`` without a dtype."""
+    """Return the header's tensors in the order of their data, and its metadata.
+
+    With ``others``, tensors of other names than ``names`` are allowed, and get no dtype.
+    """
     header = _header(raw, math.inf if others else PUNCTUATION_LIMIT)
     options = _options(header.pop(_METADATA, {}))
     entries = [(*_entry(name, entry, names, others), name) for name, entry in header.items()]
     return tuple(sorted(entries, key=lambda entry: entry[:2])), tuple(options.items())
 
 
-# A client's headers are the same, from request to request, as long as its shapes are.
+# Headers repeat as long as shapes do: 0.1 us where reading that of two tensors takes 9.
 _known = lru_cache(256)(_layout)
 
 
 def _data_start(prefix: bytes) -> int | None:
-    """Where the data starts according to the body's first bytes; ``None`` if that is impossible."""
+    """Return where the data starts, as ``prefix`` says; ``None`` if it says nothing possible."""
     length = int.from_bytes(prefix[:_LENGTH_BYTES], "little")
     if len(prefix) < _LENGTH_BYTES or not len("{}") <= length <= HEADER_LIMIT:
         return None
@@ -116,7 +171,14 @@ def _header(text: bytes, punctuation: float = PUNCTUATION_LIMIT) -> dict[str, An
             f"the header has more than {punctuation:,} brackets and commas", where="header"
         )
     try:
-        return _parse(text.decode())
+        header: dict[str, Any] = json.loads(
+            text.decode(),
+            object_pairs_hook=_unique,
+            parse_int=_natural,
+            parse_float=_not_natural,
+            parse_constant=_not_natural,
+        )
+        return header
     except UnicodeDecodeError as error:
         raise DecodeError(
             "the header must be UTF-8", where=f"byte {_LENGTH_BYTES + error.start}"
@@ -140,9 +202,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _natural(text: str) -> int:
-    if not NATURAL.fullmatch(text):
-        _not_natural(text)
-    return int(text)
+    return int(text) if NATURAL.fullmatch(text) else _not_natural(text)
 
 
 def _not_natural(text: str) -> NoReturn:
@@ -153,19 +213,8 @@ def _not_natural(text: str) -> NoReturn:
     )
 
 
-def _parse(text: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(
-        text,
-        object_pairs_hook=_unique,
-        parse_int=_natural,
-        parse_float=_not_natural,
-        parse_constant=_not_natural,
-    )
-    return parsed
-
-
 def _options(metadata: Any) -> dict[str, str]:
-    """``__metadata__``, which must map strings to strings that UTF-8 can hold; null is nothing."""
+    """Return ``__metadata__``, which must map strings to strings that UTF-8 holds, or be null."""
     try:
         given = () if metadata is None else metadata.items()
         found = {name: text for name, text in given if text is not None}
@@ -181,7 +230,7 @@ def _options(metadata: Any) -> dict[str, str]:
 def _entry(
     name: str, entry: Any, names: frozenset[str], others: bool = False
 ) -> tuple[int, int, DType | None, tuple[int, ...]]:
-    """(begin, end, dtype, shape) of one tensor's entry in the header; see ``_layout``."""
+    """Return (begin, end, dtype, shape) of a tensor's entry in the header; see ``_layout``."""
     own = not others or name in names
     if own:
         check_name(name, names)
@@ -204,7 +253,7 @@ def _entry(
 
 
 def _naturals(values: Any, what: str, where: str, count: int | None) -> tuple[int, ...]:
-    """``values``, a list of ``count`` (or any number of) integers; bools are none."""
+    """Return ``values``, a list of ``count`` (or any number of) integers; Booleans are none."""
     if (
         not isinstance(values, list)
         or len(values) != (len(values) if count is None else count)
@@ -215,86 +264,26 @@ def _naturals(values: Any, what: str, where: str, count: int | None) -> tuple[in
     return tuple(values)
 
 
-def at_once(body: memoryview) -> bool:
-    """Whether the header is short: nothing else is looked at."""
-    return (_data_start(bytes(body[:_LENGTH_BYTES])) or 0) <= AT_ONCE_HEADER_BYTES
+def _parts(arrays: Arrays) -> tuple[bytes, list[memoryview]]:
+    """Return the length and header, then each tensor's bytes.
 
-
-def ready_at(prefix: memoryview) -> int | None:
-    """Where the logits begin, if all of the header is in ``prefix`` and no tensor follows them."""
-    start = _data_start(bytes(prefix[:_LENGTH_BYTES]))
-    if start is None or not start <= len(prefix):
-        return None
-    with suppress(DecodeError):
-        header = _header(bytes(prefix[_LENGTH_BYTES:start]))
-        header.pop(_METADATA, None)
-        names = frozenset(header)
-        places = [(*_entry(name, entry, names)[:2], name) for name, entry in header.items()]
-        begin, _, name = max(places, default=(0, 0, ""))
-        return start + begin if name in LOGITS else None
-    return None
-
-
-def encode(arrays: Arrays) -> bytes:
-    """``arrays`` as a safetensors body whose data starts 64-byte aligned."""
-    return b"".join(_parts(arrays))
-
-
-def encoded_bytes(arrays: Arrays) -> int:
-    """Bytes that ``answer`` copies."""
-    if sum(array.nbytes for array in arrays.values()) <= _COPIED:
-        return _COPIED
-    return sum(0 if array.flags.c_contiguous else array.nbytes for array in arrays.values())
-
-
-def answer(arrays: Arrays) -> bytes | Encoded:
-    """What ``encode`` gives, but large arrays where they lie."""
-    header, *tensors = _parts(arrays)
-    if sum(map(len, tensors)) <= _COPIED:
-        return b"".join([header, *tensors])
-    return Encoded(header, more=tensors)
-
-
-def _parts(arrays: Arrays) -> list[memoryview]:
-    """The header, and each tensor's bytes.
-
-    The widest elements come first, as from the official writer, so every tensor is aligned to its
-    element size.
+    The widest elements come first, as from the official writer, so that every tensor is aligned to
+    its element size.
     """
-    prefix, ordered = _prefix(
-        tuple([(name, row_of(name, array), array.shape) for name, array in arrays.items()])
-    )
-    return [prefix, *[flat_bytes(arrays[name]) for name in ordered]]
-
-
-# Answers are alike, from request to request, as long as their shapes are.
-@lru_cache(256)
-def _prefix(
-    tensors: tuple[tuple[str, DType, tuple[int, ...]], ...],
-) -> tuple[memoryview, tuple[str, ...]]:
-    """What comes before the data of ``tensors``, and the order of that."""
-    header = {}
-    begin = 0
-    for name, row, shape in sorted(tensors, key=lambda tensor: -tensor[1].size):
-        end = begin + math.prod(shape) * row.size
+    rows = {name: row_of(name, array) for name, array in arrays.items()}
+    header, tensors, begin = {}, [], 0
+    for name, row in sorted(rows.items(), key=lambda item: -item[1].size):
+        tensors.append(flat_bytes(arrays[name]))
+        end = begin + arrays[name].nbytes
         header[name] = {
             "dtype": row.safetensors,
-            "shape": shape,
+            "shape": arrays[name].shape,
             "data_offsets": [begin, end],
         }
         begin = end
     text = orjson.dumps(header)
     text += b" " * (-(_LENGTH_BYTES + len(text)) % ALIGNMENT)
-    return memoryview(len(text).to_bytes(_LENGTH_BYTES, "little") + text), tuple(header)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text, tensors
 
 
-CODEC = Codec(
-    name="safetensors",
-    media_types=("application/x-safetensors", "application/vnd.safetensors"),
-    decode=decode,
-    encode=answer,
-    first_tensor_at=_data_start,
-    at_once=at_once,
-    encoded_bytes=encoded_bytes,
-    ready_at=ready_at,
-)
+CODEC = Safetensors()

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Unauthorized, problem
+from service.errors import Unauthorized
 from service.middleware import PROBES
+from service.problems import problem
 from service.settings import Settings, SettingsError, variable
 
 # The documentation holds no secret, and a browser sends no token with a page's address: the page's

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import errors
+from service import problems
 
 
 class Direct:
@@ -31,7 +31,7 @@ class Direct:
         try:
             response = await endpoint(Request(scope, receive, send))
         except Exception as error:
-            refusal = errors.answer_to(error)
+            refusal = problems.answer_to(error)
             if refusal is None:
                 raise
             response = refusal

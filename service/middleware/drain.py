@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Stopping, problem
+from service.errors import Stopping
+from service.problems import problem
 
 
 class Drain:

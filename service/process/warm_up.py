@@ -10,8 +10,8 @@ from kernels.compiling import Job
 from kernels.dtypes import FLOATS, DType
 from kernels.warm import compile_common
 from service.codecs import CODECS, Encoded, Limits
+from service.codecs.base import TENSORS
 from service.codecs.json import scanner
-from service.request.operation import TENSORS
 
 _LIMITS = Limits(decoded_bytes=2**20)
 

@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.errors import RequestError, problem
+from service.errors import RequestError
+from service.problems import problem
 
 # Bytes that are handed to the connection at a time: at most twice as many are held for a client
 # that does not read.

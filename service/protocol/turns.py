@@ -11,7 +11,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import RequestError, row_for
+from service.errors import RequestError
+from service.problems import row_for
 from service.protocol.cycle import refusal
 from service.protocol.landing import Flow, Landing
 from service.protocol.limits import Limits

@@ -12,8 +12,7 @@ from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, Answer, Arrays, numbers, shown
-from service.codecs.json.codec import written_size
+from service.codecs.base import LOGITS, TENSORS, Answer, Arrays, numbers, shown
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
@@ -22,8 +21,6 @@ from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.settings import Settings, SettingsError, variable
 
-TENSORS = LOGITS | {"labels", "weight", "sample_weight"}
-
 
 class Operation(NamedTuple):
     """Operation of one route.
@@ -31,8 +28,7 @@ class Operation(NamedTuple):
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
     may; ``compute`` checks them and the options, and gives the work that makes the outputs;
     ``footprint`` says from their shapes what memory that takes, where it can be streamed;
-    ``limit`` picks from the settings how many elements the logits may have, where that is limited;
-    ``encode`` replaces the codec's own, for answers that are more than a list of tensors.
+    ``limit`` picks from the settings how many elements the logits may have, where that is limited.
     """
 
     path: str
@@ -44,7 +40,6 @@ class Operation(NamedTuple):
     compute: Compute
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
-    encode: Callable[[Codec, Arrays], Answer] | None = None
 
 
 @dataclass(slots=True)
@@ -119,8 +114,6 @@ class Call(NamedTuple):
     def encoded(self, outputs: Arrays) -> Answer:
         """Encode the answer's content."""
         check_answer(self.reply, outputs, self.service.settings.max_json_answer_elements)
-        if self.operation.encode is not None:
-            return self.operation.encode(self.reply, outputs)
         return self.reply.encode(outputs)
 
 
@@ -196,15 +189,13 @@ def _instead(missing: str, message: Message) -> str:
 
 
 def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
-    """Raise ``NotAcceptable`` where ``outputs`` are more than ``limit`` numbers, to be JSON."""
-    if reply.name != "json":
-        return
-    elements = sum(map(written_size, outputs.values()))
-    if elements > limit:
+    """Raise ``NotAcceptable`` if ``reply`` would write more than ``limit`` numbers as JSON."""
+    count = reply.text_numbers(outputs)
+    if count > limit:
         raise NotAcceptable(
-            f"the answer holds {elements:,} numbers, and JSON at most {limit:,}:"
-            " name a binary format in Accept",
-            field="accept",
+            f"the answer holds {count:,} numbers, and JSON at most {limit:,}:"
+            f" {reply.binary_advice}",
+            field=reply.answer_field,
         )
 
 

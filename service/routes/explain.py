@@ -7,9 +7,6 @@ from typing import Any
 from kernels import dtypes, explain
 from kernels.specialisations import Specialisation, not_compiled
 from kernels.steps import Steps, Work
-from service.codecs import Codec
-from service.codecs.base import Answer, Arrays
-from service.codecs.json import codec as json_codec
 from service.options import ExplainOptions
 from service.request.operation import Operation
 
@@ -38,19 +35,11 @@ def _compute(given: dict[str, Any]) -> Work:
 
 
 def _steps(*, step: int | None, **given: Any) -> Steps:
-    """Compute all in one step, of whatever size ``step`` is."""
+    """Compute in a single step; routes are named ``routes.formula`` and so on."""
     yield from ()
-    return explain.chain(**given)
-
-
-def _encode(codec: Codec, outputs: Arrays) -> Answer:
-    """``outputs`` with those of the three routes under ``routes``: nested, or with a dot."""
+    outputs = explain.chain(**given)
     arrays = {name: array for name, array in outputs.items() if name not in _ROUTES}
-    routes = {name: outputs[name] for name in _ROUTES}
-    if codec.name == "json":
-        nested = [b',"routes":{', *json_codec.members(routes), b"}}\n"]
-        return b"".join([b"{", *json_codec.members(arrays), *nested])
-    return codec.encode(arrays | {f"routes.{name}": array for name, array in routes.items()})
+    return arrays | {f"routes.{name}": outputs[name] for name in _ROUTES}
 
 
 OPERATION = Operation(
@@ -66,5 +55,4 @@ OPERATION = Operation(
     options=ExplainOptions,
     compute=_compute,
     limit=lambda settings: settings.explain_max_elements,
-    encode=_encode,
 )

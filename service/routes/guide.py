@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.errors import TABLE
+from service.problems import TABLE
 
 _INTRODUCTION = """
 A loss server: logits and labels in, the cross-entropy loss and its per-element values out, with

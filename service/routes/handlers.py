@@ -8,8 +8,9 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from service.codecs.base import shown
-from service.errors import GONE, TABLE, UnknownPath, WrongMethod, answer_to, problem
+from service.errors import UnknownPath, WrongMethod
 from service.middleware.methods import allowed
+from service.problems import GONE, TABLE, answer_to, problem
 
 
 def install(app: FastAPI) -> None:

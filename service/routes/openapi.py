@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from kernels import dtypes
-from service import errors
+from service import problems
 from service.codecs import CODECS
 from service.middleware import PROBES
 from service.request.operation import Operation
@@ -108,7 +108,7 @@ _SCHEMAS: dict[str, Any] = {
 _RESPONSES: dict[str, Any] = {
     "Problem": {
         "description": "An error: a problem, of which the table of errors lists every kind.",
-        "content": {errors.MEDIA_TYPE: {"schema": {"$ref": _REF + "Problem"}}},
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REF + "Problem"}}},
     }
 }
 _FAILURE = {"$ref": "#/components/responses/Problem"}

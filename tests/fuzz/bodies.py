@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from service.codecs import CODECS, Codec, Limits, npy
-from service.codecs.base import Message
+from service.codecs.base import Arrays, Message
 from tests.fuzz import makers, makers_v2
 from tests.fuzz.makers_v2 import Body
 from tests.service.codecs import infers, npys, npzs, safetensors_bodies, samples
@@ -114,26 +114,23 @@ def example(name: str, number: int) -> Body:
 def codec(name: str, body: Body) -> Codec:
     """What reads ``body``; V2 has a codec a request, as the service makes it."""
     if name == "infer":
-        made = infers.inference(body.header_length, coding=body.coding, limits=LIMITS)
-        return Codec(
-            name="v2",
-            media_types=(),
-            decode=made.decode,
-            encode=made.encode,
-            first_tensor_at=made.first_tensor_at,
-            typed=True,
-            at_once=made.at_once,
-            decoded_bytes=made.decoded_bytes,
-            encoded_bytes=made.encoded_bytes,
-            ready_at=made.ready_at,
-        )
+        return infers.inference(body.header_length, coding=body.coding, limits=LIMITS)
     if name == "npy":
-        return Codec("npy", (), _decode_npy, lambda arrays: b"", npy.data_start)
+        return _Npy()
     return next(codec for codec in CODECS if codec.name == name)
 
 
-def _decode_npy(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
-    return Message({"a": npy.decode(body, limits, where="a.npy")}, {})
+class _Npy(Codec):
+    """A single .npy file, as the codec of archives reads it."""
+
+    def decode(self, body: memoryview, names: frozenset[str], limits: Limits) -> Message:
+        return Message({"a": npy.decode(body, limits, where="a.npy")}, {})
+
+    def encode(self, arrays: Arrays) -> bytes:
+        return b""
+
+    def first_tensor_at(self, prefix: bytes) -> int | None:
+        return npy.data_start(prefix)
 
 
 def decode(codec: Codec, body: memoryview) -> Message:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from service.codecs.base import MAX_RANK, DecodeError, Limits, Message
-from service.codecs.json import codec as json_codec
+from service.codecs.json.codec import CODEC as JSON
 from tests.fuzz.bodies import EXAMPLES, TOKENS, corpus, example
 
 NAMES = frozenset({"logits", "labels", "weight"})
@@ -107,7 +107,7 @@ def numbers(value: Any) -> list[Any]:
 
 def outcome(body: bytes) -> Message | str:
     try:
-        return json_codec.decode(memoryview(body), NAMES, LIMITS)
+        return JSON.decode(memoryview(body), NAMES, LIMITS)
     except DecodeError as error:
         return error.message
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from kernels import InvalidInput
-from service import errors
+from service import problems
 from service.codecs import DecodeError, TooLarge
 from service.errors import (
     Disconnected,
@@ -20,8 +20,8 @@ from service.errors import (
     Overloaded,
     RequestError,
     UnknownPath,
-    problem,
 )
+from service.problems import problem
 from service.routes import handlers
 from tests.service import wire
 from tests.service.conftest import Client, running
@@ -45,7 +45,7 @@ ERRORS: list[Exception] = [
 def test_every_error_has_the_one_shape(error: Exception) -> None:
     response = problem(error)
     body = json.loads(bytes(response.body))
-    row = errors.row_for(error)
+    row = problems.row_for(error)
     assert response.media_type == "application/problem+json"
     assert response.status_code == body["status"] == row.status
     assert (body["type"], body["title"]) == (f"urn:lossd:problem:{row.name}", row.title)
@@ -60,18 +60,17 @@ def test_every_error_has_the_one_shape(error: Exception) -> None:
 
 
 def test_subclasses_have_the_row_of_their_nearest_base() -> None:
-    assert errors.row_for(np.exceptions.AxisError("x")).status == 500
-    assert errors.row_for(TooLarge("x")).status == 413
+    assert problems.row_for(np.exceptions.AxisError("x")).status == 500
+    assert problems.row_for(TooLarge("x")).status == 413
     memory_error = type("_ArrayMemoryError", (MemoryError,), {})()
-    assert errors.row_for(memory_error).status == 503
+    assert problems.row_for(memory_error).status == 503
 
 
 def test_names_and_classes_of_errors_are_used_once() -> None:
-    assert len({row.name for row in errors.TABLE.values()}) == len(errors.TABLE)
+    assert len({row.name for row in problems.TABLE.values()}) == len(problems.TABLE)
     own = {RequestError, *RequestError.__subclasses__()}
-    # One of memory is told as any other ``MemoryError``.
-    assert own - errors.TABLE.keys() == {RequestError, OutOfMemory}
-    assert errors.row_for(OutOfMemory("x")) is errors.TABLE[MemoryError]
+    assert own - problems.TABLE.keys() == {RequestError, OutOfMemory}  # a MemoryError too
+    assert problems.row_for(OutOfMemory("x")) is problems.TABLE[MemoryError]
 
 
 def test_a_clients_text_comes_back_bounded_and_clean() -> None:
@@ -95,7 +94,7 @@ def failing(error: Exception) -> FastAPI:
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_application_answers_with_the_problem(error: Exception) -> None:
     with running(failing(error)) as client:
-        answered = wire.problem_of(client.get("/fail"), errors.row_for(error).status)
+        answered = wire.problem_of(client.get("/fail"), problems.row_for(error).status)
     assert answered == json.loads(bytes(problem(error).body))
 
 
@@ -153,10 +152,10 @@ def test_wrong_methods_are_problems_that_name_the_right_one(
 
 def test_the_short_way_answers_what_the_application_does() -> None:
     for error in ERRORS:
-        answered = errors.answer_to(error)
-        ours = errors.row_for(error).status == 500
+        answered = problems.answer_to(error)
+        ours = problems.row_for(error).status == 500
         assert (answered is None) == ours
         assert answered is None or answered.body == problem(error).body
-    gone = errors.answer_to(Disconnected())
+    gone = problems.answer_to(Disconnected())
     assert gone is not None
     assert (gone.status_code, gone.body) == (400, b"")

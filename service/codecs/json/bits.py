@@ -18,7 +18,7 @@ _ZERO_IS_DEFINED = ir.Constant(ir.IntType(1), 0)
 
 @intrinsic
 def product(typing: Any, a: Any, b: Any) -> Any:
-    """The high and the low word of a * b."""
+    """Return the high and the low word of a * b, of uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         whole = builder.mul(*(builder.zext(arg, _DOUBLE_WORD) for arg in args))
@@ -31,7 +31,7 @@ def product(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def leading_zeros(typing: Any, word: Any) -> Any:
-    """Of a uint64; 64 for zero."""
+    """Count zero bits of a uint64 at one end; 64 for zero."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctlz(args[0], _ZERO_IS_DEFINED)
@@ -41,7 +41,7 @@ def leading_zeros(typing: Any, word: Any) -> Any:
 
 @intrinsic
 def trailing_zeros(typing: Any, word: Any) -> Any:
-    """Of a uint64; 64 for zero."""
+    """Count zero bits of a uint64 at one end; 64 for zero."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], _ZERO_IS_DEFINED)
@@ -51,7 +51,7 @@ def trailing_zeros(typing: Any, word: Any) -> Any:
 
 @intrinsic
 def from_bits(typing: Any, bits: Any) -> Any:
-    """The float64 of these bits."""
+    """Return the float64 with these bits, a uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.DoubleType())
@@ -61,7 +61,7 @@ def from_bits(typing: Any, bits: Any) -> Any:
 
 @intrinsic
 def to_bits(typing: Any, value: Any) -> Any:
-    """The bits of a float64."""
+    """Return the bits of a float64 as uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], _WORD)

@@ -1,8 +1,8 @@
 """JSON bodies: one object, whose tensors are nested lists of numbers; its other keys are options.
 
-The format: RFC 8259, and the tokens NaN, Infinity and -Infinity besides; in tensors they may be
-strings, which is how they are written. A tensor's text goes straight into an array
-(``json_tensor``); keys and options are short, and go through the standard library.
+The format is RFC 8259 plus the tokens NaN, Infinity and -Infinity, which may be strings in tensors,
+and are written so. A tensor's text is read straight into an array (``tensor``); keys and options
+are short, and read by the standard library (``members``).
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache, partial
 from itertools import takewhile
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import orjson
 
-from service.codecs.base import LOGITS, Codec, DecodeError, Limits, Message, shown
-from service.codecs.json import small as small_json
+from service.codecs.base import (
+    LOGITS,
+    Array,
+    Arrays,
+    Codec,
+    DecodeError,
+    Limits,
+    Message,
+    shown,
+)
+from service.codecs.json import small
 from service.codecs.json.members import (
     VALUE_LIMIT,
     close_body,
@@ -35,6 +43,7 @@ from service.codecs.json.tensor import (
     Kind,
     Reading,
     checked,
+    commas,
     first_fit,
     null_at,
     read,
@@ -43,79 +52,135 @@ from service.codecs.json.tensor import (
 from service.codecs.naming import advice
 from service.regimes import AT_ONCE_BODY_BYTES
 
-# Tensors and options of one message: some four times what there is.
+# Most tensors and options of one message: some four times as many as exist.
 MEMBER_LIMIT = 64
 
 _DTYPE, _LABELS = "dtype", "labels"
 _EXAMPLE = '{"logits": [[0.5, 1.5]], "labels": [1]}'
 # The only float32 whose shortest text, read as float64, lies halfway to another float32.
 _UNLUCKY, _UNLUCKY_TEXT = np.float32(7.0385307e-26), b"7.038531e-26"
-# What is not finite, as strings: bare, as Triton writes it, it is no JSON to most parsers.
+# Strings for values that are not finite: bare, as Triton writes them, most parsers refuse them.
 _WORDS = (b'"NaN"', b'"-Infinity"', b'"Infinity"')
 # Numbers that are written with the GIL held: 16 Ki take some half a millisecond.
 _PIECE = 1 << 14
-_COUNTED = 1 << 17  # bytes whose commas are counted together, in cache
 _LONGEST = 26  # bytes of a number's text, its comma and brackets included: -1.7976931348623157e-308
-_Array: TypeAlias = np.ndarray[Any, Any]
 
 
-def decode(body: memoryview, names: frozenset[str], limits: Limits) -> Message:
-    """The tensors as new arrays, and every key that is not in ``names`` as an option.
+class Json(Codec):
+    """JSON. Other text than plain numbers is slower, and decoding it gives up in time."""
 
-    Floating tensors are of the type that the option ``dtype`` names, which is consumed: float32 by
-    default. ``labels`` are int64 if every one is written as an integer; or, unless their shape is
-    that of the logits, if every one is an integer: JavaScript, PHP and R have only floats. A tensor
-    that comes before ``dtype`` may have to be read twice, and such labels thrice; one that is null
-    is not there. Raises ``DecodeError``, which names the element, and ``TooLarge``.
-    """
-    if len(body) <= small_json.LONGEST:
-        plain = small_json.decode(body, names, limits.decoded_bytes)
-        if plain is not None:
-            return plain
-    tensors: dict[str, Reading] = {}
-    options: dict[str, Any] = {}
-    absent: set[str] = set()
-    left = VALUE_LIMIT
-    at, more = open_body(body, _EXAMPLE)
-    while more:
-        key, at = key_at(body, at)
-        if key in tensors or key in options or key in absent:
-            raise DecodeError(f"{shown(key)} is there twice", where=shown(key)[1:-1])
-        if len(tensors) + len(options) == MEMBER_LIMIT:
-            raise DecodeError(f"more than {MEMBER_LIMIT} tensors and options", where=f"byte {at}")
-        if key in names and (end := null_at(body, at)) is not None:
-            absent.add(key)
-            at = end
-        elif key in names:
-            floats = [DEFAULT, WIDEST] if options.get(_DTYPE) is None else [_kind(options)]
-            kinds = [INTEGER, *floats] if key == _LABELS else floats
-            room = _room(tensors, limits)
-            tensors[key] = first_fit(body, at, key, kinds, room, limits.until)
-            at = tensors[key].at
-        else:
-            options[key], end = _option_at(body, at, left, key, names)
-            left, at = max(left - (end - at), 1), end
-        at, more = next_at(body, at)
-    close_body(body, at)
-    floating = _kind(options)
-    options.pop(_DTYPE, None)
-    for name, first in tensors.items():
+    name = "json"
+    media_types = ("application/json",)
+    typed = True
+    growth = 4
+
+    def decode(self, body: memoryview, names: frozenset[str], limits: Limits) -> Message:
+        """Decode the tensors into new arrays, and every key that is not in ``names`` as an option.
+
+        Floating tensors have the dtype that the option ``dtype`` names (float32 by default), which
+        is not passed on. ``labels`` are int64 if all are written as integers; or, unless their
+        shape is that of the logits, if all are integers, since JavaScript, PHP and R have only
+        floats. A tensor that comes before ``dtype`` may be read twice, and such labels thrice; null
+        is no tensor. Raises ``DecodeError``, which names the element, ``TooLarge`` and
+        ``TakesLong``.
+        """
+        if len(body) <= small.LONGEST:
+            plain = small.decode(body, names, limits.decoded_bytes)
+            if plain is not None:
+                return plain
+        tensors: dict[str, Reading] = {}
+        options: dict[str, Any] = {}
+        absent: set[str] = set()
+        left = VALUE_LIMIT
+        at, more = open_body(body, _EXAMPLE)
+        while more:
+            key, at = key_at(body, at)
+            if key in tensors or key in options or key in absent:
+                raise DecodeError(f"{shown(key)} is there twice", where=shown(key)[1:-1])
+            if len(tensors) + len(options) == MEMBER_LIMIT:
+                raise DecodeError(
+                    f"more than {MEMBER_LIMIT} tensors and options", where=f"byte {at}"
+                )
+            if key in names and (end := null_at(body, at)) is not None:
+                absent.add(key)
+                at = end
+            elif key in names:
+                floats = [DEFAULT, WIDEST] if options.get(_DTYPE) is None else [_kind(options)]
+                kinds = [INTEGER, *floats] if key == _LABELS else floats
+                room = _room(tensors, limits)
+                tensors[key] = first_fit(body, at, key, kinds, room, limits.until)
+                at = tensors[key].at
+            else:
+                options[key], end = _option_at(body, at, left, key, names)
+                left, at = max(left - (end - at), 1), end
+            at, more = next_at(body, at)
+        close_body(body, at)
+        floating = _kind(options)
+        options.pop(_DTYPE, None)
+        for name, first in tensors.items():
+            tensors[name] = _as_kind(body, name, first, floating.of(name), tensors, limits)
+        return Message(
+            {name: tensor.elements.reshape(tensor.shape) for name, tensor in tensors.items()},
+            options,
+        )
+
+    def encode(self, arrays: Arrays) -> bytes:
+        """Write one object of nested lists, and a newline for terminals.
+
+        Values that are not finite are "NaN", "Infinity" or "-Infinity". Arrays named ``group.name``
+        are members of the object ``group``. float32 and float64 are written with the fewest digits
+        that give the same bits when read as float64 and rounded to the array's dtype.
+        """
+        groups: dict[str, dict[str, Array]] = {"": {}}
+        for name, array in arrays.items():
+            group, _, own = name.rpartition(".")
+            groups.setdefault(group, {})[own] = array
+        parts = [b"{", *_members(groups.pop(""))]
+        for group, members in groups.items():
+            parts += [b",", _key(group), b"{", *_members(members), b"}"]
+        # A single join: above 1 MiB it copies without the GIL.
+        return b"".join([*parts, b"}\n"])
+
+    def at_once(self, body: memoryview) -> bool:
+        """Return whether plain numbers of this length are read in less than a millisecond."""
+        return len(body) <= AT_ONCE_BODY_BYTES
+
+    def decoded_bytes(self, body: memoryview) -> int:
+        """Return at most what the tensors take: a number behind every comma, read twice."""
+        each = np.dtype(np.float32).itemsize + np.dtype(np.float64).itemsize
+        return (commas(np.frombuffer(body, np.uint8)) + 1) * each
+
+    def encoded_bytes(self, arrays: Arrays) -> int:
+        """Return at most what the text takes, which is made in parts and then joined."""
+        return 2 * _LONGEST * self.text_numbers(arrays)
+
+    def text_numbers(self, arrays: Arrays) -> int:
+        """Return how many numbers, or lists without any, the text of ``arrays`` holds."""
+        return sum(map(written_size, arrays.values()))
+
+
+def _as_kind(
+    body: memoryview,
+    name: str,
+    first: Reading,
+    kind: Kind,
+    tensors: Mapping[str, Reading],
+    limits: Limits,
+) -> Reading:
+    """Return the tensor that was read as ``first``, read again unless it has its dtype."""
+
+    def again(kind: Kind) -> Reading:
         room = _room(tensors, limits) + first.elements.nbytes
-        again = partial(read, body, first.start, room=room, end=first.at, until=limits.until)
-        if name == _LABELS:
-            like_logits = _like_logits(first, tensors)
-            if first.kind is INTEGER and (first.elements.size or not like_logits):
-                continue
-            if not like_logits:
-                integers = whole(checked(body, name, again(kind=WIDEST)))
-                if integers is not None:
-                    tensors[name] = integers
-                    continue
-        kind = floating.of(name)
-        if first.kind != kind:
-            tensors[name] = checked(body, name, again(kind=kind))
-    arrays = {name: tensor.elements.reshape(tensor.shape) for name, tensor in tensors.items()}
-    return Message(arrays, options)
+        return checked(body, name, read(body, first.start, kind, room, first.at, limits.until))
+
+    if name == _LABELS:
+        # Floats of the logits' shape are class probabilities.
+        like_logits = any(tensors[other].shape == first.shape for other in LOGITS & tensors.keys())
+        if first.kind is INTEGER and (first.elements.size or not like_logits):
+            return first
+        if not like_logits and (integers := whole(again(WIDEST))) is not None:
+            return integers
+    return first if first.kind == kind else again(kind)
 
 
 def _option_at(
@@ -124,13 +189,8 @@ def _option_at(
     try:
         return value_at(body, at, most, f"option {shown(key)}")
     except DecodeError as error:
-        # What is too long for an option may be a tensor under a name that is not ours.
+        # A value too long for an option may be a tensor under another name.
         raise DecodeError(error.message + advice(key, names), where=error.where) from None
-
-
-def _like_logits(labels: Reading, tensors: Mapping[str, Reading]) -> bool:
-    """Whether the labels' shape makes class probabilities of them, if they are floats."""
-    return any(tensors[name].shape == labels.shape for name in LOGITS & tensors.keys())
 
 
 def _kind(options: Mapping[str, Any]) -> Kind:
@@ -147,55 +207,25 @@ def _room(tensors: Mapping[str, Reading], limits: Limits) -> int:
     return limits.decoded_bytes - sum(reading.elements.nbytes for reading in tensors.values())
 
 
-def at_once(body: memoryview) -> bool:
-    """Whether plain text of this length is soon read: 2 GB are in a second. Other text gives up."""
-    return len(body) <= AT_ONCE_BODY_BYTES
-
-
-def decoded_bytes(body: memoryview) -> int:
-    """At most what the tensors take: any comma may be followed by a number, read twice."""
-    text = np.frombuffer(body, np.uint8)
-    commas = sum(
-        int(np.count_nonzero(text[start : start + _COUNTED] == ord(",")))
-        for start in range(0, text.size, _COUNTED)
-    )
-    return (commas + 1) * (np.dtype(np.float32).itemsize + np.dtype(np.float64).itemsize)
-
-
-def encoded_bytes(arrays: Mapping[str, _Array]) -> int:
-    """At most what the text takes, which is made in parts and then joined."""
-    return 2 * sum(written_size(array) * _LONGEST for array in arrays.values())
-
-
-def encode(arrays: Mapping[str, _Array]) -> bytes:
-    """One object of nested lists and a newline, after which a terminal's prompt has its own line.
-
-    What is not finite is "NaN", "Infinity" or "-Infinity". float32 and float64 are written with
-    the fewest digits that give the same bits when read as float64 and rounded to the array's type.
-    """
-    # One join: of what is larger than 1 MiB it copies the bytes without the GIL.
-    return b"".join([b"{", *members(arrays), b"}\n"])
-
-
-def members(arrays: Mapping[str, _Array]) -> Iterator[bytes]:
-    """The text of an object's members, without its braces."""
+def _members(arrays: Arrays) -> Iterator[bytes]:
+    """Yield the text of an object's members."""
     for index, (name, array) in enumerate(arrays.items()):
-        yield b"," + _key(name) if index else _key(name)
+        yield b"," if index else b""
+        yield _key(name)
         yield from pieces(np.asarray(array, order="C"))
 
 
-@lru_cache(256)
 def _key(name: str) -> bytes:
     return json.dumps(name).encode() + b":"
 
 
-def written_size(array: _Array) -> int:
-    """How many numbers, or lists without any, the text of ``array`` holds."""
+def written_size(array: Array) -> int:
+    """Return how many numbers, or lists without any, the text of ``array`` holds."""
     return math.prod(takewhile(bool, array.shape))
 
 
-def pieces(array: _Array) -> Iterator[bytes]:
-    """The text of ``array``, in C order, cut where ``_PIECE`` numbers are reached."""
+def pieces(array: Array) -> Iterator[bytes]:
+    """Yield the text of ``array``, which is C-contiguous, at most ``_PIECE`` numbers at a time."""
     size = written_size(array)
     if size <= _PIECE:
         yield _text(array)
@@ -213,7 +243,7 @@ def pieces(array: _Array) -> Iterator[bytes]:
     yield b"]"
 
 
-def _text(array: _Array) -> bytes:
+def _text(array: Array) -> bytes:
     text = orjson.dumps(array if array.ndim else array[()], option=orjson.OPT_SERIALIZE_NUMPY)
     if _UNLUCKY_TEXT in text and array.dtype == np.float32 and (np.abs(array) == _UNLUCKY).any():
         text = text.replace(_UNLUCKY_TEXT, b"7.0385307e-26")
@@ -222,8 +252,8 @@ def _text(array: _Array) -> bytes:
     return text
 
 
-def _with_words(text: bytes, values: _Array) -> bytes:
-    """``text`` with ``values``, none of them finite, for what orjson wrote as null."""
+def _with_words(text: bytes, values: Array) -> bytes:
+    """Replace what orjson wrote as null in ``text`` by ``values``, none of them finite."""
     kinds = np.where(np.isnan(values), 0, np.where(values < 0, 1, 2))
     if (kinds == kinds[0]).all():
         return text.replace(b"null", _WORDS[kinds[0]])
@@ -233,19 +263,4 @@ def _with_words(text: bytes, values: _Array) -> bytes:
     return b"".join(parts)
 
 
-def _first_tensor_at(prefix: bytes) -> None:
-    """A tensor's text is not what the kernels read."""
-
-
-CODEC = Codec(
-    name="json",
-    media_types=("application/json",),
-    decode=decode,
-    encode=encode,
-    first_tensor_at=_first_tensor_at,
-    at_once=at_once,
-    decoded_bytes=decoded_bytes,
-    encoded_bytes=encoded_bytes,
-    typed=True,
-    growth=4,
-)
+CODEC = Json()

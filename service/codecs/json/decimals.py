@@ -1,10 +1,10 @@
-"""Decimal numbers to the nearest float64, and those to 16-bit floats, inside Numba kernels.
+"""Decimal numbers to the nearest float64, and float64 to 16-bit floats, inside Numba kernels.
 
 Up to 2**53 with a power of ten up to 10**22, one operation on exact float64s rounds correctly
 (W. Clinger, "How to read floating point numbers accurately", 1990). Up to 19 digits, 128 bits of
 the power of five decide (D. Lemire, "Number parsing at a gigabyte per second", 2021; that nothing
 needs more: N. Mushtak and D. Lemire, "Fast number parsing without fallback", 2023). The rest is in
-``json_long``.
+``long_decimals``.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy as np
 from kernels.compiled import inlined
 from service.codecs.json.bits import U64, from_bits, leading_zeros, product, to_bits
 
-MOST_DIGITS = 19  # that always fit 64 bits
+MOST_DIGITS = 19  # digits that always fit 64 bits
 FRACTION, BIAS = 52, 1023
 
 _INFINITE = 2047  # the exponent field of infinity
-_LEAST_POWER, _GREATEST_POWER = -342, 308  # of ten: beyond, 19 digits make 0 or infinity
+_LEAST_POWER, _GREATEST_POWER = -342, 308  # powers of ten; beyond, 19 digits make 0 or infinity
 _TENS = 10.0 ** np.arange(23)
 
 
 def _powers_of_five() -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """The 128 leading bits of 5**q, as a high and a low word, for every q that can matter.
+    """Compute the 128 leading bits of 5**q, as a high and a low word, for every q that matters.
 
-    Cut off, except that reciprocals of the powers that fit a word (q >= -27) are rounded up: what
-    the proof of Lemire 2021 (section 5 and appendix B) asks for.
+    They are cut off, except that reciprocals of powers that fit a word (q >= -27) are rounded up,
+    as the proof of Lemire 2021 (section 5 and appendix B) requires.
     """
     words = []
     for q in range(_LEAST_POWER, _GREATEST_POWER + 1):
@@ -46,7 +46,7 @@ _FIVES = _powers_of_five()
 
 @inlined
 def _lemire(w: Any, q: int) -> float:
-    """The float64 nearest to w * 10**q, correctly rounded (to even); infinity if it overflows."""
+    """Round w * 10**q to the nearest float64 (ties to even); infinity if it overflows."""
     if w == U64(0) or q < _LEAST_POWER:
         return 0.0
     if q > _GREATEST_POWER:
@@ -82,7 +82,7 @@ def _lemire(w: Any, q: int) -> float:
 
 @inlined
 def to_float(w: Any, q: int) -> float:
-    """The same for a uint64 ``w`` of at most 19 digits, sooner where that is easy."""
+    """Round as ``_lemire``, for ``w`` of at most 19 digits; exact arithmetic decides easy ones."""
     if w <= U64(1 << (FRACTION + 1)) and -22 <= q <= 22:
         value = np.float64(w)
         return value / _TENS[-q] if q < 0 else value * _TENS[q]
@@ -91,7 +91,7 @@ def to_float(w: Any, q: int) -> float:
 
 @inlined
 def narrow(value: float, fraction: int, bias: int) -> Any:
-    """The bits of ``value`` rounded (to even) to a 16-bit float of so many fraction bits."""
+    """Round ``value`` (ties to even) to a 16-bit float of so many fraction bits: its bits."""
     bits = to_bits(value)
     sign = bits >> U64(63) << U64(15)
     magnitude = bits & U64(2**63 - 1)

@@ -1,8 +1,7 @@
-"""Vectors of text, inside Numba kernels: which of its bytes are no digits, and what digits make.
+"""Digits in vectors of text, inside Numba kernels: their ends, and the integers they make.
 
-These are LLVM's own vectors and operations, for which every machine has instructions. What is
-beyond the text's end must not be read: callers see to it that all the bytes that are asked for
-are there, and under NUMBA_BOUNDSCHECK=1 both ends are checked.
+The vectors are LLVM's own, for which every machine has instructions. Callers ensure that all bytes
+that are read lie within the text; NUMBA_BOUNDSCHECK=1 checks both ends.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 WINDOW = 32  # bytes that are looked at together: few numbers are longer
-DIGITS = 16  # that are read together: more than enough to round to float32
+DIGITS = 16  # digits that are read together: more than enough to round to float32
 
 _WORD = ir.IntType(64)
 _INDEX = ir.IntType(32)
@@ -30,7 +29,7 @@ def _all(kind: ir.VectorType, value: int) -> ir.Constant:
 
 
 def _values(context: Any, builder: Any, kind: Any, text: Any, at: Any, count: int) -> Any:
-    """``count`` bytes from ``at`` on, each less the digit 0's."""
+    """Load ``count`` bytes from ``at`` on, each minus the byte of the digit 0."""
     array = context.make_array(kind)(context, builder, text)
     if config.BOUNDSCHECK:
         size = builder.extract_value(array.shape, 0)
@@ -43,7 +42,7 @@ def _values(context: Any, builder: Any, kind: Any, text: Any, at: Any, count: in
 
 @intrinsic
 def no_digits(typing: Any, text: Any, at: Any) -> Any:
-    """A bit for each of ``WINDOW`` bytes from ``at`` on, the lowest first: set for no digit."""
+    """Return a mask of ``WINDOW`` bytes from ``at`` on, the lowest bit first: 1 for no digit."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values = _values(context, builder, text, args[0], args[1], WINDOW)
@@ -54,7 +53,7 @@ def no_digits(typing: Any, text: Any, at: Any) -> Any:
 
 
 def _first(builder: Any, count: Any) -> Any:
-    """A mask of the first ``count`` of ``DIGITS`` bytes."""
+    """Return a mask of the first ``count`` of ``DIGITS`` bytes."""
     kind = _vector(8, DIGITS)
     byte = builder.trunc(count, kind.element)
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), byte, _INDEX(0))
@@ -63,9 +62,9 @@ def _first(builder: Any, count: Any) -> Any:
 
 
 def _paired(builder: Any, numbers: Any, digits: int) -> Any:
-    """Numbers of so many digits, and of as many bits as a lane has, two and two as one.
+    """Join pairs of numbers of so many digits, which fill the vector's elements.
 
-    The first one of two, which little-endian machines have in the lower bits, is more significant.
+    The first of a pair, in the lower bits on little-endian machines, is more significant.
     """
     width = numbers.type.element.width
     kind = _vector(2 * width, numbers.type.count // 2)
@@ -77,10 +76,9 @@ def _paired(builder: Any, numbers: Any, digits: int) -> Any:
 
 @intrinsic
 def leading_digits(typing: Any, text: Any, at: Any, whole: Any, count: Any) -> Any:
-    """The first ``DIGITS`` of ``count`` digits as an integer, with zeros where there are fewer.
+    """Return the first ``DIGITS`` of ``count`` digits at ``at`` as an integer, padded with zeros.
 
-    They are at ``at``, and after ``whole`` of them comes the decimal point. Reads one byte more
-    than ``DIGITS``.
+    The decimal point follows ``whole`` of them. One byte more than ``DIGITS`` is read.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

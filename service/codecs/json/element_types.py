@@ -1,18 +1,18 @@
-"""What the elements of a tensor's JSON text become, as kernels are told."""
+"""Types of the elements that kernels read a tensor's JSON text into."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-# What an element becomes, and so which of the output arrays is filled.
+# Kinds of elements, one for each of the output arrays.
 FLOAT32, FLOAT64, NARROW, INT64 = range(4)
 
 
 class Target(NamedTuple):
-    """What an element becomes: one of the kinds, and for NARROW its fraction bits and bias.
+    """Type of an element: one of the kinds, and for NARROW its fraction bits and bias.
 
-    A finite number of ``limit`` or more would round to infinity: it is refused. ``boolean``: true
-    and false are 1 and 0, where they are floats.
+    A finite number of ``limit`` or more would round to infinity, and is refused. ``boolean``: true
+    and false are read as 1 and 0, for kinds of floats.
     """
 
     kind: int
@@ -23,7 +23,7 @@ class Target(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """One contiguous array for each kind; those of other kinds are empty."""
+    """Contiguous output array of each kind; only that of the target is not empty."""
 
     float32: Any
     float64: Any

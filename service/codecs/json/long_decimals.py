@@ -1,8 +1,8 @@
 """Decimal numbers of more than 19 digits to the nearest float64, inside Numba kernels.
 
-The digits behind the 19th matter only if those 19 as an integer, and the next larger integer, round
-differently. Then all digits are compared with the midpoint between the two results, as integers of
-as many bits as it takes: a number costs the more the longer it is, and nothing is ever undecided.
+Digits behind the 19th matter only if those 19 as an integer, and the next larger integer, round
+differently. Then all digits are compared with the midpoint between the two results as integers of
+enough bits: a longer number costs more, and each is decided.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SCRATCH = (2, 48)
 
 # No midpoint of two float64s has more than 767 significant digits.
 _DECISIVE_DIGITS = 800
-# What fits a limb: so many digits, and the powers of five up to so many.
+# Digits, and powers of five, that fit a limb.
 _DIGITS = 19
 _FIVES = np.array([5**exponent for exponent in range(28)], U64)
 
 
 @called
 def long_to_float(text: Any, start: int, end: int, q: int, scratch: Any) -> float:
-    """The number text[start:end], unsigned, of any length; ``q`` is the power of its last digit.
+    """Round text[start:end], an unsigned number; ``q`` is the power of ten of its last digit.
 
     ``scratch`` is a uint64 array of the shape ``SCRATCH``.
     """
@@ -54,10 +54,9 @@ def long_to_float(text: Any, start: int, end: int, q: int, scratch: Any) -> floa
 def _rounds_up(
     text: Any, start: int, end: int, q: int, digits: int, below: float, scratch: Any
 ) -> bool:
-    """Whether text[start:end] * 10**q is nearer to the float64 after ``below`` than to ``below``.
+    """Return whether text[start:end] * 10**q rounds to the float64 after ``below``.
 
-    Both it and the midpoint are multiplied by what makes them integers: arrays of 64-bit limbs,
-    the lowest first.
+    The number and the midpoint are scaled to integers: arrays of 64-bit limbs, the lowest first.
     """
     scratch[:] = U64(0)
     number, middle = scratch[0], scratch[1]
@@ -117,7 +116,7 @@ def _shift(limbs: Any, used: int, exponent: int) -> None:
 
 @called
 def _multiply(limbs: Any, used: int, factor: Any, carry: Any) -> int:
-    """Make it limbs * factor + carry, in place; returns how many limbs are used then."""
+    """Set ``limbs`` to limbs * factor + carry; return how many limbs are used then."""
     for i in range(used):
         high, low = product(limbs[i], factor)
         low += carry

@@ -1,7 +1,7 @@
-"""One JSON object, a member at a time: keys and short values by the standard library.
+"""Members of a JSON object, one at a time: keys and short values by the standard library.
 
-Long values, tensors, are left to the caller (``json_tensor``): so no limit of theirs bounds those,
-and none of those is ever a Python list.
+Tensors are read by ``tensor`` instead: the limits here do not bound them, and no tensor is ever a
+Python list.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from typing import Any
 from service.codecs.base import DecodeError, shown
 from service.codecs.json.tensor import token_at
 
-# Bytes of the values of one body that are no tensors' elements. Bounds how long they are parsed,
-# with the GIL held, how deep the parser recurses and, as a list takes 56 bytes of memory for two of
-# text, how much memory it takes.
+# Bytes of a body's values besides tensors' elements. Bounds how long the parser holds the GIL, how
+# deep it recurses, and its memory, as a list takes 56 bytes for two of text.
 VALUE_LIMIT = 1 << 16
 KEY_LIMIT = 1 << 10
-# Bytes of a value that are decoded at first, and by how much more each time that it is longer.
+# Bytes of a value that are decoded at first, and the factor for each next try.
 _FIRST_WINDOW, _GROWTH = 1 << 9, 8
 _DEEPEST = 32  # levels of lists and objects in one value; none needs more than three
 
 _CLOSING = {"}": "brace of the object", "]": "bracket of the list"}
-_PLAIN = re.compile(rb'"([ !#-\[\]-~]{0,64}+)"')  # a short text without escapes, as most are
+_PLAIN = re.compile(rb'"([ !#-\[\]-~]{0,64}+)"')  # short text without escapes, as most are
 _SPACE = re.compile(rb"[ \t\n\r]{1,65536}+")  # so many with the GIL held
 
 
 def open_body(body: memoryview, example: str) -> tuple[int, bool]:
-    """Where the first key starts, and whether there is one (else where the object ends).
+    """Return where the first key starts and True; where the object ends and False without one.
 
     ``example`` is a whole body, for the error.
     """
@@ -56,14 +55,14 @@ def close_body(body: memoryview, at: int) -> None:
 
 
 def enter(body: memoryview, at: int, closing: str) -> tuple[int, bool]:
-    """Where the first member of the list or object at ``at`` starts, and whether there is one."""
+    """Return where the first member of the list or object at ``at`` starts, and if it has one."""
     at = _skip_space(body, at + 1)
     empty = byte_at(body, at) == closing.encode()
     return at + empty, not empty
 
 
 def key_at(body: memoryview, at: int) -> tuple[str, int]:
-    """The key at ``at``, and where its value starts."""
+    """Return the key at ``at``, and where its value starts."""
     if byte_at(body, at) != b'"':
         raise DecodeError(f"{token_at(body, at)} where a key in quotes belongs", where=f"byte {at}")
     key, at = value_at(body, at, KEY_LIMIT, "a key")
@@ -77,7 +76,7 @@ def key_at(body: memoryview, at: int) -> tuple[str, int]:
 
 
 def next_at(body: memoryview, at: int, closing: str = "}") -> tuple[int, bool]:
-    """Where the next member starts, and whether there is one (else where ``closing`` was)."""
+    """Return where the next member starts and True; the end behind ``closing`` and False."""
     at = _skip_space(body, at)
     more = byte_at(body, at) == b","
     if not more and byte_at(body, at) != closing.encode():
@@ -89,7 +88,7 @@ def next_at(body: memoryview, at: int, closing: str = "}") -> tuple[int, bool]:
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether ``value`` nests deeper than any needs to: Python 3.13 decodes thousands of levels."""
+    """Return whether ``value`` nests too deeply: Python 3.13 decodes thousands of levels."""
     level = [value] if isinstance(value, list | dict) else []
     for _ in range(_DEEPEST):
         if not level:
@@ -104,10 +103,9 @@ def _is_deep(value: Any) -> bool:
 
 
 def value_at(body: memoryview, start: int, limit: int, what: str) -> tuple[Any, int]:
-    """The JSON value at ``start``, of at most ``limit`` bytes, and where it ends.
+    """Return the JSON value at ``start``, of at most ``limit`` bytes, and its end.
 
-    No more of the body is decoded than some eight times the value's length: a body may hold
-    thousands of short ones.
+    At most some eight times the value's length is decoded: a body may hold thousands of short ones.
     """
     plain = _PLAIN.match(body, start)
     if plain is not None and plain.end() - start <= limit:
@@ -143,9 +141,9 @@ def value_at(body: memoryview, start: int, limit: int, what: str) -> tuple[Any, 
 
 
 def _utf8(raw: bytes, last: bool) -> tuple[str, bool]:
-    """The text that ``raw`` begins with, and whether it ends at what is not UTF-8.
+    """Return the text that ``raw`` begins with, and whether bytes that are not UTF-8 follow.
 
-    Unless it is the ``last`` that there is, ``raw`` may end within a character.
+    ``raw`` may end within a character unless it is the ``last`` part.
     """
     try:
         return raw.decode(), False

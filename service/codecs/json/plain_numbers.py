@@ -1,12 +1,11 @@
-"""Plain numbers one after the other, fast: most of any large tensor's text.
+"""Fast path for runs of plain numbers, which are most of any large tensor's text.
 
 A plain number has a whole and a fractional part, no exponent, and a comma or a closing bracket
-right behind it: -3.3528661727905273. A vector of the text shows where it ends, and sixteen of its
-digits are read in another one: that tells it to some 2**-49 of it. Where all that it may be rounds
-to one and the same element, so does the number. Where it does not, as wherever something is not
-plain, the careful reader (``json_scan``) decides, so nothing here says what is right or wrong.
+right behind it: -3.3528661727905273. One vector of text finds its end, another reads sixteen of its
+digits, which bound it to within 2**-49. If both bounds round to the same element, so does the
+number. Otherwise, and for anything not plain, ``scanner`` decides: no error comes from here.
 
-2 GB of text are read in a second (Xeon, 3 GHz), which is 10 ns for a number of float32 as float64.
+It reads 2 GB of text a second (Xeon, 3 GHz): 10 ns for a float32 written as float64.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from service.codecs.json.decimals import narrow
 from service.codecs.json.digits import DIGITS, WINDOW, leading_digits, no_digits
 from service.codecs.json.element_types import FLOAT32, Outputs, Target
 
-# What the last of the digits that are read counts: by how many stand before the point, and sign.
+# Value of the last digit read: by the number of digits before the point, and the sign.
 _UNITS = np.array([1.0, -1.0]) * 10.0 ** (np.arange(WINDOW)[:, np.newaxis] - DIGITS)
-# The digits, their unit, its product with them and what follows are each rounded, by 2**-53.
+# Digits, unit, their product and the sum with what follows are each rounded, by up to 2**-53.
 _INWARDS, _OUTWARDS = 1 - 2.0**-49, 1 + 2.0**-49
 
 
 @inlined
 def _plain(text: Any, at: int) -> tuple[int, float, float]:
-    """The number at ``at``: its end, -1 if it is not plain, and bounds, that nearer to 0 first.
+    """Read the number at ``at``: its end (-1 if it is not plain) and bounds, nearer to 0 first.
 
-    There are ``WINDOW`` bytes.
+    ``WINDOW`` bytes must follow ``at``.
     """
     negative = text[U64(at)] == ord("-")
     others = no_digits(text, at) ^ U64(negative)
@@ -79,7 +78,7 @@ def read_plain(
         end = stop
         if text[U64(end)] == ord("]"):
             break
-        # Were the gap looked up for each number, the next one would have to wait for that: 8 ns.
+        # Guessing the gap saves 8 ns a number: the next one need not wait for a lookup.
         if (text[U64(end + 1)] == ord(" ")) != gap - 1:
             if gap == 2:
                 break

@@ -1,10 +1,10 @@
-"""One tensor's JSON text, nested lists of numbers, straight into an array: a single pass.
+"""Single pass over a tensor's JSON text, nested lists of numbers, straight into an array.
 
-The kernel runs without the GIL, allocates nothing and raises nothing: it fills arrays that it is
-given, and says in numbers what it found and where. Its loop replaces the recursion of the grammar
-(RFC 8259), so that a million brackets are no more than a depth that is not allowed.
+The kernel runs without the GIL, allocates nothing and raises nothing: it fills the arrays that it
+is given, and returns a status and a place. A loop replaces the recursion of the grammar (RFC 8259),
+so that a million brackets are only too deep.
 
-Every integer is int64 or uint64 on purpose: Numba makes a float64 of a sum of both.
+Every integer is explicitly int64 or uint64: Numba makes a float64 of a sum of both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from service.codecs.json.long_decimals import long_to_float
 from service.codecs.json.plain_numbers import read_plain
 from service.codecs.json.tokens import number, peek, skip_space, truth, word
 
-# What the kernel found.
+# Status of the kernel.
 (
     DONE,
     STRAY,  # neither a comma nor the end of the row after an element or a row
@@ -43,7 +43,7 @@ from service.codecs.json.tokens import number, peek, skip_space, truth, word
 
 
 class Place(NamedTuple):
-    """The tensor's shape, and the index of the element or row that was read last."""
+    """Shape of the tensor, and index of the element or row that was read last: int64, MAX_RANK."""
 
     shape: Any
     index: Any
@@ -53,7 +53,7 @@ class Place(NamedTuple):
 def _store(
     text: Any, at: int, target: Target, outputs: Outputs, count: int, scratch: Any
 ) -> tuple[int, int]:
-    """Read the element at ``at`` into the output's place ``count``: (status, the element's end)."""
+    """Read the element at ``at`` into the output's place ``count``: (status, its end)."""
     negative = peek(text, at) == ord("-")
     start = at + negative
     end, w, q, digits, integer = number(text, start)
@@ -140,7 +140,7 @@ def _read_tensor(
             if count == capacity:
                 return FULL, at, depth, count
             before = count
-            # Where no number is plain, a try costs 3 of 15 ns: every second one is tried.
+            # A vain try costs 3 of 15 ns a number: after one, every second number is tried.
             if trying and depth > 0:
                 at, count = read_plain(text, at, target, outputs, count, capacity)
                 trying = count > before
@@ -193,7 +193,7 @@ def compiled() -> Any:
         integer,
     )
     dispatcher = njit(nogil=True, error_model="numpy", _nrt=False)(_read_tensor)
-    # Void once any file changes that something is inlined from.
+    # Invalid once any file of this package changes: functions of them are inlined.
     stamp = stamp_of(Path(__file__).parent.glob("*.py"))
     dispatcher._cache = KernelCache(_read_tensor, stamp)
     dispatcher.compile(signature)

@@ -1,7 +1,6 @@
-"""Tensors of short JSON bodies by a general parser, which is soonest done with a few numbers.
+"""Fast path for short JSON bodies: a general parser, which takes 20 us less than the scanner.
 
-``json_text`` reads what this leaves, and says what is wrong: here there are no errors. What is read
-is the same, to the bit.
+``codec`` reads what this leaves, to the same bits, and reports errors: here there are none.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import orjson
 
 from service.codecs.base import MAX_RANK, Message
 
-# Bytes: longer bodies, and all their keys and values, are no concern of this module. The general
-# parser reads 0.1 GB/s, but is done with 100 bytes in 3 us; ``json_scan`` 0.3 GB/s, from 30 us on.
+# Bytes of a body that is read here. The general parser reads 0.1 GB/s.
 LONGEST = 1 << 10
 _MEMBERS = 32  # more are not plain
 _LABELS, _DTYPE = "labels", "dtype"
@@ -31,7 +29,7 @@ _EXACT = 2**53  # integers from here on may have become floats
 
 
 def decode(body: memoryview, names: frozenset[str], most: int) -> Message | None:
-    """The message of a ``body`` that is plain enough, with tensors of ``most`` bytes; or ``None``.
+    """Return the message of a plain ``body``, with tensors of at most ``most`` bytes, or ``None``.
 
     Plain are float32 tensors, int64 labels, options of numbers and texts, and no escapes.
     """
@@ -77,7 +75,7 @@ def _tensor(name: str, value: Any) -> np.ndarray[Any, Any]:
 
 
 def _texts(option: Any) -> int | None:
-    """How many texts an option is, or is a list of; ``None`` where it is anything less plain."""
+    """Count the texts that an option is or lists; ``None`` for anything less plain."""
     if type(option) is str:
         return 1
     if type(option) is list and all(type(item) is str for item in option):

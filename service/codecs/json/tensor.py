@@ -1,6 +1,6 @@
-"""A tensor's JSON text to an array: which dtype, how much memory, and what an error says.
+"""Conversion of a tensor's JSON text to an array: dtype, memory, and sentences of errors.
 
-The scanner (``json_scan``) reports in numbers; here they get their names.
+The compiled ``scanner`` reports errors as numbers.
 """
 
 from __future__ import annotations
@@ -9,46 +9,46 @@ import math
 import re
 from collections.abc import Iterable
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from kernels import dtypes
 from kernels.dtypes import DType
-from service.codecs.base import MAX_RANK, WEIGHTS, DecodeError, TakesLong, TooLarge, shown
+from service.codecs.base import MAX_RANK, WEIGHTS, Array, DecodeError, TakesLong, TooLarge, shown
 from service.codecs.json import element_types, scanner
 from service.codecs.json.long_decimals import SCRATCH
 
-_Array: TypeAlias = np.ndarray[Any, Any]
 _TOKEN = re.compile(rb'"[^"]{0,60}+"?+|[^\s,\]}]{1,60}+|.?', re.DOTALL)
 _NULL = re.compile(rb"null(?![\w.+-])")
 _NO_INTEGER = re.compile(rb"[.eENI]")
-_USUAL = 16  # bytes of an element's text: if they are fewer, memory is made for the rest of them
-# Elements after which it is looked whether it takes long, or a quarter of those that are read: 0.2
-# ms of plain ones, 5 of the worst.
+_USUAL = 16  # bytes of an element's text: where they are fewer, the output grows once
+_FEW = 64  # elements that the output of a short text has room for, without growing
+# Elements, or else a quarter of those already read, between two looks at the clock: 0.2 ms of plain
+# ones, 5 ms of the worst.
 _PIECE = 1 << 14
 _EXACT = 2.0**53  # from here on float64 leaves integers out
-_COUNTED = 1 << 17  # bytes looked at together: they stay in cache, and are worth NumPy's call
+_COUNTED = 1 << 17  # bytes of text that are looked at together: they stay in cache
 
 
 class Kind(NamedTuple):
-    """What a tensor's elements become: the dtype's row, and what the scanner is told."""
+    """Dtype of a tensor's elements: its row of the table, and the scanner's target."""
 
     row: DType
     target: element_types.Target
 
     def of(self, name: str) -> Kind:
-        """The same for the tensor ``name``: weights may be true and false, which are 1 and 0."""
+        """Return the kind for the tensor ``name``: of weights, true and false are 1 and 0."""
         return self.boolean if name in WEIGHTS else self
 
     @property
     def boolean(self) -> Kind:
-        """The same, but true and false are 1 and 0."""
+        """Kind that reads true and false as 1 and 0."""
         return self._replace(target=self.target._replace(boolean=1))
 
 
 def _float(row: DType, kind: int, fraction: int, bias: int) -> Kind:
-    # Halfway between the largest number and the next power of two; infinity for float64.
+    # Halfway between the largest number and the next power of two; infinite for float64.
     limit = (2 - 2.0 ** -(fraction + 1)) * 2.0**bias
     return Kind(row, element_types.Target(kind, fraction, bias, limit))
 
@@ -83,7 +83,7 @@ _PROBLEMS = {
     scanner.ROW: "a row where a number is expected",
     scanner.DEEP: f"more than {MAX_RANK} brackets deep",
 }
-# What is to be sent instead, where other writers of JSON are to blame.
+# Advice for tokens that other writers of JSON produce.
 _ADVICE = {
     "'null'": ": JSON.stringify of JavaScript and some other writers put null for each of these:"
     ' send them as strings, "-Infinity", "Infinity" and "NaN"',
@@ -94,7 +94,7 @@ _MISFITS = (scanner.NOT_INTEGER, scanner.BIG_INTEGER, scanner.OVERFLOW)
 
 
 class Reading(NamedTuple):
-    """What the scanner said of a tensor: see ``json_scan``."""
+    """Result of the scanner for a tensor, see ``scanner``."""
 
     kind: Kind
     start: int
@@ -103,7 +103,7 @@ class Reading(NamedTuple):
     length: int
     number: int
     place: scanner.Place
-    elements: _Array
+    elements: Array
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,9 +118,9 @@ def first_fit(
     room: int,
     until: float = math.inf,
 ) -> Reading:
-    """The tensor at ``at`` as the first of ``kinds`` that every element fits; else ``checked``.
+    """Read the tensor at ``at`` as the first of ``kinds`` that every element fits.
 
-    ``room`` and ``until`` as ``read``.
+    ``room`` and ``until`` are those of ``read``. Raises as ``read`` and ``checked``.
     """
     readings: list[Reading] = []
     for kind in (kind.of(name) for kind in kinds):
@@ -135,7 +135,10 @@ def first_fit(
 
 
 def _integers(body: memoryview, start: int, end: int) -> bool:
-    """Whether all numbers between are written as integers; other threads run between the pieces."""
+    """Return whether all numbers of ``body[start:end]`` are written as integers.
+
+    Other threads run between the pieces.
+    """
     pieces = range(start, end, _COUNTED)
     return not any(_NO_INTEGER.search(body, at, min(at + _COUNTED, end)) for at in pieces)
 
@@ -148,14 +151,15 @@ def read(
     end: int | None = None,
     until: float = math.inf,
 ) -> Reading:
-    """Read the tensor at ``start`` into at most ``room`` bytes; it ends at ``end``, where known.
+    """Read the tensor at ``start`` into at most ``room`` bytes; ``end`` is its end, where known.
 
     Raises ``TakesLong`` if it is then later than ``until``, as ``time.perf_counter`` counts.
     """
     text = np.frombuffer(body, np.uint8)[:end]
-    text.flags.writeable = False  # the one type that the scanner is compiled for
+    text.flags.writeable = False  # the only type that the scanner is compiled for
     most = max(room, 0) // kind.row.size
-    elements = np.empty(min((text.size - start) // _USUAL + 1, most), kind.row.numpy)
+    usual = max((text.size - start) // _USUAL + 1, _FEW)
+    elements = np.empty(min(usual, most), kind.row.numpy)
     place = scanner.Place(np.zeros(MAX_RANK, np.int64), np.zeros(MAX_RANK, np.int64))
     scratch = np.empty(SCRATCH, np.uint64)
     at, length, number = start, 0, 0
@@ -169,10 +173,10 @@ def read(
         if perf_counter() > until:
             raise TakesLong
         if number == elements.size:
-            # A comma between any two elements.
-            elements.resize(min(number + _commas(text[at:]) + 1, most), refcheck=False)
+            # At least one comma stands between any two elements.
+            elements.resize(min(number + commas(text[at:]) + 1, most), refcheck=False)
     del piece
-    # The text was also that of other tensors: the memory behind the elements is given back.
+    # The text may hold other tensors too: the rest of the memory is given back.
     elements.resize(number, refcheck=False)
     return Reading(kind, start, status, at, length, number, place, elements)
 
@@ -186,9 +190,9 @@ def elements(
     end: int | None = None,
     until: float = math.inf,
 ) -> Reading:
-    """The tensor at ``start`` as ``kind``; integers may be written as floats. Else ``checked``.
+    """Read the tensor at ``start`` as ``kind``; integers may be written as floats.
 
-    ``room``, ``end`` and ``until`` as ``read``.
+    ``room``, ``end`` and ``until`` are those of ``read``. Raises as ``read`` and ``checked``.
     """
     reading = read(body, start, kind, room, end, until)
     if reading.status != scanner.NOT_INTEGER:
@@ -203,9 +207,9 @@ def elements(
 
 
 def whole(reading: Reading) -> Reading | None:
-    """``reading``, of float64, with its elements as integers, in their place, if all are integers.
+    """Convert ``reading``, of float64, to int64 in place; ``None`` unless all are integers.
 
-    Those from ``_EXACT`` on are none: the text may have been another integer's.
+    Those from ``_EXACT`` on count as none: the text may have been another integer's.
     """
     floats = reading.elements
     pieces = [slice(at, at + _PIECE) for at in range(0, floats.size, _PIECE)]
@@ -217,23 +221,24 @@ def whole(reading: Reading) -> Reading | None:
     return reading._replace(kind=INTEGER, elements=integers)
 
 
-def _are_integers(floats: _Array) -> _Array:
+def _are_integers(floats: Array) -> Array:
     return np.asarray((np.rint(floats) == floats) & (np.abs(floats) < _EXACT))
 
 
-def _outputs(kind: Kind, elements: _Array) -> element_types.Outputs:
+def _outputs(kind: Kind, elements: Array) -> element_types.Outputs:
     outputs = list(_NO_OUTPUTS)
     outputs[kind.target.kind] = elements.view(outputs[kind.target.kind].dtype)
     return element_types.Outputs(*outputs)
 
 
-def _commas(text: _Array) -> int:
+def commas(text: Array) -> int:
+    """Return how many commas ``text``, of uint8, has."""
     pieces = range(0, text.size, _COUNTED)
     return sum(int(np.count_nonzero(text[at : at + _COUNTED] == ord(","))) for at in pieces)
 
 
 def checked(body: memoryview, name: str, reading: Reading) -> Reading:
-    """``reading``, or the ``DecodeError`` that says what is wrong with the tensor."""
+    """Return ``reading``; raises ``DecodeError`` or ``TooLarge`` if the scanner found an error."""
     if reading.status == scanner.DONE:
         return reading
     if reading.status == scanner.FULL:
@@ -256,12 +261,12 @@ def checked(body: memoryview, name: str, reading: Reading) -> Reading:
 
 
 def null_at(body: memoryview, at: int) -> int | None:
-    """Where the null that starts at ``at`` ends; ``None`` if anything else is there."""
+    """Return the end of the null at ``at``; ``None`` if anything else is there."""
     null = _NULL.match(body, at)
     return null.end() if null else None
 
 
 def token_at(body: memoryview, at: int) -> str:
-    """What is at ``at``, to be shown in an error."""
+    """Return the token at ``at``, quoted for an error."""
     token = _TOKEN.match(body, at)
     return shown(token.group().decode("latin-1")) if token and at < len(body) else "the body's end"

@@ -1,4 +1,4 @@
-"""The tokens of a tensor's JSON text, inside Numba kernels. None is read beyond the text's end."""
+"""Tokens of a tensor's JSON text, inside Numba kernels, never beyond the text's end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHORT = len("Inf")
 
 @inlined
 def peek(text: Any, at: int) -> Any:
-    """The byte at ``at``, or -1 at the text's end."""
+    """Return the byte at ``at``, or -1 at the text's end."""
     return np.int64(text[U64(at)]) if at < text.size else -1
 
 
@@ -44,13 +44,13 @@ def _eight(text: Any, at: int) -> Any:
 def _digits(text: Any, at: int, w: Any) -> tuple[int, Any]:
     """Append the digits from ``at`` on to ``w``, modulo 2**64."""
     while at + 8 <= text.size:
-        # The digits' values; of anything else, the high nibble or the sum's carry shows.
+        # Values of digits; for any other byte, the high nibble or the carry of the sum is not 0.
         chunk = _eight(text, at) ^ U64(0x3030303030303030)
         other = (chunk + U64(0x7676767676767676) | chunk) & U64(0x8080808080808080)
         count = trailing_zeros(other) >> 3
         if count == 0:
             return at, w
-        # The first digit is the lowest byte: zeros go in below, and pairs are joined thrice.
+        # The first digit is the lowest byte: zeros are shifted in below, and pairs joined thrice.
         chunk <<= U64(64 - 8 * count)
         chunk = chunk * U64(10) + (chunk >> U64(8))
         chunk = (
@@ -71,8 +71,10 @@ def _digits(text: Any, at: int, w: Any) -> tuple[int, Any]:
 
 @inlined
 def number(text: Any, start: int) -> tuple[int, Any, int, int, bool]:
-    """The unsigned number at ``start``: its end (-1 if it is none), all its digits as an integer
-    modulo 2**64, the power of ten of the last one, how many there are, whether it is an integer.
+    """Read the unsigned number at ``start``.
+
+    Returns its end (-1 if it is none), its digits as an integer modulo 2**64, the power of ten of
+    the last one, how many there are, and whether it is an integer.
     """
     w = U64(0)
     at = start
@@ -112,7 +114,7 @@ def _exponent(text: Any, at: int) -> tuple[int, int]:
     exponent = 0
     digit = peek(text, at) - 48
     while 0 <= digit <= 9:
-        # No text is long enough to bring a larger one back by its number of digits.
+        # No text has enough digits to make up for a larger exponent.
         exponent = min(exponent * 10 + digit, 10**15)
         at += 1
         digit = peek(text, at) - 48
@@ -121,7 +123,7 @@ def _exponent(text: Any, at: int) -> tuple[int, int]:
 
 @called
 def word(text: Any, at: int) -> tuple[int, float]:
-    """NaN, Infinity or -Infinity: its end (-1 if it is none) and value.
+    """Read NaN, Infinity or -Infinity: its end (-1 if it is none) and value.
 
     Bare, it is spelled just so; in a string, as any language prints it: of either case, with
     either sign, and Inf (R, Go, Python, C).
@@ -146,7 +148,7 @@ def word(text: Any, at: int) -> tuple[int, float]:
 
 @called
 def truth(text: Any, at: int) -> tuple[int, float]:
-    """The word true or false at ``at``: its end (-1 if it is none) and 1 or 0."""
+    """Read true or false at ``at``: its end (-1 if it is none) and 1 or 0."""
     true = peek(text, at) == ord("t")
     expected = _TRUE if true else _FALSE
     for i in range(expected.size):

@@ -1,1 +1,1 @@
-"""The V2 body format, of the Open Inference Protocol."""
+"""V2 body format, of the Open Inference Protocol."""

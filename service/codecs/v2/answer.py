@@ -1,61 +1,50 @@
-"""A V2 inference answer: JSON, with the outputs in it, behind it, or in shared memory."""
+"""V2 inference answer: JSON, with the outputs in it, behind it, or in shared memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, TypeAlias
 
 import numpy as np
 
-from service.codecs.base import DecodeError, Encoded, TooLarge, flat_bytes, row_of, shown
+from service.codecs import compression
+from service.codecs.base import Array, Arrays, DecodeError, Encoded, flat_bytes, row_of, shown
 from service.codecs.json.codec import pieces
 from service.codecs.v2.request import InferRequest, Requested
 
-_Array: TypeAlias = np.ndarray[Any, Any]
-
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"
-# Space behind the JSON is JSON too: with it the first tensor is on a cache line of its own.
+# Bytes that the JSON is padded to a multiple of, with space: the first tensor is cache-aligned.
 _ALIGNMENT = 64
+# Bytes of an answer that is worth compressing: a longer one is sent sooner as it is.
+_SHORTEST, _LONGEST = 1 << 10, 1 << 22
 
 
 def encode(
     model: str,
     version: str,
     request: InferRequest,
-    arrays: Mapping[str, _Array],
-    targets: Mapping[str, _Array],
-    most_numbers: int,
+    arrays: Arrays,
+    targets: Arrays,
 ) -> Encoded:
-    """``arrays`` in the order and form that ``request`` asks for.
+    """Write ``arrays`` in the order and form that ``request`` asks for.
 
-    ``targets``: by output, the bytes of shared memory to write it into. Raises ``DecodeError``
-    where those are too few, ``TooLarge`` where JSON would have to hold more than ``most_numbers``.
+    ``targets``: by output, the bytes (uint8) of shared memory to write it into. Raises
+    ``DecodeError`` if those are too few.
     """
     outputs = request.wanted(arrays)
-    numbers = sum(
-        arrays[wanted.name].size for wanted in outputs if not (wanted.binary or wanted.region)
-    )
-    if numbers > most_numbers:
-        raise TooLarge(
-            f"the answer would hold {numbers:,} numbers, and JSON at most {most_numbers:,}: ask for"
-            " its outputs with binary_data",
-            where="outputs",
-        )
-    parts = [b"{", _members(model_name=model, model_version=version), b',"outputs":[']
-    if request.id is not None:
-        parts[1:1] = [b'"id":', json.dumps(request.id).encode(), b","]
+    own_id = "" if request.id is None else f'"id":{json.dumps(request.id)},'
+    parts = [f'{{{own_id}"model_name":"{model}","model_version":"{version}","outputs":['.encode()]
     blobs: list[memoryview] = []
     for index, wanted in enumerate(outputs):
         array = arrays[wanted.name]
-        # The protocol has no numbers that are not tensors: a reduced loss has shape [1].
+        # The protocol has no scalars: a reduced loss has shape [1].
         array = array.reshape(array.shape or 1)
         row = row_of(wanted.name, array)
+        shape = ",".join(map(str, array.shape))
+        # Names of outputs and models need no escapes.
         parts += [
-            b",{" if index else b"{",
-            _members(name=wanted.name, datatype=row.v2, shape=array.shape),
+            b"," if index else b"",
+            f'{{"name":"{wanted.name}","datatype":"{row.v2}","shape":[{shape}]'.encode(),
         ]
         if wanted.region is not None:
             _write(array, wanted, targets[wanted.name])
@@ -74,19 +63,21 @@ def encode(
     return Encoded(text, {HEADER_LENGTH: str(length + padding)}, BINARY, blobs)
 
 
-# What is said of outputs is the same again and again.
-@lru_cache(256)
-def _members(**members: Any) -> bytes:
-    """The text of an object's ``members``, without its braces."""
-    return json.dumps(members, separators=(",", ":")).encode()[1:-1]
+def compressed(answer: Encoded, coding: str | None) -> Encoded:
+    """Return ``answer`` in ``coding`` if that is given and worth it."""
+    parts = (answer.content, *answer.more)
+    if coding is None or not _SHORTEST <= sum(map(len, parts)) <= _LONGEST:
+        return answer
+    headers = {**answer.headers, "Content-Encoding": coding}
+    return Encoded(compression.deflate(parts, coding), headers, answer.media_type)
 
 
-def _write(array: _Array, wanted: Requested, target: _Array) -> None:
+def _write(array: Array, wanted: Requested, target: Array) -> None:
     if array.nbytes > target.size:
         raise DecodeError(
             f"output {shown(wanted.name)}: its {array.nbytes:,} bytes are more than the "
             f"{target.size:,} that shared_memory_byte_size gives it",
             where="outputs",
         )
-    # By NumPy, which lets other threads run meanwhile.
+    # NumPy copies without the GIL.
     target[: array.nbytes] = np.frombuffer(flat_bytes(array), np.uint8)

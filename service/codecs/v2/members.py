@@ -1,4 +1,4 @@
-"""Walks the JSON of a V2 inference request: its elements go straight into arrays."""
+"""Walk of the JSON of a V2 inference request, elements straight into arrays."""
 
 from __future__ import annotations
 
@@ -32,41 +32,41 @@ from service.codecs.json.tensor import (
     token_at,
 )
 
-MEMBER_LIMIT = 64  # of an object or list: some four times what any needs
+MEMBER_LIMIT = 64  # members of an object or list: some four times what any needs
 TOTAL_LIMIT = 512  # members of a whole request: some ten times what any needs
 
 _EXAMPLE = (
     '{"inputs": [{"name": "logits", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 1.5]}]}'
 )
 _FIT = re.compile(r"\w{1,60}", re.ASCII)
-# From the members read so far and where a value starts, to the value and where it ends.
+# Function of the members read so far and a value's offset, to the value and its end.
 _Reader: TypeAlias = Callable[[dict[str, Any], int], tuple[Any, int]]
 
 
 class _Left:
-    """How many members a request may still have, and bytes of values that are no elements."""
+    """Members that a request may still have, and bytes of values that are not elements."""
 
     def __init__(self) -> None:
         self.members = TOTAL_LIMIT
         self.size = VALUE_LIMIT
 
     def value_at(self, text: memoryview, at: int, what: str) -> tuple[Any, int]:
-        """The value at ``at``, counted, and where it ends."""
+        """Return the value at ``at`` and its end, and count its bytes."""
         value, end = value_at(text, at, self.size, what)
         self.size = max(self.size - (end - at), 1)
         return value, end
 
 
 def members(text: memoryview, names: frozenset[str], limits: Limits) -> dict[str, Any]:
-    """The request as JSON's own types, but for each input's ``data``, which is a ``Reading``.
+    """Return the request as JSON's own types, but each input's ``data`` as a ``Reading``.
 
-    ``data`` that came before its ``datatype`` is read as float64, or Boolean; null is none. Raises
-    ``DecodeError``, at once for an input that is none of ``names``, and ``TooLarge`` where those
-    arrays would take more than ``limits`` grants.
+    ``data`` before its ``datatype`` is read as float64, or Boolean; null is ``None``. Raises
+    ``DecodeError``, at once for an input that is none of ``names``, ``TooLarge`` if those arrays
+    take more than ``limits`` allow, and ``TakesLong``.
     """
     raw = bytes(text[: VALUE_LIMIT + 1])
     if len(raw) <= VALUE_LIMIT and raw.startswith(b"{") and not (b'"data"' in raw or b"\\" in raw):
-        # Nothing of it is long, and no key hides in escapes: at once, in a fifth of the time.
+        # Nothing of it is long, and no key hides in escapes: one call, in a fifth of the time.
         found: dict[str, Any]
         found, at = value_at(text, 0, VALUE_LIMIT, "the JSON")
     else:
@@ -81,7 +81,10 @@ def members(text: memoryview, names: frozenset[str], limits: Limits) -> dict[str
 def _object_at(
     text: memoryview, at: int, more: bool, left: _Left, own: Mapping[str, _Reader]
 ) -> tuple[dict[str, Any], int]:
-    """The object whose first key is at ``at`` if there is ``more``; ``own`` reads long values."""
+    """Return the object whose first key is at ``at`` if there is ``more``, and its end.
+
+    ``own``: by key, what reads long values.
+    """
     members: dict[str, Any] = {}
     while more:
         key, at = key_at(text, at)
@@ -108,7 +111,7 @@ def _entries(
     _: Mapping[str, Any],
     at: int,
 ) -> tuple[list[dict[str, Any]], int]:
-    """The inputs of the list at ``at``, and where it ends."""
+    """Return the inputs of the list at ``at``, and its end."""
     if byte_at(text, at) != b"[":
         raise _no_inputs(text, at)
     entries: list[dict[str, Any]] = []
@@ -157,15 +160,15 @@ def _data(
 
 
 def _called(entry: Mapping[str, Any]) -> str:
-    """What an error calls the elements: by the input's name, if that is known and fit to show."""
+    """Return the elements' name in errors: the input's, if that is known and fit to show."""
     name = entry.get("name")
     return name if isinstance(name, str) and _FIT.fullmatch(name) else "data"
 
 
 def declared(entry: Mapping[str, Any]) -> DType:
-    """The type that an input's ``datatype`` says; raises ``DecodeError`` if it says none.
+    """Return the dtype that an input's ``datatype`` says; raises ``DecodeError`` if it says none.
 
-    What is not named yet may be a weight.
+    An input whose name is not read yet may be a weight.
     """
     datatype = entry.get("datatype")
     row = dtype_named(datatype, dtypes.BY_V2, dtypes.BOOL.v2, entry.get("name", "weight"))
@@ -178,7 +181,7 @@ def declared(entry: Mapping[str, Any]) -> DType:
 
 
 def kind_of(row: DType) -> Kind:
-    """What elements of the type are read as: integers of any size as int64, Booleans as float32."""
+    """Return the kind that elements are read as: integers as int64, Booleans as float32."""
     if row is dtypes.BOOL:
         return DEFAULT.boolean
     return FLOATS.get(row.name, INTEGER)

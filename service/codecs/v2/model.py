@@ -1,37 +1,34 @@
-"""A V2 codec's view of the service: the model that is asked, and its clients' shared memory."""
+"""Model and shared memory, as the V2 codec sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
-import numpy as np
-
+from service.codecs.base import Array
 from service.codecs.v2.request import Region
-
-_Array: TypeAlias = np.ndarray[Any, Any]
 
 
 class SharedMemory(Protocol):
-    """The client's regions, as one request sees them."""
+    """Shared memory regions of clients, in use by one request."""
 
-    def view(self, region: Region) -> _Array:
-        """Its bytes, writable; raises where there is no such region, or not so much of it."""
+    def view(self, region: Region) -> Array:
+        """Return the region's bytes, uint8 and writable; raises if it is missing or too short."""
 
     def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
-        """Raise where two that were viewed overlap, one of which is ``written``."""
+        """Raise if two viewed regions overlap, one of which is ``written``."""
 
     def check(self) -> None:
-        """Raise if anything viewed was not there all the time."""
+        """Raise if memory of a viewed region was lost meanwhile."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # each is the only one of its kind
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity
 class Model:
-    """What a model is called, and has.
+    """Model: an operation under V2.
 
-    ``outputs``: those it can answer with. ``chooses``: it has an option that names those it does;
-    otherwise it answers with all. ``largest``: the input that should lie aligned.
+    ``outputs``: names of all it has; ``chooses``: an option chooses among them, otherwise all are
+    answered. ``largest``: name of the input that is to lie aligned.
     """
 
     name: str

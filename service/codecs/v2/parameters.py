@@ -1,7 +1,7 @@
-"""Parameters of a V2 request and of its tensors: which are ours, and which are passed over.
+"""Parameters of a V2 request and of its tensors: those that are read, and those passed over.
 
-A request's parameters are options, so that what is unknown is refused, at every level; but clients
-send some that mean something to other servers. Null is no parameter.
+A request's parameters are options, so unknown ones are refused, on tensors too; but parameters that
+clients send to other servers are passed over. Null is no parameter.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from service.codecs.base import DecodeError, shown
 
-# What clients send to other servers. Triton's are about queues and sequences of requests; those of
-# MLServer and KServe say how a server is to decode a tensor, and carry a request's headers on.
+# Parameters for other servers: Triton's for queues and sequences of requests, and MLServer's and
+# KServe's for decoding a tensor and passing on a request's headers.
 FOREIGN = (
     "sequence_id",
     "sequence_start",
@@ -23,7 +23,7 @@ FOREIGN = (
     "content_type",
 )
 FOREIGN_PREFIX = "triton_"
-# Of inputs and outputs alike: clients send with one what is meant for the other.
+# Parameters of inputs and outputs alike: clients send those of one with the other.
 _OF_TENSORS = (
     "binary_data",
     "binary_data_size",
@@ -35,7 +35,7 @@ _OF_TENSORS = (
 
 
 def known_parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The parameters of ``entry``, a request or a tensor of it, but for those that are foreign."""
+    """Return the parameters of ``entry``, a request or a tensor of it, without foreign ones."""
     given = entry.get("parameters")
     return {
         name: value
@@ -45,7 +45,7 @@ def known_parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def tensor_parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The parameters of an input or output; raises ``DecodeError`` for one that it has not."""
+    """Return the parameters of an input or output; raises ``DecodeError`` for unknown ones."""
     given = known_parameters(entry, f"{what}: parameters")
     for name in given:
         if name not in _OF_TENSORS:
@@ -58,14 +58,14 @@ def tensor_parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def as_object(value: Any, what: str) -> dict[str, Any]:
-    """``value``, which must be an object."""
+    """Return ``value``, which must be an object."""
     if not isinstance(value, dict):
         raise DecodeError(f"{what} must be an object", where=what)
     return value
 
 
 def flag(value: Any, default: bool, name: str) -> bool:
-    """``value``, which must be true or false, or null for ``default``."""
+    """Return ``value``, which must be true or false, or null for ``default``."""
     if value is None:
         return default
     if not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The JSON of a V2 inference request: which tensors it brings, from where, and what it asks for.
+"""JSON of a V2 inference request: its inputs, where their elements are, and its outputs.
 
 The format: https://github.com/kserve/open-inference-protocol, "Inference Request JSON Object", and
 Triton's binary tensor and shared memory extensions. Keys that mean nothing are ignored, as other
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kernels.dtypes import BOOL, DType
-from service.codecs.base import MAX_RANK, DecodeError, Limits, check_name, shown
+from service.codecs.base import MAX_RANK, Array, DecodeError, Limits, check_name, shown
 from service.codecs.json.tensor import INTEGER, Reading, elements
 from service.codecs.v2.members import MEMBER_LIMIT, declared, kind_of, members
 from service.codecs.v2.parameters import as_object, flag, known_parameters, tensor_parameters
 
-_Array: TypeAlias = np.ndarray[Any, Any]
 ID_LIMIT = 1024  # characters that are sent back
 
 _SOURCES = ("data", "binary_data_size", "shared_memory_region")
@@ -27,7 +26,7 @@ _LARGEST = 2**63 - 1
 
 
 class Region(NamedTuple):
-    """Bytes of a shared memory region that the client registered under ``name``."""
+    """Bytes of the shared memory region that the client registered under ``name``."""
 
     name: str
     offset: int
@@ -35,28 +34,33 @@ class Region(NamedTuple):
 
 
 class Input(NamedTuple):
-    """A tensor that comes with the request.
+    """Tensor that comes with the request.
 
     ``source``: the elements, flat, that ``data`` gave (integers are int64 then, and so is ``row``);
-    or how many of the body's bytes behind the JSON they are; or where in shared memory they lie.
+    or how many of the body's bytes behind the JSON they are; or their place in shared memory.
     """
 
     name: str
     row: DType
     shape: tuple[int, ...]
-    source: _Array | int | Region
+    source: Array | int | Region
 
 
 class Requested(NamedTuple):
-    """An output that is asked for: in JSON unless ``binary``, or written into shared memory."""
+    """Output that is asked for: binary, written into a region, or else in JSON."""
 
     name: str
     binary: bool
     region: Region | None
 
+    @property
+    def text(self) -> bool:
+        """True if its numbers are in the answer's JSON."""
+        return not self.binary and self.region is None
+
 
 class InferRequest(NamedTuple):
-    """The whole of it; ``binary`` says how outputs are sent where none is asked for by name."""
+    """Whole request; ``binary``: outputs are binary if none is asked for by name."""
 
     id: str | None
     options: dict[str, Any]
@@ -65,18 +69,18 @@ class InferRequest(NamedTuple):
     binary: bool
 
     def wanted(self, names: Iterable[str]) -> Sequence[Requested]:
-        """The outputs that were asked for, or else all of ``names``."""
+        """Return the outputs that were asked for, or else all of ``names``."""
         return self.outputs or [Requested(name, self.binary, None) for name in names]
 
     @property
     def read(self) -> dict[str, Region]:
-        """Where in shared memory inputs lie."""
+        """Regions of the inputs in shared memory, by name."""
         sources = {entry.name: entry.source for entry in self.inputs}
         return {name: at for name, at in sources.items() if isinstance(at, Region)}
 
     @property
     def written(self) -> dict[str, Region]:
-        """Where in shared memory outputs go."""
+        """Regions of the outputs in shared memory, by name."""
         return {wanted.name: wanted.region for wanted in self.outputs if wanted.region is not None}
 
     @property
@@ -86,10 +90,10 @@ class InferRequest(NamedTuple):
 
 
 def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferRequest:
-    """The request whose JSON ``text`` is; ``names`` are those that inputs may have.
+    """Read the request whose JSON ``text`` is; ``names`` are those that inputs may have.
 
-    Elements go straight into arrays (``json_tensor``). Raises ``DecodeError``, and ``TooLarge``
-    where those arrays would take more than ``limits`` grants.
+    Elements are read straight into arrays (``json.tensor``). Raises ``DecodeError``, ``TooLarge``
+    if those arrays take more than ``limits`` allow, and ``TakesLong``.
     """
     found = members(text, names, limits)
     options = known_parameters(found, "parameters")
@@ -140,10 +144,10 @@ def _elements(
     row: DType,
     shape: tuple[int, ...],
     limits: Limits,
-) -> _Array:
-    """The elements of ``reading`` as ``row``'s, of which there must be as many as ``shape`` says.
+) -> Array:
+    """Return the elements of ``reading`` as ``row``'s.
 
-    They may be flat, or nested as the shape is.
+    They must be as many as ``shape`` says, flat or nested as the shape is.
     """
     kind = kind_of(row)
     if kind != reading.kind:
@@ -179,7 +183,7 @@ def _requested(entry: Any, binary: bool) -> Requested:
             where="outputs",
         )
     region = _region(parameters, f"output {what}")
-    # Binary by default is not meant for what goes into shared memory, but binary by name is wrong.
+    # The request's default does not apply to shared memory; the output's own parameter must not.
     own = flag(parameters.get("binary_data"), binary and region is None, "binary_data")
     if own and region is not None:
         raise DecodeError(

@@ -1,4 +1,4 @@
-"""The bytes of a zip archive's member: its own header must agree with the central directory."""
+"""Content of a zip archive's member, whose own header must agree with the central directory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import struct
 import zlib
 from collections.abc import Callable
 
-import numpy as np
-
 from service.codecs.base import DecodeError
-from service.codecs.compression import pieces
+from service.codecs.compression import joined, pieces
 from service.codecs.zip.reader import DEFLATED, FULL32, LOCAL, NEWEST, STREAMED, Member, zip64
 
-_STEP = 1 << 18  # bytes inflated at a time: large enough to be fast, and no allocation to speak of
-_LOOKED_AT = 1 << 16  # bytes that are there before they are looked at: they hold any header
+_STEP = 1 << 18  # bytes inflated at a time: large enough to be fast, small beside a member
+_LOOKED_AT = 1 << 16  # bytes of a member that hold the header of any .npy file
 
 
 def content(
@@ -23,11 +21,11 @@ def content(
     look: Callable[[bytes], None] = lambda begun: None,
     until: float = math.inf,
 ) -> memoryview:
-    """The member's bytes: a view of ``body`` if it is stored, a new buffer if it is deflated.
+    """Return the member's bytes: a view of ``body`` if stored, a new buffer if deflated.
 
-    Then ``look`` is given the first of them, and may raise, before the rest is inflated. Raises
-    ``DecodeError`` unless the member fills its place, its own header agrees, and its CRC-32 is
-    right, and ``TakesLong`` after ``until``.
+    Of a deflated one ``look`` is given the beginning, and may raise, before the rest is inflated.
+    Raises ``DecodeError`` unless the member fills its place, its own header agrees, and its CRC-32
+    is right, and ``TakesLong`` after ``until``.
     """
     data = _stored(body, member)
     if member.method == DEFLATED:
@@ -38,7 +36,7 @@ def content(
 
 
 def _stored(body: memoryview, member: Member) -> memoryview:
-    """The member's bytes as they are in the archive, between its own header and what follows."""
+    """Return the member's bytes as stored, between its own header and what follows."""
     place = f"byte {member.start}"
     name_at = member.start + LOCAL.size
     fields = LOCAL.unpack_from(body, member.start) if name_at <= member.end else (b"",) * 9
@@ -51,7 +49,7 @@ def _stored(body: memoryview, member: Member) -> memoryview:
     if data_end > member.end:
         raise DecodeError(f"{member.name} runs into what follows it", where=place)
     wide = zip64(body[extra_at:data_at], member.name)
-    # Before Python 3.11.4 zipfile wrote both; a writer to a stream knows neither beforehand.
+    # zipfile before Python 3.11.4 wrote both; a writer to a stream knows neither beforehand.
     sizes = (member.size, member.stored)
     unknown = {0} if flags & STREAMED else set()
     may_be = {FULL32} | unknown if wide else unknown
@@ -76,9 +74,9 @@ def _stored(body: memoryview, member: Member) -> memoryview:
 
 
 def _is_trailer(gap: memoryview, member: Member) -> bool:
-    """Whether ``gap`` is what may follow the data: nothing, or of a stream the CRC and the sizes.
+    """Return whether ``gap`` may follow the data: nothing, or of a stream the CRC and the sizes.
 
-    Those come in 4 or 8 bytes each, with a signature or without one.
+    Sizes take 4 or 8 bytes each; a signature may precede the CRC.
     """
     if not member.flags & STREAMED:
         return not gap
@@ -93,25 +91,24 @@ def _is_trailer(gap: memoryview, member: Member) -> bool:
 def _inflated(
     data: memoryview, member: Member, look: Callable[[bytes], None], until: float
 ) -> memoryview:
-    """``data`` inflated into one new buffer of the member's size, which it must fill exactly."""
-    out = np.empty(member.size, np.uint8).data
-    filled, seen = 0, False
+    """Inflate ``data`` into one new buffer of the member's size, which it must fill exactly."""
+    seen = False
+
+    def look_once(begun: memoryview) -> None:
+        nonlocal seen
+        if not seen and _LOOKED_AT <= len(begun) < member.size:
+            look(bytes(begun))
+            seen = True
+
     try:
-        for piece in pieces(data, -zlib.MAX_WBITS, until, _STEP):
-            if filled + len(piece) > member.size:
-                raise EOFError
-            out[filled : filled + len(piece)] = piece
-            filled += len(piece)
-            if not seen and _LOOKED_AT <= filled < member.size:
-                look(bytes(out[:filled]))
-                seen = True
-        if filled < member.size:
+        out = joined(pieces(data, -zlib.MAX_WBITS, until, _STEP), member.size, look_once)
+        if len(out) < member.size:
             raise EOFError
     except zlib.error:
         raise DecodeError(
             f"{member.name} is damaged: it cannot be inflated", where=member.name
         ) from None
-    except EOFError:
+    except (EOFError, OverflowError):
         raise DecodeError(
             f"{member.name} does not inflate to exactly the {member.size:,} bytes it declares",
             where=member.name,

@@ -1,8 +1,8 @@
-"""A strict reader of zip archives in memory: what a member is, is said twice, and must agree.
+"""Strict reader of a zip archive's directory, in memory.
 
-The format: APPNOTE.TXT 6.3.10 (PKWARE), as far as Python's zipfile writes it. What is read is one
-run of members from the first byte on, the central directory, and its end, with nothing between
-them: two readers cannot find different members in it. Names are compared, never used as paths.
+The format: APPNOTE.TXT 6.3.10 (PKWARE), as far as Python's zipfile writes it. An archive must be
+members from the first byte on, the central directory, and its end, without gaps: no two readers
+find different members in it. Names are compared, never used as paths.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 _FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
 
-# Version 4.5 of the format brought zip64, the newest thing that NumPy asks for.
+# Version 4.5 of the format, for zip64: the newest that NumPy needs.
 NEWEST = 45
 
 # Flags: sizes come after the data; names are UTF-8; how hard deflate was told to try.
@@ -34,20 +34,20 @@ STREAMED, _UTF8, _EFFORT = 0x0008, 0x0800, 0x0006
 _FLAGS = {STORED: STREAMED | _UTF8, DEFLATED: STREAMED | _UTF8 | _EFFORT}
 _ENCRYPTED = 0x0001
 
-# Extra fields that do not change what a member is: NTFS and Unix times, Unix owners, alignment.
+# Extra fields without effect on the content: NTFS and Unix times, Unix owners, alignment.
 _ZIP64, ALIGNMENT_FIELD = 0x0001, 0xD935
 _HARMLESS = {0x000A, 0x5455, 0x7875, ALIGNMENT_FIELD}
 
-# Deflate's best: a match of 258 bytes in 2 bits.
+# Bytes that deflate makes of one at most: a match of 258 bytes in 2 bits.
 _MOST_PER_BYTE = 1032
 
-# Members of an archive, and extra fields of a member: many times what any has.
+# Most members of an archive, and extra fields of a member: many times what any has.
 _MOST_MEMBERS, _MOST_FIELDS = 64, 16
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of an archive, as the central directory has it.
+    """Member of an archive, as its entry in the central directory says.
 
     Its own header is at byte ``start`` of the body; what follows it begins at ``end``. ``size``
     bytes, with the CRC-32 ``crc``, take ``stored`` bytes there.
@@ -64,10 +64,10 @@ class Member:
 
 
 def members(body: memoryview, check: Callable[[str], None], own: bool = False) -> list[Member]:
-    """The members of the archive ``body``, in their order; nothing is decompressed.
+    """Return the members of the archive ``body`` in their order; nothing is decompressed.
 
     ``check(name)`` raises for a name that is not wanted. Raises ``DecodeError``, and ``TooLarge``
-    where they are more than the body justifies, unless it is the user's ``own``.
+    if they inflate to more than the body justifies, unless it is the user's ``own``.
     """
     directory, end, count = _directory(body)
     found: dict[str, Member] = {}
@@ -105,7 +105,7 @@ def members(body: memoryview, check: Callable[[str], None], own: bool = False) -
 
 
 def _directory(body: memoryview) -> tuple[int, int, int]:
-    """(start, end, entries) of the central directory; only the archive's end may follow it."""
+    """Return (start, end, entries) of the central directory, which the archive's end follows."""
     end = max(0, len(body) - _END.size)
     where = f"byte {end}"
     ending = bytes(body[end:]).rjust(_END.size, b"\0")
@@ -143,7 +143,7 @@ def _directory(body: memoryview) -> tuple[int, int, int]:
 
 
 def _entry(body: memoryview, at: int, end: int) -> tuple[Member, int]:
-    """The member of the entry at ``at``, but for its ``end``, and where the next entry is."""
+    """Return the member of the entry at ``at``, without its ``end``, and the next entry's place."""
     name_at = at + _CENTRAL.size
     fields = _CENTRAL.unpack_from(body, at) if name_at <= end else (b"",) * 13
     signature, needed, flags, method, crc, stored, size, *lengths, comment, disk, start = fields
@@ -187,7 +187,7 @@ def _check_method(where: str, needed: int, flags: int, method: int) -> None:
 
 
 def zip64(extra: memoryview, where: str) -> tuple[int, ...]:
-    """The values of the zip64 field among ``extra`` fields, which must all be known."""
+    """Return the values of the zip64 field among ``extra`` fields, which must all be known."""
     values: tuple[int, ...] | None = None
     at = fields = 0
     while at < len(extra):

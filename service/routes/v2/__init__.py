@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, which clients of Triton, KServe and others speak."""
+"""Routes of the Open Inference Protocol, which clients of Triton, KServe and others speak."""
 
 from __future__ import annotations
 

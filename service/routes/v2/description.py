@@ -1,4 +1,4 @@
-"""What the OpenAPI description says of V2, from the tables that it is served from."""
+"""OpenAPI description of V2, from the tables that requests are served from."""
 
 from __future__ import annotations
 
@@ -94,17 +94,17 @@ _FOLLOWED = (
 
 
 def described(*parameters: dict[str, Any], errors: Iterable[int] = ()) -> dict[str, Any]:
-    """The ``openapi_extra`` of a route with these ``parameters`` and statuses of ``errors``."""
+    """Return the ``openapi_extra`` of a route with these ``parameters`` and error statuses."""
     return {"parameters": list(parameters), "responses": openapi.failures(errors)}
 
 
 def body(schema: dict[str, Any]) -> dict[str, Any]:
-    """What to add where a small JSON body is read."""
+    """Return the ``openapi_extra`` of a small JSON body."""
     return {"requestBody": {"content": {JSON: {"schema": schema}}}}
 
 
 def inference() -> dict[str, Any]:
-    """The ``openapi_extra`` of the route that computes."""
+    """Return the ``openapi_extra`` of the inference route."""
     header = {
         "name": HEADER_LENGTH,
         "in": "header",
@@ -133,7 +133,7 @@ def inference() -> dict[str, Any]:
 
 
 def example(name: str) -> dict[str, Any]:
-    """The first example of the model's route in ``/v1``, as V2 has it."""
+    """Return the first example of the model's route in ``/v1`` as a V2 request."""
     operation = models.OPERATIONS[name]
     given = EXAMPLES[operation.path]["worked"][1]
     inputs = [

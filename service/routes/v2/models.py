@@ -1,4 +1,4 @@
-"""The models of V2: the operations that are one kernel call, and what their clients are told."""
+"""Models of V2: operations of one kernel call, and the descriptions that clients ask for."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _INPUTS = {
 
 
 def named(request: Request) -> str:
-    """The model that the path names; raises ``UnknownPath`` where there is none of that version."""
+    """Return the name of the path's model; raises ``UnknownPath`` if name or version is unknown."""
     name = request.path_params["model"]
     version = request.path_params.get("version", VERSION)
     if name not in MODELS:
@@ -56,7 +56,7 @@ def named(request: Request) -> str:
 
 
 def metadata(name: str) -> dict[str, Any]:
-    """What ``GET /v2/models/{name}`` answers."""
+    """Return the answer of ``GET /v2/models/{name}``."""
     return {
         "name": name,
         "versions": [VERSION],
@@ -67,7 +67,7 @@ def metadata(name: str) -> dict[str, Any]:
 
 
 def config(name: str) -> dict[str, Any]:
-    """What ``GET /v2/models/{name}/config`` answers: Triton's model configuration."""
+    """Return the answer of ``GET /v2/models/{name}/config``: Triton's model configuration."""
     operation = OPERATIONS[name]
     inputs = [
         _configured(*entry) | {"optional": entry[0] in operation.takes}
@@ -79,7 +79,7 @@ def config(name: str) -> dict[str, Any]:
         "platform": PLATFORM,
         "backend": PLATFORM,
         "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": 0,  # what has a batch is one of the extents
+        "max_batch_size": 0,  # the batch is one of the extents
         "input": inputs,
         "output": outputs,
     }

@@ -1,4 +1,4 @@
-"""What V2 clients ask before and beside inference: health, metadata, statistics, the repository."""
+"""Routes of V2 besides inference: health, metadata, statistics, the model repository."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def index(request: Request) -> JSONResponse:
 @router.post("/v2/repository/models/{model}/load", include_in_schema=False)
 @router.post("/v2/repository/models/{model}/unload", include_in_schema=False)
 async def load(request: Request) -> JSONResponse:
-    """No model is ever loaded or unloaded."""
+    """Refuse: models are neither loaded nor unloaded."""
     raise NotOffered("models cannot be loaded or unloaded: all of them always are")
 
 

@@ -1,4 +1,4 @@
-"""Bodies of a few members, of requests that bring no tensors."""
+"""Small JSON bodies, of requests without tensors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LIMIT = 1 << 14  # bytes: a hundred times what any client sends
 
 
 async def small_object(request: Request) -> dict[str, Any]:
-    """The JSON object that the body is, of whatever Content-Type; without members if it is empty.
+    """Return the JSON object that the body is, whatever its Content-Type; an empty body is {}.
 
-    Raises ``DecodeError`` where it is anything else, ``TooLarge`` above ``LIMIT``.
+    Raises ``DecodeError`` for anything else, ``TooLarge`` above ``LIMIT``.
     """
     declared_length(request.headers.getlist("content-length"), LIMIT)
     body = bytearray()

@@ -1,4 +1,4 @@
-"""What V2 keeps between requests: the regions that were registered, and how often it was asked."""
+"""State that V2 keeps between requests: registered regions, and statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.settings import Settings
 
 
 class State:
-    """The state of one application; it starts and ends with it."""
+    """State of one application, from its start to its end."""
 
     def __init__(self, settings: Settings) -> None:
         self.regions = Regions(settings.allow_shared_memory, settings.shared_memory_prefix)

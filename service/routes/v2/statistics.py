@@ -1,19 +1,19 @@
-"""What a model has been asked since the start, and where the time went: the V2 statistics."""
+"""V2 statistics: requests of a model since the start, and the time of their phases."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from kernels.steps import Work
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
-# As the protocol names them: how requests ended, then what those that succeeded spent their time
-# on. Nothing is cached here: its clients expect to read that as zeros.
+# Protocol names: how requests ended, phases of those that succeeded, and a cache, which clients
+# expect to read as zeros.
 _ENDS = ("success", "fail")
 _PHASES = ("queue", "compute_input", "compute_infer", "compute_output")
 _NEVER = ("cache_hit", "cache_miss")
@@ -21,26 +21,23 @@ _NEVER = ("cache_hit", "cache_miss")
 
 @dataclass(slots=True)
 class Request:
-    """The nanoseconds that one request has spent so far; ``batch`` is how many rows it has."""
+    """Nanoseconds that one request has spent so far, by phase; ``batch`` is its number of rows."""
 
     started: int = field(default_factory=time.perf_counter_ns)
     spent: dict[str, int] = field(default_factory=dict)
     batch: int = 1
 
-    def timed(self, phase: str, function: Callable[P, T]) -> Callable[P, T]:
-        """``function``, its time counted as ``phase``."""
-
-        def timing(*arguments: P.args, **named: P.kwargs) -> T:
-            started = time.perf_counter_ns()
-            try:
-                return function(*arguments, **named)
-            finally:
-                self._add(phase, started)
-
-        return timing
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time of the block as phase ``name``."""
+        started = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._add(name, started)
 
     def computed(self, work: Work) -> Work:
-        """``work``, its time counted as waiting until its first step, and computing from there."""
+        """Return ``work`` with its time counted: as queue until its first step, then as compute."""
         return work._replace(steps=self._steps(work.steps, time.perf_counter_ns()))
 
     def _steps(self, steps: Generator[int, None, T], queued: int) -> Generator[int, None, T]:
@@ -55,7 +52,7 @@ class Request:
 
 
 class Counters:
-    """The sums over all requests of one model. Counted on the event loop, so never two at once."""
+    """Sums over all requests of one model, changed on the event loop only."""
 
     def __init__(self) -> None:
         self._sums = {name: [0, 0] for name in _ENDS + _PHASES + _NEVER}
@@ -74,9 +71,9 @@ class Counters:
             self._last = time.time_ns() // 1_000_000
 
     def report(self, name: str, version: str) -> dict[str, Any]:
-        """The protocol's object for one model.
+        """Return the protocol's object for one model.
 
-        Without statistics by batch size: whoever sends every size would have us keep them all.
+        It has no statistics by batch size, which a client could have grow without bound.
         """
         return {
             "name": name,

@@ -45,7 +45,6 @@ def inference(
     memory: Memory | None = None,
     model: Model = MODEL,
     limits: Limits = LIMITS,
-    most_numbers: int = 1000,
 ) -> Inference:
     return Inference(
         model=model,
@@ -53,7 +52,6 @@ def inference(
         coding=coding,
         reply_coding=reply_coding,
         memory=memory or Memory(),
-        most_numbers=most_numbers,
         names=NAMES,
         limits=limits,
     )

@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 
 from service.codecs.base import DecodeError
-from service.codecs.json import codec as json_codec
+from service.codecs.json.codec import CODEC as JSON
 from tests.service.codecs.samples import LIMITS, NAMES, Array, refusal
 
 
 def decoded(text: str, dtype: str = "float64", name: str = "logits") -> Array:
     body = f'{{"dtype":"{dtype}","{name}":{text}}}'.encode()
-    return json_codec.decode(memoryview(body), NAMES, LIMITS).tensors[name]
+    return JSON.decode(memoryview(body), NAMES, LIMITS).tensors[name]
 
 
 def refused(text: str, dtype: str = "float64", name: str = "logits") -> DecodeError:

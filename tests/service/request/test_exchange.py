@@ -241,8 +241,8 @@ def test_large_bodies_are_decoded_and_encoded_off_the_loop(
         return spying
 
     own = BY_MEDIA_TYPE[wire.JSON]
-    spied = own._replace(decode=spy("decode", own.decode), encode=spy("encode", own.encode))
-    monkeypatch.setitem(BY_MEDIA_TYPE, wire.JSON, spied)
+    for name in ("decode", "encode"):
+        monkeypatch.setattr(own, name, spy(name, getattr(own, name)))
     body = wire.json_body({"logits": np.zeros((rows, 10), np.float32)})
     with limited() as (client, _):
         assert client.send("/v1/softmax", body, wire.JSON).status_code == 200
@@ -254,20 +254,21 @@ def test_the_body_is_given_back_before_the_answer_is_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = BY_MEDIA_TYPE[wire.SAFETENSORS]
+    decoding, encoding = own.decode, own.encode
     traces: list[weakref.ref[Any]] = []
     left: list[Any] = []
 
     def decode(body: memoryview, *arguments: Any) -> Any:
-        message = own.decode(body, *arguments)
+        message = decoding(body, *arguments)
         traces.extend((weakref.ref(body), weakref.ref(message.tensors["logits"])))
         return message
 
     def encode(outputs: Any) -> Any:
         left.extend(trace() for trace in traces)
-        return own.encode(outputs)
+        return encoding(outputs)
 
-    spied = own._replace(decode=decode, encode=encode)
-    monkeypatch.setitem(BY_MEDIA_TYPE, wire.SAFETENSORS, spied)
+    monkeypatch.setattr(own, "decode", decode)
+    monkeypatch.setattr(own, "encode", encode)
     body = wire.safetensors_body({"logits": np.zeros((400, 1000), np.float32)})
     with limited() as (client, _):
         assert client.send("/v1/softmax", body, wire.SAFETENSORS).status_code == 200

@@ -14,7 +14,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 import kernels
-from service import errors
+from service import problems
 from service.app import create_app
 from service.codecs import CODECS
 from service.routes import OPERATIONS, guide, openapi
@@ -112,13 +112,13 @@ def test_every_error_is_described(description: dict[str, Any], operation: Any) -
     assert responses.keys() == {"200", "default"}
     assert responses["default"] == {"$ref": "#/components/responses/Problem"}
     shared = description["components"]["responses"]["Problem"]
-    assert shared["content"].keys() == {errors.MEDIA_TYPE}
+    assert shared["content"].keys() == {problems.MEDIA_TYPE}
 
 
 def test_one_table_lists_every_error(description: dict[str, Any]) -> None:
     text = description["info"]["description"]
     listed = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \| .+\. \| .+\. \|$", text, re.MULTILINE)
-    assert listed == [(str(row.status), row.name) for row in errors.TABLE.values()]
+    assert listed == [(str(row.status), row.name) for row in problems.TABLE.values()]
     assert json.dumps(description).count("urn:lossd:problem:") == 2
 
 

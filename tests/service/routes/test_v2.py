@@ -332,7 +332,7 @@ def test_a_registration_says_what_it_registers(
 def test_json_answers_have_their_limit(client: Client) -> None:
     limit = 4 * 2**20
     body, length = binary({"logits": np.zeros((limit // 4 + 1, 4), np.float32)})
-    refused(send(client, body, {HEADER: str(length)}), 413, "ask for its outputs with binary_data")
+    refused(send(client, body, {HEADER: str(length)}), 406, "ask for its outputs with binary_data")
 
 
 def test_class_probabilities_are_checked_unless_that_is_turned_off(client: Client) -> None:

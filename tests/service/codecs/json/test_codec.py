@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from service.codecs.base import DecodeError, Limits, Message
 from service.codecs.json import codec as json_codec
+from service.codecs.json.codec import CODEC as JSON
 from service.codecs.json.codec import MEMBER_LIMIT
 from service.codecs.json.members import KEY_LIMIT, VALUE_LIMIT
 from tests.service.codecs.samples import LIMITS, NAMES, Array, refusal, same
@@ -23,7 +24,7 @@ MIB = 1 << 20
 
 def decode(body: str | bytes, limits: Limits = LIMITS) -> Message:
     raw = body.encode() if isinstance(body, str) else body
-    return json_codec.decode(memoryview(raw), NAMES, limits)
+    return JSON.decode(memoryview(raw), NAMES, limits)
 
 
 def refused(body: str | bytes) -> DecodeError:
@@ -31,7 +32,7 @@ def refused(body: str | bytes) -> DecodeError:
 
 
 def written(**arrays: Any) -> bytes:
-    return json_codec.encode({name: np.asarray(array) for name, array in arrays.items()})
+    return JSON.encode({name: np.asarray(array) for name, array in arrays.items()})
 
 
 json_values = st.recursive(
@@ -70,7 +71,7 @@ def test_escaped_keys_and_a_body_that_is_read_only_or_not() -> None:
     body = b' \r\n{"lo\\u0067its" :[1]\t,"\\u00e9":"\xc3\xa9" } \n'
     array = np.frombuffer(bytearray(body), np.uint8)
     for view in (memoryview(body), memoryview(bytearray(body)), array.data):
-        message = json_codec.decode(view, NAMES, LIMITS)
+        message = JSON.decode(view, NAMES, LIMITS)
         assert message.tensors["logits"].tolist() == [1.0]
         assert message.options == {"é": "é"}
 
@@ -245,11 +246,16 @@ def test_a_large_array_is_written_in_slices_to_the_same_text(
 def test_answers_are_compact_objects_of_many_arrays() -> None:
     text = written(loss=np.float32(0.5), labels=np.array([[1, -2]]), **{'"é': np.zeros((2, 0))})
     assert text == b'{"loss":0.5,"labels":[[1,-2]],"\\"\\u00e9":[[],[]]}\n'
-    assert json_codec.encode({}) == b"{}\n"
+    assert JSON.encode({}) == b"{}\n"
+
+
+def test_arrays_of_a_group_are_members_of_its_object() -> None:
+    arrays = {"loss": np.float32(0.5), "routes.nll": np.arange(2), "routes.formula": np.int64(1)}
+    assert written(**arrays) == b'{"loss":0.5,"routes":{"nll":[0,1],"formula":1}}\n'
 
 
 def test_the_codec() -> None:
-    codec = json_codec.CODEC
+    codec = JSON
     assert (codec.name, codec.media_types) == ("json", ("application/json",))
     assert codec.first_tensor_at(b'{"logits":[1]}') is None
     array = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import dtypes
-from service.codecs.json import codec as json_codec
+from service.codecs.json.codec import CODEC as JSON
 from tests.service.codecs.json_samples import decoded, nearest_bfloat16, refused
 from tests.service.codecs.samples import LIMITS, NAMES, Array
 
@@ -139,7 +139,7 @@ def test_fractions_of_every_length_up_to_the_body_end(size: int) -> None:
     number = number[: 2 + size]
     for tail in ("}", " }", "  }  ", "}" + " " * 9):
         body = ('{"dtype":"float64","logits":' + number + tail).encode()
-        read = json_codec.decode(memoryview(body), NAMES, LIMITS).tensors["logits"]
+        read = JSON.decode(memoryview(body), NAMES, LIMITS).tensors["logits"]
         assert read.shape == ()
         assert read == float(number)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.codecs.json import codec as json_codec
 from service.codecs.json import members
+from service.codecs.json.codec import CODEC as JSON
 from service.codecs.json.members import VALUE_LIMIT, value_at
 from tests.service.codecs.infers import decoded
 from tests.service.codecs.samples import LIMITS, NAMES, refusal
@@ -58,7 +58,7 @@ def test_options_take_so_many_bytes_in_all() -> None:
         options: dict[str, Any] = {f"o{n}": "x" * length for n, length in enumerate(lengths)}
         return json.dumps({"logits": [1.5] * 999, **options}).encode()
 
-    decode = partial(json_codec.decode, names=NAMES, limits=LIMITS)
+    decode = partial(JSON.decode, names=NAMES, limits=LIMITS)
     half = VALUE_LIMIT // 2
     assert len(decode(memoryview(sent(half - 2, half - 2))).options) == 2
     for lengths in (

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from service.codecs.base import DecodeError
-from service.codecs.json import codec as json_codec
 from service.codecs.json import element_types
+from service.codecs.json.codec import CODEC as JSON
 from service.codecs.json.digits import DIGITS, WINDOW
 from service.codecs.json.plain_numbers import read_plain
 from service.codecs.json.tensor import FLOATS
@@ -122,7 +122,7 @@ def test_every_length_at_every_place_before_the_end(dtype: str) -> None:
             for sign in ("", "-"):
                 for behind in range(0, WINDOW + 3, 3):
                     body = f'{{"dtype":"{dtype}","logits":[{sign}{number}]{" " * behind}}}'
-                    read = json_codec.decode(memoryview(body.encode()), NAMES, LIMITS)
+                    read = JSON.decode(memoryview(body.encode()), NAMES, LIMITS)
                     assert (
                         read.tensors["logits"].tobytes()
                         == expected([sign + number], dtype).tobytes()
@@ -154,10 +154,10 @@ def test_nothing_behind_the_text_is_read(length: int) -> None:
         for before in ("", "0.5,", "0.5, 0.25, "):
             with at_a_guard_page(f'{{"logits":[{before}{number}{tail}'.encode()) as body:
                 if "}" in tail:
-                    json_codec.decode(body, NAMES, LIMITS)
+                    JSON.decode(body, NAMES, LIMITS)
                 else:
                     with pytest.raises(DecodeError):
-                        json_codec.decode(body, NAMES, LIMITS)
+                        JSON.decode(body, NAMES, LIMITS)
 
 
 WRONG = """

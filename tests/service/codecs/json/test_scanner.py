@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from kernels import dtypes
 from service.codecs.base import MAX_RANK
-from service.codecs.json import codec as json_codec
+from service.codecs.json.codec import CODEC as JSON
 from tests.service.codecs.json_samples import decoded, refused
 from tests.service.codecs.samples import LIMITS, NAMES, Array, refusal, same, sample
 
@@ -182,9 +182,9 @@ def test_large_integers_among_floats_are_floats(text: str) -> None:
 
 def test_every_prefix_of_a_tensor_is_refused() -> None:
     text = '{"logits": [[1.25e+3, -17], ["-Infinity", NaN], [0.1234567890123456789012, -Infinity]]'
-    json_codec.decode(memoryview((text + "}").encode()), NAMES, LIMITS)
+    JSON.decode(memoryview((text + "}").encode()), NAMES, LIMITS)
     for size in range(len(text)):
-        refusal(partial(json_codec.decode, memoryview(text[:size].encode()), NAMES, LIMITS))
+        refusal(partial(JSON.decode, memoryview(text[:size].encode()), NAMES, LIMITS))
 
 
 @pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.codecs.base import DecodeError, Message
-from service.codecs.json import codec as json_codec
 from service.codecs.json import small as small_json
+from service.codecs.json.codec import CODEC as JSON
 from tests.service.codecs.samples import LIMITS, NAMES, same
 
 PLAIN = b'{"logits": [[0, 1.5, -2e-3], [3, 4, 0.1]], "labels": [1, 2], "reduction": "sum", "z": 1}'
@@ -26,7 +26,7 @@ def large(body: bytes) -> Message | None:
     """As bodies are read that are not short: these only have more space behind them."""
     try:
         padded = body + b" " * small_json.LONGEST
-        return json_codec.decode(memoryview(padded), NAMES, LIMITS)
+        return JSON.decode(memoryview(padded), NAMES, LIMITS)
     except DecodeError:
         return None
 
@@ -132,5 +132,5 @@ def test_the_limit_of_decoded_bytes_holds() -> None:
 def test_short_bodies_are_read_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small_json, "decode", lambda *_: Message({}, {"here": json.dumps(1)}))
     body = b" " * (small_json.LONGEST - len(PLAIN)) + PLAIN
-    assert json_codec.decode(memoryview(body), NAMES, LIMITS).options == {"here": "1"}
-    assert json_codec.decode(memoryview(b" " + body), NAMES, LIMITS).tensors
+    assert JSON.decode(memoryview(body), NAMES, LIMITS).options == {"here": "1"}
+    assert JSON.decode(memoryview(b" " + body), NAMES, LIMITS).tensors

@@ -14,14 +14,14 @@ import pytest
 
 from kernels import dtypes
 from service.codecs.base import DecodeError, Limits, Message, TakesLong, TooLarge
-from service.codecs.json import codec as json_codec
 from service.codecs.json import tensor
+from service.codecs.json.codec import CODEC as JSON
 from service.codecs.json.tensor import FLOATS
 from tests.service.codecs.samples import LIMITS, NAMES, refusal, same
 
 
 def decode(body: str, limits: Limits = LIMITS) -> Message:
-    return json_codec.decode(memoryview(body.encode()), NAMES, limits)
+    return JSON.decode(memoryview(body.encode()), NAMES, limits)
 
 
 def refused(body: str) -> DecodeError:
@@ -74,11 +74,9 @@ def test_weights_may_be_true_and_false(dtype: str) -> None:
             for body in (f'{{"{name}":{text},"dtype":"{dtype}"}}',
                          f'{{"dtype":"{dtype}","{name}":{text}}}'):  # fmt: skip
                 names = frozenset({"logits", "weight", "sample_weight"})
-                read = json_codec.decode(memoryview(body.encode()), names, LIMITS).tensors[name]
+                read = JSON.decode(memoryview(body.encode()), names, LIMITS).tensors[name]
                 numbers = body.replace("true", "1").replace("false", "0").encode()
-                assert same(
-                    read, json_codec.decode(memoryview(numbers), names, LIMITS).tensors[name]
-                )
+                assert same(read, JSON.decode(memoryview(numbers), names, LIMITS).tensors[name])
                 assert dtype != "float32" or read.tolist() == values
     for name in ("logits", "labels"):
         assert "'true' is neither" in refused(f'{{"{name}":[true]}}').message
@@ -221,9 +219,7 @@ def test_where_an_integer_is_too_large_all_others_are_looked_at_in_pieces(count:
         text = ",".join(["9" * 20, *["1"] * count, last])
         body = memoryview(b'{"labels":[%s]}' % text.encode())
         if message is None:
-            assert (
-                json_codec.decode(body, names, Limits(1 << 24)).tensors["labels"].size == count + 2
-            )
+            assert JSON.decode(body, names, Limits(1 << 24)).tensors["labels"].size == count + 2
         else:
-            error = refusal(partial(json_codec.decode, body, names, Limits(1 << 24)))
+            error = refusal(partial(JSON.decode, body, names, Limits(1 << 24)))
             assert message in error.message

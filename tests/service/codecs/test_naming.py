@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.codecs.spelling import Spellings
+from service.codecs.naming import Spellings
 
 NAMES = ("outputs", "ignore_index", "z_loss", "empty")
 

@@ -1,0 +1,85 @@
+"""Head of a V2 body: what its JSON says of inputs, options and memory, remembered if short."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from service.codecs.base import DecodeError, Limits, shown
+from service.codecs.v2.model import Model
+from service.codecs.v2.request import InferRequest, Input, Region, parse
+
+_OUTPUTS = "outputs"  # option that the request's list of outputs becomes
+_SHORT = 1 << 12  # bytes of JSON that is remembered
+
+
+class Head(NamedTuple):
+    """Content of a request's JSON, shared between requests and never changed.
+
+    ``starts``: offset of each binary tensor's bytes behind the JSON, in their order.
+    ``options``: those of the model.
+    ``held``: bytes that the inputs take besides the body.
+    """
+
+    request: InferRequest
+    starts: Mapping[str, int]
+    options: Mapping[str, Any]
+    held: int
+
+
+def head_of(text: memoryview, model: Model, names: frozenset[str], limits: Limits) -> Head:
+    """Return the head that ``text``, a request's JSON, is.
+
+    Raises ``DecodeError`` and ``TooLarge``, and ``TakesLong`` after ``limits.until``.
+    """
+    raw = bytes(text[: _SHORT + 1])
+    if len(raw) > _SHORT or has_elements(raw):
+        return _read(text, model, names, limits)
+    return _remembered(raw, model, names, limits.decoded_bytes)
+
+
+def has_elements(raw: bytes) -> bool:
+    """Return whether JSON may hold tensors' elements: under a key that may hide in escapes."""
+    return b'"data"' in raw or b"\\" in raw
+
+
+def _read(text: memoryview, model: Model, names: frozenset[str], limits: Limits) -> Head:
+    request = parse(text, names, limits)
+    at, starts = 0, {}
+    for entry in request.inputs:
+        if isinstance(entry.source, int):
+            starts[entry.name] = at
+            at += entry.source
+    return Head(request, starts, _options(request, model), sum(map(_held, request.inputs)))
+
+
+# JSON beside binary tensors repeats: 0.1 us where reading that of two inputs takes 19.
+@lru_cache(256)
+def _remembered(raw: bytes, model: Model, names: frozenset[str], decoded_bytes: int) -> Head:
+    return _read(memoryview(raw), model, names, Limits(decoded_bytes))
+
+
+def _options(request: InferRequest, model: Model) -> dict[str, Any]:
+    options = dict(request.options)
+    if options.pop(_OUTPUTS, None) is not None:
+        raise DecodeError(
+            "outputs is no parameter: name them in the request's list of outputs, or in the query",
+            where="parameters",
+        )
+    for wanted in request.outputs:
+        if wanted.name not in model.outputs:
+            raise DecodeError(
+                f"unknown output {shown(wanted.name)}: those of {model.name} are "
+                f"{', '.join(model.outputs)}",
+                where="outputs",
+            )
+    if request.outputs and model.chooses:
+        options[_OUTPUTS] = [wanted.name for wanted in request.outputs]
+    return options
+
+
+def _held(entry: Input) -> int:
+    if isinstance(entry.source, Region):
+        return entry.source.size if entry.row.numpy.kind in "iu" else 0
+    return 0 if isinstance(entry.source, int) else entry.source.nbytes
