@@ -96,7 +96,7 @@ def ask(connection: socket.socket) -> bytes:
     """The whole answer to a small request."""
     connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: lossd\r\n\r\n")
     answer = b""
-    while not answer.endswith(b"}"):
+    while not answer.endswith(b"}\n"):
         part = connection.recv(65536)
         assert part, "it was closed without an answer"
         answer += part
