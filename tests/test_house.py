@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: imports, lengths, and what README lists."""
+"""House rules that a machine can check: imports and lengths."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from kernels import OUTPUTS
-from service import problems, settings
-from service.codecs.base import TENSORS
-from service.codecs.v2.parameters import FOREIGN, FOREIGN_PREFIX
-from service.routes import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 300  # lines: about five screens
@@ -120,47 +114,3 @@ def test_nothing_runs_what_a_client_sends(path: Path) -> None:
 @pytest.mark.parametrize("path", sources("kernels", "service", "benchmarks"), ids=named)
 def test_no_module_is_longer_than_five_screens(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST
-
-
-@pytest.fixture(scope="module")
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
-
-
-@pytest.mark.parametrize("name", settings.Settings.model_fields)
-def test_readme_lists_every_setting(readme: str, name: str) -> None:
-    assert f"`{settings.variable(name)}`" in readme
-
-
-@pytest.mark.parametrize("name", [*FOREIGN, f"{FOREIGN_PREFIX}*"])
-def test_readme_lists_every_foreign_parameter(readme: str, name: str) -> None:
-    assert f"`{name}`" in readme
-
-
-@pytest.mark.parametrize("row", problems.TABLE.values(), ids=lambda row: row.name)
-def test_readme_lists_every_error_with_its_status(readme: str, row: problems.Row) -> None:
-    lines = [line for line in readme.splitlines() if f"`{row.name}`" in line]
-    assert any(str(row.status) in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        {name for operation in OPERATIONS for name in operation.options.model_fields} | {"dtype"}
-    ),
-)
-def test_readme_lists_every_option(readme: str, name: str) -> None:
-    assert f"`{name}`" in readme
-
-
-@pytest.mark.parametrize(
-    "name",
-    [*(operation.path for operation in OPERATIONS), "/healthz", "/readyz", "/docs"],
-)
-def test_readme_lists_every_route(readme: str, name: str) -> None:
-    assert name in readme
-
-
-@pytest.mark.parametrize("name", sorted(TENSORS | {*OUTPUTS}))
-def test_readme_lists_every_tensor_and_output(readme: str, name: str) -> None:
-    assert f"`{name}`" in readme

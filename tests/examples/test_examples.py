@@ -1,4 +1,4 @@
-"""Every example runs, and shows the losses that NumPy computes; README's recipes run, too."""
+"""Examples and blocks of the documentation run; examples show the losses that NumPy computes."""
 
 from __future__ import annotations
 
@@ -151,20 +151,33 @@ def test_the_client_shows_itself(url: str) -> None:
     assert "'rank': array([1, 1]" in done.stdout
 
 
-RECIPES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+RECIPES = {
+    f"{path.relative_to(ROOT)}-{number}": recipe
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for number, recipe in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
+}
 
 
-@pytest.mark.parametrize("number", range(len(RECIPES)))
-def test_the_recipes_of_readme_run(url: str, number: int) -> None:
-    recipe = RECIPES[number]
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_recipes_of_the_documentation_run(url: str, recipe: str) -> None:
     local = recipe.replace("127.0.0.1:8000", url.removeprefix("http://"))
-    assert local != recipe
+    if local == recipe:  # of the kernels alone: in this process, which has loaded them
+        exec(compile(recipe, "recipe", "exec"), {})
+        return
     done = ran([sys.executable, "-c", local])
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("number", range(len(RECIPES)))
-def test_the_recipes_of_readme_send_contiguous_arrays(number: int) -> None:
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_recipes_of_the_documentation_send_contiguous_arrays(recipe: str) -> None:
     """Safetensors' own ``save`` writes what lies in memory, whatever the strides say."""
-    recipe = RECIPES[number]
     assert ("save(" in recipe) <= ("np.ascontiguousarray(" in recipe)
+
+
+def test_the_curl_command_of_readme_is_answered_as_it_says(url: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    found = re.search(r"```sh\n(curl .*?)\n# (.*?)\n```", (ROOT / "README.md").read_text(), re.S)
+    assert found is not None
+    done = ran(["sh", "-c", found[1].replace("127.0.0.1:8000", url.removeprefix("http://"))])
+    assert (done.returncode, done.stdout) == (0, f"{found[2]}\n")
