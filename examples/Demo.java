@@ -14,7 +14,7 @@ import java.util.regex.Pattern;
 
 public class Demo {
     static final HttpClient CLIENT = HttpClient.newHttpClient();
-    // A program with a JSON library would use it. What is not finite comes as text, "NaN" or
+    // A program with a JSON library would use it. NaN and infinities are texts, "NaN" or
     // "Infinity", which parseDouble reads, too.
     static final Pattern LOSS = Pattern.compile("\"loss\":\"?([^\",}]+)");
 

@@ -1,4 +1,4 @@
-"""A client of lossd, NumPy arrays in and out; python examples/client.py URL shows a request."""
+"""Client of lossd, NumPy arrays in and out; python examples/client.py URL shows a request."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 
 
 class Refused(Exception):
-    """The server's ``detail``; ``problem`` holds status, type, field, advice and the rest."""
+    """An error of the server: its ``detail``; ``problem`` is the whole answer as a dict."""
 
     def __init__(self, problem: dict) -> None:
         super().__init__(problem["detail"])
@@ -19,8 +19,8 @@ class Refused(Exception):
 
 
 def ask(url: str, tensors: dict, token: str | None = None, **options: object) -> dict:
-    """The outputs of a route for ``tensors``; ``options`` as in the table of options."""
-    # For a slice or a transpose, safetensors' save writes wrong bytes, and says nothing.
+    """Return the outputs of the route at ``url``; ``options`` are those of docs/options.md."""
+    # For a slice or a transpose, safetensors' save writes wrong bytes without an error.
     body = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
     authorization = {"Authorization": f"Bearer {token}"} if token else {}
     headers = authorization | {"Content-Type": "application/x-safetensors"}
@@ -29,7 +29,7 @@ def ask(url: str, tensors: dict, token: str | None = None, **options: object) ->
             return load(answer.read())
     except HTTPError as error:
         if error.headers.get_content_type() != "application/problem+json":
-            raise  # not lossd's: that of a proxy on the way
+            raise  # the error of a proxy, not of lossd
         raise Refused(json.load(error)) from None
 
 

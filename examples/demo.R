@@ -9,7 +9,7 @@ show <- function(name, type, body) {
   answer <- curl::curl_fetch_memory(url, handle)
   content <- jsonlite::fromJSON(rawToChar(answer$content))
   if (answer$status_code != 200) stop(answer$status_code, ": ", content$detail)
-  # What is not finite comes as text: "NaN", "Infinity" or "-Infinity", all of which R reads.
+  # NaN and infinities are texts: "NaN", "Infinity" or "-Infinity", all of which R reads.
   cat(sprintf("%-14s %.4f\n", name, as.numeric(content$loss)))
 }
 

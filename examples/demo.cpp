@@ -33,7 +33,7 @@ static void show(const std::string &url, const char *name, const char *type, con
   curl_easy_cleanup(curl);
   if (code != CURLE_OK) throw std::runtime_error(curl_easy_strerror(code));
   if (status != 200) throw std::runtime_error(std::to_string(status) + ": " + answer);
-  // A program with a JSON library would use it. What is not finite comes as text, "NaN" or
+  // A program with a JSON library would use it. NaN and infinities are texts, "NaN" or
   // "Infinity", which stod reads, too.
   size_t start = answer.find("\"loss\":") + 7;
   std::printf("%-14s %.4f\n", name, std::stod(answer.substr(start + (answer[start] == '"'))));

@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// What is not finite comes as "NaN", "Infinity" or "-Infinity", which a float64 would refuse.
+// NaN and infinities are "NaN", "Infinity" or "-Infinity", which a float64 would refuse.
 type number float64
 
 func (n *number) UnmarshalJSON(text []byte) error {

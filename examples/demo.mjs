@@ -28,7 +28,7 @@ async function show(name, type, body) {
   const response = await fetch(url, { method: "POST", headers, body });
   const answer = await response.json();
   if (response.status !== 200) throw new Error(`${response.status}: ${answer.detail}`);
-  // What is not finite comes as "NaN", "Infinity" or "-Infinity", of which Number makes numbers.
+  // NaN and infinities are "NaN", "Infinity" or "-Infinity", which Number reads.
   console.log(name.padEnd(14), Number(answer.loss).toFixed(4));
 }
 
