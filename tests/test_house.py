@@ -95,6 +95,32 @@ def test_nothing_walks_back_up(path: Path) -> None:
             assert HEIGHT[room] <= HEIGHT[own], f"{module_of(path)} imports {name}"
 
 
+def imported_at_once(path: Path) -> Iterator[str]:
+    """The full names that ``path`` imports as it is imported itself, not within functions."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", ["kernels", "service", "benchmarks"])
+def test_no_module_imports_itself_by_a_detour(package: str) -> None:
+    paths = {module_of(path): path for path in sources(package)}
+    edges = {
+        module: {name for name in imported_at_once(path) if name in paths and name != module}
+        for module, path in paths.items()
+    }
+    # A package's __init__ is imported before its modules, whichever way leads there.
+    for module in edges:
+        edges[module] -= {other for other in edges if module.startswith(f"{other}.")}
+    done: set[str] = set()
+    while ready := {module for module in edges.keys() - done if edges[module] <= done}:
+        done |= ready
+    assert not edges.keys() - done, f"imported in a circle: {sorted(edges.keys() - done)}"
+
+
 @pytest.mark.parametrize("path", sources("kernels", "service", "benchmarks"), ids=named)
 def test_nothing_imports_the_application_but_its_tests(path: Path) -> None:
     assert not [name for name in imports(path) if name.startswith("service.app")]
