@@ -61,6 +61,8 @@ NOT_RUN = {
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
     "test_explain": "explain names the device of each call",
     "test_formula": "it is of plain Python",
+    "test_footprint": "it is of shapes alone",
+    "test_numba_internals": "it is of Numba's names for the CPU",
     "test_mismatch": "it is of errors that come before any device",
     "test_devices": "it starts processes of its own",
     "test_shards": "class_shard is computed on the CPU",
