@@ -83,7 +83,6 @@ def _parents() -> list[Path]:
 
 
 def _why_not(path: Path) -> str | None:
-    """Reason why ``path`` cannot be the folder, or None."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
@@ -122,13 +121,9 @@ class KernelCache(caching._Cache):
         return None if path is None else str(path)
 
     def enable(self) -> None:
-        """Do nothing: Numba's interface asks for it."""
+        """Do nothing: Numba's interface asks for it; what is out of date is written anew."""
 
-    def disable(self) -> None:
-        """Do nothing: Numba's interface asks for it."""
-
-    def flush(self) -> None:
-        """Do nothing: what is out of date is written anew."""
+    disable = flush = enable
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """Load the compiled code for ``signature``, or return None. Raises ``NotCached``."""

@@ -145,8 +145,6 @@ def compile_all(jobs: Sequence[Job], children: int) -> None:
 
 
 class _Progress:
-    """Progress of ``total`` jobs, logged every ``PROGRESS`` seconds."""
-
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._clock = total, clock
         self._started = self._told = clock()

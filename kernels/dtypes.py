@@ -43,14 +43,12 @@ def _row(
     return DType(name, np.dtype(numpy), np.dtype(load), np.dtype(result), safetensors, v2, npy)
 
 
-_BFLOAT16_BITS = [("bfloat16", "<u2")]
-
 FLOATS = (
     _row("float32", "<f4", "<f4", "<f4", "F32", "FP32", "<f4"),
     _row("float64", "<f8", "<f8", "<f8", "F64", "FP64", "<f8"),
     _row("float16", "<f2", "<i2", "<f4", "F16", "FP16", "<f2"),
     # numpy.save writes an ml_dtypes.bfloat16 array's type as two opaque bytes.
-    _row("bfloat16", _BFLOAT16_BITS, "<u2", "<f4", "BF16", "BF16", "<V2", "|V2"),
+    _row("bfloat16", [("bfloat16", "<u2")], "<u2", "<f4", "BF16", "BF16", "<V2", "|V2"),
 )
 INTEGERS = (
     _row("int64", "<i8", "<i8", "<i8", "I64", "INT64", "<i8"),

@@ -6,16 +6,14 @@ cross-entropy. Small inputs only: every intermediate array is kept.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 import kernels
 from kernels import InvalidInput
-from kernels.problem import widened
+from kernels.problem import Array, widened
 from kernels.reduce import SCALE
-
-Array: TypeAlias = np.ndarray[Any, Any]
 
 ROUTES = ("formula", "nll_loss", "cross_entropy")
 DIFFERENCE = "largest_difference"

@@ -9,23 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-
-
-class Strided(NamedTuple):
-    """Array of shape (outer_size, classes, inner_size), by its strides in elements."""
-
-    data: Array
-    outer_size: int
-    classes: int
-    inner_size: int
-    outer_stride: int
-    class_stride: int
-    inner_stride: int
+from kernels.plan import Array, View
 
 
 class _Memory:
@@ -66,25 +53,19 @@ def _merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]
     return size, stride
 
 
-def strided(array: Array, axis: int) -> Strided | None:
-    """Strides of ``array`` for kernels, without a copy; None where it has to be copied.
+def strided(array: Array, axis: int) -> View | None:
+    """View of ``array`` for kernels, without a copy; None where it has to be copied.
 
     ``array`` is not empty, and of a dtype of ``DType.load``.
     """
     if not array.flags.aligned:
         return None
+    classes = array.shape[axis]
     if array.flags.c_contiguous:
-        outer_size, inner_size = math.prod(array.shape[:axis]), math.prod(array.shape[axis + 1 :])
-        classes = array.shape[axis]
-        return Strided(
-            readable(array.reshape(-1)),
-            outer_size,
-            classes,
-            inner_size,
-            classes * inner_size,
-            inner_size,
-            1,
-        )
+        inner_size = math.prod(array.shape[axis + 1 :])
+        positions, outer_stride = math.prod(array.shape[:axis]) * inner_size, classes * inner_size
+        data = readable(array.reshape(-1))
+        return View(data, positions, classes, inner_size, outer_stride, 1, inner_size)
     steps = tuple(step // array.itemsize for step in array.strides)
     if any(step < 0 for step in steps) or any(step % array.itemsize for step in array.strides):
         return None
@@ -92,7 +73,7 @@ def strided(array: Array, axis: int) -> Strided | None:
     inner = _merged(array.shape[axis + 1 :], steps[axis + 1 :])
     if outer is None or inner is None:
         return None
-    classes, class_stride = array.shape[axis], steps[axis]
+    class_stride = steps[axis]
     if inner[0] == 1 and outer[1] == 1:
         outer, inner = (1, 0), outer
     if classes == 1 or (inner[0] == 1 and class_stride == 1):
@@ -100,15 +81,8 @@ def strided(array: Array, axis: int) -> Strided | None:
     elif inner[1] != 1 and class_stride != 1:
         return None
     last = sum((length - 1) * step for length, step in zip(array.shape, steps, strict=True))
-    return Strided(
-        readable(array, last + 1),
-        outer[0],
-        classes,
-        inner[0],
-        outer[1],
-        class_stride,
-        inner[1],
-    )
+    data, positions = readable(array, last + 1), outer[0] * inner[0]
+    return View(data, positions, classes, inner[0], outer[1], inner[1], class_stride)
 
 
 def chunks(array: Array, axis: int, rows: int) -> Iterator[Array]:

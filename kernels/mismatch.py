@@ -132,7 +132,7 @@ def no_indices(labels: Array, name: str, shape: Shape) -> InvalidInput:
         broken = np.argwhere(known != np.rint(known))
         if len(broken):
             position = tuple(int(i) for i in broken[0])
-            advice = f", and {_element('labels', position)} is {labels[position]:.6g}{advice}"
+            advice = f", and {element('labels', position)} is {labels[position]:.6g}{advice}"
     return InvalidInput(
         f"labels that are class indices must be integers, not {labels.dtype}{advice}",
         field="labels",
@@ -150,7 +150,7 @@ def no_class(label: int, index: Shape, classes: int, ignore_index: int) -> Inval
     elif label == classes:
         advice = "; the first class is 0"
     return InvalidInput(
-        f"{_element('labels', index)} is {label}; with {classes} classes it must be from 0 to "
+        f"{element('labels', index)} is {label}; with {classes} classes it must be from 0 to "
         f"{classes - 1}, or ignore_index ({ignore_index}){advice}",
         field="labels",
         position=index,
@@ -159,7 +159,7 @@ def no_class(label: int, index: Shape, classes: int, ignore_index: int) -> Inval
 
 def no_distribution(row: Array, index: Shape, axis: int, tolerance: float) -> InvalidInput:
     """Error of the class probabilities ``row`` (float64) at ``index``, classes on ``axis``."""
-    where = _element("labels", (*index[:axis], ":", *index[axis:]))
+    where = element("labels", (*index[:axis], ":", *index[axis:]))
     below = np.flatnonzero(row < 0.0)
     advice = "logits have to go through softmax first (kernels.softmax, POST /v1/softmax)"
     if below.size:
@@ -175,7 +175,8 @@ def no_distribution(row: Array, index: Shape, axis: int, tolerance: float) -> In
     )
 
 
-def _element(name: str, index: Iterable[object]) -> str:
+def element(name: str, index: Iterable[object]) -> str:
+    """Name of the element at ``index``; that of a scalar has none."""
     inside = ", ".join(map(str, index))
     return f"{name}[{inside}]" if inside else name
 

@@ -50,7 +50,6 @@ class Options(NamedTuple):
 def _constants(
     dtype: DType, temperature: float, cap: float | None, wanted: tuple[str, ...]
 ) -> Options:
-    """``Options`` of a problem without labels and weights."""
     unit = 1.0 / temperature
     scale = float(dtype.result.type(LOG2E * unit))
     return Options(

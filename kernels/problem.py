@@ -43,14 +43,14 @@ class Problem:
     logits: Array
     dtype: dtypes.DType
     axis: int
-    labels: Array | None
-    soft: Array | None
-    weight: Array | None
-    ignore_index: int
-    label_smoothing: float
-    reduction: str
-    empty: str
-    normalised: bool
+    labels: Array | None = None
+    soft: Array | None = None
+    weight: Array | None = None
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+    reduction: str = "none"
+    empty: str = "nan"
+    normalised: bool = False
     temperature: float = 1.0
     softcap: float | None = None
     z_loss: float = 0.0
@@ -100,7 +100,6 @@ def floats(name: str, value: Any, bits: str | None = None) -> tuple[Array, dtype
 
 
 def _aligned(array: Array) -> Array:
-    """Copy ``array``, in its own order, unless its elements are aligned."""
     return array if array.flags.aligned else array.copy(order="K")
 
 
@@ -150,7 +149,6 @@ def widened(array: Array) -> Array:
 
 
 def _flat(labels: Array) -> Array:
-    """Flatten ``labels``; copies them where they are not contiguous and aligned."""
     if not (labels.flags.c_contiguous and labels.flags.aligned):
         labels = np.array(labels, order="C")
     return labels.reshape(-1)
@@ -204,14 +202,6 @@ def unlabelled(
         array,
         dtype,
         class_axis_of(array.shape, class_axis, "logits"),
-        labels=None,
-        soft=None,
-        weight=None,
-        ignore_index=-100,
-        label_smoothing=0.0,
-        reduction="none",
-        empty="nan",
-        normalised=False,
         temperature=number("temperature", temperature),
         softcap=None if softcap is None else number("softcap", softcap),
         device=named("device", device, DEVICES),

@@ -9,6 +9,7 @@ import numpy as np
 
 from kernels.devices import compute
 from kernels.errors import InvalidInput
+from kernels.mismatch import element
 from kernels.problem import Array, unlabelled, widened
 from kernels.scalars import integer
 
@@ -73,16 +74,12 @@ def _class_indices(labels: Any, shape: tuple[int, ...], ignore_index: int) -> tu
     if len(wrong):
         index = tuple(int(i) for i in wrong[0])
         raise InvalidInput(
-            f"{_named(index)} is {array[index]}; it must be the index of a class, from 0 on, or "
-            f"ignore_index ({ignore_index})",
+            f"{element('labels', index)} is {array[index]}; it must be the index of a class, from "
+            f"0 on, or ignore_index ({ignore_index})",
             field="labels",
             position=index,
         )
     return array.astype(np.int64), kept  # beyond int64 it turns negative: in no shard
-
-
-def _named(index: tuple[int, ...]) -> str:
-    return f"labels[{', '.join(map(str, index))}]" if index else "labels"
 
 
 def merge_class_shards(shards: Sequence[tuple[Array, Array]]) -> Array:
@@ -103,8 +100,9 @@ def merge_class_shards(shards: Sequence[tuple[Array, Array]]) -> Array:
     if len(wrong):
         index = tuple(int(i) for i in wrong[0])
         raise InvalidInput(
-            f"{_named(index)} is the index of a class in {holders[index]} of {len(parts)} shards, "
-            f"and ignore_index in {ignoring[index]}; it must be a class of one, or ignored in all",
+            f"{element('labels', index)} is the index of a class in {holders[index]} of "
+            f"{len(parts)} shards, and ignore_index in {ignoring[index]}; it must be a class of "
+            "one, or ignored in all",
             field="labels",
             position=index,
         )

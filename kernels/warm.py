@@ -6,7 +6,6 @@ whose turn it is compiles in several processes at once, since Numba compiles on 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -38,11 +37,6 @@ _SHAPES = ((1, 64), (max(SERIAL // 64, SHARED) + 64, 64), (1, SEGMENT + 1))
 
 class SelfTestFailed(RuntimeError):
     """Wrong loss of the worked example."""
-
-
-def one_at_a_time() -> contextlib.AbstractContextManager[None]:
-    """Hold the cache's lock, which does not nest; no lock where the cache is read-only."""
-    return one_process(folder(), "lock")
 
 
 def compile_specialisation(normalised: bool, logits: str, soft: str, capped: bool) -> None:
@@ -109,7 +103,7 @@ def compile_common(
     """
     start = time.monotonic()
     jobs = common(offered)
-    with one_at_a_time():
+    with one_process(folder(), "lock"):
         missing = [each for each in (*jobs, *more) if not each.load()]
         compile_all(missing, min(_CHILDREN, os.cpu_count() or 1))
     check(dtype=dtypes.BY_NAME[jobs[0].arguments[1]])

@@ -132,13 +132,8 @@ def weigh_careful(
 @called
 def careful_outputs(operands: Any, position: int, y: int, scratch: Any, at: int) -> None:
     """Write all outputs of one position, but for the log-sum-exp; its sums are in ``scratch``."""
-    logits, soft, options, results = (
-        operands.logits,
-        operands.soft,
-        operands.options,
-        operands.results,
-    )
-    log_probs, gradient = operands.log_probs, operands.gradient
+    logits, soft, options = operands.logits, operands.soft, operands.options
+    log_probs, gradient, results = operands.log_probs, operands.gradient, operands.results
     x, first, stride = logits.data, place(logits, position), logits.class_stride
     out_first, soft_first = place(log_probs, position), place(soft, position)
     gradient_first = place(gradient, position)

@@ -33,7 +33,6 @@ _KEPT = threading.local()
 
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
 def _no_results(dtype: DType) -> Results:
-    """Empty ``Results``, each array of its type."""
     empty = {name: np.empty(0, kind or dtype.result) for name, kind in PER_POSITION.items()}
     return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
 
@@ -74,20 +73,17 @@ def _segments(view: View) -> int:
 def _scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
     """Scratch for ``workers``; a thread keeps its own for the next small problem."""
     kept: dict[Any, Scratch] = _KEPT.__dict__
-    if workers > 1:
-        return _new_scratch(workers, tile_size, dtype)
-    if (tile_size, dtype) not in kept:
-        kept[tile_size, dtype] = _new_scratch(1, tile_size, dtype)
-    return kept[tile_size, dtype]
-
-
-def _new_scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
-    # Ignored positions keep what was there before: ones are harmless.
-    return Scratch(
+    if workers == 1 and (tile_size, dtype) in kept:
+        return kept[tile_size, dtype]
+    scratch = Scratch(
         np.empty((workers, tile_size), np.int64),
+        # Ignored positions keep what was there before: ones are harmless.
         np.ones((workers, tile.ROWS, tile_size + 2 * tile.SLACK)),
         np.empty((workers, 3, 16), dtype.result),
     )
+    if workers == 1:
+        kept[tile_size, dtype] = scratch
+    return scratch
 
 
 def in_steps(

@@ -42,16 +42,9 @@ def write_log_probs_abreast(
 
 @called
 def write_gradient_abreast(
-    logits: Any,
-    soft: Any,
-    out: Any,
-    position: int,
-    count: int,
-    label: Any,
-    scratch: Any,
-    at: int,
+    logits: Any, soft: Any, out: Any, position: int, count: int, label: Any, scratch: Any, at: int,
     options: Any,
-) -> None:
+) -> None:  # fmt: skip
     """``output_rows.write_gradient`` for ``count`` positions."""
     x, stride, zero = logits.data, logits.class_stride, constant(logits.data, 0.0)
     first, out_first = place(logits, position), place(out, position)
@@ -109,13 +102,7 @@ def entropies(
 
 @called
 def ranks(
-    logits: Any,
-    position: int,
-    count: int,
-    label: Any,
-    scratch: Any,
-    at: int,
-    out: Any,
+    logits: Any, position: int, count: int, label: Any, scratch: Any, at: int, out: Any
 ) -> None:
     """``output_rows.rank`` of ``count`` positions, written to ``out``."""
     x, stride, first = logits.data, logits.class_stride, place(logits, position)

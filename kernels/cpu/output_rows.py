@@ -89,11 +89,8 @@ def write_gradient(
 ) -> None:
     """Write the gradient by the position's logits; see ``formula.gradient_factors``."""
     x, z, classes = logits.data, out.data, logits.classes
-    first, out_first, soft_first = (
-        place(logits, position),
-        place(out, position),
-        place(soft, position),
-    )
+    first, out_first = place(logits, position), place(out, position)
+    soft_first = place(soft, position)
     scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at])
     push = constant(x, scratch[PUSH, at] / scratch[TOTAL, at])
     pull = constant(x, scratch[PULL, at])

@@ -177,18 +177,9 @@ def weigh_few(logits: Any, first: int, count: int, minus: Any, options: Any, smo
 
 @inlined
 def soften_few(
-    logits: Any,
-    first: int,
-    soft: Any,
-    soft_first: int,
-    count: int,
-    minus: Any,
-    options: Any,
-    masses: Any,
-    smooths: Any,
-    shares: Any,
-    least: Any,
-) -> None:
+    logits: Any, first: int, soft: Any, soft_first: int, count: int, minus: Any, options: Any,
+    masses: Any, smooths: Any, shares: Any, least: Any,
+) -> None:  # fmt: skip
     """Add the sums of ``rows.sum_soft`` to ``masses``, ``smooths`` and ``shares``, and write its
     minimum to ``least``.
     """

@@ -100,23 +100,14 @@ def _abreast(logits: Any, position: Any, last: Any, options: Any, minus: Any) ->
 
 @inlined
 def sum_short_rows(
-    logits: Any,
-    options: Any,
-    lo: int,
-    count: int,
-    label: Any,
-    lanes: Any,
-    scratch: Any,
+    logits: Any, options: Any, lo: int, count: int, label: Any, lanes: Any, scratch: Any,
     column: int,
-) -> bool:
+) -> bool:  # fmt: skip
     """Write TOTAL, MINUS and VALUE of ``count`` rows from ``lo`` on; True if all are reliable."""
     x, last, cap = logits.data, lo + count - 1, options.cap
     heads, values, minus = lanes[0], lanes[1], lanes[2]
-    totals, shifts, picked = (
-        scratch[TOTAL, column:],
-        scratch[MINUS, column:],
-        scratch[VALUE, column:],
-    )
+    totals, shifts = scratch[TOTAL, column:], scratch[MINUS, column:]
+    picked = scratch[VALUE, column:]
     for start in range(0, count, width(x)):
         for r in range(width(x)):
             at = min(start + r, count - 1)

@@ -91,17 +91,9 @@ def _sum_exactly(
 
 @inlined
 def _sum_rows(
-    logits: Any,
-    soft: Any,
-    options: Any,
-    lo: int,
-    count: int,
-    label: Any,
-    lanes: Any,
-    scratch: Any,
-    at: int,
-    ignored_too: bool,
-) -> bool:
+    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
+    scratch: Any, at: int, ignored_too: bool,
+) -> bool:  # fmt: skip
     odd = False
     if logits.classes > SHORT:
         for r in range(at, at + count):
@@ -143,15 +135,9 @@ def _sum_group(
 
 @inlined
 def _smooth_group(
-    logits: Any,
-    first: int,
-    soft: Any,
-    soft_first: int,
-    options: Any,
-    count: int,
-    scratch: Any,
+    logits: Any, first: int, soft: Any, soft_first: int, options: Any, count: int, scratch: Any,
     at: int,
-) -> None:
+) -> None:  # fmt: skip
     """Write MASS, SMOOTH, SHARES and LEAST of ``count`` plane positions."""
     step = width(logits.data)
     minus, masses, smooths = scratch[MINUS, at:], scratch[MASS, at:], scratch[SMOOTH, at:]
@@ -163,18 +149,9 @@ def _smooth_group(
         few = min(count - i, step)
         if soft.data.size:
             soften_few(
-                logits,
-                first + i,
-                soft,
-                soft_first + i,
-                few,
-                minus[i:],
-                options,
-                masses[i:],
-                smooths[i:],
-                shares[i:],
-                least[i:],
-            )
+                logits, first + i, soft, soft_first + i, few, minus[i:], options, masses[i:],
+                smooths[i:], shares[i:], least[i:],
+            )  # fmt: skip
         else:
             weigh_few(logits, first + i, few, minus[i:], options, smooths[i:])
             masses[i : i + few] = options.mass
@@ -182,16 +159,9 @@ def _smooth_group(
 
 @inlined
 def _sum_planes(
-    logits: Any,
-    soft: Any,
-    options: Any,
-    lo: int,
-    count: int,
-    label: Any,
-    scratch: Any,
-    at: int,
-    ignored_too: bool,
-) -> bool:
+    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, scratch: Any,
+    at: int, ignored_too: bool,
+) -> bool:  # fmt: skip
     x, stride, first = logits.data, logits.class_stride, place(logits, lo)
     totals, minus, values = scratch[TOTAL, at:], scratch[MINUS, at:], scratch[VALUE, at:]
     if not _sum_group(logits, first, options, count, min(GUESS, logits.classes), totals, minus):
@@ -225,17 +195,9 @@ def _sum_planes(
 
 @inlined
 def sum_step(
-    logits: Any,
-    soft: Any,
-    options: Any,
-    lo: int,
-    count: int,
-    label: Any,
-    lanes: Any,
-    scratch: Any,
-    at: int,
-    ignored_too: bool,
-) -> bool:
+    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
+    scratch: Any, at: int, ignored_too: bool,
+) -> bool:  # fmt: skip
     """Fill in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
 
     That is TOTAL to SMOOTH, and CAREFUL. Positions whose label is ignored may be left out unless

@@ -44,20 +44,9 @@ def _call(typing: Any, address: Any, share: Any, shares: Any, operands: Any) -> 
 
 @parallel_kernel
 def _in_parallel(
-    address: int,
-    workers: int,
-    first: int,
-    shares: int,
-    tile: int,
-    logits: Any,
-    soft: Any,
-    labels: Any,
-    options: Any,
-    results: Any,
-    log_probs: Any,
-    gradient: Any,
-    scratch: Any,
-) -> None:
+    address: int, workers: int, first: int, shares: int, tile: int, logits: Any, soft: Any,
+    labels: Any, options: Any, results: Any, log_probs: Any, gradient: Any, scratch: Any,
+) -> None:  # fmt: skip
     for worker in prange(workers):
         # Made in the loop: Numba cannot pass nested tuples into one.
         operands = Operands(
@@ -85,19 +74,14 @@ def _compile(kernel: Any, signature: tuple[Any, ...]) -> None:
             kernel.compile(signature)
 
 
-def _compiled(kernel: Any, operands: Operands) -> _Code:
-    """``kernel``'s code for ``operands``, compiled or loaded now if need be."""
-    signature = (types.intp, types.intp, numba.typeof(operands))
-    _compile(kernel, signature)
-    overload = kernel.overloads[signature]
-    address = overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
-    return _Code(address, overload.entry_point)
-
-
 def _code(kernel: Any, key: tuple[Any, ...], operands: Operands) -> _Code:
     code = _COMPILED.get((kernel, *key))
     if code is None:
-        code = _COMPILED[(kernel, *key)] = _compiled(kernel, operands)
+        signature = (types.intp, types.intp, numba.typeof(operands))
+        _compile(kernel, signature)
+        overload = kernel.overloads[signature]
+        address = overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
+        code = _COMPILED[(kernel, *key)] = _Code(address, overload.entry_point)
     return code
 
 

@@ -22,18 +22,10 @@ MOST_PLANES = 2**24
 
 def view_of(array: Array, axis: int) -> View | None:
     """View of ``array`` without a copy, or None where kernels cannot walk it."""
-    walked = layout.strided(array, axis)
-    if walked is None or (walked.class_stride != 1 and walked.classes >= MOST_PLANES):
+    view = layout.strided(array, axis)
+    if view is None or (view.class_stride != 1 and view.classes >= MOST_PLANES):
         return None
-    return View(
-        walked.data,
-        walked.outer_size * walked.inner_size,
-        walked.classes,
-        walked.inner_size,
-        walked.outer_stride,
-        walked.inner_stride,
-        walked.class_stride,
-    )
+    return view
 
 
 def row_view(rows: Array) -> View:

@@ -133,14 +133,9 @@ def careful_kernel(kind: Kind) -> Any:
     # With 128 registers it spills on capability 8.0, as CUDA 13.5 compiles it.
     @target.kernel(TABLE.threads, resident=256)
     def take_care(
-        logits: Any,
-        soft: Any,
-        labels: Any,
-        options: Any,
-        results: Any,
-        log_probs: Any,
+        logits: Any, soft: Any, labels: Any, options: Any, results: Any, log_probs: Any,
         gradient: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         for i in range(cuda.blockIdx.x, results.status[1], cuda.gridDim.x):
             position = results.odd[i]
             y, first = label_of(labels, position, logits.classes), place(logits, position)

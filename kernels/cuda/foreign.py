@@ -17,13 +17,11 @@ from kernels.cuda.kinds import SIMULATED, target
 from kernels.errors import InvalidInput
 from kernels.problem import Array
 
-# Of dlpack.h: the legacy default stream, on which ``resident`` launches; and, by type code and
-# bits, the types.
+# Of dlpack.h: the legacy default stream, on which ``resident`` launches; type codes by the name of
+# the type; and the types by type code and bits.
 _STREAM = 1
-_INTS = {f"int{bits}": (0, bits) for bits in (8, 16, 32, 64)}
-_UINTS = {f"uint{bits}": (1, bits) for bits in (8, 16, 32, 64)}
-_REALS = {"float16": (2, 16), "float32": (2, 32), "float64": (2, 64), "bfloat16": (4, 16)}
-_BY_CODE = {code: dtypes.BY_NAME[name] for name, code in (_INTS | _UINTS | _REALS).items()}
+_CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4}
+_BY_CODE = {(_CODES[row.name.rstrip("0123456789")], 8 * row.size): row for row in dtypes.ALL}
 
 
 class _Tensor(ctypes.Structure):

@@ -68,7 +68,6 @@ class Budget:
                 best = min(fitting, key=lambda buffers: buffers.size)
                 self._idle.remove(best)
                 return best
-        with self._lock:
             while self._idle and self.leased + size > self.total:
                 self.leased -= self._idle.pop(0).size
             if self.leased + size > self.total:

@@ -51,8 +51,8 @@ class _Call:
         self._resident = resident
         self.nothing = Nothing()
         resident.rewind()
-        self.losses, self.loss_values = resident.take(np.float64, problem.positions)
-        self.weights, self.weight_values = resident.take(np.float64, problem.positions)
+        self._pairs = {name: resident.take(np.float64, problem.positions) for name in RESIDENT}
+        self.on_device = {name: device for name, (device, _) in self._pairs.items()}
         self.options = device_options(problem, names, upstream, self._send)
         resident.stream.synchronize()
         self.arrays = {name: self._array(name) for name in self.wanted.outputs}
@@ -77,17 +77,14 @@ class _Call:
         device, pinned = self._resident.take(np.float64, 2 * blocks)
         stream, threads = self._resident.stream, TABLE.threads
         kernel = blocks_kernel()[-(-blocks // threads), threads, stream]
-        kernel(self.losses, self.weights, device.reshape(blocks, 2))
+        kernel(*self.on_device.values(), device.reshape(blocks, 2))
         device.copy_to_host(pinned, stream)
         stream.synchronize()
         return pinned.reshape(blocks, 2).copy()
 
     def kept(self, name: str) -> Array:
         """Losses or weights of all positions."""
-        device, pinned = {
-            "losses": (self.losses, self.loss_values),
-            "weights": (self.weights, self.weight_values),
-        }[name]
+        device, pinned = self._pairs[name]
         device.copy_to_host(pinned, self._resident.stream)
         self._resident.stream.synchronize()
         return pinned.copy()
@@ -150,8 +147,7 @@ class _Piece:
     def _operands(self) -> Operands:
         call, stop = self._call, self._first + self._count
         own = {name: device for name, (device, _) in self._tensors.items()}
-        own["losses"] = call.losses[self._first : stop]
-        own["weights"] = call.weights[self._first : stop]
+        own |= {name: device[self._first : stop] for name, device in call.on_device.items()}
         own["status"] = self._status[0]
 
         def view(name: str, data: Any) -> View:

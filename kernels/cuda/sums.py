@@ -97,10 +97,6 @@ def functions(kind: Kind) -> Functions:
     return Functions(_start(kind), add, add_vector, _merge(kind), logit)
 
 
-def _two_to(kind: Kind) -> Any:
-    return target.two_to_float64 if kind.dtype is FLOAT64 else target.two_to_float32
-
-
 def _logit(kind: Kind) -> Any:
     capped = kind.capped
 
@@ -128,7 +124,8 @@ def _start(kind: Kind) -> Any:
 
 def _moved(kind: Kind) -> Any:
     """Function: ``sums`` for a ``shift`` that is no smaller."""
-    two_to, smooth_wanted, more = _two_to(kind), kind.smooth, kind.more
+    two_to = target.two_to_float64 if kind.dtype is FLOAT64 else target.two_to_float32
+    smooth_wanted, more = kind.smooth, kind.more
 
     @device
     def moved(sums: Any, shift: Any) -> Any:

@@ -1,62 +1,31 @@
 """SIMD registers for Numba kernels: lanes, memory, elementary functions."""
 
-from kernels.simd.elementary import exp2, log2, log2_float32, nearest, tanh
-from kernels.simd.lanes import (
-    fma,
-    max_across,
-    maximum,
-    min_across,
-    minimum,
-    narrow,
-    pair_sums,
-    splat,
-    sum_across,
-    where_equal,
-    where_greater,
-    widen_high,
-    widen_low,
-)
-from kernels.simd.memory import (
-    constant,
-    element,
-    keep_first,
-    load,
-    load_first,
-    load_two,
-    store,
-    store_first,
-    width,
-)
-from kernels.simd.stream import ahead, prefetch
-
-__all__ = [
-    "ahead",
-    "constant",
-    "element",
-    "exp2",
-    "fma",
-    "keep_first",
-    "load",
-    "load_first",
-    "load_two",
-    "log2",
-    "log2_float32",
-    "max_across",
-    "maximum",
-    "min_across",
-    "minimum",
-    "narrow",
-    "nearest",
-    "pair_sums",
-    "prefetch",
-    "splat",
-    "store",
-    "store_first",
-    "sum_across",
-    "tanh",
-    "where_equal",
-    "where_greater",
-    "widen_high",
-    "widen_low",
-    "width",
-]
+from kernels.simd.elementary import exp2 as exp2
+from kernels.simd.elementary import log2 as log2
+from kernels.simd.elementary import log2_float32 as log2_float32
+from kernels.simd.elementary import nearest as nearest
+from kernels.simd.elementary import tanh as tanh
+from kernels.simd.lanes import fma as fma
+from kernels.simd.lanes import max_across as max_across
+from kernels.simd.lanes import maximum as maximum
+from kernels.simd.lanes import min_across as min_across
+from kernels.simd.lanes import minimum as minimum
+from kernels.simd.lanes import narrow as narrow
+from kernels.simd.lanes import pair_sums as pair_sums
+from kernels.simd.lanes import splat as splat
+from kernels.simd.lanes import sum_across as sum_across
+from kernels.simd.lanes import where_equal as where_equal
+from kernels.simd.lanes import where_greater as where_greater
+from kernels.simd.lanes import widen_high as widen_high
+from kernels.simd.lanes import widen_low as widen_low
+from kernels.simd.memory import constant as constant
+from kernels.simd.memory import element as element
+from kernels.simd.memory import keep_first as keep_first
+from kernels.simd.memory import load as load
+from kernels.simd.memory import load_first as load_first
+from kernels.simd.memory import load_two as load_two
+from kernels.simd.memory import store as store
+from kernels.simd.memory import store_first as store_first
+from kernels.simd.memory import width as width
+from kernels.simd.stream import ahead as ahead
+from kernels.simd.stream import prefetch as prefetch

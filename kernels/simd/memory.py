@@ -61,7 +61,6 @@ def _widen(builder: Any, dtype: Any, value: Any, to: Any) -> Any:
 
 
 def _first(builder: Any, count: Any, lanes: Lanes) -> Any:
-    """Mask of the first ``count`` lanes."""
     limit = repeat(builder, builder.trunc(count, ir.IntType(32)), lanes.count)
     return builder.icmp_signed("<", int32s(range(lanes.count)), limit)
 
