@@ -22,7 +22,7 @@ from service.memory.pages import HUGE, Block, Bytes, mapped
 # so that nothing else is mapped there, and a stray read finds zeros.
 _MOVE = 1 | 2 | 4
 _MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000
-_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_RESERVED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
 
 
 class Sliding:
@@ -106,14 +106,7 @@ def _move(source: int, target: int) -> None:
     libc = _libc()
     if libc.mremap(source, HUGE, HUGE, _MOVE, target) != target:
         # A failed mremap may have unmapped the target: reserve it again.
-        libc.mmap(
-            target,
-            HUGE,
-            mmap.PROT_READ | mmap.PROT_WRITE,
-            _PRIVATE | _MAP_FIXED | _MAP_NORESERVE,
-            -1,
-            0,
-        )
+        libc.mmap(target, HUGE, mmap.PROT_READ | mmap.PROT_WRITE, _RESERVED, -1, 0)
         raise MemoryError("the system moves no more pages")
 
 

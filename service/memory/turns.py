@@ -7,6 +7,7 @@ for small ones too, so that however slow large bodies are to come, small request
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from operator import attrgetter
 
 from service.codecs import TooLarge
@@ -24,19 +25,17 @@ _FOR_SMALLER = (0, 32, 8)
 _LOOK = 0.05
 
 
+@dataclass(eq=False, slots=True)
 class _Waiter:
     """Waiter: a lease that waits for ``size`` bytes more."""
 
-    __slots__ = ("counted", "given_back", "lease", "rank", "size", "timer", "turn")
-
-    def __init__(self, lease: Claimed, size: int, given_back: int) -> None:
-        self.lease = lease
-        self.size = size
-        self.rank = rank_of(lease.claim)
-        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.timer: asyncio.TimerHandle | None = None
-        self.counted = False
-        self.given_back = given_back  # how often memory was, before
+    lease: Claimed
+    size: int
+    rank: int
+    given_back: int  # how often memory was, before
+    turn: asyncio.Future[None]
+    timer: asyncio.TimerHandle | None = None
+    counted: bool = False
 
 
 class Turns:
@@ -103,7 +102,8 @@ class Turns:
         if not self._held_back(lease, rank) and self._fits(lease, size):
             self.count(lease, size)
         else:
-            await self._wait(_Waiter(lease, size, sum(self._given_back[rank:])))
+            turn = asyncio.get_running_loop().create_future()
+            await self._wait(_Waiter(lease, size, rank, sum(self._given_back[rank:]), turn))
 
     def expect(self, lease: Claimed, claim: int) -> None:
         """Have ``lease`` claim ``claim`` bytes, if it does not claim more."""
