@@ -80,11 +80,8 @@ def listening(chosen: Settings) -> Iterator[Listener]:
             yield Listener(made)
         return
     # Absolute, so that the name still holds should the process change its folder.
-    path = (
-        os.path.abspath(chosen.uds)
-        if _path_fault(os.path.abspath(chosen.uds)) is None
-        else chosen.uds
-    )
+    absolute = os.path.abspath(chosen.uds)
+    path = absolute if _path_fault(absolute) is None else chosen.uds
     with _unix(path) as made:
         listener = Listener(made, path, _identity(path))
         try:

@@ -188,11 +188,8 @@ class Handler(logging.Handler):
 _writer = Writer(_STDERR)
 
 
-def _handler(formatter: str, **more: Any) -> dict[str, Any]:
-    # On stderr: stdout is for the greeting, with its line to paste.
-    return {"class": "service.cli.logs.Handler", "formatter": formatter, **more}
-
-
+# On stderr: stdout is for the greeting, with its line to paste.
+_HANDLER = "service.cli.logs.Handler"
 CONFIG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -208,8 +205,8 @@ CONFIG: dict[str, Any] = {
         },
     },
     "handlers": {
-        "messages": _handler("messages"),
-        "requests": _handler("requests", filters=["requests"]),
+        "messages": {"class": _HANDLER, "formatter": "messages"},
+        "requests": {"class": _HANDLER, "formatter": "requests", "filters": ["requests"]},
     },
     "loggers": {
         "uvicorn": {"handlers": ["messages"], "level": "INFO", "propagate": False},
