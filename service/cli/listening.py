@@ -123,7 +123,6 @@ def _unix(path: str) -> socket.socket:
 
 
 def _path_fault(path: str) -> str | None:
-    """Describe why no Unix socket can have ``path``, if so."""
     size = len(os.fsencode(path))
     if size > _LONGEST_PATH:
         return f"its path has {size} bytes, and {_LONGEST_PATH} are the most"

@@ -114,7 +114,6 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     def put(self, line: str) -> None:
-        """Queue ``line``, if there is room for it."""
         if self._lines.qsize() >= self._most:
             with self._lock:
                 self._dropped += 1
@@ -175,7 +174,6 @@ class Handler(logging.Handler):
     """Logging handler that writes on stderr by the ``Writer`` of this process."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Format ``record``, and queue it for the writer's thread."""
         try:
             _writer.put(self.format(record))
         except Exception:

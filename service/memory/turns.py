@@ -67,7 +67,6 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """Leases that wait."""
         tiny, small, large = self._new
         return len(self._growing) + len(tiny) + len(small) + len(large)
 

@@ -68,7 +68,6 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """Bytes that it holds."""
         return 0 if self.lease is None else self.lease.size
 
     @property
@@ -77,7 +76,6 @@ class Upload:
         return 0 if self.lease is None else self.lease.claim
 
     async def receive(self) -> MutableMapping[str, Any]:
-        """Receive as by ASGI's ``receive``."""
         if self.over:
             return await self._receive()
         self._since = self._time()

@@ -46,7 +46,6 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """Return the limits that ``settings`` ask for."""
         return cls(
             header_seconds=settings.header_seconds,
             header_bytes=settings.header_bytes,
@@ -121,7 +120,6 @@ class Chunks:
         return self._count * _CHUNK_BYTES > self._data
 
     def begun(self) -> None:
-        """Count a chunk."""
         self._count += 1
         if self._count > _CHUNKS + self._data // _CHUNK_BYTES:
             raise MalformedRequest(
@@ -130,7 +128,6 @@ class Chunks:
             )
 
     def held(self, count: int) -> None:
-        """Count ``count`` bytes of data."""
         self._data += count
 
     def read(self, count: int) -> None:
@@ -141,7 +138,6 @@ class Chunks:
 
 
 def overloaded(most: int) -> Overloaded:
-    """Return the error for a connection above the limit of ``most``."""
     return Overloaded(
         f"this server has {most:,} connections, as many as it can serve: this one is closed"
     )
