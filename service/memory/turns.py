@@ -98,7 +98,11 @@ class Turns:
                 f" {self.most(rank):,}",
                 where="body",
             )
-        if not self._held_back(lease, rank) and self._fits(lease, size):
+        # A new lease stands behind others of its rank, though it may fit.
+        behind = not lease.size and (
+            self._new[rank] or any(waiter.rank == rank for waiter in self._growing)
+        )
+        if not behind and self._fits(lease, size):
             self.count(lease, size)
         else:
             turn = asyncio.get_running_loop().create_future()
@@ -130,12 +134,6 @@ class Turns:
         self._holders[rank] += (size > 0) - (before > 0)
         if rank:
             self._claims.set(lease.number, size, lease.claim)
-
-    def _held_back(self, lease: Claimed, rank: int) -> bool:
-        """Tell whether a lease of ``rank`` stands behind others, though it may fit."""
-        if lease.size:
-            return False
-        return bool(self._new[rank]) or any(waiter.rank == rank for waiter in self._growing)
 
     def _fits(self, lease: Claimed, size: int, *, safely: bool = True) -> bool:
         """Tell whether ``lease`` can hold ``size`` bytes more, and ``safely`` so: all can end."""

@@ -88,13 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         self._head_since = self._http.loop.time()
         self._watch.add(self)
         self._http.connection_made(cast(asyncio.Transport, Line(self._transport, self._close)))
-        self._refuse_surplus()
-
-    def _refuse_surplus(self) -> None:
-        """Refuse a connection above the limit: at its first request, or at once if many more are.
-
-        So descriptors are left, and the other connections are served.
-        """
+        # Above the limit it is refused at its first request, or at once if many more are: so
+        # descriptors are left, and the other connections are served.
         http = self._http
         above = len(http.connections) - http.most
         http.surplus = above > 0

@@ -101,6 +101,7 @@ def body_length(
     return length
 
 
+@dataclass(slots=True)
 class Chunks:
     """Count of what has come of a body in chunks, which may have ``padding`` bytes of padding.
 
@@ -108,11 +109,10 @@ class Chunks:
     many small chunks.
     """
 
-    def __init__(self, padding: int) -> None:
-        self._padding = padding
-        self._count = 0
-        self._data = 0
-        self._size = 0
+    padding: int
+    _count: int = 0
+    _data: int = 0
+    _size: int = 0
 
     @property
     def small(self) -> bool:
@@ -133,7 +133,7 @@ class Chunks:
     def read(self, count: int) -> None:
         """Count ``count`` bytes of data and of what is around it."""
         self._size += count
-        if self._size - self._data > self._padding + self._count * _CHUNK_HEADER:
+        if self._size - self._data > self.padding + self._count * _CHUNK_HEADER:
             raise MalformedRequest("chunk extensions and trailers are larger than a header may be")
 
 
