@@ -71,8 +71,8 @@ def create_app(
         def begin_stop() -> None:
             stopping.set()
             # No connection is added from here on: what still comes is bounded, and was accepted.
-            service.compute.length = service.transcode.length = sys.maxsize
-            service.compiler.lift_bound()
+            for lane in (service.compute, service.transcode, service.compiler.lane):
+                lane.length = sys.maxsize
 
         stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
         computing.failed = shutdown.GpuFailure(service, fail).report

@@ -60,10 +60,6 @@ class Registered:
                 field="shared_memory_region",
             )
 
-    def bytes(self) -> Bytes:
-        """Bytes of the region; they stay mapped while the array lives, even once unregistered."""
-        return np.frombuffer(self.memory, np.uint8)[self.offset :]
-
 
 class Regions:
     """Registry of this process's regions.
@@ -163,7 +159,7 @@ class Loan:
         self._used: dict[str, Registered] = {}
 
     def view(self, region: Region) -> Bytes:
-        """Bytes of ``region``, uint8 and writable.
+        """Bytes of ``region``, uint8 and writable; they stay mapped while the array lives.
 
         Raises ``UnknownRegion``, or ``UnusableRegion`` where it holds fewer bytes.
         """
@@ -176,7 +172,8 @@ class Loan:
             )
         registered.check()
         self._used[region.name] = registered
-        return registered.bytes()[region.offset : region.offset + region.size]
+        start = registered.offset + region.offset
+        return np.frombuffer(registered.memory, np.uint8)[start : start + region.size]
 
     def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
         """Raise ``UnusableRegion`` where a written tensor overlaps another.
