@@ -24,7 +24,6 @@ from service.middleware.direct import Direct
 from service.middleware.drain import Drain
 from service.middleware.methods import Methods
 from service.process import START_FAILED, numba_variables, shutdown
-from service.process.gpu_failure import GpuFailure
 from service.process.warm_up import warm_up
 from service.request.operation import Service, offered_dtypes
 from service.routes import guide, handlers, openapi
@@ -72,11 +71,11 @@ def create_app(
         def begin_stop() -> None:
             stopping.set()
             # No connection is added from here on: what still comes is bounded, and was accepted.
-            service.compute.length = service.transcode.length = sys.maxsize
-            service.compiler.lift_bound()
+            for lane in (service.compute, service.transcode, service.compiler.lane):
+                lane.length = sys.maxsize
 
         stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
-        computing.failed = GpuFailure(service, fail).report
+        computing.failed = shutdown.GpuFailure(service, fail).report
         with shutdown.on_sigterm(stop):
             warming = asyncio.create_task(_warm(service, warming_up, fail))
             if chosen.workers > 1:

@@ -80,11 +80,8 @@ def listening(chosen: Settings) -> Iterator[Listener]:
             yield Listener(made)
         return
     # Absolute, so that the name still holds should the process change its folder.
-    path = (
-        os.path.abspath(chosen.uds)
-        if _path_fault(os.path.abspath(chosen.uds)) is None
-        else chosen.uds
-    )
+    absolute = os.path.abspath(chosen.uds)
+    path = absolute if _path_fault(absolute) is None else chosen.uds
     with _unix(path) as made:
         listener = Listener(made, path, _identity(path))
         try:
@@ -126,7 +123,6 @@ def _unix(path: str) -> socket.socket:
 
 
 def _path_fault(path: str) -> str | None:
-    """Describe why no Unix socket can have ``path``, if so."""
     size = len(os.fsencode(path))
     if size > _LONGEST_PATH:
         return f"its path has {size} bytes, and {_LONGEST_PATH} are the most"

@@ -114,7 +114,6 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     def put(self, line: str) -> None:
-        """Queue ``line``, if there is room for it."""
         if self._lines.qsize() >= self._most:
             with self._lock:
                 self._dropped += 1
@@ -175,7 +174,6 @@ class Handler(logging.Handler):
     """Logging handler that writes on stderr by the ``Writer`` of this process."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Format ``record``, and queue it for the writer's thread."""
         try:
             _writer.put(self.format(record))
         except Exception:
@@ -188,11 +186,8 @@ class Handler(logging.Handler):
 _writer = Writer(_STDERR)
 
 
-def _handler(formatter: str, **more: Any) -> dict[str, Any]:
-    # On stderr: stdout is for the greeting, with its line to paste.
-    return {"class": "service.cli.logs.Handler", "formatter": formatter, **more}
-
-
+# On stderr: stdout is for the greeting, with its line to paste.
+_HANDLER = "service.cli.logs.Handler"
 CONFIG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -208,8 +203,8 @@ CONFIG: dict[str, Any] = {
         },
     },
     "handlers": {
-        "messages": _handler("messages"),
-        "requests": _handler("requests", filters=["requests"]),
+        "messages": {"class": _HANDLER, "formatter": "messages"},
+        "requests": {"class": _HANDLER, "formatter": "requests", "filters": ["requests"]},
     },
     "loggers": {
         "uvicorn": {"handlers": ["messages"], "level": "INFO", "propagate": False},

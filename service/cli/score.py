@@ -20,7 +20,7 @@ from rich.table import Table
 from kernels import InvalidInput
 from service.cli import fail, parameters
 from service.cli.files import TENSORS, listed, read
-from service.cli.scoring import Score, score
+from service.cli.scoring import OPTIONS, Score, score
 from service.codecs import DecodeError
 from service.errors import InvalidOption
 from service.options import CrossEntropyOptions, combine
@@ -149,14 +149,5 @@ def _speakable(value: Any) -> Any:
     return value
 
 
-_OPTIONS = (
-    "class_axis",
-    "ignore_index",
-    "label_smoothing",
-    "temperature",
-    "softcap",
-    "z_loss",
-    "check_probabilities",
-)
-_ADVISED = re.compile(rf"\b({'|'.join(_OPTIONS)})=(-?\w+)")
-parameters.add(command, CrossEntropyOptions, _OPTIONS)
+_ADVISED = re.compile(rf"\b({'|'.join(OPTIONS)})=(-?\w+)")
+parameters.add(command, CrossEntropyOptions, OPTIONS)

@@ -17,6 +17,16 @@ from service.options import CrossEntropyOptions
 Array = np.ndarray[Any, Any]
 Advance = Callable[[float], object]
 
+# Options that count for a score.
+OPTIONS = (
+    "class_axis",
+    "ignore_index",
+    "label_smoothing",
+    "temperature",
+    "softcap",
+    "z_loss",
+    "check_probabilities",
+)
 # Bytes of probabilities that are compared at a time: large enough for NumPy's loops.
 _PIECE = 2**24
 
@@ -70,14 +80,8 @@ def score(
         labels,
         weight=tensors.get("weight"),
         sample_weight=tensors.get("sample_weight"),
-        ignore_index=chosen.ignore_index,
-        label_smoothing=chosen.label_smoothing,
-        temperature=chosen.temperature,
-        softcap=chosen.softcap,
-        z_loss=chosen.z_loss,
-        class_axis=chosen.class_axis,
-        check_probabilities=chosen.check_probabilities,
         outputs=wanted,
+        **{name: getattr(chosen, name) for name in OPTIONS},
     )
     outputs = _run(work, logits.nbytes, advance)
     losses, predicted = outputs["per_element"], outputs["prediction"]

@@ -53,10 +53,12 @@ def command(**given: str | bool | None) -> None:
 
 
 def _serve(chosen: settings.Settings, listener: Listener) -> int:
-    """Serve until told to stop, and return the status to end with."""
+    # Not for the help, nor for settings that are refused: these imports take long.
     import uvicorn
 
+    from service.cli import workers
     from service.cli.descriptors import most_connections
+    from service.cli.server import Server
     from service.protocol import Http, Limits
 
     config = uvicorn.Config(
@@ -85,7 +87,12 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
     # Python would write its warnings on stderr itself, and block where that is not read.
     logging.captureWarnings(True)
     greet = partial(_print, greeting(listener.address, secured=secured))
-    return (_run_workers if chosen.workers > 1 else _run)(config, listener, greet)
+    if chosen.workers > 1:
+        return workers.run(config, listener, greet)
+    threading.Thread(target=_greet, args=(listener.address, greet), daemon=True).start()
+    server = Server(config, listener.shut)
+    server.run(sockets=[listener.socket])
+    return 0 if server.started else START_FAILED
 
 
 def application() -> Any:
@@ -99,12 +106,8 @@ def application() -> Any:
         _log.critical("%s", error)
     except Exception as error:
         known = numba_variables.behind(error)
-        if known is not None:
-            _log.critical("%s", known)
-        else:
-            _log.critical(
-                "the application cannot be made%s", numba_variables.named(os.environ), exc_info=True
-            )
+        unknown = f"the application cannot be made{numba_variables.named(os.environ)}"
+        _log.critical("%s", known or unknown, exc_info=known is None)
     raise SystemExit(START_FAILED)
 
 
@@ -125,35 +128,18 @@ def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[s
     return made
 
 
-def _run(config: Any, listener: Listener, greet: Callable[[], None]) -> int:
-    from service.cli.server import Server
-
-    threading.Thread(target=_greet, args=(listener.address, greet), daemon=True).start()
-    server = Server(config, listener.shut)
-    server.run(sockets=[listener.socket])
-    return 0 if server.started else START_FAILED
-
-
-def _run_workers(config: Any, listener: Listener, greet: Callable[[], None]) -> int:
-    from service.cli import workers
-
-    return workers.run(config, listener.socket, listener.shut, greet)
-
-
 def _settings(given: dict[str, str]) -> settings.Settings:
     try:
         return settings.load(**given)
     except settings.SettingsError as error:
         message = str(error)
         for name in given:
-            message = message.replace(
-                f"{settings.variable(name)} is", f"{parameters.option(name)} is"
-            )
+            variable, option = settings.variable(name), parameters.option(name)
+            message = message.replace(f"{variable} is", f"{option} is")
         raise fail(message, START_FAILED) from None
 
 
 def _greet(address: Any, greet: Callable[[], None]) -> None:
-    """Call ``greet`` once the service answers that it is ready."""
     while not is_ready(_near(address)):
         time.sleep(0.1)
     greet()

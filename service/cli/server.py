@@ -56,15 +56,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down as uvicorn does, once the connections that wait are accepted."""
         self._shut()
-        await _drain(sockets or [])
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while (elapsed := loop.time() - began) < _MOST_DRAIN:
+            if elapsed >= _LEAST_DRAIN and not connection.wait(sockets or [], 0):
+                break
+            await asyncio.sleep(0.01)
         await super().shutdown(sockets)
-
-
-async def _drain(sockets: list[socket.socket]) -> None:
-    """Let the event loop accept the connections that wait at ``sockets``."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    while (elapsed := loop.time() - began) < _MOST_DRAIN:
-        if elapsed >= _LEAST_DRAIN and not connection.wait(sockets, 0):
-            return
-        await asyncio.sleep(0.01)

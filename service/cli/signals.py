@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+
+def _present(*names: str) -> tuple[signal.Signals, ...]:
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
 # Signals that end a server of one process; SIGHUP too, as no other process could replace it.
-ENDING = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
-    if hasattr(signal, name)
-)
+ENDING = _present("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 # Signals for a supervisor, and two whose default action would end the process.
-_OTHERS = tuple(
-    getattr(signal, name)
-    for name in ("SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)
-)
+_OTHERS = _present("SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2")
+# Signals that a worker leaves to its supervisor: a terminal sends them to both.
+_LEFT = {*ENDING, *_OTHERS} - {signal.SIGTERM}
 
 
 @contextmanager
@@ -55,10 +54,9 @@ def ending_with_success() -> Iterator[list[Callable[[], object]]]:
 
 
 def leave_to_parent() -> None:
-    """Ignore all but SIGTERM, in a worker: a terminal signals its supervisor as well."""
-    for number in (*ENDING, *_OTHERS):
-        if number is not signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
+    """Ignore all signals but SIGTERM, in a worker."""
+    for number in _LEFT:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, *_OTHERS})
 
@@ -72,8 +70,7 @@ def blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    deaf = {number for number in (*ENDING, *_OTHERS) if number is not signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
     try:
         yield
     finally:

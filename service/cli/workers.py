@@ -18,6 +18,7 @@ from typing import Any
 from uvicorn import Config
 
 from service.cli import signals
+from service.cli.listening import Listener
 from service.cli.server import Server
 from service.cli.supervision import (
     Action,
@@ -50,19 +51,17 @@ _COMMANDS = {
 _log = logging.getLogger("uvicorn.lossd")
 
 
-def run(
-    config: Config, listening: socket.socket, shut: Callable[[], None], ready: Callable[[], None]
-) -> int:
+def run(config: Config, listener: Listener, ready: Callable[[], None]) -> int:
     """Run the workers until told to stop, and return the status to end with.
 
-    ``shut`` has the system take no more connections; ``ready`` is called once all workers are.
+    ``ready`` is called once all workers are.
     """
     state = State(
         wanted=config.workers,
         silence=config.timeout_worker_healthcheck,
         grace=(config.timeout_graceful_shutdown or 0) + _LAST_SECONDS,
     )
-    with _Processes(config, listening, shut, ready) as processes:
+    with _Processes(config, listener, ready) as processes:
         events: list[Event] = [Tick()]
         while not state.over:
             for event in events:
@@ -79,16 +78,9 @@ class _Processes:
     ``_workers`` maps a worker's number to its process and to this end of the pipe to it.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        listening: socket.socket,
-        shut: Callable[[], None],
-        ready: Callable[[], None],
-    ) -> None:
+    def __init__(self, config: Config, listener: Listener, ready: Callable[[], None]) -> None:
         self._config = config
-        self._listening = listening
-        self._shut = shut
+        self._listener = listener
         self._ready = ready
         self._spawn = multiprocessing.get_context("spawn")
         self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
@@ -163,9 +155,9 @@ class _Processes:
             case Verb.KILL if worker:
                 worker[0].kill()
             case Verb.CLOSE:
-                self._shut()
+                self._listener.shut()
                 # The workers close theirs too: while one is open, clients can connect and wait.
-                self._listening.close()
+                self._listener.socket.close()
             case Verb.GREET:
                 self._ready()
             case Verb.INFORM:
@@ -176,7 +168,7 @@ class _Processes:
     def _start(self, number: int) -> None:
         here, there = self._spawn.Pipe()
         process = self._spawn.Process(
-            target=_work, args=(self._config, self._listening, there), name=f"lossd-{number}"
+            target=_work, args=(self._config, self._listener.socket, there), name=f"lossd-{number}"
         )
         with signals.blocked():
             process.start()
@@ -190,7 +182,6 @@ _STARTING, _SERVING = b"starting", b"serving"
 
 
 def _work(config: Config, listening: socket.socket, pipe: Connection) -> None:
-    """Run a worker: the target of its process."""
     signals.leave_to_parent()
     config.configure_logging()
     server = Server(config)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from functools import partial
 from zlib import crc32
@@ -33,7 +32,7 @@ class Compiler:
     """
 
     def __init__(self, length: int, seconds: float) -> None:
-        self._lane = Lane("lossd-compile", length)
+        self.lane = Lane("lossd-compile", length)
         self._seconds = seconds
         self._tasks: dict[Specialisation, asyncio.Task[None]] = {}
         self._child: Child | None = None
@@ -70,7 +69,7 @@ class Compiler:
 
     async def _compiled(self, wanted: Specialisation) -> None:
         started = time.perf_counter()
-        running = asyncio.ensure_future(self._lane.call(partial(self._compile, warm.job(wanted))))
+        running = asyncio.ensure_future(self.lane.call(partial(self._compile, warm.job(wanted))))
         while not (await asyncio.wait({running}, timeout=PROGRESS))[0]:
             seconds = time.perf_counter() - started
             _log.info("%s is being compiled, or waits for its turn: %.0f s", wanted, seconds)
@@ -101,14 +100,10 @@ class Compiler:
             if not self._closed:
                 job.run()
 
-    def lift_bound(self) -> None:
-        """Let any number of kernels wait: no request that was accepted is refused at a stop."""
-        self._lane.length = sys.maxsize
-
     def close(self) -> None:
         """Refuse what waits, and end the child."""
         self._closed = True
         child = self._child
         if child is not None:
             child.end()
-        self._lane.close()
+        self.lane.close()

@@ -20,10 +20,6 @@ Compute: TypeAlias = Callable[[dict[str, Any]], Work]
 _log = logging.getLogger("uvicorn.lossd")
 
 
-def _ignored(error: DeviceFailed) -> None:
-    pass
-
-
 @dataclass(slots=True)
 class Device:
     """Device of this process: ``name`` is "cpu" or "cuda".
@@ -36,7 +32,7 @@ class Device:
     name: str = "cpu"
     why_no_gpu: str | None = "the server was started for the CPU"
     may_fall_back: bool = False
-    failed: Callable[[DeviceFailed], None] = _ignored
+    failed: Callable[[DeviceFailed], None] = lambda error: None
 
     def prepare(self, settings: Settings) -> None:
         """Have the GPU's kernels compiled and checked, where it is what computes.

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -205,31 +206,24 @@ class Lane:
         return sum(not job.begun for job in (*self._small, *self._large))
 
 
+@dataclass(eq=False)
 class _Job:
     """Steps to take in the lane, and the future that a coroutine awaits meanwhile.
 
     That gives ``None`` at the end, or how many bytes of logits the next step waits for.
     """
 
-    def __init__(
-        self,
-        number: int,
-        small: bool,
-        steps: Steps,
-        source: Source | None = None,
-        start: int = 0,
-        window: int | None = None,
-    ) -> None:
-        self.number = number
-        self.small = small
-        self.source = source
-        self.start = start
-        self.loop = asyncio.get_running_loop()
-        self.turn: asyncio.Future[int | None] = self.loop.create_future()
-        self.begun = self.forgotten = False
-        self.result: Any = None
-        self._steps: Steps | None = steps
-        self._window = window
+    number: int
+    small: bool
+    steps: Steps | None
+    source: Source | None = None
+    start: int = 0
+    window: int | None = None
+    begun: bool = False
+    forgotten: bool = False
+    result: Any = None
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    turn: asyncio.Future[int | None] = field(init=False)
 
     def __lt__(self, other: _Job) -> bool:
         return self.number < other.number
@@ -249,9 +243,9 @@ class _Job:
 
     def step(self) -> tuple[int | None, BaseException | None]:
         """Take one step: how many bytes the next one needs, or what was raised."""
-        assert self._steps is not None
+        assert self.steps is not None
         try:
-            needed = next(self._steps)
+            needed = next(self.steps)
             self._discard(needed)
             return needed, None
         except StopIteration as stopped:
@@ -263,14 +257,14 @@ class _Job:
     def _discard(self, needed: int) -> None:
         """Have the source told what is done with, before a step that reads up to ``needed``."""
         source = self.source
-        if source is not None and self._window is not None:
+        if source is not None and self.window is not None:
             with suppress(RuntimeError):  # a loop that was closed meanwhile
-                done = self.start + needed - self._window
+                done = self.start + needed - self.window
                 self.loop.call_soon_threadsafe(source.discard, done)
 
     def drop(self) -> None:
         """Let go of everything, wherever the steps have got to."""
-        steps, self._steps = self._steps, None
+        steps, self.steps = self.steps, None
         self.result = None
         if steps is not None:
             steps.close()

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
-from types import TracebackType
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class Lease:
             return np.empty(size, np.uint8)
         block, self._ready = self._ready, None
         if block is None or block.capacity < size:
-            block = self._budget.block(size)
+            block = self._budget.idle.take(size)
         # What is written is warm, and until then nobody else asks.
         block.warm = max(block.warm, size)
         self._given.append(block)
@@ -105,18 +104,13 @@ class Lease:
 
     async def warm(self, size: int) -> None:
         """Have ``size`` bytes of memory ready, with their pages."""
-        self._ready = block = self._budget.block(size)
+        self._ready = block = self._budget.idle.take(size)
         await block.fault_in(size)
 
     def __enter__(self) -> Lease:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def __del__(self) -> None:
@@ -129,12 +123,8 @@ class Budget(Turns):
     def __init__(self, total: int, wait_seconds: float) -> None:
         super().__init__(total, wait_seconds)
         self._openings = asyncio.Semaphore(OPENING_LEASES)
-        self._idle = Idle(total // 2)
-
-    @property
-    def idle(self) -> int:
-        """Bytes of memory that are kept for the next bodies; with ``leased`` at most ``total``."""
-        return self._idle.size
+        # Memory kept for the next bodies: with ``leased`` at most ``total`` bytes.
+        self.idle = Idle(total // 2)
 
     async def lease(self, size: int, memory: int | None = None, claim: int = 0) -> Lease:
         """Lease ``size`` bytes; a large lease has ``memory`` bytes ready, or else ``size``.
@@ -186,14 +176,10 @@ class Budget(Turns):
     def count(self, lease: Claimed, change: int) -> None:
         """Have ``lease`` hold ``change`` bytes more, which fit, or fewer."""
         super().count(lease, change)
-        if change > 0 and self._idle.size:
-            self._idle.trim(self.total - self.leased)
-
-    def block(self, size: int) -> Block:
-        """Memory for ``size`` bytes that are counted already, warm if some is idle."""
-        return self._idle.take(size)
+        if change > 0 and self.idle.size:
+            self.idle.trim(self.total - self.leased)
 
     def keep(self, block: Block) -> None:
         """Have ``block`` for the next body, as far as there is room."""
-        self._idle.keep(block)
-        self._idle.trim(self.total - self.leased)
+        self.idle.keep(block)
+        self.idle.trim(self.total - self.leased)

@@ -13,16 +13,15 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from service.codecs.base import shown
 from service.codecs.v2.request import Region
 from service.errors import NotOffered, Overloaded, UnknownRegion, UnusableRegion
+from service.memory.pages import Bytes
 from service.memory.sigbus import MOST, TooManyMappings, Watched, install
-
-_Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 # Folder of shm_open's names on Linux; Python has no public shm_open.
 _FOLDER = "/dev/shm/"
@@ -36,40 +35,30 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Mapped(NamedTuple):
-    """Mapped shared memory, and its file's device and inode."""
-
-    memory: mmap.mmap
-    file: tuple[int, int]
-
-
 @dataclass(frozen=True, slots=True)
 class Registered:
     """A registered region, mapped until it is unregistered and no request uses it.
 
     To map 256 MiB for each request would take twice as long as to compute their losses. ``key`` is
-    the system's name of the region; ``offset`` and ``size`` are in bytes.
+    the system's name of the region; ``offset`` and ``size`` are in bytes. ``file``: device, inode.
     """
 
     name: str
     key: str
     offset: int
     size: int
-    mapped: Mapped
+    memory: mmap.mmap
+    file: tuple[int, int]
     watched: Watched
 
     def check(self) -> None:
         """Raise ``UnusableRegion`` if the client has shrunk the region."""
-        if self.watched.lost or self.mapped.memory.size() < self.offset + self.size:
+        if self.watched.lost or self.memory.size() < self.offset + self.size:
             raise UnusableRegion(
                 f"shared memory region {shown(self.name)} was made smaller after it was"
                 " registered: register it again",
                 field="shared_memory_region",
             )
-
-    def bytes(self) -> _Bytes:
-        """Bytes of the region; they stay mapped while the array lives, even once unregistered."""
-        return np.frombuffer(self.mapped.memory, np.uint8)[self.offset :]
 
 
 class Regions:
@@ -95,22 +84,28 @@ class Regions:
             raise NotOffered(
                 "shared memory is disabled: start the server with --allow-shared-memory"
             )
-        _check_name(name)
+        length = len(name.encode("utf-8", "surrogatepass"))
+        if length > _LONGEST_NAME:
+            raise UnusableRegion(
+                f"a shared memory region's name may have at most {_LONGEST_NAME} bytes in UTF-8,"
+                f" not {length:,}",
+                field="name",
+            )
         if name in self._regions:
             raise UnusableRegion(
                 f"shared memory region {shown(name)} is registered already: unregister it first",
                 field="name",
             )
-        mapped = _mapped(self._checked(key), offset, size)
+        memory, file = _mapped(self._checked(key), offset, size)
         try:
-            watched = Watched(mapped.memory)
+            watched = Watched(memory)
         except TooManyMappings:
             raise UnusableRegion(
                 f"{MOST:,} shared memory regions are registered, or still used by requests, which"
                 " is the most there may be: unregister one first",
                 field="name",
             ) from None
-        self._regions[name] = Registered(name, key, offset, size, mapped, watched)
+        self._regions[name] = Registered(name, key, offset, size, memory, file, watched)
 
     def unregister(self, name: str | None) -> None:
         """Remove the region, or all (``None``); requests that use one keep it until they end."""
@@ -123,13 +118,8 @@ class Regions:
         """Describe one region, or all (``None``). Raises ``UnknownRegion``."""
         regions = self._regions.values() if name is None else [self.get(name)]
         return [
-            {
-                "name": region.name,
-                "key": region.key,
-                "offset": region.offset,
-                "byte_size": region.size,
-            }
-            for region in regions
+            {"name": one.name, "key": one.key, "offset": one.offset, "byte_size": one.size}
+            for one in regions
         ]
 
     def get(self, name: str) -> Registered:
@@ -168,8 +158,8 @@ class Loan:
         self._regions = regions
         self._used: dict[str, Registered] = {}
 
-    def view(self, region: Region) -> _Bytes:
-        """Bytes of ``region``, uint8 and writable.
+    def view(self, region: Region) -> Bytes:
+        """Bytes of ``region``, uint8 and writable; they stay mapped while the array lives.
 
         Raises ``UnknownRegion``, or ``UnusableRegion`` where it holds fewer bytes.
         """
@@ -182,7 +172,8 @@ class Loan:
             )
         registered.check()
         self._used[region.name] = registered
-        return registered.bytes()[region.offset : region.offset + region.size]
+        start = registered.offset + region.offset
+        return np.frombuffer(registered.memory, np.uint8)[start : start + region.size]
 
     def check_apart(self, read: Mapping[str, Region], written: Mapping[str, Region]) -> None:
         """Raise ``UnusableRegion`` where a written tensor overlaps another.
@@ -205,7 +196,7 @@ class Loan:
     def _span(self, region: Region) -> _Span:
         registered = self._used[region.name]
         first = registered.offset + region.offset
-        return _Span(registered.mapped.file, first, first + region.size)
+        return _Span(registered.file, first, first + region.size)
 
     def check(self) -> None:
         """Raise ``UnusableRegion`` if any region in use has been shrunk."""
@@ -213,18 +204,8 @@ class Loan:
             registered.check()
 
 
-def _check_name(name: str) -> None:
-    length = len(name.encode("utf-8", "surrogatepass"))
-    if length > _LONGEST_NAME:
-        raise UnusableRegion(
-            f"a shared memory region's name may have at most {_LONGEST_NAME} bytes in UTF-8, not"
-            f" {length:,}",
-            field="name",
-        )
-
-
-def _mapped(key: str, offset: int, size: int) -> Mapped:
-    """Map the shared memory ``key`` from its start to ``offset + size``."""
+def _mapped(key: str, offset: int, size: int) -> tuple[mmap.mmap, tuple[int, int]]:
+    """Map the shared memory ``key`` from its start to ``offset + size``; return its file too."""
     try:
         descriptor = os.open(_FOLDER + key, _FLAGS)
     except OSError as error:
@@ -237,7 +218,7 @@ def _mapped(key: str, offset: int, size: int) -> Mapped:
             memory = mmap.mmap(descriptor, offset + size)
         except ValueError:  # shrunk since fstat
             raise _too_small(key, offset, size) from None
-        return Mapped(memory, (status.st_dev, status.st_ino))
+        return memory, (status.st_dev, status.st_ino)
     except OSError as error:
         raise _refused(key, "mapped", error) from None
     finally:

@@ -22,14 +22,14 @@ from service.memory.pages import HUGE, Block, Bytes, mapped
 # so that nothing else is mapped there, and a stray read finds zeros.
 _MOVE = 1 | 2 | 4
 _MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000
-_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_RESERVED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
 
 
 class Sliding:
     """Addresses for ``size`` bytes, backed only by the memory that ``hold`` moves there.
 
-    Raises ``MemoryError``. Methods are for one thread; other threads may read and write the held
-    bytes meanwhile.
+    ``end``: end of that memory, in bytes from the first address. Raises ``MemoryError``. Methods
+    are for one thread; other threads may read and write the held bytes meanwhile.
     """
 
     def __init__(self, size: int) -> None:
@@ -37,12 +37,7 @@ class Sliding:
         self.bytes = _addresses(whole_pieces(size), _MAP_NORESERVE)
         self._address = self.bytes.ctypes.data
         self._block: Block | None = None
-        self._kept = self._first = self._end = 0
-
-    @property
-    def end(self) -> int:
-        """End of the memory, in bytes from the first address."""
-        return self._end
+        self._kept = self._first = self.end = 0
 
     def hold(self, block: Block, kept: int, size: int) -> None:
         """Move the first ``size`` bytes of ``block`` to the first addresses.
@@ -53,14 +48,14 @@ class Sliding:
         source = block.bytes.ctypes.data
         for at in range(0, size, HUGE):
             _move(source + at, self._address + at)
-        self._block, self._kept, self._first, self._end = block, kept, kept, size
+        self._block, self._kept, self._first, self.end = block, kept, kept, size
 
     def slide(self, done: int) -> None:
         """Move the memory of bytes before ``done`` to its end. Raises ``MemoryError``."""
-        while self._block and self._first + HUGE <= done and self._end < self.bytes.size:
-            _move(self._address + self._first, self._address + self._end)
+        while self._block and self._first + HUGE <= done and self.end < self.bytes.size:
+            _move(self._address + self._first, self._address + self.end)
             self._first += HUGE
-            self._end += HUGE
+            self.end += HUGE
 
     def give_back(self) -> None:
         """Move the memory back into its block; where the system refuses, the block keeps less."""
@@ -69,7 +64,7 @@ class Sliding:
             return
         target = block.bytes.ctypes.data
         block.warm = 0
-        for at in (*range(0, self._kept, HUGE), *range(self._first, self._end, HUGE)):
+        for at in (*range(0, self._kept, HUGE), *range(self._first, self.end, HUGE)):
             try:
                 _move(self._address + at, target + block.warm)
             except MemoryError:
@@ -106,14 +101,7 @@ def _move(source: int, target: int) -> None:
     libc = _libc()
     if libc.mremap(source, HUGE, HUGE, _MOVE, target) != target:
         # A failed mremap may have unmapped the target: reserve it again.
-        libc.mmap(
-            target,
-            HUGE,
-            mmap.PROT_READ | mmap.PROT_WRITE,
-            _PRIVATE | _MAP_FIXED | _MAP_NORESERVE,
-            -1,
-            0,
-        )
+        libc.mmap(target, HUGE, mmap.PROT_READ | mmap.PROT_WRITE, _RESERVED, -1, 0)
         raise MemoryError("the system moves no more pages")
 
 

@@ -7,6 +7,7 @@ for small ones too, so that however slow large bodies are to come, small request
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from operator import attrgetter
 
 from service.codecs import TooLarge
@@ -24,19 +25,17 @@ _FOR_SMALLER = (0, 32, 8)
 _LOOK = 0.05
 
 
+@dataclass(eq=False, slots=True)
 class _Waiter:
     """Waiter: a lease that waits for ``size`` bytes more."""
 
-    __slots__ = ("counted", "given_back", "lease", "rank", "size", "timer", "turn")
-
-    def __init__(self, lease: Claimed, size: int, given_back: int) -> None:
-        self.lease = lease
-        self.size = size
-        self.rank = rank_of(lease.claim)
-        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.timer: asyncio.TimerHandle | None = None
-        self.counted = False
-        self.given_back = given_back  # how often memory was, before
+    lease: Claimed
+    size: int
+    rank: int
+    given_back: int  # how often memory was, before
+    turn: asyncio.Future[None]
+    timer: asyncio.TimerHandle | None = None
+    counted: bool = False
 
 
 class Turns:
@@ -68,7 +67,6 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """Leases that wait."""
         tiny, small, large = self._new
         return len(self._growing) + len(tiny) + len(small) + len(large)
 
@@ -100,10 +98,15 @@ class Turns:
                 f" {self.most(rank):,}",
                 where="body",
             )
-        if not self._held_back(lease, rank) and self._fits(lease, size):
+        # A new lease stands behind others of its rank, though it may fit.
+        behind = not lease.size and (
+            self._new[rank] or any(waiter.rank == rank for waiter in self._growing)
+        )
+        if not behind and self._fits(lease, size):
             self.count(lease, size)
         else:
-            await self._wait(_Waiter(lease, size, sum(self._given_back[rank:])))
+            turn = asyncio.get_running_loop().create_future()
+            await self._wait(_Waiter(lease, size, rank, sum(self._given_back[rank:]), turn))
 
     def expect(self, lease: Claimed, claim: int) -> None:
         """Have ``lease`` claim ``claim`` bytes, if it does not claim more."""
@@ -131,12 +134,6 @@ class Turns:
         self._holders[rank] += (size > 0) - (before > 0)
         if rank:
             self._claims.set(lease.number, size, lease.claim)
-
-    def _held_back(self, lease: Claimed, rank: int) -> bool:
-        """Tell whether a lease of ``rank`` stands behind others, though it may fit."""
-        if lease.size:
-            return False
-        return bool(self._new[rank]) or any(waiter.rank == rank for waiter in self._growing)
 
     def _fits(self, lease: Claimed, size: int, *, safely: bool = True) -> bool:
         """Tell whether ``lease`` can hold ``size`` bytes more, and ``safely`` so: all can end."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
 from service.errors import Overloaded
@@ -69,7 +68,6 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """Bytes that it holds."""
         return 0 if self.lease is None else self.lease.size
 
     @property
@@ -78,7 +76,6 @@ class Upload:
         return 0 if self.lease is None else self.lease.claim
 
     async def receive(self) -> MutableMapping[str, Any]:
-        """Receive as by ASGI's ``receive``."""
         if self.over:
             return await self._receive()
         self._since = self._time()
@@ -137,12 +134,7 @@ class Upload:
         self._uploads.add(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Raise ``Overloaded`` in place of the ``CancelledError`` that is of ``evict``."""
         self._uploads.discard(self)
         if kind is not asyncio.CancelledError or not self.evicted or self._task is None:

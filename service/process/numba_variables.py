@@ -26,19 +26,14 @@ def fault(environment: Mapping[str, str]) -> str | None:
 
 def behind(error: Exception) -> str | None:
     """Describe the cause of ``error``, where that is known to be one of the variables."""
-    text = str(error)
-    if "threading layer" in text.lower():
-        return (
-            "no threads for the kernels: set NUMBA_THREADING_LAYER, which is"
-            f" {_value('NUMBA_THREADING_LAYER')}, to one that is installed, such as omp or"
-            " workqueue, or unset it"
-        )
-    return None
-
-
-def _value(name: str) -> str:
-    value = os.environ.get(name)
-    return repr(value) if value else "not set"
+    if "threading layer" not in str(error).lower():
+        return None
+    layer = os.environ.get("NUMBA_THREADING_LAYER")
+    now = repr(layer) if layer else "not set"
+    return (
+        f"no threads for the kernels: set NUMBA_THREADING_LAYER, which is {now},"
+        " to one that is installed, such as omp or workqueue, or unset it"
+    )
 
 
 def named(environment: Mapping[str, str]) -> str:

@@ -1,12 +1,26 @@
-"""SIGTERM at shutdown: the application learns of it at once."""
+"""Shutdown: SIGTERM is known at once, and a process whose GPU failed ends within seconds."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from kernels import DeviceFailed
+from service.process import DEVICE_FAILED
+from service.request.operation import Service
+
+# Seconds in which other answers, such as those that the CPU computes, may still be given after a
+# GPU failure. Requests that need the GPU have failed by then.
+LAST_ANSWERS = 3.0
+_LOOK = 0.1
+
+_log = logging.getLogger("uvicorn.lossd")
 
 
 @contextmanager
@@ -30,3 +44,36 @@ def on_sigterm(call: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class GpuFailure:
+    """Shutdown after the first GPU failure; made on the event loop that serves.
+
+    ``fail(status)`` ends the process.
+    """
+
+    def __init__(self, service: Service, fail: Callable[[int], None]) -> None:
+        self._service = service
+        self._fail = fail
+        self._loop = asyncio.get_running_loop()
+        self._ending: asyncio.Task[None] | None = None
+
+    def report(self, error: DeviceFailed) -> None:
+        """Begin the shutdown; may be called in any thread."""
+        self._loop.call_soon_threadsafe(self._begin, error)
+
+    def _begin(self, error: DeviceFailed) -> None:
+        if self._ending is not None:
+            return
+        _log.critical("%s: this process ends, for another to take its place", error)
+        self._service.ready = False
+        self._service.why_not_ready = "the GPU failed, and another process has to take over"
+        self._ending = asyncio.create_task(self._end())
+
+    async def _end(self) -> None:
+        last = time.perf_counter() + LAST_ANSWERS
+        while time.perf_counter() < last:
+            await asyncio.sleep(_LOOK)
+            if not self._service.budget.leased:
+                break
+        self._fail(DEVICE_FAILED)

@@ -88,13 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         self._head_since = self._http.loop.time()
         self._watch.add(self)
         self._http.connection_made(cast(asyncio.Transport, Line(self._transport, self._close)))
-        self._refuse_surplus()
-
-    def _refuse_surplus(self) -> None:
-        """Refuse a connection above the limit: at its first request, or at once if many more are.
-
-        So descriptors are left, and the other connections are served.
-        """
+        # Above the limit it is refused at its first request, or at once if many more are: so
+        # descriptors are left, and the other connections are served.
         http = self._http
         above = len(http.connections) - http.most
         http.surplus = above > 0
@@ -103,7 +98,6 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the memory that the socket is to be read into."""
         landing = self._http.landing
         self._room = None if landing is None else landing.room()
         if self._room is not None:
@@ -132,7 +126,6 @@ class Connection(asyncio.BufferedProtocol):
         """Close: a client that has ended its side is taken for gone."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the memory and the deadlines."""
         self._room = None
         self._watch.discard(self)
         self._http.connection_lost(exc)
@@ -142,7 +135,6 @@ class Connection(asyncio.BufferedProtocol):
         self._http.pause_writing()
 
     def resume_writing(self) -> None:
-        """Have the application's ``send`` go on."""
         self._http.resume_writing()
 
     def look(self, now: float) -> None:
@@ -241,5 +233,4 @@ class Line:
         self._close()
 
     def is_closing(self) -> bool:
-        """Tell whether it is closed, or is to be once all is sent."""
         return self._closing or self._transport.is_closing()

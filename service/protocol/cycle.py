@@ -34,7 +34,6 @@ class Cycle(RequestResponseCycle):
     _head = b""
 
     async def send(self, message: Any) -> None:
-        """Send ``message``: ASGI's ``send``."""
         body = message.get("body", b"")
         if len(body) <= _PIECE:
             await self._send(message)

@@ -8,8 +8,6 @@ from typing import Protocol
 
 
 class Watched(Protocol):
-    """Object with deadlines."""
-
     def look(self, now: float) -> None:
         """End what has taken too long; ``now`` is the event loop's time in seconds."""
 
@@ -27,13 +25,11 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, one: Watched) -> None:
-        """Look at ``one`` from now on."""
         self._watched.add(one)
         if self._timer is None:
             self._timer = self.loop.call_later(self._seconds, self._look)
 
     def discard(self, one: Watched) -> None:
-        """Forget ``one``."""
         self._watched.discard(one)
         if not self._watched and self._timer is not None:
             self._timer.cancel()

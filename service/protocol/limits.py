@@ -46,7 +46,6 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """Return the limits that ``settings`` ask for."""
         return cls(
             header_seconds=settings.header_seconds,
             header_bytes=settings.header_bytes,
@@ -102,6 +101,7 @@ def body_length(
     return length
 
 
+@dataclass(slots=True)
 class Chunks:
     """Count of what has come of a body in chunks, which may have ``padding`` bytes of padding.
 
@@ -109,11 +109,10 @@ class Chunks:
     many small chunks.
     """
 
-    def __init__(self, padding: int) -> None:
-        self._padding = padding
-        self._count = 0
-        self._data = 0
-        self._size = 0
+    padding: int
+    _count: int = 0
+    _data: int = 0
+    _size: int = 0
 
     @property
     def small(self) -> bool:
@@ -121,7 +120,6 @@ class Chunks:
         return self._count * _CHUNK_BYTES > self._data
 
     def begun(self) -> None:
-        """Count a chunk."""
         self._count += 1
         if self._count > _CHUNKS + self._data // _CHUNK_BYTES:
             raise MalformedRequest(
@@ -130,18 +128,16 @@ class Chunks:
             )
 
     def held(self, count: int) -> None:
-        """Count ``count`` bytes of data."""
         self._data += count
 
     def read(self, count: int) -> None:
         """Count ``count`` bytes of data and of what is around it."""
         self._size += count
-        if self._size - self._data > self._padding + self._count * _CHUNK_HEADER:
+        if self._size - self._data > self.padding + self._count * _CHUNK_HEADER:
             raise MalformedRequest("chunk extensions and trailers are larger than a header may be")
 
 
 def overloaded(most: int) -> Overloaded:
-    """Return the error for a connection above the limit of ``most``."""
     return Overloaded(
         f"this server has {most:,} connections, as many as it can serve: this one is closed"
     )

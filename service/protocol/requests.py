@@ -140,7 +140,6 @@ class Requests(Turns):
             self.flow.pause_reading()
 
     def on_chunk_header(self) -> None:
-        """Count the chunks."""
         if self.chunks is not None:
             self.chunks.begun()
 
@@ -171,7 +170,7 @@ class Requests(Turns):
         self.flow.hold()
 
     def landed(self, count: int) -> None:
-        """Take note of ``count`` bytes of the body that were read into the landing's memory."""
+        """Count ``count`` bytes of the body that were read into the landing's memory."""
         self.unread -= count
         if not self.unread:
             self.cycle.more_body = False

@@ -19,7 +19,7 @@ from service.app import create_app
 from service.compute import device
 from service.compute.device import Device
 from service.options import CrossEntropyOptions
-from service.process import DEVICE_FAILED, gpu_failure
+from service.process import DEVICE_FAILED, shutdown
 from service.settings import Settings, SettingsError
 from tests.service import wire
 from tests.service.cases import ANSWERS, tensors_for
@@ -199,7 +199,7 @@ def test_a_gpu_that_fails_ends_the_process(
 ) -> None:
     """Not ready as soon as the client knows of it; and gone even if an answer is never read."""
     pretended(DeviceFailed("the GPU stopped with an illegal address"))
-    monkeypatch.setattr(gpu_failure, "LAST_ANSWERS", 0.3)
+    monkeypatch.setattr(shutdown, "LAST_ANSWERS", 0.3)
     statuses: list[int] = []
 
     async def ended() -> None:

@@ -28,7 +28,7 @@ def a_budget(total: int = 64 * MIB, wait_seconds: float = PATIENCE) -> Iterator[
     yield budget
     gc.collect()
     assert (budget.leased, budget.waiting) == (0, 0)
-    assert budget.idle <= total // 2
+    assert budget.idle.size <= total // 2
 
 
 @pytest.fixture
@@ -75,16 +75,16 @@ async def test_memory_is_used_again(budget: Budget) -> None:
     address = memory.ctypes.data
     del memory
     lease.shrink(0)
-    assert budget.idle >= 8 * MIB
+    assert budget.idle.size >= 8 * MIB
     with await budget.lease(6 * MIB) as again:
         assert again.memory(6 * MIB).ctypes.data == address
-        assert budget.idle == 0
+        assert budget.idle.size == 0
 
 
 async def test_memory_that_may_be_at_work_still_is_not_used_again(budget: Budget) -> None:
     with await budget.lease(8 * MIB) as lease:
         held = lease.memory(8 * MIB)
-    assert (budget.leased, budget.idle) == (0, 0)
+    assert (budget.leased, budget.idle.size) == (0, 0)
     with await budget.lease(8 * MIB) as other:
         assert not np.shares_memory(held, other.memory(8 * MIB))
 
@@ -94,11 +94,11 @@ async def test_idle_memory_makes_room(budget: Budget) -> None:
         leases = [await budget.lease(10 * MIB) for _ in range(5)]
         for lease in leases:
             lease.memory(10 * MIB)[:] = 1
-        assert budget.leased + budget.idle <= budget.total
+        assert budget.leased + budget.idle.size <= budget.total
         for lease in leases:
             lease.shrink(0)
-            assert budget.leased + budget.idle <= budget.total
-        assert 0 < budget.idle <= budget.total // 2
+            assert budget.leased + budget.idle.size <= budget.total
+        assert 0 < budget.idle.size <= budget.total // 2
 
 
 async def test_what_never_fits_is_refused_at_once(budget: Budget) -> None:
@@ -207,7 +207,7 @@ async def test_any_order_of_events_ends_with_nothing_leased(seed: int) -> None:
                 await asyncio.sleep(0)
                 await lease.grow(chance.choice([10, SMALL, 2 * MIB]))
                 lease.memory(chance.choice([10, 2 * MIB]))
-                assert budget.leased + budget.idle <= budget.total
+                assert budget.leased + budget.idle.size <= budget.total
             if chance.random() < 0.5:
                 lease.shrink(chance.choice([0, 10]))
 
