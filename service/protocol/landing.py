@@ -6,15 +6,12 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.errors import Disconnected
-
-if TYPE_CHECKING:
-    from service.protocol.requests import Requests
 
 # Bytes of one read: some 0.3 ms, after which other connections have their turn.
 _MOST = 2**20
@@ -36,6 +33,19 @@ class Flow(FlowControl):
         self.held = True
 
 
+class Source(Protocol):
+    """Connection that a body lands from."""
+
+    landing: Landing | None  # of the request that is coming
+    unread: int  # bytes of that request's body that are still to come
+
+    def ask_for_body(self) -> None:
+        """Read the socket for the landing, and for nobody else until the body is there."""
+
+    def landed(self, count: int) -> None:
+        """Take note of ``count`` bytes of the body that were read into the landing's memory."""
+
+
 @dataclass(slots=True)
 class _Target:
     """Memory that is being filled; ``full`` is done once it is, or cannot be."""
@@ -53,9 +63,9 @@ class Landing:
     then on it comes through this alone, and ``receive`` only reports the disconnect.
     """
 
-    def __init__(self, source: Requests, cycle: RequestResponseCycle) -> None:
+    def __init__(self, source: Source, cycle: RequestResponseCycle) -> None:
         # Weak, as the cycle's scope holds this: a reference cycle would keep all of it for long.
-        self._source: Requests = weakref.proxy(source)
+        self._source: Source = weakref.proxy(source)
         self._cycle: RequestResponseCycle = weakref.proxy(cycle)
         self._target: _Target | None = None
 

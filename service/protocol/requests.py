@@ -160,7 +160,6 @@ class Requests(Turns):
             self._end_body()
 
     def ask_for_body(self) -> None:
-        """Read on, for the landing, and for nobody else until the body is there."""
         if self.cycle.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.cycle.waiting_for_100_continue = False
@@ -170,7 +169,6 @@ class Requests(Turns):
         self.flow.hold()
 
     def landed(self, count: int) -> None:
-        """Count ``count`` bytes of the body that were read into the landing's memory."""
         self.unread -= count
         if not self.unread:
             self.cycle.more_body = False
