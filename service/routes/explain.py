@@ -26,11 +26,7 @@ def _compute(given: dict[str, Any]) -> Work:
         ]
     )
     return Work(
-        elements,
-        _BYTES * elements,
-        False,
-        _steps(**given),
-        uncompiled=not_compiled(*needed),
+        elements, _BYTES * elements, False, _steps(**given), uncompiled=not_compiled(*needed)
     )
 
 

@@ -70,17 +70,11 @@ OUTPUTS = {
 _SCHEMAS: dict[str, Any] = {
     "Number": {
         "description": "A number; those that JSON cannot write are strings.",
-        "anyOf": [
-            {"type": "number"},
-            {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]},
-        ],
+        "anyOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}],
     },
     "Tensor": {
         "description": "Nested lists of numbers, every list of one depth equally long.",
-        "anyOf": [
-            {"$ref": _REF + "Number"},
-            {"type": "array", "items": {"$ref": _REF + "Tensor"}},
-        ],
+        "anyOf": [{"$ref": _REF + "Number"}, {"type": "array", "items": {"$ref": _REF + "Tensor"}}],
     },
     "Problem": {
         "description": "RFC 9457 problem details.",

@@ -16,16 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.codecs.base import (
-    LOGITS,
-    Array,
-    Arrays,
-    Codec,
-    DecodeError,
-    Limits,
-    Message,
-    shown,
-)
+from service.codecs.base import LOGITS, Array, Arrays, Codec, DecodeError, Limits, Message, shown
 from service.codecs.json import small
 from service.codecs.json.members import (
     VALUE_LIMIT,

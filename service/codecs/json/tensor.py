@@ -111,12 +111,7 @@ class Reading(NamedTuple):
 
 
 def first_fit(
-    body: memoryview,
-    at: int,
-    name: str,
-    kinds: Iterable[Kind],
-    room: int,
-    until: float = math.inf,
+    body: memoryview, at: int, name: str, kinds: Iterable[Kind], room: int, until: float = math.inf
 ) -> Reading:
     """Read the tensor at ``at`` as the first of ``kinds`` that every element fits.
 

@@ -20,11 +20,7 @@ _SHORTEST, _LONGEST = 1 << 10, 1 << 22
 
 
 def encode(
-    model: str,
-    version: str,
-    request: InferRequest,
-    arrays: Arrays,
-    targets: Arrays,
+    model: str, version: str, request: InferRequest, arrays: Arrays, targets: Arrays
 ) -> Encoded:
     """Write ``arrays`` in the order and form that ``request`` asks for.
 

@@ -87,9 +87,7 @@ def _computed(operation: Operation, counted: statistics.Request, given: dict[str
 
 # Headers repeat: 0.1 us where reading them takes 6.
 @lru_cache(256)
-def formats(
-    fields: tuple[tuple[bytes, bytes], ...],
-) -> tuple[int | None, str | None, str | None]:
+def formats(fields: tuple[tuple[bytes, bytes], ...]) -> tuple[int | None, str | None, str | None]:
     """Return the length of the JSON, the body's coding, and the answer's.
 
     ``fields`` are the header's of these names. Raises as the functions that read each.
