@@ -31,7 +31,8 @@ from service.codecs.json.members import VALUE_LIMIT
 from service.codecs.json.tensor import commas
 from service.codecs.v2 import answer
 from service.codecs.v2.answer import BINARY, HEADER_LENGTH
-from service.codecs.v2.head import Head, has_elements, head_of
+from service.codecs.v2.head import Head, head_of
+from service.codecs.v2.members import has_elements
 from service.codecs.v2.model import Model, SharedMemory
 from service.codecs.v2.request import InferRequest, Input, Region
 from service.regimes import AT_ONCE_COPIED_BYTES
