@@ -17,16 +17,11 @@ _LENGTH = re.compile(r"[0-9]{1,20}")
 
 
 class Lease(Protocol):
-    """Memory that is counted, as ``service.memory.budget`` gives it."""
+    """Part of ``service.memory.budget.Lease`` that receiving needs."""
 
-    def memory(self, size: int) -> Bytes:
-        """``size`` bytes of what is leased."""
-
-    async def grow(self, size: int) -> None:
-        """Lease ``size`` bytes more."""
-
-    def expect_more(self) -> None:
-        """Claim more: a body of unknown length does not end with its beginning."""
+    def memory(self, size: int) -> Bytes: ...
+    async def grow(self, size: int) -> None: ...
+    def expect_more(self) -> None: ...
 
 
 class Body:

@@ -112,8 +112,15 @@ class Call(NamedTuple):
         return options.combine(model, self.query, message.options, typed=typed)
 
     def encoded(self, outputs: Arrays) -> Answer:
-        """Encode the answer's content."""
-        check_answer(self.reply, outputs, self.service.settings.max_json_answer_elements)
+        """Encode the answer; raises ``NotAcceptable`` for more numbers than the settings allow."""
+        count = self.reply.text_numbers(outputs)
+        limit = self.service.settings.max_json_answer_elements
+        if count > limit:
+            raise NotAcceptable(
+                f"the answer holds {count:,} numbers, and JSON at most {limit:,}:"
+                f" {self.reply.binary_advice}",
+                field=self.reply.answer_field,
+            )
         return self.reply.encode(outputs)
 
 
@@ -186,17 +193,6 @@ def _instead(missing: str, message: Message) -> str:
         routes = {"logits": "/v1/cross_entropy", "log_probs": "/v1/nll_loss"}
         return f"; there are {name}, which are for {routes[name]}"
     return ""
-
-
-def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
-    """Raise ``NotAcceptable`` if ``reply`` would write more than ``limit`` numbers as JSON."""
-    count = reply.text_numbers(outputs)
-    if count > limit:
-        raise NotAcceptable(
-            f"the answer holds {count:,} numbers, and JSON at most {limit:,}:"
-            f" {reply.binary_advice}",
-            field=reply.answer_field,
-        )
 
 
 def converted_bytes(operation: Operation, tensors: Arrays) -> int:
