@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from kernels import dtypes
 from kernels.dtypes import DType
 from service.codecs.base import DecodeError, Limits, check_name, dtype_named, shown
+from service.codecs.json import tensor
 from service.codecs.json.members import (
     VALUE_LIMIT,
     byte_at,
@@ -20,17 +21,7 @@ from service.codecs.json.members import (
     open_body,
     value_at,
 )
-from service.codecs.json.tensor import (
-    DEFAULT,
-    FLOATS,
-    INTEGER,
-    WIDEST,
-    Kind,
-    Reading,
-    elements,
-    null_at,
-    token_at,
-)
+from service.codecs.json.tensor import DEFAULT, FLOATS, INTEGER, WIDEST, Kind, Reading
 
 MEMBER_LIMIT = 64  # members of an object or list: some four times what any needs
 TOTAL_LIMIT = 512  # members of a whole request: some ten times what any needs
@@ -138,9 +129,9 @@ def _entries(
 
 
 def _no_inputs(text: memoryview, at: int) -> DecodeError:
+    found = tensor.token_at(text, at)
     return DecodeError(
-        f"inputs must be a list of at most {MEMBER_LIMIT} objects, but has {token_at(text, at)}",
-        where="inputs",
+        f"inputs must be a list of at most {MEMBER_LIMIT} objects, but has {found}", where="inputs"
     )
 
 
@@ -156,11 +147,11 @@ def _called_one_of(
 def _data(
     text: memoryview, room: int, until: float, entry: Mapping[str, Any], at: int
 ) -> tuple[Reading | None, int]:
-    end = null_at(text, at)
+    end = tensor.null_at(text, at)
     if end is not None:
         return None, end
     kind = kind_of(declared(entry)) if "datatype" in entry else WIDEST.boolean
-    reading = elements(text, at, _called(entry), kind, room, until=until)
+    reading = tensor.elements(text, at, _called(entry), kind, room, until=until)
     return reading, reading.at
 
 
