@@ -18,7 +18,6 @@ router = APIRouter(tags=["health"])
     response_class=JSONResponse,
 )
 async def live() -> JSONResponse:
-    """Answer at once."""
     return JSONResponse({"status": "live"})
 
 
@@ -33,7 +32,6 @@ async def live() -> JSONResponse:
     openapi_extra={"responses": openapi.failures([503])},
 )
 async def ready(request: Request) -> JSONResponse:
-    """Answer with the state, or raise as ``check_ready``."""
     check_ready(request)
     service = request.app.state.service
     state = {

@@ -114,12 +114,10 @@ class Inference(Codec):
         return answer.compressed(written, self.reply_coding)
 
     def first_tensor_at(self, prefix: bytes | memoryview) -> int | None:
-        """Return where the largest tensor starts, if it is binary; see ``Codec``."""
         starts = self._starts(prefix)
         return None if starts is None else starts.get(self.model.largest)
 
     def ready_at(self, prefix: memoryview) -> int | None:
-        """Return where the largest tensor starts, if no other follows it; see ``Codec``."""
         starts = self._starts(prefix)
         if not starts or next(reversed(starts)) != self.model.largest:
             return None
@@ -138,7 +136,6 @@ class Inference(Codec):
         return self._head(body, self.limits).held <= AT_ONCE_COPIED_BYTES
 
     def decoded_bytes(self, body: memoryview) -> int:
-        """Return at most how many bytes ``decode`` allocates. Raises ``DecodeError`` as that."""
         length = self.header_length
         if self.coding is not None:
             most = self._most_inflated(body, self.coding)
@@ -164,13 +161,11 @@ class Inference(Codec):
         return JSON.encoded_bytes(text) + moved
 
     def text_numbers(self, arrays: Arrays) -> int:
-        """Return how many numbers of the outputs are in the answer's JSON."""
         wanted = self._asked.wanted(arrays)
         return sum(arrays[output.name].size for output in wanted if output.text)
 
     @property
     def _asked(self) -> InferRequest:
-        """Request that ``decode`` has read."""
         assert self._request is not None
         return self._request
 
@@ -207,7 +202,6 @@ class Inference(Codec):
         return self._head(memoryview(begun), self.limits)
 
     def _head(self, body: memoryview, limits: Limits) -> Head:
-        """Return what the JSON of ``body`` says. Raises as ``head_of``, and says what may help."""
         text = body[: self._json_length(body)]
         try:
             return head_of(text, self.model, self.names, limits)
@@ -222,7 +216,6 @@ class Inference(Codec):
             raise
 
     def _hint(self) -> str:
-        """Return what to add to an error that a wrong or missing header may cause."""
         if self.header_length is None:
             return f"; binary tensors need the header {HEADER_LENGTH}"
         return f"; {HEADER_LENGTH} says that the JSON takes {self.header_length:,} bytes"

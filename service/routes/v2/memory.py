@@ -37,7 +37,6 @@ async def status(request: Request) -> JSONResponse:
 
 @router.get("/v2/systemsharedmemory/region/{region}/status", include_in_schema=False)
 async def region_status(request: Request) -> JSONResponse:
-    """One region, in a list."""
     return JSONResponse(_regions(request).status(request.path_params["region"]))
 
 
@@ -73,7 +72,6 @@ async def unregister_all(request: Request) -> Response:
 
 @router.post("/v2/systemsharedmemory/region/{region}/unregister", include_in_schema=False)
 async def unregister(request: Request) -> Response:
-    """Forget one region, if it is there."""
     _regions(request).unregister(request.path_params["region"])
     return Response()
 
@@ -81,13 +79,11 @@ async def unregister(request: Request) -> Response:
 @router.get("/v2/cudasharedmemory/status", include_in_schema=False)
 @router.get("/v2/cudasharedmemory/region/{region}/status", include_in_schema=False)
 async def cuda_status() -> JSONResponse:
-    """There never is any memory of a GPU."""
     return JSONResponse([])
 
 
 @router.post("/v2/cudasharedmemory/region/{region}/register", include_in_schema=False)
 async def cuda_register() -> Response:
-    """Memory of a GPU cannot be registered."""
     raise NotOffered("memory of a GPU cannot be registered: tensors come from the host's")
 
 
