@@ -12,7 +12,7 @@ from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, TENSORS, Answer, Arrays, numbers, shown
+from service.codecs.base import LOGITS, TENSORS, WEIGHTS, Answer, Arrays, numbers, shown
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
@@ -35,9 +35,9 @@ class Operation(NamedTuple):
     summary: str
     description: str
     needs: tuple[str, ...]
-    takes: tuple[str, ...]
     options: type[options.Options]
     compute: Compute
+    takes: tuple[str, ...] = ()
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
 
@@ -205,7 +205,7 @@ def converted_bytes(operation: Operation, tensors: Arrays) -> int:
     logits = tensors[operation.needs[0]]
     total = 0
     for name, array in tensors.items():
-        if name in ("weight", "sample_weight"):
+        if name in WEIGHTS:
             total += array.size * (8 + 4 + 1)
         elif name == "labels" and array.shape == logits.shape:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0

@@ -9,8 +9,7 @@ from typing import Any
 from fastapi import Response, responses
 from starlette.types import Receive, Scope, Send
 
-from service.codecs import Encoded
-from service.codecs.base import Answer
+from service.codecs.base import Answer, Encoded
 from service.memory.budget import Lease
 from service.regimes import REPLY_PIECE_BYTES
 
@@ -19,7 +18,6 @@ class JSONResponse(responses.JSONResponse):
     """A small JSON answer; a newline ends it, as it ends the larger ones."""
 
     def render(self, content: Any) -> bytes:
-        """The text of ``content``."""
         return super().render(content) + b"\n"
 
 

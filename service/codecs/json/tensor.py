@@ -65,12 +65,8 @@ FLOATS = {
 DEFAULT = FLOATS[dtypes.FLOAT32.name]
 WIDEST = FLOATS[dtypes.FLOAT64.name]
 INTEGER = Kind(dtypes.INTEGERS[0], element_types.Target(element_types.INT64, 0, 0, math.inf))
-_NO_OUTPUTS = element_types.Outputs(
-    *(
-        np.empty(0, row.load)
-        for row in (dtypes.FLOAT32, dtypes.FLOAT64, dtypes.BFLOAT16, dtypes.INTEGERS[0])
-    )
-)
+_OF_OUTPUTS = (dtypes.FLOAT32, dtypes.FLOAT64, dtypes.BFLOAT16, dtypes.INTEGERS[0])
+_NO_OUTPUTS = element_types.Outputs(*(np.empty(0, row.load) for row in _OF_OUTPUTS))
 
 _PROBLEMS = {
     scanner.STRAY: "{token} follows, where a comma or a closing bracket belongs",

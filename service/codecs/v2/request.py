@@ -111,7 +111,10 @@ def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferReque
         for name in called:
             if called.count(name) > 1:
                 raise DecodeError(f"{shown(name)} is there twice", where=shown(name))
-    return InferRequest(_id(found.get("id")), options, inputs, outputs, binary)
+    own_id = found.get("id")
+    if own_id is not None and not (isinstance(own_id, str) and len(own_id) <= ID_LIMIT):
+        raise DecodeError(f"id must be a string of at most {ID_LIMIT} characters", where="id")
+    return InferRequest(own_id, options, inputs, outputs, binary)
 
 
 def _input(entry: Any, text: memoryview, names: frozenset[str], limits: Limits) -> Input:
@@ -239,12 +242,6 @@ def _name(entry: Mapping[str, Any], what: str) -> str:
     if not isinstance(name, str):
         raise DecodeError(f"an {what} must have a name, which is a string", where=f"{what}s")
     return name
-
-
-def _id(value: Any) -> str | None:
-    if value is not None and not (isinstance(value, str) and len(value) <= ID_LIMIT):
-        raise DecodeError(f"id must be a string of at most {ID_LIMIT} characters", where="id")
-    return value
 
 
 def _bytes(size: int) -> str:
