@@ -8,7 +8,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from service.routes.v2 import description, infer, memory, models, server
-from service.routes.v2.state import State
+from service.routes.v2.statistics import State
 
 __all__ = ["ENDPOINTS", "State", "router"]
 

@@ -23,7 +23,6 @@ from service.request import media
 from service.request.exchange import respond
 from service.request.operation import Operation, Service
 from service.routes.v2 import models, statistics
-from service.routes.v2.state import State
 
 _LENGTH = re.compile(r"[0-9]{1,20}")
 _FIELDS = (HEADER_LENGTH.lower().encode(), b"content-encoding", b"accept-encoding")
@@ -36,7 +35,7 @@ async def infer(request: Request) -> Response:
 
 async def answer(name: str, request: Request) -> Response:
     """Compute the model's outputs; raises what ``service.errors`` has a row for."""
-    state: State = request.app.state.v2
+    state: statistics.State = request.app.state.v2
     service: Service = request.app.state.service
     length, coding, reply_coding = formats(
         tuple([field for field in request.scope["headers"] if field[0] in _FIELDS])
