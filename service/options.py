@@ -236,7 +236,9 @@ def _known_options(model: type[Options], typed: bool, query: Any, body: Any) -> 
 def _combined(
     model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], typed: bool
 ) -> AnyOptions:
-    _check_names(model, body if typed else _ours(body))
+    # Of metadata, names that are options or were meant to be: others are its writer's.
+    ours = (name for name in body if typed or name in _EVERY or _SPELLINGS.meant(name))
+    _check_names(model, ours)
     known = model.model_fields
     body = {name: value for name, value in body.items() if name in known and value is not None}
     for name in body:
@@ -252,11 +254,6 @@ def _combined(
         return model.model_validate({**body, **from_texts}, strict=True)
     except ValidationError as error:
         raise _as_invalid_option(error) from None
-
-
-def _ours(metadata: Iterable[str]) -> Iterable[str]:
-    """Names in ``metadata`` that are options, or were meant to be: others are its writer's."""
-    return (name for name in metadata if name in _EVERY or _SPELLINGS.meant(name))
 
 
 def _check_names(model: type[Options], names: Iterable[str]) -> None:

@@ -46,7 +46,11 @@ class AtOnce(NamedTuple):
         body = await reception.body(lease)
         content = await body.all()
         message = decoded_soon(call, content)
-        if message is not None and _small(call, message.tensors):
+        if (
+            message is not None
+            and message.tensors[call.operation.needs[0]].size <= regimes.AT_ONCE_LOGITS
+            and converted_bytes(call.operation, message.tensors) <= regimes.AT_ONCE_BYTES
+        ):
             work = call.work(message)
             if work.quick and work.result_bytes <= regimes.AT_ONCE_BYTES:
                 return work.run()
@@ -130,14 +134,6 @@ def plan_of_head(call: Call, reception: Reception, length: int) -> Plan:
         return Whole(length, head)
     converted = converted_bytes(call.operation, message.tensors)
     return Streamed(length, head, kept, held, held + footprint.result_bytes + converted)
-
-
-def _small(call: Call, tensors: Arrays) -> bool:
-    logits = tensors[call.operation.needs[0]]
-    return (
-        logits.size <= regimes.AT_ONCE_LOGITS
-        and converted_bytes(call.operation, tensors) <= regimes.AT_ONCE_BYTES
-    )
 
 
 async def _leased(size: int) -> None:

@@ -1,7 +1,5 @@
 """Text of the documentation page: the formats, a recipe for each, and the table of errors."""
 
-from __future__ import annotations
-
 from service.problems import TABLE
 
 _INTRODUCTION = """

@@ -1,7 +1,5 @@
 """Routes that are one kernel call each."""
 
-from __future__ import annotations
-
 from kernels import steps
 from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 from service.request.operation import Operation

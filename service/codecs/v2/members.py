@@ -151,14 +151,11 @@ def _data(
     if end is not None:
         return None, end
     kind = kind_of(declared(entry)) if "datatype" in entry else WIDEST.boolean
-    reading = tensor.elements(text, at, _called(entry), kind, room, until=until)
-    return reading, reading.at
-
-
-def _called(entry: Mapping[str, Any]) -> str:
-    """Return the elements' name in errors: the input's, if that is known and fit to show."""
     name = entry.get("name")
-    return name if isinstance(name, str) and _FIT.fullmatch(name) else "data"
+    # In errors: the input's name, if that is known and fit to show.
+    called = name if isinstance(name, str) and _FIT.fullmatch(name) else "data"
+    reading = tensor.elements(text, at, called, kind, room, until=until)
+    return reading, reading.at
 
 
 def declared(entry: Mapping[str, Any]) -> DType:
