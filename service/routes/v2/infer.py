@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 
 from kernels.steps import Work
 from service import options
@@ -22,12 +22,26 @@ from service.memory.regions import Loan
 from service.request import media
 from service.request.exchange import respond
 from service.request.operation import Operation, Service
-from service.routes.v2 import models, statistics
+from service.routes.v2 import description, models, statistics
 
 _LENGTH = re.compile(r"[0-9]{1,20}")
 _FIELDS = (HEADER_LENGTH.lower().encode(), b"content-encoding", b"accept-encoding")
 
 
+router = APIRouter()
+
+
+# For the description, and to refuse models that there are not: all others are in ``ENDPOINTS``.
+@router.post("/v2/models/{model}/versions/{version}/infer", include_in_schema=False)
+@router.post(
+    "/v2/models/{model}/infer",
+    summary="Inference",
+    description="The outputs of a model, which is the route of the same name in `/v1`: as JSON, or"
+    " as JSON followed by binary tensors.",
+    operation_id="infer",
+    response_class=Response,
+    openapi_extra=description.inference(),
+)
 async def infer(request: Request) -> Response:
     """Compute the outputs of the model in the path; raises as ``answer``."""
     return await answer(models.named(request), request)
