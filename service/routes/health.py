@@ -34,13 +34,10 @@ async def live() -> JSONResponse:
 async def ready(request: Request) -> JSONResponse:
     check_ready(request)
     service = request.app.state.service
-    state = {
-        "status": "ready",
-        "leased_bytes": service.budget.leased,
-        "device": service.device.name,
-    }
-    if service.device.why_no_gpu is not None:
-        state["why_no_gpu"] = service.device.why_no_gpu
+    device = service.device
+    state = {"status": "ready", "leased_bytes": service.budget.leased, "device": device.name}
+    if device.why_no_gpu is not None:
+        state["why_no_gpu"] = device.why_no_gpu
     return JSONResponse(state)
 
 

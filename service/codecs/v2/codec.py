@@ -114,8 +114,7 @@ class Inference(Codec):
         return answer.compressed(written, self.reply_coding)
 
     def first_tensor_at(self, prefix: bytes | memoryview) -> int | None:
-        starts = self._starts(prefix)
-        return None if starts is None else starts.get(self.model.largest)
+        return (self._starts(prefix) or {}).get(self.model.largest)
 
     def ready_at(self, prefix: memoryview) -> int | None:
         starts = self._starts(prefix)

@@ -144,5 +144,4 @@ async def load(request: Request) -> JSONResponse:
 
 
 def _report(request: Request, name: str) -> dict[str, Any]:
-    report: dict[str, Any] = request.app.state.v2.counters[name].report(name, models.VERSION)
-    return report
+    return dict(request.app.state.v2.counters[name].report(name, models.VERSION))
