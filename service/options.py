@@ -191,7 +191,14 @@ def combine(
     """
     given = _plain(query), _plain(body)
     if None in given:
-        _check_lengths(model, (*query.items(), *body.items()))
+        # To take a million digits or names for a value takes long.
+        for name, value in (*query.items(), *body.items()):
+            if isinstance(value, str) and len(value) > _LONGEST and name in model.model_fields:
+                raise InvalidOption(
+                    f"option {shown(name)} has {len(value):,} characters, and at most {_LONGEST:,}"
+                    " are read",
+                    field=name,
+                )
         return _combined(model, query, body, typed)
     known = _known_options(model, typed, *given)
     assert isinstance(known, model)
@@ -229,12 +236,11 @@ def _known_options(model: type[Options], typed: bool, query: Any, body: Any) -> 
 def _combined(
     model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], typed: bool
 ) -> AnyOptions:
-    _check_names(model, body if typed else _ours(body))
-    body = {
-        name: value
-        for name, value in body.items()
-        if name in model.model_fields and value is not None
-    }
+    # Of metadata, names that are options or were meant to be: others are its writer's.
+    ours = (name for name in body if typed or name in _EVERY or _SPELLINGS.meant(name))
+    _check_names(model, ours)
+    known = model.model_fields
+    body = {name: value for name, value in body.items() if name in known and value is not None}
     for name in body:
         if name in query:
             raise InvalidOption(
@@ -250,11 +256,6 @@ def _combined(
         raise _as_invalid_option(error) from None
 
 
-def _ours(metadata: Iterable[str]) -> Iterable[str]:
-    """Names in ``metadata`` that are options, or were meant to be: others are its writer's."""
-    return (name for name in metadata if name in _EVERY or _SPELLINGS.meant(name))
-
-
 def _check_names(model: type[Options], names: Iterable[str]) -> None:
     # Before any validation, whose errors would list every one of a million unknown names.
     for name in names:
@@ -263,17 +264,6 @@ def _check_names(model: type[Options], names: Iterable[str]) -> None:
             raise InvalidOption(
                 f"unknown option {shown(name)}: the options here are {known}"
                 f"{advice(name, model.model_fields)}",
-                field=name,
-            )
-
-
-def _check_lengths(model: type[Options], given: Iterable[tuple[str, Any]]) -> None:
-    # To take a million digits or names for a value takes long.
-    for name, value in given:
-        if isinstance(value, str) and len(value) > _LONGEST and name in model.model_fields:
-            raise InvalidOption(
-                f"option {shown(name)} has {len(value):,} characters, and at most {_LONGEST:,} are"
-                " read",
                 field=name,
             )
 

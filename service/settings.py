@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,6 +20,10 @@ SECRETS = frozenset({"auth_tokens"})
 
 _MIB = 2**20
 _GIB = 2**30
+_Seconds = Annotated[float, Field(gt=0, le=3600)]
+_WholeSeconds = Annotated[int, Field(ge=0, le=3600)]
+_Bytes = Annotated[int, Field(ge=1, le=2**40)]
+_Budget = Annotated[int, Field(ge=0, le=2**50)]
 
 
 class SettingsError(ValueError):
@@ -37,11 +41,8 @@ class Settings(BaseSettings):
         description="Address to listen on: the loopback by default, since without tokens anybody is"
         " answered; 0.0.0.0 for every interface.",
     )
-    port: int = Field(
-        8000,
-        ge=0,
-        le=65535,
-        description="TCP port to listen on; 0 lets the system choose a free one.",
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8000, description="TCP port to listen on; 0 lets the system choose a free one."
     )
     uds: str | None = Field(
         None,
@@ -61,124 +62,90 @@ class Settings(BaseSettings):
         description="Bearer tokens as well, separated by commas or spaces: in the environment only,"
         " never an option.",
     )
-    workers: int = Field(
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
         1,
-        ge=1,
-        le=64,
         description="Worker processes: one is enough, since one request's kernel already uses every"
         " core; more share the cores, unless NUMBA_NUM_THREADS is set.",
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="Least severe level that is logged; info holds one line a request."
     )
-    shutdown_seconds: int = Field(
+    shutdown_seconds: _WholeSeconds = Field(
         25,
-        ge=0,
-        le=3600,
         description="Seconds that running requests are given to finish at shutdown: 25 leaves 5 of"
         " the 30 that Kubernetes grants.",
     )
-    header_seconds: float = Field(
+    header_seconds: _Seconds = Field(
         10,
-        gt=0,
-        le=3600,
         description="Seconds until a new connection, or one that began a request, has sent a whole"
         " header (408): what the CIS benchmark asks of nginx.",
     )
-    header_bytes: int = Field(
+    header_bytes: Annotated[int, Field(ge=256, le=2**24)] = Field(
         32768,
-        ge=256,
-        le=2**24,
         description="Most bytes of a request's header (431): four times what common proxies let"
         " through.",
     )
-    header_count: int = Field(
+    header_count: Annotated[int, Field(ge=1, le=2**16)] = Field(
         100,
-        ge=1,
-        le=2**16,
         description="Most fields of a request's header (431): browsers and proxies send some 30.",
     )
-    body_bytes_per_second: float = Field(
+    body_bytes_per_second: Annotated[float, Field(gt=0, le=2**40)] = Field(
         65536,
-        gt=0,
-        le=2**40,
         description="Slowest that a body may come (408), after 10 seconds of patience that every"
         " byte renews: no limit to how long a large one takes.",
     )
-    send_seconds: float = Field(
+    send_seconds: _Seconds = Field(
         30,
-        gt=0,
-        le=3600,
         description="Seconds of patience with a client that reads its answer more slowly than"
         " body_bytes_per_second, and so holds memory, before it is cut off.",
     )
-    keep_alive_seconds: int = Field(
+    keep_alive_seconds: _WholeSeconds = Field(
         75,
-        ge=0,
-        le=3600,
         description="Seconds that a connection is kept open between requests: longer than the 60"
         " of common load balancers, so that the balancer closes it, not the server.",
     )
-    max_body_bytes: int = Field(
+    max_body_bytes: _Bytes = Field(
         _GIB,
-        ge=1,
-        le=2**40,
         description="Most bytes of one request body: 1 GiB holds 4096 x 131072 bfloat16 logits; a"
         " larger body is refused (413) before it is read.",
     )
-    max_decoded_bytes: int = Field(
+    max_decoded_bytes: _Bytes = Field(
         _GIB,
-        ge=1,
-        le=2**40,
         description="Most bytes that the tensors of one request may hold once decoded, which bounds"
         " what a compressed npz may grow to.",
     )
-    max_json_answer_elements: int = Field(
+    max_json_answer_elements: Annotated[int, Field(ge=1, le=2**31)] = Field(
         4 * _MIB,
-        ge=1,
-        le=2**31,
         description="Most numbers in one JSON answer: 4 Mi are up to 100 MB of text; larger answers"
         " are for the binary formats (406).",
     )
-    explain_max_elements: int = Field(
+    explain_max_elements: Annotated[int, Field(ge=1, le=2**24)] = Field(
         16384,
-        ge=1,
-        le=2**24,
         description="Most logits that /v1/explain takes: it returns every intermediate array, to be"
         " read by a person.",
     )
-    lane_queue: int = Field(
+    lane_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
         64,
-        ge=1,
-        le=65536,
         description="Requests that may wait for the compute thread, and as many for the one that"
         " decodes and encodes large bodies; one more is refused (503).",
     )
-    memory_bytes: int = Field(
+    memory_bytes: _Budget = Field(
         0,
-        ge=0,
-        le=2**50,
         description="Most bytes that the requests of a worker hold at a time; 0 for its share of"
         " three quarters of the container's or machine's memory, less 256 MiB.",
     )
-    memory_wait_seconds: float = Field(
+    memory_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         10,
-        ge=0,
-        le=3600,
         description="Seconds that a request waits for its memory (503): 10 are some hundred bodies"
         " of 256 MiB. A body that takes longer goes first while others wait.",
     )
-    compute_seconds: float = Field(
+    compute_seconds: _Seconds = Field(
         60,
-        gt=0,
-        le=3600,
         description="Seconds that a computation, decoding or encoding may take, its turn included"
         " (503).",
     )
-    compile_seconds: float = Field(
+    compile_seconds: _Seconds = Field(
         30,
-        gt=0,
-        le=3600,
         description="Seconds that a request waits for a kernel that is compiled on first use (503,"
         " and the compiling goes on): that takes some 20 on an idle core.",
     )
@@ -195,10 +162,8 @@ class Settings(BaseSettings):
         description="What computes requests that name no device: cuda needs an NVIDIA GPU and the"
         " extra cuda; auto is the GPU where there is one, else the CPU.",
     )
-    device_memory_bytes: int = Field(
+    device_memory_bytes: _Budget = Field(
         0,
-        ge=0,
-        le=2**50,
         description="Most bytes of the GPU's memory that a worker holds, and as many of the host's,"
         " pinned; 0 for its share of 80 % of what is free.",
     )

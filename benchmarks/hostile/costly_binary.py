@@ -34,7 +34,7 @@ def _npz_of_names(count: int, size: int) -> bytes:
 
 def _npz_at_the_limit(size: int) -> bytes:
     """Archive whose logits inflate sixteenfold, as a stored member before them permits."""
-    file = io.BytesIO(npz.encode({"weight": np.zeros(size // 9)}))
+    file = io.BytesIO(npz.CODEC.encode({"weight": np.zeros(size // 9)}))
     with zipfile.ZipFile(file, "a") as archive:
         with archive.open(_deflated("logits.npy"), "w") as member:
             np.save(member, np.zeros((16, size // 9), np.float32))

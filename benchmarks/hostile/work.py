@@ -67,7 +67,7 @@ def _smallest() -> dict[str, Request]:
         "V2 JSON": v2_request(text),
         "V2 gzip": v2_request(gzip.compress(text), content_encoding="gzip"),
         "V2 deflate": v2_request(zlib.compress(text), content_encoding="deflate"),
-        "npz": v1(npz.encode(arrays), "x-npz"),
+        "npz": v1(npz.CODEC.encode(arrays), "x-npz"),
         "safetensors": v1(safetensors_codec.encode(arrays), "x-safetensors"),
     }
 

@@ -104,7 +104,10 @@ def _pieces(body: memoryview, coding: str, until: float, step: int = _STEP) -> I
     try:
         yield from pieces(body, _WINDOW[coding], until, min(step, _STEP))
     except (zlib.error, EOFError):
-        raise _broken(coding) from None
+        raise DecodeError(
+            f"the body is not exactly one {coding} stream, as Content-Encoding says it is",
+            where="content-encoding",
+        ) from None
 
 
 def pieces(body: memoryview, window: int, until: float, step: int) -> Iterator[bytes]:
@@ -129,10 +132,3 @@ def pieces(body: memoryview, window: int, until: float, step: int) -> Iterator[b
         yield part
     if stream.unused_data or taken != len(body):
         raise EOFError
-
-
-def _broken(coding: str) -> DecodeError:
-    return DecodeError(
-        f"the body is not exactly one {coding} stream, as Content-Encoding says it is",
-        where="content-encoding",
-    )

@@ -49,6 +49,7 @@ _ITEM = re.compile(
 )
 # A dtype in one word, which NumPy looks up and does not parse.
 _WORD = re.compile(r"[<>=|]?[A-Za-z?][A-Za-z0-9_]{0,15}")
+_SUPPORTED = f"the dtypes are {', '.join(dtypes.BY_NAME)}"
 _VALUE = {"descr": "text", "fortran_order": "bool", "shape": "shape"}
 
 
@@ -122,9 +123,7 @@ def _items(raw: bytes, where: str) -> dict[str, str]:
         if key in found or key not in _VALUE:
             break
         if key == "descr" and match["compound"]:
-            raise DecodeError(
-                f"{where}: structured dtypes are not read: {_supported()}", where=where
-            )
+            raise DecodeError(f"{where}: structured dtypes are not read: {_SUPPORTED}", where=where)
         value = match[_VALUE[key]]
         if value is None:
             break
@@ -149,7 +148,7 @@ def _row(descr: str, where: str, name: str) -> DType:
     elif spelled.endswith("O"):
         advice = "arrays of objects are pickles, which are never read: convert it to numbers"
     else:
-        advice = _supported()
+        advice = _SUPPORTED
     raise DecodeError(f"{where}: dtype {shown(descr)}: {advice}", where=where)
 
 
@@ -165,10 +164,6 @@ def _spelled(descr: str) -> str:
         return np.dtype(descr).str
     except (TypeError, ValueError, OverflowError):
         return descr
-
-
-def _supported() -> str:
-    return f"the dtypes are {', '.join(dtypes.BY_NAME)}"
 
 
 def _shape(inside: str, where: str) -> list[int]:

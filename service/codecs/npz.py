@@ -80,8 +80,22 @@ class Npz(Codec):
         return Message(tensors, {}, tuple(others))
 
     def encode(self, arrays: Arrays) -> bytes:
-        """Write ``arrays`` as ``encode`` does."""
-        return encode(arrays)
+        """Write an archive of stored members, each array's data 64-byte aligned."""
+        body = io.BytesIO()
+        with zipfile.ZipFile(body, "w") as archive:
+            for name, array in arrays.items():
+                # The default date is fixed, 1980: equal arrays give equal bytes.
+                info = zipfile.ZipInfo(name + _SUFFIX)
+                header_bytes = zip_reader.LOCAL.size + len(info.filename.encode())
+                header_bytes += _ZIP64_BYTES + _ALIGNMENT_BYTES
+                padding = -(body.tell() + header_bytes) % npy.ALIGNMENT
+                info.extra = struct.pack(
+                    f"<3H{padding}x", zip_reader.ALIGNMENT_FIELD, 2 + padding, npy.ALIGNMENT
+                )
+                with archive.open(info, "w", force_zip64=True) as member:
+                    member.write(npy.header(row_of(name, array), array.shape))
+                    member.write(flat_bytes(array))
+        return body.getvalue()
 
     def first_tensor_at(self, prefix: bytes) -> int | None:
         """Return where the first member's elements start, if it is stored.
@@ -107,25 +121,6 @@ class Npz(Codec):
             members = zip_reader.members(body, lambda name: None)
             return sum(member.size for member in members if member.method == zip_reader.DEFLATED)
         return 0
-
-
-def encode(arrays: Arrays) -> bytes:
-    """Write ``arrays`` as an archive of stored members, each array's data 64-byte aligned."""
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as archive:
-        for name, array in arrays.items():
-            # The default date is fixed, 1980: equal arrays give equal bytes.
-            info = zipfile.ZipInfo(name + _SUFFIX)
-            header_bytes = zip_reader.LOCAL.size + len(info.filename.encode())
-            header_bytes += _ZIP64_BYTES + _ALIGNMENT_BYTES
-            padding = -(body.tell() + header_bytes) % npy.ALIGNMENT
-            info.extra = struct.pack(
-                f"<3H{padding}x", zip_reader.ALIGNMENT_FIELD, 2 + padding, npy.ALIGNMENT
-            )
-            with archive.open(info, "w", force_zip64=True) as member:
-                member.write(npy.header(row_of(name, array), array.shape))
-                member.write(flat_bytes(array))
-    return body.getvalue()
 
 
 CODEC = Npz()

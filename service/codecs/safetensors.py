@@ -106,7 +106,6 @@ class Safetensors(Codec):
         return Encoded(header, more=tensors)
 
     def first_tensor_at(self, prefix: bytes) -> int | None:
-        """Return where the data starts, as the length of the header says."""
         return _data_start(prefix)
 
     def ready_at(self, prefix: memoryview) -> int | None:
@@ -128,7 +127,6 @@ class Safetensors(Codec):
         return (_data_start(bytes(body[:_LENGTH_BYTES])) or 0) <= AT_ONCE_HEADER_BYTES
 
     def encoded_bytes(self, arrays: Arrays) -> int:
-        """Return how many bytes ``encode`` copies."""
         if sum(array.nbytes for array in arrays.values()) <= _COPIED:
             return _COPIED
         return sum(0 if array.flags.c_contiguous else array.nbytes for array in arrays.values())

@@ -17,16 +17,11 @@ _LENGTH = re.compile(r"[0-9]{1,20}")
 
 
 class Lease(Protocol):
-    """Memory that is counted, as ``service.memory.budget`` gives it."""
+    """Part of ``service.memory.budget.Lease`` that receiving needs."""
 
-    def memory(self, size: int) -> Bytes:
-        """``size`` bytes of what is leased."""
-
-    async def grow(self, size: int) -> None:
-        """Lease ``size`` bytes more."""
-
-    def expect_more(self) -> None:
-        """Claim more: a body of unknown length does not end with its beginning."""
+    def memory(self, size: int) -> Bytes: ...
+    async def grow(self, size: int) -> None: ...
+    def expect_more(self) -> None: ...
 
 
 class Body:
@@ -155,15 +150,18 @@ class Reception:
         """
         length, short = self.length, regimes.JOINED_BODY_BYTES
         if self._landing is None and length is not None and length <= short:
-            return await self._joined()
+            content = bytearray()
+            while self._more:
+                content += await self._next()
+            return Body(memoryview(content), len(content), self)
         prefix = await self.begin()
         if length is None and self._more:
             return await self._grown(lease)
         if length is None:
             length = len(prefix)
             await lease.grow(length)
-        content = self.placed(lease.memory(length + ALIGNMENT), length)
-        return Body(content, len(prefix), self.source)
+        memory = self.placed(lease.memory(length + ALIGNMENT), length)
+        return Body(memory, len(prefix), self.source)
 
     async def receive_into(self, destination: memoryview, progress: Callable[[int], None]) -> None:
         """Receive as ``Landing.receive_into`` does, by copying."""
@@ -182,7 +180,6 @@ class Reception:
             await self._next()
 
     async def _next(self) -> bytes:
-        """Receive the next message's bytes, which may be none."""
         message = await self.receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
@@ -198,13 +195,6 @@ class Reception:
                 f"{self._came:,} bytes, but {self.length:,} were declared", where="body"
             )
         return chunk
-
-    async def _joined(self) -> Body:
-        """Receive all of a small body, its messages one after the other."""
-        content = bytearray()
-        while self._more:
-            content += await self._next()
-        return Body(memoryview(content), len(content), self)
 
     async def _grown(self, lease: Lease) -> Body:
         """Receive a body of unknown length, in memory that doubles, and is leased as it is filled.

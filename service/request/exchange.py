@@ -78,7 +78,6 @@ async def respond(
 
 
 async def _planned(call: Call, upload: Upload, reception: Reception) -> tuple[Plan, Lease]:
-    """Plan the request, and lease what its plan says."""
     length = reception.length
     if length is None or length < regimes.STREAMED_BODY_BYTES:
         plan = plan_of_length(length)

@@ -12,7 +12,7 @@ from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, TENSORS, Answer, Arrays, numbers, shown
+from service.codecs.base import LOGITS, TENSORS, WEIGHTS, Answer, Arrays, numbers, shown
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
@@ -35,9 +35,9 @@ class Operation(NamedTuple):
     summary: str
     description: str
     needs: tuple[str, ...]
-    takes: tuple[str, ...]
     options: type[options.Options]
     compute: Compute
+    takes: tuple[str, ...] = ()
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
 
@@ -112,8 +112,15 @@ class Call(NamedTuple):
         return options.combine(model, self.query, message.options, typed=typed)
 
     def encoded(self, outputs: Arrays) -> Answer:
-        """Encode the answer's content."""
-        check_answer(self.reply, outputs, self.service.settings.max_json_answer_elements)
+        """Encode the answer; raises ``NotAcceptable`` for more numbers than the settings allow."""
+        count = self.reply.text_numbers(outputs)
+        limit = self.service.settings.max_json_answer_elements
+        if count > limit:
+            raise NotAcceptable(
+                f"the answer holds {count:,} numbers, and JSON at most {limit:,}:"
+                f" {self.reply.binary_advice}",
+                field=self.reply.answer_field,
+            )
         return self.reply.encode(outputs)
 
 
@@ -188,17 +195,6 @@ def _instead(missing: str, message: Message) -> str:
     return ""
 
 
-def check_answer(reply: Codec, outputs: Arrays, limit: int) -> None:
-    """Raise ``NotAcceptable`` if ``reply`` would write more than ``limit`` numbers as JSON."""
-    count = reply.text_numbers(outputs)
-    if count > limit:
-        raise NotAcceptable(
-            f"the answer holds {count:,} numbers, and JSON at most {limit:,}:"
-            f" {reply.binary_advice}",
-            field=reply.answer_field,
-        )
-
-
 def converted_bytes(operation: Operation, tensors: Arrays) -> int:
     """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
@@ -209,7 +205,7 @@ def converted_bytes(operation: Operation, tensors: Arrays) -> int:
     logits = tensors[operation.needs[0]]
     total = 0
     for name, array in tensors.items():
-        if name in ("weight", "sample_weight"):
+        if name in WEIGHTS:
             total += array.size * (8 + 4 + 1)
         elif name == "labels" and array.shape == logits.shape:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0

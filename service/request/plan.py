@@ -35,17 +35,22 @@ class AtOnce(NamedTuple):
     length: int | None
 
     async def lease(self, call: Call) -> Lease:
-        """Lease room for the body."""
         lease = await Whole(self.length or 0).lease(call)
-        lease.unknown = _unknown_claim(call)
+        # Claimed once a body of unknown length proves to be a longer one.
+        most = call.service.budget.most()
+        share = most - most // (2 * call.codec.growth)
+        lease.unknown = max(share, min(most, regimes.UNKNOWN_CLAIM_BYTES))
         return lease
 
     async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
-        """Compute the outputs."""
         body = await reception.body(lease)
         content = await body.all()
         message = decoded_soon(call, content)
-        if message is not None and _small(call, message.tensors):
+        if (
+            message is not None
+            and message.tensors[call.operation.needs[0]].size <= regimes.AT_ONCE_LOGITS
+            and converted_bytes(call.operation, message.tensors) <= regimes.AT_ONCE_BYTES
+        ):
             work = call.work(message)
             if work.quick and work.result_bytes <= regimes.AT_ONCE_BYTES:
                 return work.run()
@@ -60,12 +65,10 @@ class Whole(NamedTuple):
     head: Head | None = None
 
     async def lease(self, call: Call) -> Lease:
-        """Lease room for the body."""
         claim = self.length * call.codec.growth
         return await call.service.budget.lease(self.length, claim=claim)
 
     async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
-        """Compute the outputs."""
         body = await reception.body(lease)
         head = self.head
         if head is None and body.filled < self.length >= regimes.EARLY_BODY_BYTES:
@@ -96,7 +99,6 @@ class Streamed(NamedTuple):
         return await call.service.budget.lease(self.size, self.held)
 
     async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
-        """Compute the outputs."""
         memory = Sliding(ALIGNMENT + self.length)
         lease.behind(memory, self.kept, self.held)
         body = SlidingBody(reception, memory, self.length)
@@ -132,20 +134,6 @@ def plan_of_head(call: Call, reception: Reception, length: int) -> Plan:
         return Whole(length, head)
     converted = converted_bytes(call.operation, message.tensors)
     return Streamed(length, head, kept, held, held + footprint.result_bytes + converted)
-
-
-def _small(call: Call, tensors: Arrays) -> bool:
-    logits = tensors[call.operation.needs[0]]
-    return (
-        logits.size <= regimes.AT_ONCE_LOGITS
-        and converted_bytes(call.operation, tensors) <= regimes.AT_ONCE_BYTES
-    )
-
-
-def _unknown_claim(call: Call) -> int:
-    """Bytes that a body of unknown length claims once it proves to be a longer one."""
-    most = call.service.budget.most()
-    return max(most - most // (2 * call.codec.growth), min(most, regimes.UNKNOWN_CLAIM_BYTES))
 
 
 async def _leased(size: int) -> None:

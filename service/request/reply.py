@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import Response, responses
 from starlette.types import Receive, Scope, Send
 
-from service.codecs import Encoded
-from service.codecs.base import Answer
+from service.codecs.base import Answer, Encoded
 from service.memory.budget import Lease
 from service.regimes import REPLY_PIECE_BYTES
 
@@ -19,7 +17,6 @@ class JSONResponse(responses.JSONResponse):
     """A small JSON answer; a newline ends it, as it ends the larger ones."""
 
     def render(self, content: Any) -> bytes:
-        """The text of ``content``."""
         return super().render(content) + b"\n"
 
 
@@ -47,17 +44,14 @@ class Reply(Response):
             if not self._more and len(self.body) <= REPLY_PIECE_BYTES:
                 await send({"type": "http.response.body", "body": self.body})
                 return
-            for piece in self._pieces():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            for buffer in (memoryview(self.body), *self._more):
+                for start in range(0, len(buffer), REPLY_PIECE_BYTES):
+                    piece = buffer[start : start + REPLY_PIECE_BYTES]
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
             # Not sent before what precedes it is on its way.
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._lease.release()
-
-    def _pieces(self) -> Iterator[memoryview]:
-        for buffer in (memoryview(self.body), *self._more):
-            for start in range(0, len(buffer), REPLY_PIECE_BYTES):
-                yield buffer[start : start + REPLY_PIECE_BYTES]
 
 
 def size_of(answer: Answer) -> int:

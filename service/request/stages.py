@@ -15,8 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from kernels.steps import Work
 from service import regimes
-from service.codecs import Message
-from service.codecs.base import Answer, Arrays, TakesLong
+from service.codecs.base import Answer, Arrays, Message, TakesLong
 from service.compute.lane import Source
 from service.errors import Disconnected, Expired
 from service.memory.budget import Lease
@@ -99,15 +98,13 @@ async def _computed(
 async def encoded(call: Call, lease: Lease, outputs: Arrays, receive: Receive) -> Answer:
     """Encode ``outputs``, which are all that ``lease`` counts from here on."""
     size = sum([array.nbytes for array in outputs.values()])
-    if size <= regimes.AT_ONCE_BYTES:
-        return call.encoded(outputs)
-    lease.shrink(size)
-    needed = call.reply.encoded_bytes(outputs)
-    if needed <= regimes.AT_ONCE_BYTES:
-        return call.encoded(outputs)
-    return await while_connected(
-        client_gone(receive), _encoded_in_lane(call, lease, outputs, needed)
-    )
+    if size > regimes.AT_ONCE_BYTES:
+        lease.shrink(size)
+        needed = call.reply.encoded_bytes(outputs)
+        if needed > regimes.AT_ONCE_BYTES:
+            work = _encoded_in_lane(call, lease, outputs, needed)
+            return await while_connected(client_gone(receive), work)
+    return call.encoded(outputs)
 
 
 async def _encoded_in_lane(call: Call, lease: Lease, outputs: Arrays, needed: int) -> Answer:
@@ -130,7 +127,7 @@ async def _transcoded(call: Call, function: Callable[[], T]) -> T:
 
 
 async def client_gone(receive: Receive) -> None:
-    """Wait until the client is client_gone, and raise ``Disconnected``."""
+    """Wait until the client is gone, and raise ``Disconnected``."""
     while (await receive())["type"] != "http.disconnect":
         pass
     raise Disconnected

@@ -48,14 +48,11 @@ async def docs(request: Request) -> HTMLResponse:
 
 
 def _add(name: str, media_type: str) -> None:
+    read = cache((files("fastapi_offline") / "static" / name).read_bytes)
+
     @router.get(f"/docs/{name}")
     async def asset() -> Response:
-        return Response(_read(name), media_type=media_type)
-
-
-@cache
-def _read(name: str) -> bytes:
-    return (files("fastapi_offline") / "static" / name).read_bytes()
+        return Response(read(), media_type=media_type)
 
 
 for _name, _media_type in ASSETS.items():

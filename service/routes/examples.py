@@ -52,11 +52,7 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
         ),
         "channels-last": (
             "One image of 1 x 2 pixels and three classes, the classes last",
-            {
-                "logits": [[[[1, 0, 0], [0, 2, 0]]]],
-                "labels": [[[0, 1]]],
-                "class_axis": -1,
-            },
+            {"logits": [[[[1, 0, 0], [0, 2, 0]]]], "labels": [[[0, 1]]], "class_axis": -1},
             {"loss": 0.395495, "per_element": [[[0.551445, 0.239545]]]},
         ),
         "training step": (
@@ -91,11 +87,7 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
         ),
         "weighted": (
             "Weighted classes",
-            {
-                "log_probs": [[-0.5, -1.0], [-2.0, -0.25]],
-                "labels": [0, 1],
-                "weight": [1.0, 3.0],
-            },
+            {"log_probs": [[-0.5, -1.0], [-2.0, -0.25]], "labels": [0, 1], "weight": [1.0, 3.0]},
             {"loss": 0.3125, "per_element": [0.5, 0.75]},
         ),
     },

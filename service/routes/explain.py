@@ -17,20 +17,14 @@ _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 def _compute(given: dict[str, Any]) -> Work:
     elements, dtype = given["logits"].size, dtypes.of(given["logits"])
-    needed = (
-        []
-        if dtype is None or given["device"] != "cpu"
-        else [
+    needed = []
+    if dtype is not None and given["device"] == "cpu":
+        needed = [
             Specialisation(False, dtype.name, dtype.name, False),
             Specialisation(True, str(dtype.result), str(dtype.result), False),
         ]
-    )
     return Work(
-        elements,
-        _BYTES * elements,
-        False,
-        _steps(**given),
-        uncompiled=not_compiled(*needed),
+        elements, _BYTES * elements, False, _steps(**given), uncompiled=not_compiled(*needed)
     )
 
 

@@ -1,7 +1,5 @@
 """Text of the documentation page: the formats, a recipe for each, and the table of errors."""
 
-from __future__ import annotations
-
 from service.problems import TABLE
 
 _INTRODUCTION = """
@@ -102,30 +100,24 @@ print(answer.read().decode())
 """
 
 
-def _errors() -> str:
-    rows = (
-        f"| {row.status} | `{row.name}` | {row.title}. | {row.advice} |" for row in TABLE.values()
-    )
-    lines = ("| status | name | meaning | advice |", "|---|---|---|---|", *rows)
-    return """
+_ERRORS = """
 Every error is an RFC 9457 problem (`application/problem+json`). `type` is `urn:lossd:problem:` and
 the name; `detail` says what was wrong and what would be right; `field`, `where` and `position` name
 what is at fault.
 
-""" + "\n".join(lines)
+| status | name | meaning | advice |
+|---|---|---|---|
+""" + "\n".join(
+    f"| {row.status} | `{row.name}` | {row.title}. | {row.advice} |" for row in TABLE.values()
+)
 
-
-def _folded(title: str, text: str) -> str:
-    """A section of which only the title is shown until it is clicked."""
-    return f"\n<details>\n<summary>{title}</summary>\n\n{text.strip()}\n\n</details>\n"
-
-
+# Of each section only the title is shown until it is clicked.
 DESCRIPTION = _INTRODUCTION + "".join(
-    _folded(title, text)
+    f"\n<details>\n<summary>{title}</summary>\n\n{text.strip()}\n\n</details>\n"
     for title, text in (
         ("Layout of safetensors, and a request in Python", _SAFETENSORS),
         ("Layout of npz, and a request in Python", _NPZ),
         ("Layout of binary requests of V2, and a request in Python", _V2),
-        ("Table of errors", _errors()),
+        ("Table of errors", _ERRORS),
     )
 )

@@ -25,29 +25,18 @@ def install(app: FastAPI) -> None:
 
     async def answer_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            return _wrong_method(request)
-        response = problem(_of_router(request, error))
-        response.headers.update(error.headers or {})
+        path, headers = shown(request.scope["path"]), error.headers or {}
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            error = UnknownPath(f"there is nothing at {path}: /docs lists the paths there are")
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The router knows of one route's methods only, and of neither HEAD nor OPTIONS.
+            methods = ", ".join(allowed(request.app.routes, request.scope))
+            text = f"{path} does not answer {shown(request.method)}, but {methods}"
+            error, headers = WrongMethod(text, field="method"), {"Allow": methods}
+        response = problem(error)
+        response.headers.update(headers)
         return response
 
     for kind in (*TABLE, *GONE):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(HTTPException, answer_http)
-
-
-def _of_router(request: Request, error: HTTPException) -> Exception:
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        path = shown(request.scope["path"])
-        return UnknownPath(f"there is nothing at {path}: /docs lists the paths there are")
-    return error
-
-
-def _wrong_method(request: Request) -> Response:
-    path, method = shown(request.scope["path"]), shown(request.method)
-    # The router knows of one route's methods only, and of neither HEAD nor OPTIONS.
-    methods = ", ".join(allowed(request.app.routes, request.scope))
-    error = WrongMethod(f"{path} does not answer {method}, but {methods}", field="method")
-    response = problem(error)
-    response.headers["Allow"] = methods
-    return response

@@ -18,7 +18,6 @@ router = APIRouter(tags=["health"])
     response_class=JSONResponse,
 )
 async def live() -> JSONResponse:
-    """Answer at once."""
     return JSONResponse({"status": "live"})
 
 
@@ -33,16 +32,12 @@ async def live() -> JSONResponse:
     openapi_extra={"responses": openapi.failures([503])},
 )
 async def ready(request: Request) -> JSONResponse:
-    """Answer with the state, or raise as ``check_ready``."""
     check_ready(request)
     service = request.app.state.service
-    state = {
-        "status": "ready",
-        "leased_bytes": service.budget.leased,
-        "device": service.device.name,
-    }
-    if service.device.why_no_gpu is not None:
-        state["why_no_gpu"] = service.device.why_no_gpu
+    device = service.device
+    state = {"status": "ready", "leased_bytes": service.budget.leased, "device": device.name}
+    if device.why_no_gpu is not None:
+        state["why_no_gpu"] = device.why_no_gpu
     return JSONResponse(state)
 
 

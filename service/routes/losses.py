@@ -1,7 +1,5 @@
 """Routes that are one kernel call each."""
 
-from __future__ import annotations
-
 from kernels import steps
 from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 from service.request.operation import Operation
@@ -36,7 +34,6 @@ OPERATIONS = (
         description="The logits minus the logarithm of the sum of their exponentials, along the "
         "class axis.",
         needs=("logits",),
-        takes=(),
         options=LogitOptions,
         compute=lambda given: steps.log_softmax(**given),
         footprint=lambda given: steps.footprint(**given),
@@ -46,7 +43,6 @@ OPERATIONS = (
         summary="Softmax of logits",
         description="The exponentials of the logits, scaled to sum to 1 along the class axis.",
         needs=("logits",),
-        takes=(),
         options=LogitOptions,
         compute=lambda given: steps.softmax(**given),
         footprint=lambda given: steps.footprint(**given),

@@ -70,17 +70,11 @@ OUTPUTS = {
 _SCHEMAS: dict[str, Any] = {
     "Number": {
         "description": "A number; those that JSON cannot write are strings.",
-        "anyOf": [
-            {"type": "number"},
-            {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]},
-        ],
+        "anyOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}],
     },
     "Tensor": {
         "description": "Nested lists of numbers, every list of one depth equally long.",
-        "anyOf": [
-            {"$ref": _REF + "Number"},
-            {"type": "array", "items": {"$ref": _REF + "Tensor"}},
-        ],
+        "anyOf": [{"$ref": _REF + "Number"}, {"type": "array", "items": {"$ref": _REF + "Tensor"}}],
     },
     "Problem": {
         "description": "RFC 9457 problem details.",
@@ -165,8 +159,7 @@ def install(app: FastAPI, *, secured: bool = False) -> None:
 
 
 def _properties(operation: Operation) -> dict[str, Any]:
-    properties: dict[str, Any] = operation.options.model_json_schema()["properties"]
-    return properties
+    return dict(operation.options.model_json_schema()["properties"])
 
 
 def outputs_of(operation: Operation) -> list[str]:
@@ -217,21 +210,17 @@ def _request_content(operation: Operation) -> dict[str, Any]:
     tensors = (*operation.needs, *operation.takes)
     fields = {name: tensor(TENSORS[name]) for name in tensors} | _properties(operation)
     fields["dtype"] = _DTYPE
+    schema = {
+        "type": "object",
+        "required": list(operation.needs),
+        "properties": fields,
+        "additionalProperties": False,
+    }
     examples = {
         name: {"summary": summary, "value": request}
         for name, (summary, request, _) in EXAMPLES[operation.path].items()
     }
-    content: dict[str, Any] = {
-        _JSON: {
-            "schema": {
-                "type": "object",
-                "required": list(operation.needs),
-                "properties": fields,
-                "additionalProperties": False,
-            },
-            "examples": examples,
-        }
-    }
+    content: dict[str, Any] = {_JSON: {"schema": schema, "examples": examples}}
     optional = f"; optional: {', '.join(operation.takes)}" if operation.takes else ""
     names = f"Tensors: {', '.join(operation.needs)}{optional}. "
     return content | _binary(names + "Options stand in the query string (or in `__metadata__`).")
@@ -248,15 +237,11 @@ def _success(operation: Operation) -> dict[str, Any]:
             "description": OUTPUTS["routes"],
             "properties": {name: {"$ref": _REF + "Number"} for name in routes},
         }
-    content: dict[str, Any] = {
-        _JSON: {
-            "schema": {"type": "object", "properties": members},
-            "examples": {
-                name: {"summary": summary, "value": reply}
-                for name, (summary, _, reply) in examples.items()
-            },
-        }
+    schema = {"type": "object", "properties": members}
+    answers = {
+        name: {"summary": summary, "value": reply} for name, (summary, _, reply) in examples.items()
     }
+    content: dict[str, Any] = {_JSON: {"schema": schema, "examples": answers}}
     return {
         "description": "The outputs asked for, in the format that Accept asks for.",
         "content": content | _binary(f"Tensors: {', '.join(names)}."),

@@ -16,39 +16,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.codecs.base import (
-    LOGITS,
-    Array,
-    Arrays,
-    Codec,
-    DecodeError,
-    Limits,
-    Message,
-    shown,
-)
-from service.codecs.json import small
-from service.codecs.json.members import (
-    VALUE_LIMIT,
-    close_body,
-    key_at,
-    next_at,
-    open_body,
-    value_at,
-)
-from service.codecs.json.tensor import (
-    DEFAULT,
-    FLOATS,
-    INTEGER,
-    WIDEST,
-    Kind,
-    Reading,
-    checked,
-    commas,
-    first_fit,
-    null_at,
-    read,
-    whole,
-)
+from service.codecs.base import LOGITS, Array, Arrays, Codec, DecodeError, Limits, Message, shown
+from service.codecs.json import members, small, tensor
+from service.codecs.json.tensor import DEFAULT, FLOATS, INTEGER, WIDEST, Kind, Reading
 from service.codecs.naming import advice
 from service.regimes import AT_ONCE_BODY_BYTES
 
@@ -91,36 +61,36 @@ class Json(Codec):
         tensors: dict[str, Reading] = {}
         options: dict[str, Any] = {}
         absent: set[str] = set()
-        left = VALUE_LIMIT
-        at, more = open_body(body, _EXAMPLE)
+        left = members.VALUE_LIMIT
+        at, more = members.open_body(body, _EXAMPLE)
         while more:
-            key, at = key_at(body, at)
+            key, at = members.key_at(body, at)
             if key in tensors or key in options or key in absent:
                 raise DecodeError(f"{shown(key)} is there twice", where=shown(key)[1:-1])
             if len(tensors) + len(options) == MEMBER_LIMIT:
                 raise DecodeError(
                     f"more than {MEMBER_LIMIT} tensors and options", where=f"byte {at}"
                 )
-            if key in names and (end := null_at(body, at)) is not None:
+            if key in names and (end := tensor.null_at(body, at)) is not None:
                 absent.add(key)
                 at = end
             elif key in names:
                 floats = [DEFAULT, WIDEST] if options.get(_DTYPE) is None else [_kind(options)]
                 kinds = [INTEGER, *floats] if key == _LABELS else floats
                 room = _room(tensors, limits)
-                tensors[key] = first_fit(body, at, key, kinds, room, limits.until)
+                tensors[key] = tensor.first_fit(body, at, key, kinds, room, limits.until)
                 at = tensors[key].at
             else:
                 options[key], end = _option_at(body, at, left, key, names)
                 left, at = max(left - (end - at), 1), end
-            at, more = next_at(body, at)
-        close_body(body, at)
+            at, more = members.next_at(body, at)
+        members.close_body(body, at)
         floating = _kind(options)
         options.pop(_DTYPE, None)
         for name, first in tensors.items():
             tensors[name] = _as_kind(body, name, first, floating.of(name), tensors, limits)
         return Message(
-            {name: tensor.elements.reshape(tensor.shape) for name, tensor in tensors.items()},
+            {name: found.elements.reshape(found.shape) for name, found in tensors.items()},
             options,
         )
 
@@ -136,8 +106,8 @@ class Json(Codec):
             group, _, own = name.rpartition(".")
             groups.setdefault(group, {})[own] = array
         parts = [b"{", *_members(groups.pop(""))]
-        for group, members in groups.items():
-            parts += [b",", _key(group), b"{", *_members(members), b"}"]
+        for group, inside in groups.items():
+            parts += [b",", _key(group), b"{", *_members(inside), b"}"]
         # A single join: above 1 MiB it copies without the GIL.
         return b"".join([*parts, b"}\n"])
 
@@ -148,14 +118,13 @@ class Json(Codec):
     def decoded_bytes(self, body: memoryview) -> int:
         """Return at most what the tensors take: a number behind every comma, read twice."""
         each = np.dtype(np.float32).itemsize + np.dtype(np.float64).itemsize
-        return (commas(np.frombuffer(body, np.uint8)) + 1) * each
+        return (tensor.commas(np.frombuffer(body, np.uint8)) + 1) * each
 
     def encoded_bytes(self, arrays: Arrays) -> int:
         """Return at most what the text takes, which is made in parts and then joined."""
         return 2 * _LONGEST * self.text_numbers(arrays)
 
     def text_numbers(self, arrays: Arrays) -> int:
-        """Return how many numbers, or lists without any, the text of ``arrays`` holds."""
         return sum(map(written_size, arrays.values()))
 
 
@@ -171,14 +140,16 @@ def _as_kind(
 
     def again(kind: Kind) -> Reading:
         room = _room(tensors, limits) + first.elements.nbytes
-        return checked(body, name, read(body, first.start, kind, room, first.at, limits.until))
+        return tensor.checked(
+            body, name, tensor.read(body, first.start, kind, room, first.at, limits.until)
+        )
 
     if name == _LABELS:
         # Floats of the logits' shape are class probabilities.
         like_logits = any(tensors[other].shape == first.shape for other in LOGITS & tensors.keys())
         if first.kind is INTEGER and (first.elements.size or not like_logits):
             return first
-        if not like_logits and (integers := whole(again(WIDEST))) is not None:
+        if not like_logits and (integers := tensor.whole(again(WIDEST))) is not None:
             return integers
     return first if first.kind == kind else again(kind)
 
@@ -187,7 +158,7 @@ def _option_at(
     body: memoryview, at: int, most: int, key: str, names: frozenset[str]
 ) -> tuple[Any, int]:
     try:
-        return value_at(body, at, most, f"option {shown(key)}")
+        return members.value_at(body, at, most, f"option {shown(key)}")
     except DecodeError as error:
         # A value too long for an option may be a tensor under another name.
         raise DecodeError(error.message + advice(key, names), where=error.where) from None
@@ -208,7 +179,6 @@ def _room(tensors: Mapping[str, Reading], limits: Limits) -> int:
 
 
 def _members(arrays: Arrays) -> Iterator[bytes]:
-    """Yield the text of an object's members."""
     for index, (name, array) in enumerate(arrays.items()):
         yield b"," if index else b""
         yield _key(name)

@@ -65,12 +65,8 @@ FLOATS = {
 DEFAULT = FLOATS[dtypes.FLOAT32.name]
 WIDEST = FLOATS[dtypes.FLOAT64.name]
 INTEGER = Kind(dtypes.INTEGERS[0], element_types.Target(element_types.INT64, 0, 0, math.inf))
-_NO_OUTPUTS = element_types.Outputs(
-    *(
-        np.empty(0, row.load)
-        for row in (dtypes.FLOAT32, dtypes.FLOAT64, dtypes.BFLOAT16, dtypes.INTEGERS[0])
-    )
-)
+_OF_OUTPUTS = (dtypes.FLOAT32, dtypes.FLOAT64, dtypes.BFLOAT16, dtypes.INTEGERS[0])
+_NO_OUTPUTS = element_types.Outputs(*(np.empty(0, row.load) for row in _OF_OUTPUTS))
 
 _PROBLEMS = {
     scanner.STRAY: "{token} follows, where a comma or a closing bracket belongs",
@@ -111,12 +107,7 @@ class Reading(NamedTuple):
 
 
 def first_fit(
-    body: memoryview,
-    at: int,
-    name: str,
-    kinds: Iterable[Kind],
-    room: int,
-    until: float = math.inf,
+    body: memoryview, at: int, name: str, kinds: Iterable[Kind], room: int, until: float = math.inf
 ) -> Reading:
     """Read the tensor at ``at`` as the first of ``kinds`` that every element fits.
 

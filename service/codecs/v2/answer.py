@@ -7,9 +7,9 @@ import json
 import numpy as np
 
 from service.codecs import compression
-from service.codecs.base import Array, Arrays, DecodeError, Encoded, flat_bytes, row_of, shown
+from service.codecs.base import Arrays, DecodeError, Encoded, flat_bytes, row_of, shown
 from service.codecs.json.codec import pieces
-from service.codecs.v2.request import InferRequest, Requested
+from service.codecs.v2.request import InferRequest
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"
@@ -20,11 +20,7 @@ _SHORTEST, _LONGEST = 1 << 10, 1 << 22
 
 
 def encode(
-    model: str,
-    version: str,
-    request: InferRequest,
-    arrays: Arrays,
-    targets: Arrays,
+    model: str, version: str, request: InferRequest, arrays: Arrays, targets: Arrays
 ) -> Encoded:
     """Write ``arrays`` in the order and form that ``request`` asks for.
 
@@ -47,7 +43,15 @@ def encode(
             f'{{"name":"{wanted.name}","datatype":"{row.v2}","shape":[{shape}]'.encode(),
         ]
         if wanted.region is not None:
-            _write(array, wanted, targets[wanted.name])
+            target = targets[wanted.name]
+            if array.nbytes > target.size:
+                raise DecodeError(
+                    f"output {shown(wanted.name)}: its {array.nbytes:,} bytes are more than the "
+                    f"{target.size:,} that shared_memory_byte_size gives it",
+                    where="outputs",
+                )
+            # NumPy copies without the GIL.
+            target[: array.nbytes] = np.frombuffer(flat_bytes(array), np.uint8)
         elif wanted.binary:
             blobs.append(flat_bytes(array))
             parts.append(b',"parameters":{"binary_data_size":%d}' % array.nbytes)
@@ -70,14 +74,3 @@ def compressed(answer: Encoded, coding: str | None) -> Encoded:
         return answer
     headers = {**answer.headers, "Content-Encoding": coding}
     return Encoded(compression.deflate(parts, coding), headers, answer.media_type)
-
-
-def _write(array: Array, wanted: Requested, target: Array) -> None:
-    if array.nbytes > target.size:
-        raise DecodeError(
-            f"output {shown(wanted.name)}: its {array.nbytes:,} bytes are more than the "
-            f"{target.size:,} that shared_memory_byte_size gives it",
-            where="outputs",
-        )
-    # NumPy copies without the GIL.
-    target[: array.nbytes] = np.frombuffer(flat_bytes(array), np.uint8)

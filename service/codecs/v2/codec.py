@@ -31,7 +31,8 @@ from service.codecs.json.members import VALUE_LIMIT
 from service.codecs.json.tensor import commas
 from service.codecs.v2 import answer
 from service.codecs.v2.answer import BINARY, HEADER_LENGTH
-from service.codecs.v2.head import Head, has_elements, head_of
+from service.codecs.v2.head import Head, head_of
+from service.codecs.v2.members import has_elements
 from service.codecs.v2.model import Model, SharedMemory
 from service.codecs.v2.request import InferRequest, Input, Region
 from service.regimes import AT_ONCE_COPIED_BYTES
@@ -113,12 +114,9 @@ class Inference(Codec):
         return answer.compressed(written, self.reply_coding)
 
     def first_tensor_at(self, prefix: bytes | memoryview) -> int | None:
-        """Return where the largest tensor starts, if it is binary; see ``Codec``."""
-        starts = self._starts(prefix)
-        return None if starts is None else starts.get(self.model.largest)
+        return (self._starts(prefix) or {}).get(self.model.largest)
 
     def ready_at(self, prefix: memoryview) -> int | None:
-        """Return where the largest tensor starts, if no other follows it; see ``Codec``."""
         starts = self._starts(prefix)
         if not starts or next(reversed(starts)) != self.model.largest:
             return None
@@ -137,7 +135,6 @@ class Inference(Codec):
         return self._head(body, self.limits).held <= AT_ONCE_COPIED_BYTES
 
     def decoded_bytes(self, body: memoryview) -> int:
-        """Return at most how many bytes ``decode`` allocates. Raises ``DecodeError`` as that."""
         length = self.header_length
         if self.coding is not None:
             most = self._most_inflated(body, self.coding)
@@ -163,13 +160,11 @@ class Inference(Codec):
         return JSON.encoded_bytes(text) + moved
 
     def text_numbers(self, arrays: Arrays) -> int:
-        """Return how many numbers of the outputs are in the answer's JSON."""
         wanted = self._asked.wanted(arrays)
         return sum(arrays[output.name].size for output in wanted if output.text)
 
     @property
     def _asked(self) -> InferRequest:
-        """Request that ``decode`` has read."""
         assert self._request is not None
         return self._request
 
@@ -206,7 +201,6 @@ class Inference(Codec):
         return self._head(memoryview(begun), self.limits)
 
     def _head(self, body: memoryview, limits: Limits) -> Head:
-        """Return what the JSON of ``body`` says. Raises as ``head_of``, and says what may help."""
         text = body[: self._json_length(body)]
         try:
             return head_of(text, self.model, self.names, limits)
@@ -221,7 +215,6 @@ class Inference(Codec):
             raise
 
     def _hint(self) -> str:
-        """Return what to add to an error that a wrong or missing header may cause."""
         if self.header_length is None:
             return f"; binary tensors need the header {HEADER_LENGTH}"
         return f"; {HEADER_LENGTH} says that the JSON takes {self.header_length:,} bytes"

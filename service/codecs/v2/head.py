@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from service.codecs.base import DecodeError, Limits, shown
+from service.codecs.v2.members import has_elements
 from service.codecs.v2.model import Model
 from service.codecs.v2.request import InferRequest, Input, Region, parse
 
@@ -37,11 +38,6 @@ def head_of(text: memoryview, model: Model, names: frozenset[str], limits: Limit
     if len(raw) > _SHORT or has_elements(raw):
         return _read(text, model, names, limits)
     return _remembered(raw, model, names, limits.decoded_bytes)
-
-
-def has_elements(raw: bytes) -> bool:
-    """Return whether JSON may hold tensors' elements: under a key that may hide in escapes."""
-    return b'"data"' in raw or b"\\" in raw
 
 
 def _read(text: memoryview, model: Model, names: frozenset[str], limits: Limits) -> Head:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from kernels import dtypes
 from kernels.dtypes import DType
 from service.codecs.base import DecodeError, Limits, check_name, dtype_named, shown
+from service.codecs.json import tensor
 from service.codecs.json.members import (
     VALUE_LIMIT,
     byte_at,
@@ -20,17 +21,7 @@ from service.codecs.json.members import (
     open_body,
     value_at,
 )
-from service.codecs.json.tensor import (
-    DEFAULT,
-    FLOATS,
-    INTEGER,
-    WIDEST,
-    Kind,
-    Reading,
-    elements,
-    null_at,
-    token_at,
-)
+from service.codecs.json.tensor import DEFAULT, FLOATS, INTEGER, WIDEST, Kind, Reading
 
 MEMBER_LIMIT = 64  # members of an object or list: some four times what any needs
 TOTAL_LIMIT = 512  # members of a whole request: some ten times what any needs
@@ -57,6 +48,11 @@ class _Left:
         return value, end
 
 
+def has_elements(raw: bytes) -> bool:
+    """Return whether JSON may hold tensors' elements: under a key that may hide in escapes."""
+    return b'"data"' in raw or b"\\" in raw
+
+
 def members(text: memoryview, names: frozenset[str], limits: Limits) -> dict[str, Any]:
     """Return the request as JSON's own types, but each input's ``data`` as a ``Reading``.
 
@@ -65,7 +61,7 @@ def members(text: memoryview, names: frozenset[str], limits: Limits) -> dict[str
     take more than ``limits`` allow, and ``TakesLong``.
     """
     raw = bytes(text[: VALUE_LIMIT + 1])
-    if len(raw) <= VALUE_LIMIT and raw.startswith(b"{") and not (b'"data"' in raw or b"\\" in raw):
+    if len(raw) <= VALUE_LIMIT and raw.startswith(b"{") and not has_elements(raw):
         # Nothing of it is long, and no key hides in escapes: one call, in a fifth of the time.
         found: dict[str, Any]
         found, at = value_at(text, 0, VALUE_LIMIT, "the JSON")
@@ -133,9 +129,9 @@ def _entries(
 
 
 def _no_inputs(text: memoryview, at: int) -> DecodeError:
+    found = tensor.token_at(text, at)
     return DecodeError(
-        f"inputs must be a list of at most {MEMBER_LIMIT} objects, but has {token_at(text, at)}",
-        where="inputs",
+        f"inputs must be a list of at most {MEMBER_LIMIT} objects, but has {found}", where="inputs"
     )
 
 
@@ -151,18 +147,15 @@ def _called_one_of(
 def _data(
     text: memoryview, room: int, until: float, entry: Mapping[str, Any], at: int
 ) -> tuple[Reading | None, int]:
-    end = null_at(text, at)
+    end = tensor.null_at(text, at)
     if end is not None:
         return None, end
     kind = kind_of(declared(entry)) if "datatype" in entry else WIDEST.boolean
-    reading = elements(text, at, _called(entry), kind, room, until=until)
-    return reading, reading.at
-
-
-def _called(entry: Mapping[str, Any]) -> str:
-    """Return the elements' name in errors: the input's, if that is known and fit to show."""
     name = entry.get("name")
-    return name if isinstance(name, str) and _FIT.fullmatch(name) else "data"
+    # In errors: the input's name, if that is known and fit to show.
+    called = name if isinstance(name, str) and _FIT.fullmatch(name) else "data"
+    reading = tensor.elements(text, at, called, kind, room, until=until)
+    return reading, reading.at
 
 
 def declared(entry: Mapping[str, Any]) -> DType:

@@ -23,6 +23,7 @@ FOREIGN = (
     "content_type",
 )
 FOREIGN_PREFIX = "triton_"
+LARGEST = 2**63 - 1  # integer that the protocol's offsets, sizes and extents may be
 # Parameters of inputs and outputs alike: clients send those of one with the other.
 _OF_TENSORS = (
     "binary_data",
@@ -61,6 +62,13 @@ def as_object(value: Any, what: str) -> dict[str, Any]:
     """Return ``value``, which must be an object."""
     if not isinstance(value, dict):
         raise DecodeError(f"{what} must be an object", where=what)
+    return value
+
+
+def natural(value: Any, what: str, where: str) -> int:
+    """Return ``value``, which must be an integer from 0 to ``LARGEST``."""
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise DecodeError(f"{what} must be an integer from 0 to 2**63 - 1", where=where)
     return value
 
 

@@ -17,12 +17,18 @@ from kernels.dtypes import BOOL, DType
 from service.codecs.base import MAX_RANK, Array, DecodeError, Limits, check_name, shown
 from service.codecs.json.tensor import INTEGER, Reading, elements
 from service.codecs.v2.members import MEMBER_LIMIT, declared, kind_of, members
-from service.codecs.v2.parameters import as_object, flag, known_parameters, tensor_parameters
+from service.codecs.v2.parameters import (
+    LARGEST,
+    as_object,
+    flag,
+    known_parameters,
+    natural,
+    tensor_parameters,
+)
 
 ID_LIMIT = 1024  # characters that are sent back
 
 _SOURCES = ("data", "binary_data_size", "shared_memory_region")
-_LARGEST = 2**63 - 1
 
 
 class Region(NamedTuple):
@@ -101,8 +107,14 @@ def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferReque
     inputs = tuple(_input(entry, text, names, limits) for entry in _list(found, "inputs"))
     outputs = tuple(_requested(entry, binary) for entry in _list(found, "outputs"))
     for entries in (inputs, outputs):
-        _check_unique([entry.name for entry in entries])
-    return InferRequest(_id(found.get("id")), options, inputs, outputs, binary)
+        called = [entry.name for entry in entries]
+        for name in called:
+            if called.count(name) > 1:
+                raise DecodeError(f"{shown(name)} is there twice", where=shown(name))
+    own_id = found.get("id")
+    if own_id is not None and not (isinstance(own_id, str) and len(own_id) <= ID_LIMIT):
+        raise DecodeError(f"id must be a string of at most {ID_LIMIT} characters", where="id")
+    return InferRequest(own_id, options, inputs, outputs, binary)
 
 
 def _input(entry: Any, text: memoryview, names: frozenset[str], limits: Limits) -> Input:
@@ -125,7 +137,7 @@ def _input(entry: Any, text: memoryview, names: frozenset[str], limits: Limits) 
     size = math.prod(shape) * row.size
     region = _region(parameters, name)
     if region is None:
-        present = _natural(given["binary_data_size"], f"{name}: binary_data_size", name)
+        present = natural(given["binary_data_size"], f"{name}: binary_data_size", name)
     else:
         present = region.size
     if present != size:
@@ -199,14 +211,12 @@ def _region(parameters: Mapping[str, Any], where: str) -> Region | None:
         return None
     if not isinstance(name, str):
         raise DecodeError(f"{where}: shared_memory_region must be a string", where=where)
-    offset, size = (
-        _natural(value, f"{where}: {key}", where)
-        for key, value in (
-            ("shared_memory_offset", parameters.get("shared_memory_offset", 0)),
-            ("shared_memory_byte_size", parameters.get("shared_memory_byte_size")),
-        )
+    at, size = "shared_memory_offset", "shared_memory_byte_size"
+    return Region(
+        name,
+        natural(parameters.get(at, 0), f"{where}: {at}", where),
+        natural(parameters.get(size), f"{where}: {size}", where),
     )
-    return Region(name, offset, size)
 
 
 def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
@@ -215,13 +225,7 @@ def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
         raise DecodeError(
             f"{name}: shape must be a list of at most {MAX_RANK} integers", where=name
         )
-    return tuple(_natural(extent, f"{name}: an extent of shape", name) for extent in extents)
-
-
-def _natural(value: Any, what: str, where: str) -> int:
-    if type(value) is not int or not 0 <= value <= _LARGEST:
-        raise DecodeError(f"{what} must be an integer from 0 to 2**63 - 1", where=where)
-    return value
+    return tuple(natural(extent, f"{name}: an extent of shape", name) for extent in extents)
 
 
 def _list(found: Mapping[str, Any], name: str) -> list[Any]:
@@ -240,17 +244,5 @@ def _name(entry: Mapping[str, Any], what: str) -> str:
     return name
 
 
-def _id(value: Any) -> str | None:
-    if value is not None and not (isinstance(value, str) and len(value) <= ID_LIMIT):
-        raise DecodeError(f"id must be a string of at most {ID_LIMIT} characters", where="id")
-    return value
-
-
-def _check_unique(names: Sequence[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise DecodeError(f"{shown(name)} is there twice", where=shown(name))
-
-
 def _bytes(size: int) -> str:
-    return f"{size:,} bytes" if size <= _LARGEST else "more than 2**63 bytes"
+    return f"{size:,} bytes" if size <= LARGEST else "more than 2**63 bytes"

@@ -36,7 +36,6 @@ def content(
 
 
 def _stored(body: memoryview, member: Member) -> memoryview:
-    """Return the member's bytes as stored, between its own header and what follows."""
     place = f"byte {member.start}"
     name_at = member.start + LOCAL.size
     fields = LOCAL.unpack_from(body, member.start) if name_at <= member.end else (b"",) * 9

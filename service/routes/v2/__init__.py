@@ -7,8 +7,8 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from service.routes.v2 import description, infer, memory, models, server
-from service.routes.v2.state import State
+from service.routes.v2 import infer, memory, models, server
+from service.routes.v2.statistics import State
 
 __all__ = ["ENDPOINTS", "State", "router"]
 
@@ -20,23 +20,5 @@ ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {
 }
 
 router = APIRouter(tags=["V2"])
-# For the description, and to refuse models that there are not: all others have an endpoint above.
-router.add_api_route(
-    "/v2/models/{model}/infer",
-    infer.infer,
-    methods=["POST"],
-    summary="Inference",
-    description="The outputs of a model, which is the route of the same name in `/v1`: as JSON, or"
-    " as JSON followed by binary tensors.",
-    operation_id="infer",
-    response_class=Response,
-    openapi_extra=description.inference(),
-)
-router.add_api_route(
-    "/v2/models/{model}/versions/{version}/infer",
-    infer.infer,
-    methods=["POST"],
-    include_in_schema=False,
-)
-router.include_router(server.router)
-router.include_router(memory.router)
+for _routes in (infer, server, memory):
+    router.include_router(_routes.router)

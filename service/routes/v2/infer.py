@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 
 from kernels.steps import Work
 from service import options
@@ -22,13 +22,26 @@ from service.memory.regions import Loan
 from service.request import media
 from service.request.exchange import respond
 from service.request.operation import Operation, Service
-from service.routes.v2 import models, statistics
-from service.routes.v2.state import State
+from service.routes.v2 import description, models, statistics
 
 _LENGTH = re.compile(r"[0-9]{1,20}")
 _FIELDS = (HEADER_LENGTH.lower().encode(), b"content-encoding", b"accept-encoding")
 
 
+router = APIRouter()
+
+
+# For the description, and to refuse models that there are not: all others are in ``ENDPOINTS``.
+@router.post("/v2/models/{model}/versions/{version}/infer", include_in_schema=False)
+@router.post(
+    "/v2/models/{model}/infer",
+    summary="Inference",
+    description="The outputs of a model, which is the route of the same name in `/v1`: as JSON, or"
+    " as JSON followed by binary tensors.",
+    operation_id="infer",
+    response_class=Response,
+    openapi_extra=description.inference(),
+)
 async def infer(request: Request) -> Response:
     """Compute the outputs of the model in the path; raises as ``answer``."""
     return await answer(models.named(request), request)
@@ -36,7 +49,7 @@ async def infer(request: Request) -> Response:
 
 async def answer(name: str, request: Request) -> Response:
     """Compute the model's outputs; raises what ``service.errors`` has a row for."""
-    state: State = request.app.state.v2
+    state: statistics.State = request.app.state.v2
     service: Service = request.app.state.service
     length, coding, reply_coding = formats(
         tuple([field for field in request.scope["headers"] if field[0] in _FIELDS])
@@ -87,9 +100,7 @@ def _computed(operation: Operation, counted: statistics.Request, given: dict[str
 
 # Headers repeat: 0.1 us where reading them takes 6.
 @lru_cache(256)
-def formats(
-    fields: tuple[tuple[bytes, bytes], ...],
-) -> tuple[int | None, str | None, str | None]:
+def formats(fields: tuple[tuple[bytes, bytes], ...]) -> tuple[int | None, str | None, str | None]:
     """Return the length of the JSON, the body's coding, and the answer's.
 
     ``fields`` are the header's of these names. Raises as the functions that read each.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
 from service.codecs.base import DecodeError
+from service.codecs.v2.parameters import LARGEST, natural
 from service.errors import NotOffered
 from service.memory.regions import Regions
 from service.request.reply import JSONResponse
@@ -15,8 +14,7 @@ from service.routes.v2.small_body import small_object
 
 router = APIRouter()
 
-_LARGEST = 2**63 - 1
-_BYTES = {"type": "integer", "minimum": 0, "maximum": _LARGEST}
+_BYTES = {"type": "integer", "minimum": 0, "maximum": LARGEST}
 _REGISTER = {
     "type": "object",
     "required": ["key", "byte_size"],
@@ -39,7 +37,6 @@ async def status(request: Request) -> JSONResponse:
 
 @router.get("/v2/systemsharedmemory/region/{region}/status", include_in_schema=False)
 async def region_status(request: Request) -> JSONResponse:
-    """One region, in a list."""
     return JSONResponse(_regions(request).status(request.path_params["region"]))
 
 
@@ -56,12 +53,9 @@ async def register(request: Request) -> Response:
     key = given.get("key")
     if not isinstance(key, str):
         raise DecodeError("key must be there, and a string", where="key")
-    _regions(request).register(
-        request.path_params["region"],
-        key,
-        _natural(given, "offset", 0),
-        _natural(given, "byte_size", None),
-    )
+    offset = 0 if given.get("offset") is None else natural(given["offset"], "offset", "offset")
+    size = natural(given.get("byte_size"), "byte_size", "byte_size")
+    _regions(request).register(request.path_params["region"], key, offset, size)
     return Response()
 
 
@@ -78,7 +72,6 @@ async def unregister_all(request: Request) -> Response:
 
 @router.post("/v2/systemsharedmemory/region/{region}/unregister", include_in_schema=False)
 async def unregister(request: Request) -> Response:
-    """Forget one region, if it is there."""
     _regions(request).unregister(request.path_params["region"])
     return Response()
 
@@ -86,13 +79,11 @@ async def unregister(request: Request) -> Response:
 @router.get("/v2/cudasharedmemory/status", include_in_schema=False)
 @router.get("/v2/cudasharedmemory/region/{region}/status", include_in_schema=False)
 async def cuda_status() -> JSONResponse:
-    """There never is any memory of a GPU."""
     return JSONResponse([])
 
 
 @router.post("/v2/cudasharedmemory/region/{region}/register", include_in_schema=False)
 async def cuda_register() -> Response:
-    """Memory of a GPU cannot be registered."""
     raise NotOffered("memory of a GPU cannot be registered: tensors come from the host's")
 
 
@@ -106,11 +97,3 @@ async def cuda_unregister() -> Response:
 def _regions(request: Request) -> Regions:
     regions: Regions = request.app.state.v2.regions
     return regions
-
-
-def _natural(given: dict[str, Any], name: str, default: int | None) -> int:
-    value = given.get(name)
-    value = default if value is None else value
-    if type(value) is not int or not 0 <= value <= _LARGEST:
-        raise DecodeError(f"{name} must be an integer from 0 to 2**63 - 1", where=name)
-    return value

@@ -69,19 +69,17 @@ def metadata(name: str) -> dict[str, Any]:
 def config(name: str) -> dict[str, Any]:
     """Return the answer of ``GET /v2/models/{name}/config``: Triton's model configuration."""
     operation = OPERATIONS[name]
-    inputs = [
-        _configured(*entry) | {"optional": entry[0] in operation.takes}
-        for entry in _inputs(operation).items()
-    ]
-    outputs = [_configured(*entry) for entry in _outputs(MODELS[name].outputs).items()]
     return {
         "name": name,
         "platform": PLATFORM,
         "backend": PLATFORM,
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": 0,  # the batch is one of the extents
-        "input": inputs,
-        "output": outputs,
+        "input": [
+            _configured(*entry) | {"optional": entry[0] in operation.takes}
+            for entry in _inputs(operation).items()
+        ],
+        "output": [_configured(*entry) for entry in _outputs(MODELS[name].outputs).items()],
     }
 
 

@@ -18,8 +18,6 @@ from service.routes.v2.small_body import small_object
 router = APIRouter()
 
 _EXTENSIONS = ("binary_tensor_data", "parameters", "statistics", "model_configuration")
-_SHARED_MEMORY = "system_shared_memory"
-_STARTING = described(errors=[503])
 _OF_MODEL = described(MODEL, errors=[404])
 _INDEX = {"ready": {"type": "boolean", "description": "Whether to list ready models only."}}
 
@@ -38,7 +36,7 @@ async def live() -> JSONResponse:
     summary="Ready",
     description="Answers 503 until the kernels are compiled and have reproduced the worked"
     " example.",
-    openapi_extra=_STARTING,
+    openapi_extra=described(errors=[503]),
 )
 async def ready(request: Request) -> JSONResponse:
     check_ready(request)
@@ -52,7 +50,7 @@ async def ready(request: Request) -> JSONResponse:
     description="Its name and version, and the extensions of the protocol that it has.",
 )
 async def server(request: Request) -> JSONResponse:
-    shared = (_SHARED_MEMORY,) if request.app.state.v2.regions.allowed else ()
+    shared = ("system_shared_memory",) if request.app.state.v2.regions.allowed else ()
     return JSONResponse(
         {"name": request.app.title, "version": VERSION, "extensions": [*_EXTENSIONS, *shared]}
     )
@@ -142,10 +140,8 @@ async def index(request: Request) -> JSONResponse:
 @router.post("/v2/repository/models/{model}/load", include_in_schema=False)
 @router.post("/v2/repository/models/{model}/unload", include_in_schema=False)
 async def load(request: Request) -> JSONResponse:
-    """Refuse: models are neither loaded nor unloaded."""
     raise NotOffered("models cannot be loaded or unloaded: all of them always are")
 
 
 def _report(request: Request, name: str) -> dict[str, Any]:
-    report: dict[str, Any] = request.app.state.v2.counters[name].report(name, models.VERSION)
-    return report
+    return dict(request.app.state.v2.counters[name].report(name, models.VERSION))

@@ -1,4 +1,7 @@
-"""V2 statistics: requests of a model since the start, and the time of their phases."""
+"""State that V2 keeps between requests: shared memory regions, and statistics of each model.
+
+Statistics count a model's requests since the start, and the time of their phases.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from kernels.steps import Work
+from service.memory.regions import Regions
+from service.routes.v2 import models
+from service.settings import Settings
 
 T = TypeVar("T")
 
@@ -89,3 +95,11 @@ class Counters:
             "batch_stats": [],
             "memory_usage": [],
         }
+
+
+class State:
+    """State of one application, from its start to its end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.regions = Regions(settings.allow_shared_memory, settings.shared_memory_prefix)
+        self.counters = {name: Counters() for name in models.MODELS}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kernels import dtypes
 from service.codecs.base import DecodeError, Limits, Message, TooLarge
 from service.codecs.compression import pieces
-from service.codecs.npz import CODEC, encode
+from service.codecs.npz import CODEC
 from service.codecs.zip import content as zip_content
 from service.codecs.zip import reader as zip_reader
 from tests.service.codecs.npzs import (
@@ -98,7 +98,7 @@ def test_reads_what_numpy_writes_to_a_stream(write: Any) -> None:
 @every_shape
 def test_numpy_reads_what_is_written(row: dtypes.DType, shape: tuple[int, ...]) -> None:
     arrays = {"loss": sample(row, shape), "per_element": sample(dtypes.FLOAT32, (5,))}
-    with np.load(io.BytesIO(encode(arrays)), allow_pickle=False) as read:
+    with np.load(io.BytesIO(CODEC.encode(arrays)), allow_pickle=False) as read:
         assert list(read) == list(arrays)
         for name, array in arrays.items():
             assert read[name].shape == array.shape
@@ -109,7 +109,7 @@ def test_numpy_reads_what_is_written(row: dtypes.DType, shape: tuple[int, ...]) 
 def test_writes_arrays_of_any_strides_and_ml_dtypes() -> None:
     whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     narrow = np.array([1.5, -2, np.nan], ml_dtypes.bfloat16)
-    body = encode({"logits": whole.transpose(2, 0, 1)[::-1], "weight": narrow})
+    body = CODEC.encode({"logits": whole.transpose(2, 0, 1)[::-1], "weight": narrow})
     tensors = decode(body).tensors
     assert same(tensors["logits"], whole.transpose(2, 0, 1)[::-1].copy())
     assert tensors["weight"].tobytes() == narrow.tobytes()
@@ -117,8 +117,8 @@ def test_writes_arrays_of_any_strides_and_ml_dtypes() -> None:
 
 def test_the_same_arrays_are_the_same_bytes_and_aligned() -> None:
     arrays = {"logits": sample(dtypes.FLOAT32, (7,)), "labels": sample(dtypes.INTEGERS[0], (5,))}
-    body = encode(arrays)
-    assert body == encode(arrays)
+    body = CODEC.encode(arrays)
+    assert body == CODEC.encode(arrays)
     whole = np.frombuffer(body, np.uint8)
     for array in decode(body).tensors.values():
         offset = array.ctypes.data - whole.ctypes.data
@@ -127,7 +127,7 @@ def test_the_same_arrays_are_the_same_bytes_and_aligned() -> None:
 
 def test_refuses_to_write_a_dtype_that_is_not_in_the_table() -> None:
     with pytest.raises(TypeError, match="loss: arrays of complex128 are not sent"):
-        encode({"loss": np.zeros(2, complex)})
+        CODEC.encode({"loss": np.zeros(2, complex)})
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, lambda body: np.frombuffer(body, np.uint8)])
@@ -154,7 +154,7 @@ def test_an_empty_archive_is_an_empty_message(body: bytes) -> None:
     ("body", "expected"),
     [
         (saved(np.savez, {"logits": np.zeros(3)}), 30 + 10 + 20 + 128),
-        (encode({"logits": np.zeros(3)}), 128 + 128),
+        (CODEC.encode({"logits": np.zeros(3)}), 128 + 128),
         (saved(np.savez_compressed, {"logits": np.zeros(3)}), None),
         (saved(np.savez, {}), None),
         (b"PK\5\6" + saved(np.savez, {"logits": np.zeros(3)})[4:], None),
@@ -323,6 +323,6 @@ _ARRAYS = st.dictionaries(
 
 @given(_ARRAYS, st.sampled_from([*WRITERS, None]))
 def test_round_trip(arrays: dict[str, Array], write: Any) -> None:
-    tensors = decode(saved(write, arrays) if write else encode(arrays)).tensors
+    tensors = decode(saved(write, arrays) if write else CODEC.encode(arrays)).tensors
     assert list(tensors) == list(arrays)
     assert all(same(tensors[name], arrays[name]) for name in arrays)
