@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """What became of it: ``occupancy`` is the share of an SM's warps that find room."""
+    """Compiled code of a case: ``occupancy`` is the share of an SM's warps that find room."""
 
     registers: int
     stack: int
@@ -134,7 +134,7 @@ def compiled(case: Case, capability: tuple[int, int]) -> Compiled:
 
 
 def _linked(ptx: str, capability: tuple[int, int]) -> str:
-    """What nvJitLink logs of making machine code of ``ptx``."""
+    """Log of nvJitLink as it makes machine code of ``ptx``."""
     options = [f"-arch=sm_{capability[0]}{capability[1]}", "-verbose"]
     handle = nvjitlink.create(len(options), options)
     try:

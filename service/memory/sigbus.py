@@ -80,7 +80,7 @@ class Watched:
 
     @property
     def lost(self) -> bool:
-        """Whether a read has found pages missing; the mapping holds zeros from then on."""
+        """Flag: a read has found pages missing, and the mapping holds zeros from then on."""
         return bool(self._row[_LOST])
 
 

@@ -1,4 +1,4 @@
-"""What FastAPI is told to answer to errors: those of the table, and those of its own router."""
+"""Exception handlers for FastAPI: the errors of the table, and those of its own router."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it may be sent work: neither ever waits for anything."""
+"""Health: the process lives, and may be sent work. Neither answer ever waits for anything."""
 
 from __future__ import annotations
 
