@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import threading
@@ -172,6 +173,10 @@ class KernelCache(caching._Cache):
 
     def _read(self, path: Path) -> bytes | None:
         try:
+            # Opening a pipe would wait for its writer, and a device may have no end.
+            if not (stat.S_ISREG(path.stat().st_mode) or path.is_dir()):
+                _tell_damage(path, "no regular file")
+                return None
             content = path.read_bytes()
         except FileNotFoundError:
             return None

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from service.cli import foreign_kernels
-from service.process import START_FAILED
+from service.process import START_FAILED, numba_variables
 
 # Name -> module whose function ``command`` it is, so that none waits for the imports of another.
 _COMMANDS = {"serve": "service.cli.serve", "score": "service.cli.score"}
@@ -69,9 +69,10 @@ def fail(message: str, status: int = 2) -> typer.Exit:
 def main() -> None:
     """Run the command: the entry point of the console script."""
     _open_standard_files()
-    foreign = foreign_kernels.fault()
-    if foreign is not None:
-        sys.exit(fail(foreign, START_FAILED).exit_code)
+    # Before a command's module is imported, which imports Numba.
+    fault = foreign_kernels.fault() or numba_variables.fault(os.environ)
+    if fault is not None:
+        sys.exit(fail(fault, START_FAILED).exit_code)
     app(prog_name="lossd")
 
 

@@ -21,6 +21,9 @@ def fault(environment: Mapping[str, str]) -> str | None:
     if order is not None and sorted(order.split()) != sorted(_BACKENDS):
         right = f"{', '.join(_BACKENDS)} in any order, separated by spaces"
         return _said("NUMBA_THREADING_LAYER_PRIORITY", order, right)
+    compiled = environment.get("NUMBA_DISABLE_JIT")
+    if compiled is not None and compiled.strip().lstrip("+-").strip("0_"):
+        return _said("NUMBA_DISABLE_JIT", compiled, "0 or unset: the kernels run only compiled")
     return None
 
 

@@ -66,6 +66,16 @@ def _folder(path: Path) -> None:
     (path / "below").mkdir(parents=True)
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "empty": lambda path: path.write_bytes(b""),
     "a few bytes": lambda path: path.write_bytes(path.read_bytes()[:40]),
@@ -79,6 +89,8 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "a bit of the code": _flip(-900),
     "swapped": _swap,
     "a folder": _folder,
+    "a pipe": _pipe,
+    "a device without an end": _endless,
 }
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -208,3 +211,24 @@ def test_notes_in_metadata_are_passed_over_but_a_misspelled_option_is_not(tmp_pa
     assert machine(path)["loss"] != pytest.approx(1.572180, abs=1e-6)
     save_file(WORKED, path, {**notes, "temprature": "2"})
     assert "unknown option 'temprature'" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NUMBA_DISABLE_JIT", "1"),
+        ("NUMBA_NUM_THREADS", "many"),
+        ("NUMBA_THREADING_LAYER", "nonsense"),
+    ],
+)
+def test_a_variable_that_numba_cannot_use_is_told_in_a_line(name: str, value: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "service.cli", "score", "none.npz"],
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert ran.stderr.startswith(f"lossd: {name} is {value!r}: it must be ")
+    assert ran.stderr.count("\n") == 1

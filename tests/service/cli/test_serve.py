@@ -62,6 +62,7 @@ def test_help_has_panels_of_at_most_a_screen() -> None:
         ("NUMBA_NUM_THREADS", ""),
         ("NUMBA_THREADING_LAYER", "nonsense"),
         ("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb"),
+        ("NUMBA_DISABLE_JIT", "1"),
     ],
 )
 def test_a_variable_that_numba_cannot_use_is_named(
