@@ -81,7 +81,7 @@ def test_inference_in_binary(http: httpx.Client, name: str) -> None:
 
 
 def sent(name: str, tensors: dict[str, Array], *, in_binary: bool) -> tuple[bytes, dict[str, str]]:
-    """What ``InferRequest.to_rest`` makes: null for tensors without bytes, and for infinities."""
+    """Body as ``InferRequest.to_rest`` makes it: null for tensors without bytes, and infinities."""
     if in_binary and any(array.nbytes for array in tensors.values()):
         body, length = binary(tensors, id="4c1f9cd6", model_name=name)
         headers = {"inference-header-content-length": str(length)}

@@ -32,7 +32,7 @@ def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def compile_or_load(signature: Any = SIGNATURE) -> bool:
-    """Whether another process would find ``add`` in the cache; it has to work either way."""
+    """Look for ``add`` in the cache, as another process would; it has to work either way."""
     dispatcher: Any = compiled.kernel(add)
     dispatcher.compile(signature)
     assert dispatcher(2.0, 3.0) == 5.0
@@ -171,7 +171,7 @@ def test_files_are_their_owners_alone(kept: Path) -> None:
 
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """What NUMBA_CACHE_DIR names."""
+    """Folder that NUMBA_CACHE_DIR names."""
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "named"))
     cache.folder.cache_clear()
     yield tmp_path / "named"

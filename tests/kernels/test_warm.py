@@ -1,4 +1,4 @@
-"""What is compiled before the first request, where from, and what the self-test says."""
+"""Kernels compiled before the first request: where from, and the self-test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kernels.specialisations import Specialisation
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """What is loaded, or else compiled, in order; only float16 is in the cache."""
+    """Jobs that are loaded, or else compiled, in order; only float16 is in the cache."""
     done: list[str] = []
 
     def load(job: Job) -> bool:

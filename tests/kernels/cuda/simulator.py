@@ -104,7 +104,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def is_run(item: pytest.Item) -> bool:
-    """Whether ``item`` is in the sample."""
+    """Membership of ``item`` in the sample."""
     if item.name.startswith(tuple(LEFT_OUT)):
         return False
     module = item.nodeid.partition(".py")[0].rpartition("/")[2]

@@ -59,7 +59,7 @@ class World:
         return actions
 
     def check(self) -> None:
-        """What holds at every moment."""
+        """Invariants that hold at every moment."""
         assert {worker.number for worker in self.state.workers} == set(self.alive)
         going_on = [w for w in self.state.workers if w.phase is not Phase.ENDING]
         assert len(going_on) <= max(self.state.wanted, 1) + 1, "at most one more than wanted"

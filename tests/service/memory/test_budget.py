@@ -1,4 +1,4 @@
-"""What requests hold is counted before it is taken, in turn, and never lost."""
+"""Memory of requests: counted before it is taken, in turn, and never lost."""
 
 from __future__ import annotations
 

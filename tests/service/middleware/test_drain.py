@@ -13,7 +13,7 @@ from service.middleware.drain import Drain
 
 
 async def cancelled(*already: MutableMapping[str, Any]) -> list[MutableMapping[str, Any]]:
-    """What is sent in all by an application that is cancelled once it has sent ``already``."""
+    """Messages of an application that is cancelled once it has sent ``already``."""
     sent: list[MutableMapping[str, Any]] = []
 
     async def send(message: MutableMapping[str, Any]) -> None:

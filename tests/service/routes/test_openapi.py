@@ -1,4 +1,4 @@
-"""What /docs says is so: its examples run, and it says everything."""
+"""Documentation page: what it says is so, its examples run, and nothing is left out."""
 
 from __future__ import annotations
 
