@@ -61,6 +61,9 @@ def cross_entropy(
     sample_weight: Any = None,
     empty: str = "nan",
     check_probabilities: bool = True,
+    top_k: int | None = None,
+    chosen: Any = None,
+    focal: float = 0.0,
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
@@ -93,16 +96,19 @@ def cross_entropy(
         "z_loss": z_loss,
         "empty": empty,
         "check_probabilities": check_probabilities,
+        "top_k": top_k,
+        "focal": focal,
         "device": device,
     }
     if device != "cpu" and devices.lies_on_gpu(logits):
-        weights = {"weight": weight, "sample_weight": sample_weight}
+        weights = {"weight": weight, "sample_weight": sample_weight, "chosen": chosen}
         return devices.cross_entropy(logits, labels, outputs, **weights, **options)
     if outputs is None and weight is None and sample_weight is None:
         known = plan_cache.answers(logits, labels, ("loss",), options)
         if known is not None:
             return known["loss"]
-    problem = check(logits, labels, weight=weight, sample_weight=sample_weight, **options)
+    tensors = {"weight": weight, "sample_weight": sample_weight, "chosen": chosen}
+    problem = check(logits, labels, **tensors, **options)
     return answer(problem, outputs)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from kernels import dtypes, mismatch
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
-from kernels.plan import OUTPUTS, PER_CLASS, ImpossibleLabel, finish
+from kernels.plan import OUTPUTS, PER_CLASS, PER_TOP, TOP, ImpossibleLabel, finish
 from kernels.problem import Array, Problem, widened
 from kernels.reduce import SCALE, add_blocks
 
@@ -44,7 +44,7 @@ def answers_of(
 ) -> dict[str, Array]:
     """Outputs ``names`` from the ``Computed`` of ``devices.in_steps``."""
     answers = {
-        name: array if name in PER_CLASS else array.reshape(problem.shape)
+        name: array if name in PER_CLASS or name in PER_TOP else array.reshape(problem.shape)
         for name, array in arrays.items()
         if name in names
     }
@@ -62,11 +62,22 @@ def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
             raise InvalidInput(
                 f"outputs has {name!r:.50}, which is none of {', '.join(known)}", field="outputs"
             )
-    if "rank" in outputs and problem.soft is not None:
-        raise InvalidInput(
-            "rank is that of a class index, and the labels are class probabilities",
-            field="outputs",
-        )
+    if problem.soft is not None:
+        for name in ("rank", "margin"):
+            if name in outputs:
+                raise InvalidInput(
+                    f"{name} is that of a class index, and the labels are class probabilities",
+                    field="outputs",
+                )
+    for name in outputs:
+        if name in TOP and problem.top_k == 0:
+            raise InvalidInput(
+                f"{name} needs the option top_k, the number of classes wanted", field="top_k"
+            )
+        if name == "chosen_log_probs" and problem.chosen is None:
+            raise InvalidInput(
+                "chosen_log_probs needs the tensor chosen, the classes wanted", field="chosen"
+            )
     return (*outputs, "per_element") if problem.reduction == "none" else tuple(outputs)
 
 

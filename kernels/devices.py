@@ -119,14 +119,14 @@ def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) ->
     return finish(in_steps(problem, wanted, upstream))
 
 
-def quick(problem: Problem) -> bool:
+def quick(problem: Problem, wanted: tuple[str, ...] = ()) -> bool:
     """Return True if the problem takes well below a millisecond on this thread, all compiled."""
-    return problem.device == "cpu" and launch.quick(problem)
+    return problem.device == "cpu" and launch.quick(problem, wanted)
 
 
-def uncompiled(problem: Problem) -> tuple[Specialisation, ...]:
+def uncompiled(problem: Problem, wanted: tuple[str, ...] = ()) -> tuple[Specialisation, ...]:
     """``specialisations.uncompiled``; a GPU's kernels are compiled when they are launched."""
-    return specialisations.uncompiled(problem) if problem.device == "cpu" else ()
+    return specialisations.uncompiled(problem, wanted) if problem.device == "cpu" else ()
 
 
 def window(problem: Problem, step: int) -> int | None:

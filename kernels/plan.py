@@ -28,6 +28,12 @@ OUTPUTS = (
     "prediction",
     "log_probs",
     "gradient",
+    "max_logit",
+    "confidence",
+    "margin",
+    "top_log_probs",
+    "top_classes",
+    "chosen_log_probs",
 )
 PER_CLASS = ("log_probs", "gradient")
 # Arrays with one value a position, and their dtypes; None is ``DType.result``. "losses" and
@@ -41,6 +47,19 @@ PER_POSITION: dict[str, Any] = {
     "rank": np.int64,
     "prediction": np.int64,
 }
+# Outputs about the likeliest classes: one value a position, or several (``PER_TOP``).
+LIKELIEST: dict[str, Any] = {
+    "max_logit": None,
+    "confidence": None,
+    "margin": None,
+    "top_log_probs": None,
+    "top_classes": np.int64,
+    "chosen_log_probs": None,
+}
+TOP = ("top_log_probs", "top_classes")
+PER_TOP = (*TOP, "chosen_log_probs")
+# Most classes that ``top_k`` may ask for.
+MOST_TOP = 128
 # Bytes of logits in a step: 1 ms at memory speed, some 10 ms where every output is wanted; a launch
 # takes 20 us.
 STEP = 1 << 25

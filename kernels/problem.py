@@ -14,6 +14,7 @@ import numpy as np
 
 from kernels import dtypes, mismatch
 from kernels.errors import InvalidInput
+from kernels.plan import MOST_TOP
 from kernels.scalars import flag, integer, named, number
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +38,8 @@ class Problem:
     ``logits`` and ``soft`` are views of ``DType.load``; ``labels`` is one-dimensional, or None
     where ``soft`` holds class probabilities, or there are no labels. ``weight`` is float64, one a
     class, or None; ``sample_weight`` is float64, one a position, or None. ``normalised``: the
-    logits are log-probabilities. ``device``: one of DEVICES.
+    logits are log-probabilities. ``device``: one of DEVICES. ``chosen`` holds classes, int64, of
+    shape (positions, K), or (1, K) where they are the same for all positions.
     """
 
     logits: Array
@@ -57,6 +59,9 @@ class Problem:
     sample_weight: Array | None = None
     device: str = "cpu"
     check_probabilities: bool = True
+    top_k: int = 0
+    chosen: Array | None = None
+    focal: float = 0.0
 
     @property
     def tolerance(self) -> float:
@@ -187,6 +192,50 @@ def _weights(name: str, value: Any, logits: tuple[int, ...], axis: int) -> Array
     return array
 
 
+def _top_k(top_k: Any, classes: int) -> int:
+    """Number of likeliest classes to return of each position."""
+    most = min(MOST_TOP, classes)
+    top_k = integer("top_k", top_k)
+    if not 1 <= top_k <= most:
+        limit = f"there are {classes} classes" if most == classes else f"at most {most} are found"
+        raise InvalidInput(
+            f"top_k is {top_k}, and {limit}: it must be from 1 to {most}", field="top_k"
+        )
+    return top_k
+
+
+def _chosen(value: Any, logits: tuple[int, ...], axis: int) -> Array:
+    """Copy classes, (K) or the labels' shape and K, to int64; all are in range.
+
+    A copy, since a client may write to shared memory after the check.
+    """
+    array, shape = np.asarray(value), mismatch.without(logits, axis)
+    if dtypes.of(array) not in dtypes.INTEGERS:
+        raise InvalidInput(
+            f"chosen are class indices and must be integers, not {array.dtype}", field="chosen"
+        )
+    if array.ndim == 0 or (array.ndim > 1 and array.shape[:-1] != shape) or array.shape[-1] == 0:
+        each = ", ".join([*map(str, shape), "K"])
+        raise InvalidInput(
+            f"chosen has shape {array.shape}; it must be (K), the same classes for all elements, or"
+            f" ({each}), K classes of each",
+            field="chosen",
+        )
+    classes = np.array(array, np.int64, order="C")
+    wrong = np.argwhere((classes < 0) | (classes >= logits[axis]))
+    if array.dtype == np.uint64 and not len(wrong):
+        wrong = np.argwhere(array >= logits[axis])
+    if len(wrong):
+        at = tuple(int(i) for i in wrong[0])
+        raise InvalidInput(
+            f"{mismatch.element('chosen', at)} is {array[at]}; with {logits[axis]} classes it must"
+            f" be from 0 to {logits[axis] - 1}",
+            field="chosen",
+            position=at,
+        )
+    return classes.reshape(-1, classes.shape[-1])
+
+
 def unlabelled(
     logits: Any,
     *,
@@ -226,6 +275,9 @@ def check(
     empty: str = "nan",
     device: str = "cpu",
     check_probabilities: bool = True,
+    top_k: int | None = None,
+    chosen: Any = None,
+    focal: float = 0.0,
 ) -> Problem:
     """Check the arguments of a loss. Raises ``InvalidInput``."""
     name = "log_probs" if normalised else "logits"
@@ -268,4 +320,7 @@ def check(
         None if samples is None else samples.reshape(-1),
         named("device", device, DEVICES),
         flag("check_probabilities", check_probabilities),
+        0 if top_k is None else _top_k(top_k, array.shape[axis]),
+        None if chosen is None else _chosen(chosen, array.shape, axis),
+        number("focal", focal),
     )

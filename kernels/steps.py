@@ -138,8 +138,8 @@ def _work(problem: Problem, names: tuple[str, ...], steps: Steps, step: int | No
     return Work(
         problem.logits.size,
         result_bytes(problem, names),
-        quick(problem),
+        quick(problem, names),
         steps,
         reach,
-        uncompiled(problem),
+        uncompiled(problem, names),
     )

@@ -39,8 +39,13 @@ class SelfTestFailed(RuntimeError):
     """Wrong loss of the worked example."""
 
 
-def compile_specialisation(normalised: bool, logits: str, soft: str, capped: bool) -> None:
+def compile_specialisation(
+    normalised: bool, logits: str, soft: str, capped: bool, likeliest: bool = False
+) -> None:
     """Run every kernel of a ``Specialisation`` once."""
+    options: dict[str, Any] = {"softcap": 1.0 if capped else None}
+    if likeliest:
+        options["outputs"] = ("max_logit",)
     for rows, classes in _SHAPES:
         array = np.zeros((rows, classes), dtypes.BY_NAME[logits].numpy)
         labels = np.zeros(rows, np.int64)
@@ -50,12 +55,12 @@ def compile_specialisation(normalised: bool, logits: str, soft: str, capped: boo
             kernels.cross_entropy(
                 array,
                 np.zeros((rows, classes), dtypes.BY_NAME[soft].numpy),
-                softcap=1.0 if capped else None,
                 check_probabilities=False,
+                **options,
             )
         else:
-            kernels.cross_entropy(array, labels, softcap=1.0 if capped else None)
-    mark_compiled(Specialisation(normalised, logits, soft, capped))
+            kernels.cross_entropy(array, labels, **options)
+    mark_compiled(Specialisation(normalised, logits, soft, capped, likeliest))
 
 
 def job(wanted: Specialisation) -> Job:

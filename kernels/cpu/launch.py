@@ -16,10 +16,24 @@ from kernels.cpu.arguments import Operands, Results, Scratch
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
 from kernels.cpu.threads import bound, compiled, run
-from kernels.cpu.views import PerClass, labels_of, pieces, view_of
+from kernels.cpu.views import (
+    LikeliestArrays,
+    PerClass,
+    labels_of,
+    pieces,
+    values_each,
+    view_of,
+)
 from kernels.dtypes import DType
 from kernels.options import Options, options_of
-from kernels.plan import PER_CLASS, PER_POSITION, Computed, ImpossibleLabel, View
+from kernels.plan import (
+    LIKELIEST,
+    PER_CLASS,
+    PER_POSITION,
+    Computed,
+    ImpossibleLabel,
+    View,
+)
 from kernels.problem import Problem
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
@@ -98,7 +112,7 @@ def in_steps(
     them, from their first, have to be there. Raises ``ImpossibleLabel``.
     """
     dtype, positions, everything = problem.dtype, problem.positions, problem.logits.nbytes
-    per_class = PerClass(problem, wanted)
+    per_class, likeliest = PerClass(problem, wanted), LikeliestArrays(problem, wanted)
     shared = _shared(problem)
     arrays = {
         name: np.empty(positions, kind or dtype.result)
@@ -120,8 +134,10 @@ def in_steps(
             bad=np.full(shares, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
         )
-        key = _key(logits, soft, options)
-        segments = 0 if problem.normalised else _segments(logits)
+        about = likeliest.arguments(first, logits, cut.workers)
+        key = (*_key(logits, soft, options), about is None)
+        # Maxima are kept by the worker that needs them: it sums the whole row.
+        segments = 0 if problem.normalised or about is not None else _segments(logits)
         if segments:
             options = options._replace(segments=np.empty((segments, 2)))
         operands = Operands(
@@ -133,6 +149,7 @@ def in_steps(
             results,
             *per_class.views(first, logits),
             _scratch(cut.workers, cut.tile, dtype),
+            about,
         )
         if segments:
             yield everything
@@ -147,7 +164,7 @@ def in_steps(
                 raise ImpossibleLabel(first + wrong)
     if shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
-    return blocks, {**arrays, **per_class.arrays()}
+    return blocks, {**arrays, **per_class.arrays(), **likeliest.arrays()}
 
 
 def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
@@ -164,7 +181,7 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] |
     """
     ((_, logits, soft),) = pieces(problem, True)
     positions, options = logits.positions, options_of(problem, wanted, 1.0)
-    kernel, key = _kernel(problem), _key(logits, soft, options)
+    kernel, key = _kernel(problem), (*_key(logits, soft, options), True)
     if not compiled(kernel, key):
         return None
     size = _cut(logits, False, None).tile
@@ -202,6 +219,11 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
         if name in kept
     )
     whole = sum(name in kept for name in PER_CLASS) * problem.dtype.result.itemsize
+    each += sum(
+        np.dtype(kind or problem.dtype.result).itemsize * values_each(problem, name)
+        for name, kind in LIKELIEST.items()
+        if name in kept
+    )
     blocks = -(-problem.positions // reduce.BLOCK) * 16
     return each * problem.positions + whole * problem.logits.size + blocks
 
@@ -223,12 +245,13 @@ def window(problem: Problem, step: int) -> int | None:
     return _reach(logits, positions + logits.inner_size - 1)
 
 
-def quick(problem: Problem) -> bool:
+def quick(problem: Problem, wanted: tuple[str, ...] = ()) -> bool:
     """Return True if the problem takes well below a millisecond on this thread, all compiled."""
     if problem.logits.size > SERIAL:
         return False
     soft = problem.logits if problem.soft is None else problem.soft
-    key = (problem.logits.dtype, soft.dtype, problem.softcap is None)
+    plain = LIKELIEST.keys().isdisjoint(wanted)
+    key = (problem.logits.dtype, soft.dtype, problem.softcap is None, plain)
     return compiled(_kernel(problem), key)
 
 

@@ -73,11 +73,12 @@ def _beyond(scratch: Any, at: int, y: int, options: Any) -> bool:
 
 @called
 def _sum_exactly(
-    logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int
-) -> bool:
+    logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int,
+    likeliest: Any, worker: int,
+) -> bool:  # fmt: skip
     """Fill in ``scratch`` for one position with contiguous classes; True if by ``careful``."""
     x, first = logits.data, place(logits, position)
-    total, shift = sum_row(x, first, logits.classes, options, position)
+    total, shift = sum_row(x, first, logits.classes, options, position, likeliest, worker)
     if not math.isnan(total):
         scratch[TOTAL, at], scratch[MINUS, at] = total, -shift
         scratch[VALUE, at] = logit_at(x, first + max(y, 0), options.cap)
@@ -92,13 +93,15 @@ def _sum_exactly(
 @inlined
 def _sum_rows(
     logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
-    scratch: Any, at: int, ignored_too: bool,
+    scratch: Any, at: int, ignored_too: bool, likeliest: Any, worker: int,
 ) -> bool:  # fmt: skip
     odd = False
     if logits.classes > SHORT:
         for r in range(at, at + count):
             if label[r] >= 0 or ignored_too:
-                odd |= _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
+                odd |= _sum_exactly(
+                    logits, soft, options, lo + r - at, label[r], scratch, r, likeliest, worker
+                )
         return odd
     good = sum_short_rows(logits, options, lo, count, label[at:], lanes, scratch, at)
     if good and not options.lane_weight.size:
@@ -110,7 +113,9 @@ def _sum_rows(
         if (label[r] >= 0 or ignored_too) and not (
             known and not _beyond(scratch, r, label[r], options)
         ):
-            odd |= _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
+            odd |= _sum_exactly(
+                logits, soft, options, lo + r - at, label[r], scratch, r, likeliest, worker
+            )
     return odd
 
 
@@ -196,14 +201,18 @@ def _sum_planes(
 @inlined
 def sum_step(
     logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
-    scratch: Any, at: int, ignored_too: bool,
+    scratch: Any, at: int, ignored_too: bool, likeliest: Any, worker: int,
 ) -> bool:  # fmt: skip
     """Fill in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
 
     That is TOTAL to SMOOTH, and CAREFUL. Positions whose label is ignored may be left out unless
-    ``ignored_too``. Returns True if ``careful`` computed any.
+    ``ignored_too``. The ``worker`` takes the maxima of long rows along, unless ``likeliest`` is
+    None. Returns True if ``careful`` computed any.
     """
     scratch[CAREFUL, at : at + count] = 0.0
     if logits.class_stride == 1:
-        return _sum_rows(logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too)
+        return _sum_rows(
+            logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too, likeliest,
+            worker,
+        )  # fmt: skip
     return _sum_planes(logits, soft, options, lo, count, label, scratch, at, ignored_too)

@@ -10,8 +10,9 @@ import numpy as np
 
 from kernels import layout
 from kernels.cpu import tile
-from kernels.cpu.arguments import Labels
-from kernels.plan import PER_CLASS, View
+from kernels.cpu.arguments import Labels, Likeliest
+from kernels.cpu.maxima import BLOCK, GROUP, MARKS, MOST
+from kernels.plan import LIKELIEST, MOST_TOP, PER_CLASS, PER_TOP, TOP, View
 from kernels.problem import Array, Problem
 
 # Elements in a copied chunk of a layout that kernels cannot walk: enough work for all threads.
@@ -87,6 +88,69 @@ class PerClass:
             name: np.moveaxis(array.reshape(self._shape), -1, self._axis)
             for name, array in self._arrays.items()
         }
+
+
+class LikeliestArrays:
+    """Outputs about the likeliest classes, and the memory that finding them takes."""
+
+    def __init__(self, problem: Problem, wanted: tuple[str, ...]) -> None:
+        self._problem = problem
+        self._arrays = {
+            name: np.empty(
+                problem.positions * values_each(problem, name), dtype or problem.dtype.result
+            )
+            for name, dtype in LIKELIEST.items()
+            if name in wanted
+        }
+
+    def arguments(self, first: int, logits: View, workers: int) -> Likeliest | None:
+        """Those of a kernel for ``logits`` from position ``first`` on; None if none is wanted."""
+        if not self._arrays:
+            return None
+        problem, real = self._problem, self._problem.dtype.result
+        chosen = np.empty((0, 0), np.int64) if problem.chosen is None else problem.chosen
+        outputs = {}
+        for name, dtype in LIKELIEST.items():
+            each = values_each(problem, name)
+            array = self._arrays.get(name, np.empty(0, dtype or real))
+            outputs[name] = array[first * each : (first + logits.positions) * each]
+        width = 64 // real.itemsize
+        # Strided classes are gathered in the type that they are computed in.
+        size = problem.dtype.size if logits.class_stride == 1 else real.itemsize
+        groups, blocks = -(-problem.classes * size // GROUP), -(-problem.classes // BLOCK)
+        return Likeliest(
+            top_k=problem.top_k if {*TOP} & self._arrays.keys() else 0,
+            compares=bool(self._arrays.keys() - {"chosen_log_probs"}),
+            chosen_each=chosen.shape[1],
+            chosen=(
+                chosen[first : first + logits.positions] if len(chosen) > 1 else chosen
+            ).ravel(),
+            **outputs,
+            maxima=np.empty((workers, (groups + blocks) * width), real),
+            row=np.empty((workers, 0 if logits.class_stride == 1 else problem.classes), real),
+            marks=np.empty((workers, groups + 1 + MARKS), np.int64),
+            candidates=np.empty((workers, MOST + width), real),
+            at=np.empty((workers, MOST), np.int64),
+            values=np.empty((workers, MOST_TOP + width), real),
+            places=np.empty((workers, MOST_TOP), np.int64),
+        )
+
+    def arrays(self) -> Mapping[str, Array]:
+        """Outputs by name, with the labels' shape, and a last axis for several values."""
+        shape = self._problem.shape
+        return {
+            name: array.reshape(*shape, *([values_each(self._problem, name)] * (name in PER_TOP)))
+            for name, array in self._arrays.items()
+        }
+
+
+def values_each(problem: Problem, name: str) -> int:
+    """Number of values that the output ``name`` of ``LIKELIEST`` has of each position."""
+    if name in TOP:
+        return problem.top_k
+    if name in PER_TOP:
+        return 0 if problem.chosen is None else problem.chosen.shape[1]
+    return 1
 
 
 def _alike(logits: View | None, other: View | None) -> bool:
