@@ -10,7 +10,7 @@ import numpy as np
 
 from kernels.dtypes import DType
 from kernels.formula import LOG2E
-from kernels.plan import LIKELIEST
+from kernels.plan import BESIDE_LOSS, OF_IGNORED
 from kernels.problem import Problem
 
 
@@ -47,10 +47,6 @@ class Options(NamedTuple):
     tolerance: float
 
 
-# Outputs that ignored positions have, too.
-_OF_IGNORED = {"log_sum_exp", "entropy", "prediction", "log_probs", *LIKELIEST} - {"margin"}
-
-
 @lru_cache  # made anew it takes 6 us, of a small loss's 25
 def _constants(
     dtype: DType, temperature: float, cap: float | None, wanted: tuple[str, ...]
@@ -70,8 +66,8 @@ def _constants(
         mass=0.0,
         probs="probs" in wanted,
         upstream=1.0,
-        outputs=bool(set(wanted) - {"loss", "per_element"}),
-        ignored_too=bool(set(wanted) & _OF_IGNORED),
+        outputs=not BESIDE_LOSS.isdisjoint(wanted),
+        ignored_too=not OF_IGNORED.isdisjoint(wanted),
         segments=np.empty((0, 2)),
         tolerance=math.inf,
     )

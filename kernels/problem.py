@@ -59,7 +59,7 @@ class Problem:
     sample_weight: Array | None = None
     device: str = "cpu"
     check_probabilities: bool = True
-    top_k: int = 0
+    top_k: int | None = None
     chosen: Array | None = None
     focal: float = 0.0
 
@@ -320,7 +320,7 @@ def check(
         None if samples is None else samples.reshape(-1),
         named("device", device, DEVICES),
         flag("check_probabilities", check_probabilities),
-        0 if top_k is None else _top_k(top_k, array.shape[axis]),
+        None if top_k is None else _top_k(top_k, array.shape[axis]),
         None if chosen is None else _chosen(chosen, array.shape, axis),
         number("focal", focal),
     )

@@ -119,7 +119,7 @@ class LikeliestArrays:
         size = problem.dtype.size if logits.class_stride == 1 else real.itemsize
         groups, blocks = -(-problem.classes * size // GROUP), -(-problem.classes // BLOCK)
         return Likeliest(
-            top_k=problem.top_k if {*TOP} & self._arrays.keys() else 0,
+            top_k=(problem.top_k or 0) if {*TOP} & self._arrays.keys() else 0,
             compares=bool(self._arrays.keys() - {"chosen_log_probs"}),
             chosen_each=chosen.shape[1],
             chosen=(
@@ -147,7 +147,7 @@ class LikeliestArrays:
 def values_each(problem: Problem, name: str) -> int:
     """Number of values that the output ``name`` of ``LIKELIEST`` has of each position."""
     if name in TOP:
-        return problem.top_k
+        return problem.top_k or 0
     if name in PER_TOP:
         return 0 if problem.chosen is None else problem.chosen.shape[1]
     return 1
