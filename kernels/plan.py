@@ -48,7 +48,7 @@ class Output(NamedTuple):
     likeliest: bool = False
 
 
-_LOSSES = ("cross_entropy", "nll_loss")
+_LOSSES = ("cross_entropy", "nll_loss", "binary_cross_entropy")
 # All outputs: the reduced loss; the unreduced loss; the log-sum-exp of the logits; the entropy of
 # their softmax, in nats; the label's rank (0: no class comes before it; -1: ignored, or a NaN among
 # the logits); the class of the largest logit (the first of equals, or of NaNs); the log-softmax;
@@ -65,7 +65,9 @@ TABLE: dict[str, Output] = {
     "rank": Output(Kind.POSITION, np.int64, soft=False, unlabelled=-1),
     "prediction": Output(Kind.POSITION, np.int64),
     "log_probs": Output(Kind.CLASS, operations=("cross_entropy", "log_softmax")),
-    "gradient": Output(Kind.CLASS, unlabelled=0.0),
+    "gradient": Output(
+        Kind.CLASS, operations=("cross_entropy", "binary_cross_entropy"), unlabelled=0.0
+    ),
     "count": Output(Kind.SCALAR, np.int64, operations=_LOSSES),
     "weight_sum": Output(Kind.SCALAR, np.float64, operations=_LOSSES),
     "loss_sum": Output(Kind.SCALAR, np.float64, operations=_LOSSES),

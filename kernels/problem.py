@@ -14,7 +14,7 @@ import numpy as np
 
 from kernels import dtypes, mismatch
 from kernels.errors import InvalidInput
-from kernels.plan import MOST_TOP
+from kernels.plan import MOST_TOP, PER_TOP, TOP
 from kernels.scalars import flag, integer, named, number
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +39,8 @@ class Problem:
     where ``soft`` holds class probabilities, or there are no labels. ``weight`` is float64, one a
     class, or None; ``sample_weight`` is float64, one a position, or None. ``normalised``: the
     logits are log-probabilities. ``device``: one of DEVICES. ``chosen`` holds classes, int64, of
-    shape (positions, K), or (1, K) where they are the same for all positions.
+    shape (positions, K), or (1, K) where they are the same for all positions. ``binary``: of a
+    binary cross-entropy; see ``kernels.binary``.
     """
 
     logits: Array
@@ -62,6 +63,17 @@ class Problem:
     top_k: int | None = None
     chosen: Array | None = None
     focal: float = 0.0
+    binary: bool = False
+    weight_run: int = 1
+    factor: Array | None = None
+    factor_run: int = 1
+
+    @property
+    def operation(self) -> str:
+        """Name of what is computed, as in ``plan.TABLE``."""
+        if self.binary:
+            return "binary_cross_entropy"
+        return "nll_loss" if self.normalised else "cross_entropy"
 
     @property
     def tolerance(self) -> float:
@@ -153,14 +165,14 @@ def widened(array: Array) -> Array:
     return array.astype(np.float32) if dtype is dtypes.FLOAT16 else array
 
 
-def _flat(labels: Array) -> Array:
+def flat(labels: Array) -> Array:
     if not (labels.flags.c_contiguous and labels.flags.aligned):
         labels = np.array(labels, order="C")
     return labels.reshape(-1)
 
 
 @np.errstate(invalid="ignore")  # a signalling NaN is a NaN like any other
-def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
+def computed_like(soft: Array, logits: dtypes.DType) -> Array:
     """View of class probabilities for kernels; converted only if one dtype alone is float64."""
     dtype = dtypes.of(soft)
     assert dtype is not None
@@ -180,7 +192,13 @@ def _weights(name: str, value: Any, logits: tuple[int, ...], axis: int) -> Array
     by_class = name == "weight"
     if array.shape != ((logits[axis],) if by_class else mismatch.without(logits, axis)):
         raise mismatch.weight_shape(name, array.shape, logits, axis)
-    array = np.ascontiguousarray(widened(array), np.float64)
+    return finite(name, array)
+
+
+@np.errstate(invalid="ignore")
+def finite(name: str, array: Array) -> Array:
+    """Convert weights to float64, all finite."""
+    array = np.ascontiguousarray(widened(array), np.float64).reshape(array.shape)
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         at = tuple(int(i) for i in wrong[0])
@@ -234,6 +252,15 @@ def _chosen(value: Any, logits: tuple[int, ...], axis: int) -> Array:
             position=at,
         )
     return classes.reshape(-1, classes.shape[-1])
+
+
+def values_each(problem: Problem, name: str) -> int:
+    """Number of values that the output ``name`` of ``LIKELIEST`` has of each position."""
+    if name in TOP:
+        return problem.top_k or 0
+    if name in PER_TOP:
+        return 0 if problem.chosen is None else problem.chosen.shape[1]
+    return 1
 
 
 def unlabelled(
@@ -306,8 +333,8 @@ def check(
         array,
         dtype,
         axis,
-        None if indices is None else _flat(indices),
-        None if soft is None else _computed_like(soft, dtype),
+        None if indices is None else flat(indices),
+        None if soft is None else computed_like(soft, dtype),
         _weights("weight", weight, array.shape, axis),
         ignore_index,
         number("label_smoothing", label_smoothing),

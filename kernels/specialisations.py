@@ -17,7 +17,7 @@ class Specialisation(NamedTuple):
 
     ``normalised``: the logits are log-probabilities; ``logits`` and ``soft`` are dtypes' names
     (class indices count as probabilities of the logits' type); ``capped``: there is a softcap;
-    ``likeliest``: outputs of ``plan.LIKELIEST`` are wanted.
+    ``likeliest``: outputs of ``plan.LIKELIEST`` are wanted; ``binary``: a binary cross-entropy.
     """
 
     normalised: bool
@@ -25,9 +25,11 @@ class Specialisation(NamedTuple):
     soft: str
     capped: bool
     likeliest: bool = False
+    binary: bool = False
 
     def __str__(self) -> str:
         name = "nll_loss" if self.normalised else "cross_entropy"
+        name = "binary_cross_entropy" if self.binary else name
         soft = "" if self.soft == self.logits else f" with {self.soft} probabilities"
         capped = " with softcap" if self.capped else ""
         likeliest = " with the likeliest classes" if self.likeliest else ""
@@ -47,7 +49,9 @@ def of(problem: Problem, wanted: Iterable[str] = ()) -> Specialisation:
     soft = problem.dtype.name if problem.soft is None else _BY_LOAD[problem.soft.dtype]
     capped = problem.softcap is not None and not problem.normalised
     likeliest = not LIKELIEST.keys().isdisjoint(wanted)
-    return Specialisation(problem.normalised, problem.dtype.name, soft, capped, likeliest)
+    return Specialisation(
+        problem.normalised, problem.dtype.name, soft, capped, likeliest, problem.binary
+    )
 
 
 def not_compiled(*needed: Specialisation) -> tuple[Specialisation, ...]:

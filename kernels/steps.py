@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from kernels import plan_cache
 from kernels.answer import answer_in_steps, wanted
+from kernels.binary import check as check_binary
 from kernels.cpu.launch import result_bytes
 from kernels.devices import in_steps, quick, uncompiled, window
 from kernels.plan import STEP, Computed, finish
@@ -59,6 +60,7 @@ def footprint(
     step: int,
     outputs: Sequence[str] = ("log_probs",),
     normalised: bool = False,
+    binary: bool = False,
     **options: Any,
 ) -> Footprint:
     """The footprint of the losses, or without ``labels`` of the log-softmax or softmax.
@@ -69,7 +71,10 @@ def footprint(
     if labels is None:
         problem, names = unlabelled(logits, **options), tuple(outputs)
     else:
-        problem = check(logits, labels, normalised=normalised, **options)
+        if binary:
+            problem = check_binary(logits, labels, **options)
+        else:
+            problem = check(logits, labels, normalised=normalised, **options)
         names = wanted(problem, outputs)
     return Footprint(result_bytes(problem, names), window(problem, step))
 
@@ -95,6 +100,13 @@ def nll_loss(
     """``kernels.nll_loss``."""
     problem = check(log_probs, labels, normalised=True, **options)
     return _losses(problem, outputs, step)
+
+
+def binary_cross_entropy(
+    logits: Any, labels: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any
+) -> Work:
+    """``kernels.binary_cross_entropy``."""
+    return _losses(check_binary(logits, labels, **options), outputs, step)
 
 
 def log_softmax(logits: Any, *, step: int | None = None, **options: Any) -> Work:

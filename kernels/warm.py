@@ -40,7 +40,12 @@ class SelfTestFailed(RuntimeError):
 
 
 def compile_specialisation(
-    normalised: bool, logits: str, soft: str, capped: bool, likeliest: bool = False
+    normalised: bool,
+    logits: str,
+    soft: str,
+    capped: bool,
+    likeliest: bool = False,
+    binary: bool = False,
 ) -> None:
     """Run every kernel of a ``Specialisation`` once."""
     options: dict[str, Any] = {"softcap": 1.0 if capped else None}
@@ -51,6 +56,8 @@ def compile_specialisation(
         labels = np.zeros(rows, np.int64)
         if normalised:
             kernels.nll_loss(array, labels)
+        elif binary:
+            kernels.binary_cross_entropy(array, np.zeros(array.shape, dtypes.BY_NAME[soft].numpy))
         elif soft != logits:
             kernels.cross_entropy(
                 array,
@@ -60,7 +67,7 @@ def compile_specialisation(
             )
         else:
             kernels.cross_entropy(array, labels, **options)
-    mark_compiled(Specialisation(normalised, logits, soft, capped, likeliest))
+    mark_compiled(Specialisation(normalised, logits, soft, capped, likeliest, binary))
 
 
 def job(wanted: Specialisation) -> Job:

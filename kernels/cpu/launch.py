@@ -13,6 +13,7 @@ import numpy as np
 from kernels import reduce
 from kernels.cpu import tile
 from kernels.cpu.arguments import Operands, Results, Scratch
+from kernels.cpu.binary import binary_kernel
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
 from kernels.cpu.threads import bound, compiled, run
@@ -21,7 +22,6 @@ from kernels.cpu.views import (
     PerClass,
     labels_of,
     pieces,
-    values_each,
     view_of,
 )
 from kernels.dtypes import DType
@@ -34,7 +34,7 @@ from kernels.plan import (
     ImpossibleLabel,
     View,
 )
-from kernels.problem import Problem
+from kernels.problem import Problem, values_each
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
 SERIAL = 65536
@@ -43,6 +43,11 @@ TILE = 8192
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
 _KEPT = threading.local()
+_KERNELS = {
+    "cross_entropy": cross_entropy_kernel,
+    "nll_loss": nll_kernel,
+    "binary_cross_entropy": binary_kernel,
+}
 
 
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
@@ -261,7 +266,7 @@ def _shared(problem: Problem) -> bool:
 
 
 def _kernel(problem: Problem) -> Any:
-    return nll_kernel if problem.normalised else cross_entropy_kernel
+    return _KERNELS[problem.operation]
 
 
 def _in_order(problem: Problem) -> bool:

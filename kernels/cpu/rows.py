@@ -167,6 +167,22 @@ def sum_weighted(x: Any, first: int, classes: int, shift: float, options: Any) -
 
 
 @inlined
+def sum_expected(
+    x: Any, first: int, classes: int, shift: float, soft: Any, soft_first: int, options: Any
+) -> float:
+    """sum(probability * 2**(x * scale - shift)), for the focal factor of class probabilities."""
+    scales, shifts = constant(x, options.scale), constant(x, -shift)
+    total, zero, lowest = 0.0, constant(x, 0.0), constant(x, -math.inf)
+    for start in range(0, classes, BLOCK):
+        part, stop = zero, min(start + BLOCK, classes)
+        for i in range(start, stop, width(x)):
+            t = fma(read_first(x, first + i, stop - i, lowest, options.cap), scales, shifts)
+            part = fma(load_first(soft, soft_first + i, stop - i, zero), exp2(t), part)
+        total += sum_across(part)
+    return total
+
+
+@inlined
 def sum_soft(
     x: Any, first: int, classes: int, shift: float, soft: Any, soft_first: int, options: Any
 ) -> tuple[float, float, float, float]:

@@ -9,11 +9,12 @@ from kernels.compiled import called, inlined
 from kernels.cpu import planes, rows, short
 from kernels.cpu.careful import careful_position
 from kernels.cpu.logit import logit_at
-from kernels.cpu.planes import ABREAST, soften_few, sum_abreast, sum_few, weigh_few
-from kernels.cpu.rows import sum_row, sum_soft, sum_weighted
+from kernels.cpu.planes import ABREAST, expect_few, soften_few, sum_abreast, sum_few, weigh_few
+from kernels.cpu.rows import sum_expected, sum_row, sum_soft, sum_weighted
 from kernels.cpu.short import sum_short_rows
 from kernels.cpu.tile import (
     CAREFUL,
+    EXPECTED,
     LEAST,
     MASS,
     MINUS,
@@ -57,6 +58,11 @@ def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: An
         )
         scratch[MASS, at], scratch[SMOOTH, at] = mass, smooth
         scratch[SHARES, at], scratch[LEAST, at] = shares, least
+        if options.focal > 0.0:
+            expected = sum_expected(
+                x, first, classes, shift, soft.data, place(soft, position), options
+            )
+            scratch[EXPECTED, at] = expected / scratch[TOTAL, at]
     else:
         scratch[SMOOTH, at] = sum_weighted(x, first, classes, shift, options)
         scratch[MASS, at] = options.mass
@@ -147,7 +153,9 @@ def _smooth_group(
     step = width(logits.data)
     minus, masses, smooths = scratch[MINUS, at:], scratch[MASS, at:], scratch[SMOOTH, at:]
     shares, least = scratch[SHARES, at:], scratch[LEAST, at:]
+    expected, totals = scratch[EXPECTED, at:], scratch[TOTAL, at:]
     masses[: count + SLACK] = 0.0
+    expected[: count + SLACK] = 0.0
     smooths[: count + SLACK] = 0.0
     shares[: count + SLACK] = 0.0
     for i in range(0, count, step):
@@ -157,9 +165,15 @@ def _smooth_group(
                 logits, first + i, soft, soft_first + i, few, minus[i:], options, masses[i:],
                 smooths[i:], shares[i:], least[i:],
             )  # fmt: skip
+            if options.focal > 0.0:
+                expect_few(
+                    logits, first + i, soft, soft_first + i, few, minus[i:], options, expected[i:]
+                )
         else:
             weigh_few(logits, first + i, few, minus[i:], options, smooths[i:])
             masses[i : i + few] = options.mass
+    for i in range(count):
+        expected[i] /= totals[i]
 
 
 @inlined

@@ -13,7 +13,7 @@ from kernels.cpu import tile
 from kernels.cpu.arguments import Labels, Likeliest
 from kernels.cpu.maxima import BLOCK, GROUP, MARKS, MOST
 from kernels.plan import LIKELIEST, MOST_TOP, PER_CLASS, PER_TOP, TOP, View
-from kernels.problem import Array, Problem
+from kernels.problem import Array, Problem, values_each
 
 # Elements in a copied chunk of a layout that kernels cannot walk: enough work for all threads.
 CHUNK = 1 << 20
@@ -144,15 +144,6 @@ class LikeliestArrays:
         }
 
 
-def values_each(problem: Problem, name: str) -> int:
-    """Number of values that the output ``name`` of ``LIKELIEST`` has of each position."""
-    if name in TOP:
-        return problem.top_k or 0
-    if name in PER_TOP:
-        return 0 if problem.chosen is None else problem.chosen.shape[1]
-    return 1
-
-
 def _alike(logits: View | None, other: View | None) -> bool:
     """Return True if one walk fits both: the same positions, and the same neighbours."""
     return (
@@ -200,7 +191,7 @@ _NO_LABELS = Labels(
 
 def labels_of(problem: Problem, first: int, count: int) -> Labels:
     """Labels of ``count`` positions from ``first`` on, for kernels."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"ignore_index": problem.ignore_index}
     if problem.sample_weight is not None:
         changes["sample_weight"] = problem.sample_weight[first : first + count]
     if problem.labels is not None:
@@ -214,5 +205,4 @@ def labels_of(problem: Problem, first: int, count: int) -> Labels:
         changes["given"] = count
         changes["mask"] = highest if unsigned and size < 8 else -1
         changes["ignores"] = lowest <= problem.ignore_index <= highest
-        changes["ignore_index"] = problem.ignore_index
     return _NO_LABELS._replace(**changes)

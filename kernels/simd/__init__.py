@@ -1,6 +1,7 @@
 """SIMD registers for Numba kernels: lanes, memory, elementary functions."""
 
 from kernels.simd.elementary import exp2 as exp2
+from kernels.simd.elementary import log1p as log1p
 from kernels.simd.elementary import log2 as log2
 from kernels.simd.elementary import log2_float32 as log2_float32
 from kernels.simd.elementary import nearest as nearest

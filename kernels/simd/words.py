@@ -1,4 +1,4 @@
-"""Maxima of 16-bit floats by their bits: one instruction for twice as many as lanes of float32 hold.
+"""Maxima of 16-bit floats by their bits: an instruction for twice as many as float32 lanes hold.
 
 As signed integers, bits of floats that are not negative are in the order of the floats, and those
 of negative floats are below them, in the wrong order. So a maximum that is negative says no more

@@ -38,6 +38,9 @@ SAMPLED = (
     "test_range",
     "test_scratch",
     "test_probabilities",
+    "test_likeliest",
+    "test_focal",
+    "test_binary",
 )
 # Tests of these files that are left out, by their names' beginnings, and why.
 LEFT_OUT = {
@@ -73,7 +76,14 @@ NOT_RUN = {
     "test_compiling": "it is of compiling in other processes",
 }
 # Kernels without a barrier: one thread of Python is all of a block's, one after another.
-ALONE = {"sum_planes", "merge_segments", "write_per_class", "take_log_probs", "sum_blocks"}
+ALONE = {
+    "sum_planes",
+    "merge_segments",
+    "write_per_class",
+    "take_log_probs",
+    "sum_blocks",
+    "binary",
+}
 _calls = [0]
 _calls_before_test = [0]
 
@@ -86,7 +96,13 @@ def pytest_configure() -> None:
 
 def redirect(largest: int) -> None:
     """Has the door's functions compute on the device what is of ``largest`` elements at most."""
-    for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax"):
+    for name in (
+        "cross_entropy",
+        "nll_loss",
+        "binary_cross_entropy",
+        "log_softmax",
+        "softmax",
+    ):
         setattr(kernels, name, _on_device(getattr(kernels, name), largest))
 
 
