@@ -12,8 +12,9 @@ from kernels import binary, dtypes, mismatch
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
 from kernels.plan import PER_CLASS, PER_TOP, TABLE, ImpossibleLabel, Kind, finish, outputs_of
-from kernels.problem import Array, Problem, widened
+from kernels.problem import Array, Problem
 from kernels.reduce import SCALE, add_blocks
+from kernels.weights import widened
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _SCALARS = frozenset(name for name, row in TABLE.items() if row.kind is Kind.SCALAR)

@@ -15,11 +15,11 @@ from kernels.problem import (
     Array,
     Problem,
     computed_like,
-    finite,
     flat,
     floats,
 )
 from kernels.scalars import flag, integer, named
+from kernels.weights import finite, widened
 
 
 def check(
@@ -128,37 +128,27 @@ def _pattern(name: str, value: Any, shape: tuple[int, ...]) -> tuple[Array | Non
 
 
 def kept(problem: Problem) -> Array:
-    """True for each element that is not ignored.
+    """True for each element that is not ignored, in one dimension."""
+    return np.asarray(_targets(problem) != problem.ignore_index)
 
-    Raises nothing: impossible labels are found by the kernel.
-    """
+
+def _targets(problem: Problem) -> Array:
+    """Labels in one dimension: integers, or floats that NumPy knows."""
     if problem.labels is not None:
-        return np.asarray(problem.labels != problem.ignore_index)
+        return problem.labels
     assert problem.soft is not None
     stored = next(entry for entry in dtypes.FLOATS if entry.load == problem.soft.dtype)
-    if stored is dtypes.BFLOAT16:
-        return np.asarray(_bfloat16(problem.soft).reshape(-1) != problem.ignore_index)
-    return np.asarray(problem.soft.view(stored.numpy).reshape(-1) != problem.ignore_index)
-
-
-def _bfloat16(bits: Array) -> Array:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    return widened(problem.soft.reshape(-1).view(stored.numpy))
 
 
 def impossible(problem: Problem, position: int) -> InvalidInput:
     """Error of the label at ``position``, which is neither in range nor ignored."""
     index = tuple(int(i) for i in np.unravel_index(position, problem.shape))
-    ignored = f"or ignore_index ({problem.ignore_index})"
-    if problem.labels is not None:
-        value: float = int(problem.labels[position])
-        right = f"0 or 1, {ignored}"
-    else:
-        assert problem.soft is not None
-        stored = next(entry for entry in dtypes.FLOATS if entry.load == problem.soft.dtype)
-        whole = problem.soft.reshape(-1)[position : position + 1]
-        bits = _bfloat16(whole) if stored is dtypes.BFLOAT16 else whole.view(stored.numpy)
-        value = float(bits[0])
-        right = f"from 0 to 1, {ignored}; check_probabilities=false takes other targets as they are"
+    value = _targets(problem)[position].item()
+    right = f"0 or 1, or ignore_index ({problem.ignore_index})"
+    if problem.labels is None:
+        right = f"from 0 to 1, or ignore_index ({problem.ignore_index}); check_probabilities=false"
+        right += " takes labels as they are"
     advice = f"; ignore_index={value:g} leaves such labels out" if value == -1 else ""
     return InvalidInput(
         f"{mismatch.element('labels', index)} is {value:g}; it must be {right}{advice}",

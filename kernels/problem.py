@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels import dtypes, mismatch
+from kernels import choice, dtypes, mismatch
 from kernels.errors import InvalidInput
-from kernels.plan import MOST_TOP, PER_TOP, TOP
+from kernels.plan import PER_TOP, TOP
 from kernels.scalars import flag, integer, named, number
+from kernels.weights import checked_weights, widened
 
 Array = np.ndarray[Any, Any]
 REDUCTIONS = ("none", "mean", "sum")
@@ -74,6 +75,14 @@ class Problem:
         if self.binary:
             return "binary_cross_entropy"
         return "nll_loss" if self.normalised else "cross_entropy"
+
+    def values_each(self, output: str) -> int:
+        """Number of values that ``output`` has of each position."""
+        if output in TOP:
+            return self.top_k or 0
+        if output in PER_TOP:
+            return 0 if self.chosen is None else int(self.chosen.shape[1])
+        return 1
 
     @property
     def tolerance(self) -> float:
@@ -157,14 +166,6 @@ def _labels(value: Any, name: str, shape: tuple[int, ...], axis: int) -> tuple[A
     return array, None
 
 
-def widened(array: Array) -> Array:
-    """Convert ``array`` of 16-bit floats to float32; others are returned as they are."""
-    dtype = dtypes.of(array)
-    if dtype is dtypes.BFLOAT16:
-        return (array.view(dtype.load).astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32) if dtype is dtypes.FLOAT16 else array
-
-
 def flat(labels: Array) -> Array:
     if not (labels.flags.c_contiguous and labels.flags.aligned):
         labels = np.array(labels, order="C")
@@ -179,88 +180,6 @@ def computed_like(soft: Array, logits: dtypes.DType) -> Array:
     if dtype.result == logits.result:
         return _aligned(soft.view(dtype.load))
     return widened(soft).astype(logits.result)
-
-
-@np.errstate(invalid="ignore")
-def _weights(name: str, value: Any, logits: tuple[int, ...], axis: int) -> Array | None:
-    """Convert weights to float64, all finite: one a class of ``logits``' shape, or one a label."""
-    if value is None:
-        return None
-    array = np.asarray(value)
-    if dtypes.of(array) is None:
-        raise mismatch.no_weights(name, array)
-    by_class = name == "weight"
-    if array.shape != ((logits[axis],) if by_class else mismatch.without(logits, axis)):
-        raise mismatch.weight_shape(name, array.shape, logits, axis)
-    return finite(name, array)
-
-
-@np.errstate(invalid="ignore")
-def finite(name: str, array: Array) -> Array:
-    """Convert weights to float64, all finite."""
-    array = np.ascontiguousarray(widened(array), np.float64).reshape(array.shape)
-    wrong = np.argwhere(~np.isfinite(array))
-    if len(wrong):
-        at = tuple(int(i) for i in wrong[0])
-        raise InvalidInput(
-            f"{name}[{', '.join(map(str, at))}] is {array[at]}; weights must be finite",
-            field=name,
-            position=at,
-        )
-    return array
-
-
-def _top_k(top_k: Any, classes: int) -> int:
-    """Number of likeliest classes to return of each position."""
-    most = min(MOST_TOP, classes)
-    top_k = integer("top_k", top_k)
-    if not 1 <= top_k <= most:
-        limit = f"there are {classes} classes" if most == classes else f"at most {most} are found"
-        raise InvalidInput(
-            f"top_k is {top_k}, and {limit}: it must be from 1 to {most}", field="top_k"
-        )
-    return top_k
-
-
-def _chosen(value: Any, logits: tuple[int, ...], axis: int) -> Array:
-    """Copy classes, (K) or the labels' shape and K, to int64; all are in range.
-
-    A copy, since a client may write to shared memory after the check.
-    """
-    array, shape = np.asarray(value), mismatch.without(logits, axis)
-    if dtypes.of(array) not in dtypes.INTEGERS:
-        raise InvalidInput(
-            f"chosen are class indices and must be integers, not {array.dtype}", field="chosen"
-        )
-    if array.ndim == 0 or (array.ndim > 1 and array.shape[:-1] != shape) or array.shape[-1] == 0:
-        each = ", ".join([*map(str, shape), "K"])
-        raise InvalidInput(
-            f"chosen has shape {array.shape}; it must be (K), the same classes for all elements, or"
-            f" ({each}), K classes of each",
-            field="chosen",
-        )
-    classes = np.array(array, np.int64, order="C")
-    wrong = np.argwhere((classes < 0) | (classes >= logits[axis]))
-    if array.dtype == np.uint64 and not len(wrong):
-        wrong = np.argwhere(array >= logits[axis])
-    if len(wrong):
-        at = tuple(int(i) for i in wrong[0])
-        raise InvalidInput(
-            f"{mismatch.element('chosen', at)} is {array[at]}; with {logits[axis]} classes it must"
-            f" be from 0 to {logits[axis] - 1}",
-            field="chosen",
-            position=at,
-        )
-    return classes.reshape(-1, classes.shape[-1])
-
-
-def values_each(problem: Problem, name: str) -> int:
-    """Number of values that the output ``name`` of ``LIKELIEST`` has of each position."""
-    if name in TOP:
-        return problem.top_k or 0
-    if name in PER_TOP:
-        return 0 if problem.chosen is None else problem.chosen.shape[1]
-    return 1
 
 
 def unlabelled(
@@ -328,14 +247,14 @@ def check(
             f"ignore_index is {ignore_index}, but class probabilities have no index to ignore",
             field="ignore_index",
         )
-    samples = _weights("sample_weight", sample_weight, array.shape, axis)
+    samples = checked_weights("sample_weight", sample_weight, array.shape, axis)
     return Problem(
         array,
         dtype,
         axis,
         None if indices is None else flat(indices),
         None if soft is None else computed_like(soft, dtype),
-        _weights("weight", weight, array.shape, axis),
+        checked_weights("weight", weight, array.shape, axis),
         ignore_index,
         number("label_smoothing", label_smoothing),
         named("reduction", reduction, REDUCTIONS),
@@ -347,7 +266,7 @@ def check(
         None if samples is None else samples.reshape(-1),
         named("device", device, DEVICES),
         flag("check_probabilities", check_probabilities),
-        None if top_k is None else _top_k(top_k, array.shape[axis]),
-        None if chosen is None else _chosen(chosen, array.shape, axis),
+        None if top_k is None else choice.checked_top_k(top_k, array.shape[axis]),
+        None if chosen is None else choice.checked_classes(chosen, array.shape, axis),
         number("focal", focal),
     )

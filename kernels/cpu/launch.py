@@ -34,7 +34,7 @@ from kernels.plan import (
     ImpossibleLabel,
     View,
 )
-from kernels.problem import Problem, values_each
+from kernels.problem import Problem
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
 SERIAL = 65536
@@ -226,7 +226,7 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
     )
     whole = sum(name in kept for name in PER_CLASS) * problem.dtype.result.itemsize
     each += sum(
-        np.dtype(kind or problem.dtype.result).itemsize * values_each(problem, name)
+        np.dtype(kind or problem.dtype.result).itemsize * problem.values_each(name)
         for name, kind in LIKELIEST.items()
         if name in kept
     )

@@ -11,16 +11,11 @@ from typing import Any
 
 from kernels.compiled import called, inlined
 from kernels.cpu.logit import capped, exact
-from kernels.cpu.maxima import (
-    bound_of_row,
-    largest_of,
-    largest_other,
-    select_largest,
-    take_maxima,
-)
+from kernels.cpu.maxima import largest_of, largest_other, take_maxima
 from kernels.cpu.output_rows import log_prob_of
 from kernels.cpu.short import LARGEST as SHORT
 from kernels.cpu.tile import CAREFUL, LOG2, MINUS, PEAK, TOTAL
+from kernels.cpu.top import bound_of_row, select_largest
 from kernels.formula import capped_softly, scaled_gap
 from kernels.plan import place
 from kernels.simd import (

@@ -13,7 +13,7 @@ from numba import types
 from kernels.compiled import by_type, called, inlined
 from kernels.cpu.logit import capped, read_first, slope
 from kernels.cpu.rows import BLOCK
-from kernels.cpu.tile import LEAN, LOG2, MINUS, PULL, PUSH, TOTAL
+from kernels.cpu.tile import LEAN, LOG2, MINUS, OWN, PULL, PUSH, TOTAL
 from kernels.formula import ALONE
 from kernels.plan import place
 from kernels.simd import (
@@ -113,8 +113,7 @@ def write_gradient(
         gradient = fma(power, pushed, zero - pull * share)
         store_first(z, out_first + i, rest, slope(x, raw, options.cap, gradient))
     if y >= 0:
-        weight = options.weight[y] if options.weight.size else 1.0
-        own = constant(x, scratch[PULL, at] * options.keep * weight)
+        own = constant(x, scratch[OWN, at])
         own = slope(x, constant(x, element(x, first + y)), options.cap, own)
         z[out_first + y] -= max_across(own)
 

@@ -11,9 +11,10 @@ import numpy as np
 from kernels import layout
 from kernels.cpu import tile
 from kernels.cpu.arguments import Labels, Likeliest
-from kernels.cpu.maxima import BLOCK, GROUP, MARKS, MOST
+from kernels.cpu.maxima import BLOCK, GROUP
+from kernels.cpu.top import MARKS, MOST
 from kernels.plan import LIKELIEST, MOST_TOP, PER_CLASS, PER_TOP, TOP, View
-from kernels.problem import Array, Problem, values_each
+from kernels.problem import Array, Problem
 
 # Elements in a copied chunk of a layout that kernels cannot walk: enough work for all threads.
 CHUNK = 1 << 20
@@ -97,7 +98,7 @@ class LikeliestArrays:
         self._problem = problem
         self._arrays = {
             name: np.empty(
-                problem.positions * values_each(problem, name), dtype or problem.dtype.result
+                problem.positions * problem.values_each(name), dtype or problem.dtype.result
             )
             for name, dtype in LIKELIEST.items()
             if name in wanted
@@ -111,7 +112,7 @@ class LikeliestArrays:
         chosen = np.empty((0, 0), np.int64) if problem.chosen is None else problem.chosen
         outputs = {}
         for name, dtype in LIKELIEST.items():
-            each = values_each(problem, name)
+            each = problem.values_each(name)
             array = self._arrays.get(name, np.empty(0, dtype or real))
             outputs[name] = array[first * each : (first + logits.positions) * each]
         width = 64 // real.itemsize
@@ -139,7 +140,7 @@ class LikeliestArrays:
         """Outputs by name, with the labels' shape, and a last axis for several values."""
         shape = self._problem.shape
         return {
-            name: array.reshape(*shape, *([values_each(self._problem, name)] * (name in PER_TOP)))
+            name: array.reshape(*shape, *([self._problem.values_each(name)] * (name in PER_TOP)))
             for name, array in self._arrays.items()
         }
 

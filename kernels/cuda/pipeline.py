@@ -35,7 +35,7 @@ from kernels.cuda.tensors import (
 )
 from kernels.errors import DeviceOutOfMemory, InvalidInput
 from kernels.plan import PER_CLASS, PER_TOP, STEP, Computed, ImpossibleLabel, View
-from kernels.problem import Array, Problem, values_each
+from kernels.problem import Array, Problem
 
 # Sets of buffers: while one is computed the other one is copied.
 _TURNS = 2
@@ -62,7 +62,7 @@ class _Call:
         dtype = self.wanted.tensors[name].dtype
         if name in PER_CLASS:
             return np.empty_like(self.problem.logits, dtype=dtype)
-        return np.empty(self.problem.positions * values_each(self.problem, name), dtype)
+        return np.empty(self.problem.positions * self.problem.values_each(name), dtype)
 
     def _send(self, array: Array) -> Any:
         if array.size == 0:
@@ -140,7 +140,7 @@ class _Piece:
                 part = self._parts[name]
                 part[...] = pinned.reshape(part.shape)
             else:
-                each = values_each(self._call.problem, name)
+                each = self._call.problem.values_each(name)
                 at, size = self._first * each, self._count * each
                 self._call.arrays[name][at : at + size] = pinned
 
@@ -262,9 +262,7 @@ def _fitting(memory: Budget, wanted: Wanted, problem: Problem, step: int) -> tup
 def _shaped(problem: Problem, arrays: dict[str, Array]) -> dict[str, Array]:
     """Outputs with several values a position in the labels' shape and one more axis."""
     return {
-        name: array.reshape(*problem.shape, values_each(problem, name))
-        if name in PER_TOP
-        else array
+        name: array.reshape(*problem.shape, problem.values_each(name)) if name in PER_TOP else array
         for name, array in arrays.items()
     }
 

@@ -36,7 +36,7 @@ from kernels.devices import lies_on_gpu
 from kernels.dtypes import BY_NAME, FLOATS
 from kernels.errors import InvalidInput
 from kernels.plan import PER_CLASS, PER_TOP, ImpossibleLabel, View
-from kernels.problem import Array, Problem, check, values_each
+from kernels.problem import Array, Problem, check
 
 _STREAM = 0
 # The derivative of a mean is by the labels that count; outputs that are made of labels here.
@@ -117,7 +117,7 @@ class Resident:
         self._own[name].copy_to_host(self._pinned[name])
         array = self._pinned[name].copy()
         if name in PER_TOP:
-            return array.reshape(*self._problem.shape, values_each(self._problem, name))
+            return array.reshape(*self._problem.shape, self._problem.values_each(name))
         return array
 
     def _send(self, array: Array) -> Any:

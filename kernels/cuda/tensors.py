@@ -16,7 +16,7 @@ from kernels.cuda.memory import rounded
 from kernels.cuda.sums import Sums
 from kernels.options import options_of
 from kernels.plan import LIKELIEST, PER_CLASS, PER_POSITION, TOP, View
-from kernels.problem import Problem, values_each
+from kernels.problem import Problem
 
 # Fields of ``Sums`` that are whole numbers; the others are real.
 _WHOLES = 2
@@ -76,7 +76,7 @@ def wanted_of(problem: Problem, names: tuple[str, ...], rows: bool) -> Wanted:
             tensors[name] = Tensor(dtype or real)
     for name, dtype in LIKELIEST.items():
         if name in names:
-            tensors[name] = Tensor(dtype or real, values_each(problem, name))
+            tensors[name] = Tensor(dtype or real, problem.values_each(name))
     for name, values in more_inputs(problem, 0, 1).items():
         tensors[name] = Tensor(values.dtype, values.size)
     tensors["odd"] = Tensor(np.int64)
@@ -130,7 +130,7 @@ def _likeliest_of(problem: Problem, own: Mapping[str, Any], nothing: Nothing) ->
         return None
     return Likeliest(
         top_k=(problem.top_k or 0) if {*TOP} & own.keys() else 0,
-        chosen_each=values_each(problem, "chosen_log_probs"),
+        chosen_each=problem.values_each("chosen_log_probs"),
         chosen=own.get("chosen", nothing(np.int64)),
         **{
             name: own.get(name, nothing(dtype or problem.dtype.result))

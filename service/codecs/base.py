@@ -25,10 +25,11 @@ MAX_RANK = 32
 NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 # Names of tensors: the largest one of a request, which kernels read in order; those that may be
-# Boolean; and all.
+# Boolean; those that hold classes; and all.
 LOGITS = frozenset({"logits", "log_probs"})
-WEIGHTS = frozenset({"weight", "sample_weight"})
-TENSORS = LOGITS | WEIGHTS | {"labels"}
+WEIGHTS = frozenset({"weight", "pos_weight", "sample_weight"})
+CLASSES = frozenset({"labels", "chosen"})
+TENSORS = LOGITS | WEIGHTS | CLASSES
 
 # Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
 # 1032 of one: such a body costs more time than its length. Float32 logits compress by a tenth,

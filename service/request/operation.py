@@ -200,17 +200,25 @@ def converted_bytes(operation: Operation, tensors: Arrays) -> int:
     """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
-    finite; labels are laid out in one dimension, and probabilities of another width than the logits
-    are made like them. Nothing may lie across its natural addresses.
+    finite; those that broadcast may take one for each logit. Labels are laid out in one dimension,
+    and probabilities of another width than the logits are made like them; chosen classes become
+    int64, and are compared with both ends of their range. Nothing may lie across its natural
+    addresses, and what has no class axis is read in C order.
     """
-    logits = tensors[operation.needs[0]]
+    logits, broadcasts = tensors[operation.needs[0]], "pos_weight" in operation.takes
     total = 0
     for name, array in tensors.items():
         if name in WEIGHTS:
             total += array.size * (8 + 4 + 1)
-        elif name == "labels" and array.shape == logits.shape:
+            if broadcasts and (array.ndim > 1 or name == "sample_weight"):
+                total += logits.size * 8
+        elif name == "chosen":
+            total += array.size * (8 + 1 + 1 + 1)
+        elif name == "labels" and dtypes.of(array) in FLOATS and array.shape == logits.shape:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
         elif name == "labels" and not array.flags.c_contiguous:
+            total += array.nbytes
+        if broadcasts and name in ("logits", "labels") and not array.flags.c_contiguous:
             total += array.nbytes
         if not array.flags.aligned:
             total += array.nbytes

@@ -31,12 +31,21 @@ TENSORS = {
     "labels": "Class indices of any integer type, in the logits' shape without the class axis:"
     " each from 0 to C - 1, or `ignore_index`; JSON may spell them as floats (`2.0`)."
     " `/v1/cross_entropy` also takes class probabilities, floating and in exactly the logits'"
-    " shape: a sum of 1 for each element, and none below 0 (`check_probabilities`).",
+    " shape: a sum of 1 for each element, and none below 0 (`check_probabilities`). In"
+    " `/v1/binary_cross_entropy`, in the logits' shape: 0 or 1, or floating-point from 0 to 1, or"
+    " `ignore_index`.",
     "weight": "One weight per class, `(C)`, finite: scales each element's loss by the weight of its"
-    " label. Boolean ones are 1 and 0. By default all are 1.",
+    " label. Boolean ones are 1 and 0. By default all are 1. In `/v1/binary_cross_entropy` of a"
+    " shape that broadcasts to the logits': scales each loss, and does not count in a mean's"
+    " denominator.",
+    "pos_weight": "Of `/v1/binary_cross_entropy`: weights of positive labels, finite, of a shape"
+    " that broadcasts to the logits': `(C)` is one for each place on the last axis.",
+    "chosen": "Classes whose log-probabilities `chosen_log_probs` has: `(K)`, the same ones for all"
+    " elements, or the labels' shape and K. Any integer type, each from 0 to C - 1.",
     "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
     " scales each element's loss, and counts in the denominator of a mean as class weights do."
-    " Boolean ones are a mask. By default all are 1.",
+    " Boolean ones are a mask. By default all are 1. In `/v1/binary_cross_entropy`, of a shape that"
+    " broadcasts to the logits'.",
 }
 # What is only needed where numbers do not say their type.
 _DTYPE = {
@@ -57,6 +66,17 @@ OUTPUTS = {
     " are probabilities.",
     "prediction": "The class of the largest logit, the first of several alike, in the labels'"
     " shape.",
+    "max_logit": "The largest logit of each element, after `softcap` and `temperature`, in the"
+    " labels' shape.",
+    "confidence": "The probability of the likeliest class, in the labels' shape.",
+    "margin": "The label's logit minus the largest of all others, after `softcap` and"
+    " `temperature`, in the labels' shape: above 0 where the label is the likeliest; NaN where it"
+    " is ignored, and infinite with a single class. Not for labels that are probabilities.",
+    "top_log_probs": "The `top_k` largest log-probabilities of each element, from the largest on,"
+    " in the labels' shape and one more axis.",
+    "top_classes": "Their classes, of several alike the first, in the same shape.",
+    "chosen_log_probs": "The log-probabilities of the classes in `chosen`, in the labels' shape and"
+    " one more axis.",
     "gradient": "The derivative of the loss, or with `none` of its sum, by each logit, in the"
     " logits' shape; 0 where the label is ignored.",
     "log_probs": "The log-softmax, in the logits' shape.",

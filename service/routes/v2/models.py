@@ -56,7 +56,9 @@ _INPUTS = {
     "log_probs": (_FLOAT, _ROWS),
     "labels": (_INTEGER, _SAMPLES),
     "weight": (_FLOAT, [-1]),
+    "pos_weight": (_FLOAT, [-1]),
     "sample_weight": (_FLOAT, _SAMPLES),
+    "chosen": (_INTEGER, [-1]),
 }
 
 
