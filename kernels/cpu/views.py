@@ -138,9 +138,11 @@ class LikeliestArrays:
 
     def arrays(self) -> Mapping[str, Array]:
         """Outputs by name, with the labels' shape, and a last axis for several values."""
-        shape = self._problem.shape
+        problem = self._problem
         return {
-            name: array.reshape(*shape, *([self._problem.values_each(name)] * (name in PER_TOP)))
+            name: array.reshape((*problem.shape, problem.values_each(name)))
+            if name in PER_TOP
+            else array
             for name, array in self._arrays.items()
         }
 

@@ -1,4 +1,4 @@
-"""Outputs about the likeliest classes, focal losses and binary cross-entropies over every format."""
+"""Likeliest classes, focal losses and binary cross-entropies over every format."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_v2_says_what_there_is() -> None:
     assert outputs["margin"]["datatype"] == "FP32"
     inputs = {entry["name"]: entry["datatype"] for entry in described["inputs"]}
     assert inputs["chosen"] == "INT64"
-    inputs = {entry["name"] for entry in models.metadata("binary_cross_entropy")["inputs"]}
-    assert inputs == {"logits", "labels", "weight", "pos_weight", "sample_weight"}
+    names = {entry["name"] for entry in models.metadata("binary_cross_entropy")["inputs"]}
+    assert names == {"logits", "labels", "weight", "pos_weight", "sample_weight"}
 
 
 @pytest.mark.parametrize(
