@@ -18,6 +18,7 @@ from kernels.simd import (
     bits_set,
     constant,
     element,
+    knows_negatives,
     load,
     load_first,
     lowest_bit,
@@ -193,7 +194,8 @@ def select_largest(
     and ``at`` are scratch.
     """
     found = -1
-    if bar > -math.inf:
+    # Bits of 16-bit floats are in order from 0 on; -0 is none of them, but equal to 0.
+    if bar > 0.0 or (knows_negatives(x) and bar > -math.inf):
         found = _gather(x, first, classes, maxima, bar, marks, given, at)
     if found >= 0:
         _sort(x, found, count, given, at, values, places)

@@ -27,6 +27,7 @@ def options(**changes: Any) -> Any:
         "keep": KEPT,
         "spread": (1.0 - KEPT) / 3,
         "z_loss": 1e-2,
+        "focal": 0.0,
         "weight": WEIGHT,
         "lane_weight": WEIGHT,
         "upstream": 1.0,
@@ -73,9 +74,13 @@ def test_careful_agrees(soft: bool) -> None:
     )
     want = formula.loss_of(fast, y, soft, SAMPLE, told)
     assert formula.careful_loss(careful, y, soft, SAMPLE, told) == pytest.approx(want, rel=1e-12)
+    p = np.exp(LOGITS - nats)
+    expected, focal = float((given * p).sum()), options(focal=1.5)
+    fast, careful = fast._replace(expected=expected), careful._replace(expected=expected)
+    want = formula.loss_of(fast, y, soft, SAMPLE, focal)
+    assert formula.careful_loss(careful, y, soft, SAMPLE, focal) == pytest.approx(want, rel=1e-12)
     factors = formula.gradient_factors(fast, y, soft, SAMPLE, told)
     assert formula.gradient_factors(careful, y, soft, SAMPLE, told) == pytest.approx(factors)
-    p = np.exp(LOGITS - nats)
     gradient = [formula.gradient_of(p[c], q[c], given[c], c == y, factors) for c in range(3)]
     # All logits moved by 1 change z-loss alone, by its derivative.
     assert sum(gradient) == pytest.approx(SAMPLE * 2 * 1e-2 * nats, rel=1e-12)
