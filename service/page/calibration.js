@@ -22,7 +22,7 @@ function drawn(bins, before, width, readout) {
     return s("g", { class: "bin" },
       s("rect", { class: "count", ...place, y: base - tall, height: tall }),
       gap && s("rect", { class: "bar", ...place, y: y(bin.accuracy), height: y(0) - y(bin.accuracy) }),
-      gap && s("rect", { class: "gap", ...place, y: y(Math.max(...gap)), height: Math.max(1, Math.abs(y(gap[0]) - y(gap[1]))) }));
+      gap && s("rect", { class: bin.accuracy > bin.confidence ? "gap under" : "gap", ...place, y: y(Math.max(...gap)), height: Math.max(1, Math.abs(y(gap[0]) - y(gap[1]))) }));
   });
   const line = (points, name) => s("polyline", { class: name, points: points.map(([at, up]) => `${x(at)},${y(up)}`).join(" ") });
   const filled = (some) => some.filter((bin) => bin.count).map((bin) => [bin.confidence, bin.accuracy]);

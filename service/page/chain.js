@@ -185,7 +185,7 @@ export function chain(root, first, kept) {
         isTable && h("div", { class: "switches" }, resize(0, 1, "Add a row"), resize(0, -1, "Remove a row"), resize(1, 1, "Add a class"), resize(1, -1, "Remove a class")),
         problemSlot("logits"), problemSlot("labels")),
       softmax.element, logSoftmax.element, picked.element, last.element, swap?.element,
-      h("section", { class: "card step", "aria-labelledby": "step-code" }, h("h2", { id: "step-code" }, "The same request as code"), snippet.element));
+      h("section", { class: "card code-card", "aria-labelledby": "step-code" }, h("h2", { id: "step-code" }, "The same request as code"), snippet.element));
     const head = h("div", { class: "card controls-card" },
       h("div", { class: "switches" },
         choice("Example", [["table", "4 × 5 table"], ["images", "two images, 4-D"]], state.name, (name) => { image = 0; build(example(name)); }),

@@ -72,7 +72,7 @@ const described = (n, total, label, prediction) =>
 function asTable(matrix) {
   const totals = sums(matrix);
   return scrolling("Confusion matrix, a table", h("table", { class: "matrix" },
-    h("caption", {}, "Labels down, predictions across; colour by the share of a row"),
+    h("caption", { class: "unseen" }, "Confusion matrix: labels down, predictions across"),
     h("thead", {}, h("tr", {}, h("td"), matrix.map((_, at) => h("th", { scope: "col" }, at)))),
     h("tbody", {}, matrix.map((row, label) => h("tr", {}, h("th", { scope: "row" }, label), row.map((n, prediction) =>
       paint(h("td", { title: described(n, totals[label], label, prediction) }, n ? count(n) : "·"), "share", totals[label] ? n / totals[label] : 0)))))));
@@ -81,7 +81,7 @@ function asTable(matrix) {
 function asPicture(matrix) {
   const totals = sums(matrix);
   const size = matrix.length;
-  const readout = h("output", { class: "readout" }, "Labels down, predictions across. Point at a cell, or focus the picture and use the arrow keys.");
+  const readout = h("output", { class: "readout" }, "Point at a cell, or focus the picture and use the arrow keys.");
   const picture = grid(`Confusion matrix of ${size} classes`, readout);
   picture.show({
     rows: size, columns: size, ramp: "share",

@@ -24,7 +24,7 @@ export const count = (value) => Number(value).toLocaleString("en-US");
 
 /** A share as a percentage. */
 export const percent = (value) =>
-  value === null || !Number.isFinite(Number(value)) ? "–" : `${(100 * value).toFixed(1)} %`;
+  value === null || !Number.isFinite(Number(value)) ? "–" : `${(100 * value).toFixed(1)}\u00a0%`;
 
 /** Bytes in the largest binary unit that leaves at least 1. */
 export function bytes(value) {

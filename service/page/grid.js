@@ -73,6 +73,7 @@ export function grid(label, readout) {
       for (let y = 1; y < shown.rows; y += 1) context.fillRect(0, Math.round(y * cell.height * dense), canvas.width, 1);
     }
     put(ring, shown.ring);
+    ring.classList.toggle("large", cell.width >= GAP_FROM);
     cursor.hidden = true;
   };
   const source = {

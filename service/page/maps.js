@@ -5,14 +5,17 @@ import { count, num, percent } from "./format.js";
 import { colour } from "./heat.js";
 import { grid } from "./grid.js";
 
-const STRIP = 48; // tokens a row
+const STRIP = { wide: 48, narrow: 16 }; // tokens a row
+const NARROW = "(max-width: 36rem)";
 const product = (sizes) => sizes.reduce((all, size) => all * size, 1);
 
 /** The largest loss that has a colour of its own: the 99th percentile where few are far above. */
 function topOf(report) {
-  const { max, p99 } = report.histogram;
-  const high = Number(p99?.high ?? p99);
-  return Number.isFinite(high) && high > 0 && !(Number(max) < 2 * high) ? high : Number(max) || 1;
+  const most = Number(report.histogram.max) || 1;
+  const high = Number(report.histogram.p99.high);
+  const clipped = high > 0 && most > 2 * high;
+  const top = clipped ? high : most;
+  return { top, text: clipped ? `${num(top, 2)} and more` : num(top, 2) };
 }
 
 /** Colours and their values. */
@@ -37,8 +40,8 @@ const saying = (arrays, at) => {
 };
 
 /** What is shown of an image: each with its ramp, its share, and the ends of its scale. */
-const layers = (arrays, top) => ({
-  loss: { text: "loss", ramp: "loss", share: (at) => arrays.loss_map.data[at] / top, ends: ["loss 0", `${num(top, 2)} and more`] },
+const layers = (arrays, { top, text }) => ({
+  loss: { text: "loss", ramp: "loss", share: (at) => arrays.loss_map.data[at] / top, ends: ["loss 0", text] },
   confidence: { text: "confidence", ramp: "share", share: (at) => arrays.confidence_map.data[at], ends: ["0 %", "100 %"] },
 });
 
@@ -48,7 +51,7 @@ function pager(what, many, go) {
   const text = h("output", {});
   const show = (next) => {
     now = Math.min(many - 1, Math.max(0, next));
-    text.textContent = `${what} ${now} of ${count(many)}`;
+    text.textContent = `${what} ${now}, of ${count(many)}`;
     back.disabled = now === 0;
     on.disabled = now === many - 1;
     go(now);
@@ -106,15 +109,16 @@ export function sequences(report, arrays) {
   const many = product(report.shape) / Math.max(1, length);
   const readout = h("output", { class: "readout" }, "Point at a token, or focus the strip and use the arrow keys. The ring marks the worst token.");
   const strip = grid("Token losses", readout);
-  const top = topOf(report);
+  const { top, text } = topOf(report);
   const numbers = h("p", { class: "note" });
+  const columns = Math.min(length, matchMedia(NARROW).matches ? STRIP.narrow : STRIP.wide);
   const show = (sequence) => {
     const base = sequence * length;
     const own = report.sequences?.find(({ index }) => index === sequence);
     const worst = report.worst.find(({ index }) => flatOf(index.slice(0, -1), report.shape) === sequence);
     numbers.textContent = own ? `Perplexity ${num(own.perplexity, 2)}, mean loss ${num(own.loss)} over ${count(own.count)} tokens.` : "";
     strip.show({
-      rows: Math.ceil(length / STRIP), columns: Math.min(STRIP, length), count: length, ratio: 1.6, ramp: "loss",
+      rows: Math.ceil(length / columns), columns, count: length, ratio: 1.6, ramp: "loss",
       share: (at) => arrays.loss_map.data[base + at] / top,
       describe: (at) => `Sequence ${sequence}, token ${at}: ${saying(arrays, base + at)}`,
       ring: worst ? worst.index.at(-1) : null,
@@ -124,7 +128,7 @@ export function sequences(report, arrays) {
   pages.show(report.worst[0] ? flatOf(report.worst[0].index.slice(0, -1), report.shape) : 0);
   return {
     parts: [many > 1 && h("div", { class: "switches" }, pages.element), numbers, strip.element,
-      scaleKey("loss", "loss 0", `${num(top, 2)} and more`), readout],
+      scaleKey("loss", "loss 0", text), readout],
     find(index) {
       pages.show(flatOf(index.slice(0, -1), report.shape));
       strip.select(index.at(-1));

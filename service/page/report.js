@@ -29,6 +29,8 @@ const placed = (index, layout) => {
   return `position ${index.join(", ")}`;
 };
 
+const ENOUGH = 10; // labels of a class from which its accuracy is worth a sentence
+
 /** The findings: sentences, each with a link to the section that shows it. */
 function findings(report) {
   const found = [];
@@ -46,7 +48,7 @@ function findings(report) {
     found.push([link("calibration", "Calibration"), ": ", h("strong", {}, `temperature ${num(best, 2)}`),
       ` instead of ${num(current, 2)} lowers the loss from ${num(loss)} to ${num(bestLoss)}, on a sample of ${count(sample)}.`]);
   }
-  const seen = report.classes.filter((row) => row.count > 0 && row.accuracy !== null);
+  const seen = report.classes.filter((row) => row.count >= ENOUGH && row.accuracy !== null);
   const weakest = seen.reduce((least, row) => (least && least.accuracy <= row.accuracy ? least : row), null);
   if (weakest && seen.length > 1 && weakest.accuracy < 0.9 * report.accuracy) {
     found.push([link("classes", "Weakest class"), ": ", h("strong", {}, `class ${weakest.class}`),
@@ -62,7 +64,7 @@ function worstTable(report, find) {
     : row.index.join(", "));
   return scrolling("Worst positions", table("Worst positions",
     ["index", "label", "predicted", "loss", "confidence", "margin"],
-    report.worst.map((row) => [where(row), row.label, row.prediction, num(row.loss), percent(row.confidence), num(row.margin)])));
+    report.worst.map((row) => [where(row), row.label, row.prediction, num(row.loss, 3), percent(row.confidence), num(row.margin, 2)])));
 }
 
 function perSequence(report) {
@@ -91,5 +93,5 @@ export function drawReport(report, arrays, retemper) {
         section("classes", "Classes", "Sorted by mean loss; a column's name sorts by it.", classes(report))),
       h("div", { class: "column" },
         section("calibration", "Calibration", "Bars below the diagonal: the model is surer than it is right.", calibration(report, retemper)),
-        section("confusion", "Confusion", "Labels against predictions.", confusion(report)))));
+        section("confusion", "Confusion", "Labels down, predictions across; coloured by the share of each row.", confusion(report)))));
 }
