@@ -86,18 +86,25 @@ export function send(path, body, { type, accept, signal, progress }) {
   });
 }
 
+/** The field that `problem` blames and the element of it: both may stand in `where`, as `logits[1][3]`. */
+function blamed({ field, position, where }) {
+  const [, named, indices] = /^(\w+)((?:\[\d+\])*)$/.exec(where ?? "") ?? [];
+  const at = position ?? indices?.match(/\d+/g);
+  return { field: field ?? named, at: at?.join(",") };
+}
+
 /** Show `problem` at the field of `root` that it names, or in the slot for all others. */
 export function showProblem(root, problem) {
   clearProblem(root);
-  const named = problem.field && root.querySelector(`[data-problem="${CSS.escape(problem.field)}"]`);
+  const { field, at } = blamed(problem);
+  const named = field && root.querySelector(`[data-problem="${CSS.escape(field)}"]`);
   const slot = named || root.querySelector('[data-problem=""]');
-  slot.textContent = problem.advice ? `${problem.detail}. ${problem.advice}` : problem.detail;
+  slot.textContent = problem.advice && !named ? `${problem.detail}. ${problem.advice}` : problem.detail;
   slot.hidden = false;
-  if (!problem.field) return;
-  const inputs = root.querySelectorAll(`[data-field="${CSS.escape(problem.field)}"]`);
-  const at = problem.position?.join(",");
+  if (!field) return;
+  const inputs = root.querySelectorAll(`[data-field="${CSS.escape(field)}"]`);
   for (const input of inputs) {
-    if (at === undefined || inputs.length === 1 || input.dataset.at === at) input.setAttribute("aria-invalid", "true");
+    if (inputs.length === 1 || input.dataset.at === at) input.setAttribute("aria-invalid", "true");
   }
 }
 
