@@ -20,18 +20,19 @@ from service.problems import problem
 # Bytes that are handed to the connection at a time: at most twice as many are held for a client
 # that does not read.
 _PIECE = 2**18
-# Bytes of a body that are copied to go out with its head: a longer one is worth a call of its own.
+# Bytes of a body that are copied to go out with its header section: a longer one is worth a call of
+# its own.
 _JOINED = 2**16
 
 
 class Cycle(RequestResponseCycle):
-    """Cycle of uvicorn's that sends an answer's head together with the beginning of its body.
+    """Cycle of uvicorn's that sends an answer's header section with the beginning of its body.
 
-    uvicorn writes the head on its own: one more system call, and the client wakes up twice. A long
+    uvicorn writes it on its own: one more system call, and the client wakes up twice. A long
     body goes out in pieces, each once the client has read enough of the one before.
     """
 
-    _head = b""
+    _header = b""
 
     async def send(self, message: Any) -> None:
         body = message.get("body", b"")
@@ -51,17 +52,17 @@ class Cycle(RequestResponseCycle):
                 await super().send(message)
             finally:
                 self.transport = transport
-            self._head = held.text
+            self._header = held.text
             return
-        head, self._head = self._head, b""
-        if head:
+        header, self._header = self._header, b""
+        if header:
             body = message.get("body", b"")
             if self.chunked_encoding or self.scope["method"] == "HEAD" or len(body) > _JOINED:
-                self.transport.write(head)
+                self.transport.write(header)
             else:
                 # uvicorn subtracts the bytes that it writes, and refuses to write more.
-                self.expected_content_length += len(head)
-                message = {**message, "body": b"".join((head, body))}
+                self.expected_content_length += len(header)
+                message = {**message, "body": b"".join((header, body))}
         await super().send(message)
 
 
@@ -104,5 +105,5 @@ def refusal(error: RequestError, default_headers: Iterable[tuple[bytes, bytes]])
     response = problem(error)
     fields = [*default_headers, *response.raw_headers, (b"connection", b"close")]
     lines = [b"%s: %s\r\n" % field for field in fields]
-    head = STATUS_LINE[response.status_code] + b"".join(lines)
-    return head + b"\r\n" + bytes(response.body)
+    header = STATUS_LINE[response.status_code] + b"".join(lines)
+    return header + b"\r\n" + bytes(response.body)
