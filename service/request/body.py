@@ -89,7 +89,7 @@ class Reception:
     """
 
     __slots__ = (
-        "_came", "_codec", "_landing", "_limit", "_more", "_rest", "_aligned_at", "length",
+        "_aligned_at", "_came", "_codec", "_landing", "_limit", "_more", "_rest", "length",
         "prefix", "receive",
     )  # fmt: skip
 
