@@ -81,7 +81,8 @@ class Lease:
         for sliding in self._sliding:
             sliding.give_back()
         blocks = self._given if self._ready is None else [*self._given, self._ready]
-        self._given, self._ready, self._sliding = [], None, []
+        if blocks:
+            self._given, self._ready, self._sliding = [], None, []
         if size < self.size:
             self._budget.count(self, size - self.size)
         for block in blocks:

@@ -70,6 +70,9 @@ class Grants:
         tiny, small, large = self._new
         return len(self._growing) + len(tiny) + len(small) + len(large)
 
+    def _anyone_waits(self) -> bool:
+        return bool(self._growing) or any(self._new)
+
     def most(self, rank: int = LARGE) -> int:
         """Bytes that leases of ``rank`` and above may hold."""
         return self.total - self._shares[rank]
@@ -85,7 +88,7 @@ class Grants:
         if (
             whole <= TINY_LEASE_BYTES
             and lease.claim <= TINY_LEASE_BYTES
-            and not self.waiting
+            and not self._anyone_waits()
             and self.leased + size <= self.total
         ):
             self.count(lease, size)
@@ -123,7 +126,7 @@ class Grants:
         self._set(lease, lease.size + change)
         if change < 0:
             self._given_back[rank_of(lease.claim)] += 1
-            if self.waiting:
+            if self._anyone_waits():
                 self._admit()
 
     def _set(self, lease: Claimed, size: int) -> None:

@@ -62,7 +62,8 @@ class Cycle(RequestResponseCycle):
         more = message.get("more_body", False)
         for end in range(_PIECE, size + _PIECE, _PIECE):
             piece = memoryview(body)[end - _PIECE : end]
-            await super().send({**message, "body": piece, "more_body": more or end < size})
+            part: Any = {**message, "body": piece, "more_body": more or end < size}
+            await super().send(part)
 
     def _start(self, message: Any) -> bytes:
         """Return the header section, for which uvicorn takes 5 us more: fields repeat."""
