@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import VERSION, routes, settings
 from service.compute import device
@@ -30,6 +31,19 @@ from service.routes import guide, handlers, openapi
 
 # Below uvicorn's own logger, so that these lines have its format, level and place.
 _log = logging.getLogger("uvicorn.lossd")
+
+
+class Application(FastAPI):
+    """FastAPI behind middleware of ours: a request that computes passes none of its layers (3 us).
+
+    ``entry`` is called first, and leads to ``FastAPI.__call__``.
+    """
+
+    entry: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.entry(scope, receive, send)
 
 
 def create_app(
@@ -87,7 +101,7 @@ def create_app(
         service.transcode.close()
         service.compute.close()
 
-    app = FastAPI(
+    app = Application(
         title="lossd",
         version=VERSION,
         description=guide.DESCRIPTION,
@@ -96,7 +110,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Nothing here reports to it, and to find that out takes 6 us a request.
+        # Nothing here reports to it, and to find that out takes 6 us.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.stopping = stopping
@@ -108,11 +122,8 @@ def create_app(
     handlers.install(app)
     openapi.install(app, secured=bool(tokens))
     app.add_middleware(Methods)
-    app.add_middleware(Direct, endpoints=routes.ENDPOINTS)
-    if tokens:
-        app.add_middleware(auth.Gate, tokens=tokens)
-    # Each that is added stands before the earlier ones.
-    app.add_middleware(Drain)
+    direct = Direct(partial(FastAPI.__call__, app), endpoints=routes.ENDPOINTS)
+    app.entry = Drain(auth.Gate(direct, tokens) if tokens else direct)
     return app
 
 
