@@ -12,12 +12,12 @@ function pixels({ rows, columns, count, ramp, share, classOf, opacity }) {
   const image = new ImageData(columns, rows);
   for (let at = 0; at < count; at += 1) {
     const place = share(at);
-    let rgb = table[Math.round(255 * Math.min(1, Math.max(0, Number.isFinite(place) ? place : 1)))];
-    if (opacity) {
-      const over = classColour(classOf(at));
-      rgb = rgb.map((value, channel) => value + opacity * (over[channel] - value));
+    const under = table[Math.round(255 * Math.min(1, Math.max(0, Number.isFinite(place) ? place : 1)))];
+    const over = opacity ? classColour(classOf(at)) : under;
+    for (let channel = 0; channel < 3; channel += 1) {
+      image.data[4 * at + channel] = under[channel] + opacity * (over[channel] - under[channel]);
     }
-    image.data.set([...rgb, 255], 4 * at);
+    image.data[4 * at + 3] = 255;
   }
   const canvas = h("canvas");
   canvas.width = columns;

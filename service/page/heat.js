@@ -32,8 +32,10 @@ export function colour(ramp, share) {
 /** A table of 256 colours of `ramp`, for canvases. */
 export const colours = (ramp) => Array.from({ length: 256 }, (_, at) => colour(ramp, at / 255));
 
+const PALETTE = CLASSES.map(channels);
+
 /** The colour of a class, as [red, green, blue]: after the palette's end it begins again. */
-export const classColour = (index) => channels(CLASSES[((index % CLASSES.length) + CLASSES.length) % CLASSES.length]);
+export const classColour = (index) => PALETTE[index % PALETTE.length];
 
 function luminance(rgb) {
   const [red, green, blue] = rgb.map((value) => {

@@ -9,12 +9,13 @@ const byId = (id) => document.getElementById(id);
 const tabs = [byId("tab-chain"), byId("tab-file")];
 const panels = Object.fromEntries(tabs.map((tab) => [tab.id, byId(tab.getAttribute("aria-controls"))]));
 
-const place = () => {
-  const [, view, query] = /^#?(\w*)\??(.*)$/.exec(decodeURIComponent(location.hash)) ?? [];
-  return { view: view === "file" ? "tab-file" : "tab-chain", query: query ?? "" };
-};
+/** The view that the address names and its inputs; null where it names a place on the page. */
+function place() {
+  const [, view, query] = /^#(chain|file)(?:\?(.*))?$/.exec(location.hash) ?? [];
+  return view ? { view: `tab-${view}`, query: query ?? "" } : null;
+}
 
-const start = place();
+const start = place() ?? { view: "tab-chain", query: "" };
 let chosen = start.view;
 let address = ""; // of the chain, while the other view is shown
 function choose(id, { focus = false } = {}) {
@@ -37,9 +38,9 @@ const steps = chain(panels["tab-chain"], fromAddress(start.query), (state) => {
 });
 choose(chosen);
 addEventListener("hashchange", () => {
-  const { view: next, query } = place();
-  if (next === "tab-chain") steps.show(fromAddress(query));
-  choose(next);
+  const next = place();
+  if (next?.view === "tab-chain") steps.show(fromAddress(next.query));
+  if (next) choose(next.view);
 });
 for (const [at, tab] of tabs.entries()) {
   tab.addEventListener("click", () => choose(tab.id));

@@ -11,10 +11,10 @@ const product = (sizes) => sizes.reduce((all, size) => all * size, 1);
 
 /** The largest loss that has a colour of its own: the 99th percentile where few are far above. */
 function topOf(report) {
-  const most = Number(report.histogram.max) || 1;
-  const high = Number(report.histogram.p99.high);
-  const clipped = high > 0 && most > 2 * high;
-  const top = clipped ? high : most;
+  const { max, p99, linear } = report.histogram;
+  const high = Number(p99.high);
+  const clipped = high > 0 && Number.isFinite(high) && Number(max) > 2 * high;
+  const top = clipped ? high : Number(linear.edges.at(-1)) || 1;
   return { top, text: clipped ? `${num(top, 2)} and more` : num(top, 2) };
 }
 

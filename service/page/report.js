@@ -29,6 +29,7 @@ const placed = (index, layout) => {
   return `position ${index.join(", ")}`;
 };
 
+const SEQUENCES = 200; // rows of a table
 const ENOUGH = 10; // labels of a class from which its accuracy is worth a sentence
 
 /** The findings: sentences, each with a link to the section that shows it. */
@@ -38,7 +39,7 @@ function findings(report) {
   const { current, best, loss, best_loss: bestLoss, sample } = report.calibration.temperature;
   const link = (name, text) => h("a", { href: `#report-${name}`, onclick: (event) => {
     event.preventDefault(); // the fragment holds the page's state
-    document.getElementById(`report-${name}`).scrollIntoView({ behavior: "smooth" });
+    document.getElementById(`report-${name}`).scrollIntoView();
   } }, text);
   if (worst) {
     found.push([link("worst", "Worst position"), ": ", h("strong", {}, placed(worst.index, report.layout)),
@@ -68,8 +69,10 @@ function worstTable(report, find) {
 }
 
 function perSequence(report) {
-  return numbersOf("Perplexity of each sequence", ["sequence", "tokens", "loss", "perplexity"],
-    report.sequences.map((row) => [row.index, count(row.count), num(row.loss), num(row.perplexity, 2)]));
+  const rows = [...report.sequences].sort((one, other) => Number(other.loss) - Number(one.loss)).slice(0, SEQUENCES);
+  const name = rows.length < report.sequences.length ? `The ${SEQUENCES} sequences of most loss` : "Perplexity of each sequence";
+  return numbersOf(name, ["sequence", "tokens", "loss", "perplexity"],
+    rows.map((row) => [row.index, count(row.count), num(row.loss), num(row.perplexity, 2)]));
 }
 
 /**
@@ -77,7 +80,10 @@ function perSequence(report) {
  * they are there. `retemper` asks the service again, and is missing in a saved report.
  */
 export function drawReport(report, arrays, retemper) {
-  const has = (layout) => report.layout === layout && arrays?.loss_map && report.positions > 0;
+  if (report.count === 0) {
+    return h("div", { class: "report" }, summary(report), h("p", { class: "card" }, "No position counts: each label is the ignore index."));
+  }
+  const has = (layout) => report.layout === layout && arrays?.loss_map;
   const map = has("image") ? images(report, arrays) : has("sequence") ? sequences(report, arrays) : null;
   return h("div", { class: "report" },
     summary(report),

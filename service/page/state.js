@@ -61,7 +61,7 @@ export function toAddress(state) {
   }
   if (state.weight) given.set("weight", state.weight.join(","));
   for (const [name, value] of Object.entries(state.options)) if (value !== OPTIONS[name]) given.set(name, value);
-  return decodeURIComponent(given.toString());
+  return given.toString().replaceAll("%2C", ",");
 }
 
 const parsed = (text) => (text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text);
