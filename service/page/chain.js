@@ -157,10 +157,11 @@ function controls(state, changed, rebuilt) {
 export function chain(root, first, kept) {
   let image = 0;
   let asked = new AbortController();
+  let timer = 0; // of the last edit, which a rebuilt view forgets
 
   function build(state) {
     asked.abort();
-    let timer = 0;
+    clearTimeout(timer);
     const planes = planesOf(state, image);
     const isTable = state.name === "table";
     const changed = () => {

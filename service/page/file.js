@@ -38,14 +38,14 @@ function opened(buffer) {
 export function fileView(root, server) {
   let running = null;
   let file = null;
-  const input = h("input", { type: "file", id: "file", class: "unseen", accept: ".npz,.safetensors", onchange: () => {
+  const input = h("input", { type: "file", id: "file-input", class: "unseen", accept: ".npz,.safetensors", onchange: () => {
     if (input.files[0]) take(input.files[0]);
     input.value = "";
   } });
   const limit = h("span", {});
   const zone = h("div", { class: "zone" },
     h("p", { class: "zone-title" }, "Drop a file of logits and labels"),
-    h("p", {}, h("label", { for: "file", class: "button" }, "Choose a file"), input),
+    h("p", {}, h("label", { for: "file-input", class: "button" }, "Choose a file"), input),
     h("p", { class: "note" }, "An .npz or .safetensors file with the arrays ", h("code", {}, "logits"), " and ", h("code", {}, "labels"),
       " (class indices). ", limit, " It goes to this server and is kept nowhere."),
     h("p", { class: "examples" }, h("span", {}, "No file at hand? Try "), EXAMPLES.map(([name, make]) =>

@@ -24,7 +24,7 @@ PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--window-size=800,600"),
+    *("--disable-dev-shm-usage", "--window-size=800,600", "--hide-scrollbars"),
 )
 
 

@@ -25,11 +25,13 @@ from tests.kernels.test_worked_example import LOG_SOFTMAX, PRED, TARGET
 from tests.service import wire
 from tests.service.routes.conftest import PATIENCE, TOKEN
 
-CHAIN, FILE = "#chain", "#file-view"
+CHAIN, FILE = "#view-chain", "#view-file"
 REPORTS = "/v1/report" in routes.ENDPOINTS
 needs_report = pytest.mark.skipif(not REPORTS, reason="the service has no /v1/report")
 MINUS = "\N{MINUS SIGN}"
 REFUSED = "Failed to load resource: the server responded with a status of 4"
+# Contrast takes seconds where there are many numbers; the others have no colours of their own.
+CONTRASTS = {"chain", "chain-refused", "file", "file-classifier"}
 WIDTHS, THEMES = (1280, 390), ("light", "dark")
 
 
@@ -88,8 +90,8 @@ class Tab:
 
     def choose(self, path: Path, state: str = "done") -> None:
         """Choose the file at ``path``, and wait for what becomes of it."""
-        self.browser.execute_script("delete document.querySelector('#file-view').dataset.state")
-        self.part("#file").send_keys(str(path))
+        self.browser.execute_script("delete document.querySelector('#view-file').dataset.state")
+        self.part("#file-input").send_keys(str(path))
         self.until(FILE, state)
 
     def drop(self, name: str, content: bytes) -> None:
@@ -130,7 +132,7 @@ def tab(browser: Any, live_server: httpx.URL) -> Iterator[Tab]:
 
 
 def cells(step: int) -> str:
-    return f"#chain .step:nth-child({step}) tbody td"
+    return f"#view-chain .step:nth-child({step}) tbody td"
 
 
 def test_the_worked_example_and_what_follows_an_edit(tab: Tab) -> None:
@@ -147,7 +149,7 @@ def test_the_worked_example_and_what_follows_an_edit(tab: Tab) -> None:
     tab.browser.execute_script("document.querySelector(arguments[0]).focus()", cells(3))
     for key in (Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT):
         tab.browser.switch_to.active_element.send_keys(key)
-    told = tab.text("#chain .step:nth-child(3) .readout")
+    told = tab.text("#view-chain .step:nth-child(3) .readout")
     assert told == f"3 {MINUS} log(e^1 + e^3 + e^2 + e^3 + e^0) = {MINUS}0.9373"
 
     tab.type('[data-field="logits"][data-at="1,4"]', "2.5")
@@ -367,7 +369,7 @@ def test_what_cannot_be_read_is_said_at_its_field(tab: Tab, tmp_path: Path) -> N
     tab.type("#file-temperature", "hot")
     tab.choose(good, "refused")
     assert tab.part("#file-temperature").get_attribute("aria-invalid") == "true"
-    assert "temperature" in tab.part('#file-view [data-problem="temperature"]').text
+    assert "temperature" in tab.part('#view-file [data-problem="temperature"]').text
     tab.type("#file-temperature", "2")
     tab.click("Compute again") if tab.part(".result").is_displayed() else tab.choose(good)
     want = oracle.cross_entropy(tensors["logits"], tensors["labels"], temperature=2)
@@ -472,8 +474,7 @@ def test_every_view_on_every_screen(tab: Tab, tmp_path: Path) -> None:
             for theme in THEMES:
                 tab.screen(width, theme)
                 look(tab, f"{name}-{width}-{theme}")
-                # Contrast takes seconds where there are many numbers: of reports, in one.
-                contrast = name in {"chain", "chain-refused", "file", "file-classifier"}
+                contrast = name in CONTRASTS
                 if width == 1280 and (contrast or theme == "light"):
                     assert barriers(tab, contrast=contrast) == [], f"{name}, {theme}"
 
