@@ -10,7 +10,6 @@ from functools import lru_cache
 from fastapi import APIRouter, Request, Response
 
 from kernels.steps import Work
-from service import options
 from service.codecs import DecodeError, Encoded, Limits, Message
 from service.codecs.base import TENSORS, Arrays, shown
 from service.codecs.compression import CODINGS
@@ -20,6 +19,7 @@ from service.errors import UnsupportedMediaType
 from service.memory.regions import Loan
 from service.request import media
 from service.request.exchange import respond
+from service.request.given import from_query
 from service.request.operation import Call, Service
 from service.routes.v2 import description, models, statistics
 
@@ -65,7 +65,7 @@ async def answer(name: str, request: Request) -> Response:
         counted=counted,
     )
     operation = models.OPERATIONS[name]
-    query = options.from_query(operation.options, request.scope["query_string"])
+    query = from_query(operation.options, request.scope["query_string"])
     call = _TimedCall(service, operation, codec, codec, query)
     success = False
     try:
