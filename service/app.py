@@ -34,7 +34,7 @@ _log = logging.getLogger("uvicorn.lossd")
 
 
 class Application(FastAPI):
-    """FastAPI behind middleware of ours: a request that computes passes none of its layers (3 us).
+    """FastAPI behind middleware of ours: a request that computes passes none of its layers (2 us).
 
     ``entry`` is called first, and leads to ``FastAPI.__call__``.
     """

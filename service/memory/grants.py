@@ -82,17 +82,9 @@ class Grants:
 
         Raises ``TooLarge`` and ``Overloaded``.
         """
-        if not size:
+        if self.granted(lease, size):
             return
         whole = lease.size + size
-        if (
-            whole <= TINY_LEASE_BYTES
-            and lease.claim <= TINY_LEASE_BYTES
-            and not self._anyone_waits()
-            and self.leased + size <= self.total
-        ):
-            self.count(lease, size)
-            return
         self.expect(lease, whole)
         rank = rank_of(lease.claim)
         if whole > self.most(rank):
@@ -110,6 +102,16 @@ class Grants:
         else:
             granted = asyncio.get_running_loop().create_future()
             await self._wait(_Waiter(lease, size, rank, sum(self._given_back[rank:]), granted))
+
+    def granted(self, lease: Claimed, size: int) -> bool:
+        """Count ``size`` bytes more if they are few and nobody waits: what most requests need."""
+        if not size:
+            return True
+        few = lease.size + size <= TINY_LEASE_BYTES and lease.claim <= TINY_LEASE_BYTES
+        if not few or self.leased + size > self.total or self._anyone_waits():
+            return False
+        self.count(lease, size)
+        return True
 
     def expect(self, lease: Claimed, claim: int) -> None:
         """Have ``lease`` claim ``claim`` bytes, if it does not claim more."""
