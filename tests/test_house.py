@@ -17,7 +17,7 @@ KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_modu
 
 # The service from the bottom up: a module imports those of lower storeys, and of its own room.
 STOREYS = (
-    ("service", "service.settings", "service.regimes", "service.codecs"),
+    ("service", "service.settings", "service.cgroups", "service.regimes", "service.codecs"),
     ("service.errors", "service.problems"),
     ("service.options", "service.memory", "service.middleware", "service.protocol"),
     ("service.compute",),
