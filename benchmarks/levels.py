@@ -12,25 +12,27 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.problems import CASES, GRADIENT, STRIDED, TEN, TINY, Case, data_for
-from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT64
+from benchmarks.problems import Case, data_for
+from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from service.process.levels import LEVELS, present
 
-ROUNDS = 15
+ROUNDS = 9
 BAR = 1.05
-# Half the problems of a cache, and half of the memory: each way through the kernels once.
+# Of half a megabyte, so that it is the code that is measured, not the memory; each way through the
+# kernels once.
 _CASES = (
-    *(Case((2048, 4000), dtype) for dtype in (CASES[0].dtype, BFLOAT16, FLOAT16, FLOAT64)),
-    Case((2048, 1000)),
-    TEN.smaller(),
-    Case((100_000, 100)),
-    STRIDED.smaller(),
-    Case((256, 32000), wants=GRADIENT.wants),
-    TINY,
+    *(Case((128, 1000), dtype) for dtype in (FLOAT32, BFLOAT16, FLOAT16, FLOAT64)),
+    Case((12_000, 10)),
+    Case((1_200, 100)),
+    Case((1, 19, 128, 64)),
+    Case((16, 8000), wants="gradient"),
+    Case((4, 5), latency=True),
 )
+# Processes a side, one after the other: where the pages of one happen to lie decides up to 10 %.
+_PROCESSES = 3
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -41,32 +43,34 @@ def main(level: str | None = None, rounds: int | None = None, case: str | None =
     if chosen not in found:
         print(f"this CPU has the levels {', '.join(found) or 'none'}, not {chosen}")
         return 2
-    cases = [each for each in _CASES if case is None or case in each.name]
+    pairs: dict[Case, list[tuple[float, float]]] = {
+        each: [] for each in _CASES if case is None or case in each.name
+    }
+    for _ in range(_PROCESSES):
+        with _side({}) as native, _side(LEVELS[chosen].environment) as shipped:
+            for each, measured in pairs.items():
+                number = _CASES.index(each)
+                measured += [(shipped(number), native(number)) for _ in range(rounds or ROUNDS)]
     worst = 0.0
-    with ExitStack() as kept:
-        native = kept.enter_context(_side({}))
-        shipped = kept.enter_context(_side(LEVELS[chosen].environment))
-        for each in cases:
-            number = _CASES.index(each)
-            pairs = [(shipped(number), native(number)) for _ in range(rounds or ROUNDS)]
-            ratio = statistics.median(one / other for one, other in pairs)
-            seconds = statistics.median(other for _, other in pairs)
-            verdict = "within" if ratio <= BAR else "MISSES"
-            print(
-                f"{each.name:<28} native {seconds * 1e3:9.4f} ms, {chosen} {ratio:.3f} of it:"
-                f" {verdict} the bar of {BAR}",
-                flush=True,
-            )
-            worst = max(worst, ratio)
+    for each, measured in pairs.items():
+        ratio = statistics.median(one / other for one, other in measured)
+        seconds = statistics.median(other for _, other in measured)
+        verdict = "within" if ratio <= BAR else "MISSES"
+        print(
+            f"{each.name:<26} native {seconds * 1e6:8.1f} us, {chosen} {ratio:.3f} of it:"
+            f" {verdict} the bar of {BAR}"
+        )
+        worst = max(worst, ratio)
     return int(worst > BAR)
 
 
 @contextmanager
 def _side(variables: Mapping[str, str]) -> Iterator[_Ask]:
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__ if __name__ != "__main__" else "benchmarks.levels"],
+        [sys.executable, "-m", "benchmarks.levels"],
         cwd=_ROOT,
-        env={**os.environ, **variables},
+        # On one thread: whichever core is late, it is not the code's fault.
+        env={**os.environ, "NUMBA_NUM_THREADS": "1", **variables},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
