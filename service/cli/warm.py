@@ -26,7 +26,8 @@ from service.process.warm_up import warm_up
 from service.request.operation import offered_dtypes
 
 NATIVE = "native"
-_TARGETS = (*levels.LEVELS, NATIVE)
+ALL = "all"
+_TARGETS = (*levels.LEVELS, ALL, NATIVE)
 # Loads what the environment names, and prints what was in no cache.
 _LOAD = """
 import sys
@@ -43,7 +44,8 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="<level>",
-            help=f"CPUs to compile for, one or several: {', '.join(_TARGETS)} (the default).",
+            help=f"CPUs to compile for, one or several: {', '.join(_TARGETS)} (the default);"
+            f" {ALL} is each level of this kind of machine.",
         ),
     ] = None,
     dtypes: Annotated[
@@ -61,9 +63,13 @@ def command(
     uses those of the best level that its CPU has. A level above this CPU's own is compiled, but
     not run.
     """
-    targets = list(dict.fromkeys(target or [NATIVE]))
-    for name in targets:
+    given = target or [NATIVE]
+    for name in given:
         _check_target(name)
+    levels_here = levels.of_machine()
+    targets = dict.fromkeys(
+        one for name in given for one in (levels_here if name == ALL else [name])
+    )
     logging.basicConfig(level=logging.WARNING, format="lossd: %(message)s")
     try:
         chosen = settings.load(**({} if dtypes is None else {"dtypes": dtypes}))
@@ -93,7 +99,7 @@ def _check_target(name: str) -> None:
     """Refuse what is no target, and a level of another kind of machine than this one is."""
     if name not in _TARGETS:
         raise fail(f"--target is {name[:200]!r}: it must be one of {', '.join(_TARGETS)}")
-    possible = (*levels.of_machine(), NATIVE)
+    possible = (*levels.of_machine(), ALL, NATIVE)
     if name not in possible:
         raise fail(f"--target is {name!r}: on this kind of machine it can be {', '.join(possible)}")
 
