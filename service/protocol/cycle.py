@@ -52,6 +52,10 @@ class Cycle(RequestResponseCycle):
         if header:
             if self.chunked_encoding or self.scope["method"] == "HEAD" or size > _JOINED:
                 self.transport.write(header)
+            elif size == self.expected_content_length and self._is_last(message):
+                self.transport.write(b"".join((header, body)))
+                self._complete()
+                return
             else:
                 # uvicorn subtracts the bytes that it writes, and refuses to write more.
                 self.expected_content_length += len(header)
@@ -62,7 +66,22 @@ class Cycle(RequestResponseCycle):
         more = message.get("more_body", False)
         for end in range(_PIECE, size + _PIECE, _PIECE):
             piece = memoryview(body)[end - _PIECE : end]
-            await super().send({**message, "body": piece, "more_body": more or end < size})
+            part: Any = {**message, "body": piece, "more_body": more or end < size}
+            await super().send(part)
+
+    def _is_last(self, message: Any) -> bool:
+        """Tell whether ``message`` ends the answer, and can be sent without a wait."""
+        ends = message["type"] == "http.response.body" and not message.get("more_body", False)
+        return ends and not self.flow.write_paused and not self.disconnected
+
+    def _complete(self) -> None:
+        """End the answer as uvicorn does, which takes 1 us more: a small one is sent at once."""
+        self.expected_content_length = 0
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     def _start(self, message: Any) -> bytes:
         """Return the header section, for which uvicorn takes 5 us more: fields repeat."""
