@@ -12,7 +12,12 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 _SCHEMAS: dict[str, Any] = json.loads(Path(__file__).with_name("custom_resources.json").read_text())
-_SCALARS = {"string": str, "number": int, "boolean": bool, "number or string": (int, str)}
+_SCALARS: dict[str, Any] = {
+    "string": str,
+    "number": int,
+    "boolean": bool,
+    "number or string": (int, str),
+}
 
 
 def documents() -> dict[str, dict[str, Any]]:
@@ -44,7 +49,7 @@ def _faults(value: Any, kind: Any, where: str) -> Iterator[str]:
     if kind == "any" or kind == "Container":  # containers are checked as Kubernetes' own
         return
     if isinstance(kind, str):
-        if not isinstance(value, _SCALARS[kind]) or (kind == "number" and value in (True, False)):
+        if not isinstance(value, _SCALARS[kind]) or (kind == "number" and isinstance(value, bool)):
             yield f"{where} is {value!r}, no {kind}"
     elif isinstance(kind, list):
         if not isinstance(value, list):

@@ -104,7 +104,9 @@ def test_a_container_has_no_more_rights_than_it_needs(document: dict[str, Any]) 
     assert container["image"].endswith(f"/lossd:{VERSION}")
     # All that it writes to.
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/var/cache/lossd"]
-    assert f"{container['volumeMounts'][0]['mountPath']}" in (DEPLOY.parent / "Dockerfile").read_text()
+    assert (
+        f"{container['volumeMounts'][0]['mountPath']}" in (DEPLOY.parent / "Dockerfile").read_text()
+    )
 
 
 @pytest.mark.parametrize("document", SERVERS, ids=named)
@@ -179,8 +181,9 @@ def test_all_name_the_same_pods_and_ports() -> None:
     for name in ("kubernetes/horizontalpodautoscaler", "kubernetes/keda/scaledobject"):
         target = DOCUMENTS[f"{name}.yaml"]["spec"]["scaleTargetRef"]["name"]
         assert target == DEPLOYMENT["metadata"]["name"]
-    assert RUNTIME["metadata"]["name"] == (
-        DOCUMENTS["kserve/inferenceservice.yaml"]["spec"]["predictor"]["model"]["runtime"]
+    assert (
+        RUNTIME["metadata"]["name"]
+        == (DOCUMENTS["kserve/inferenceservice.yaml"]["spec"]["predictor"]["model"]["runtime"])
     )
 
 

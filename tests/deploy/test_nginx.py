@@ -1,4 +1,4 @@
-"""nginx in front of lossd, as deploy/nginx/lossd.conf has it: a prefix, and uploads as they come."""
+"""A proxy in front, as deploy/nginx/lossd.conf has it: a prefix, and uploads as they come."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
 
 def _main(folder: Path, text: str) -> str:
-    """nginx's main file around ``text``, which writes into ``folder`` alone, as this user."""
+    """Main file of nginx around ``text``, which writes into ``folder`` alone, as this user."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
     return (
