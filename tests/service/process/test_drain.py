@@ -112,10 +112,3 @@ def test_files_that_are_no_certificate_fail_the_start(files: list[str], said: st
     assert ended.returncode == 3
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-def test_a_drain_ends_in_time() -> None:
-    """With status 0, or else the context manager raises."""
-    with serving("--drain-seconds", "1") as server:
-        os.kill(server.process, signal.SIGTERM)
-        until(lambda: state(server.process) == "Z")
