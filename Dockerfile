@@ -51,7 +51,11 @@ RUN apt-get update && \
     useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin lossd && \
     install --directory --owner lossd --group lossd /var/cache/lossd
 # Kernels that the image does not hold are compiled on first use: a volume keeps them.
-ARG VERSION="" REVISION="" CREATED="" SOURCE="" BASE
+ARG BASE
+ARG VERSION=""
+ARG REVISION=""
+ARG CREATED=""
+ARG SOURCE=""
 LABEL org.opencontainers.image.title="lossd" \
     org.opencontainers.image.description="A loss server: PyTorch's cross-entropy over HTTP, at memory speed, without PyTorch" \
     org.opencontainers.image.source="${SOURCE}" \

@@ -18,9 +18,6 @@ from service.process.levels import LEVELS
 V2 = dict.fromkeys(["cx16", "sahf", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2"], True)
 _MORE = ["avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"]
 V3 = {**V2, **dict.fromkeys(_MORE, True)}
-    **V2,
-    **dict.fromkeys(["avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"], True),
-}
 V4 = {**V3, **dict.fromkeys(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"], True)}
 NEON = {"fp-armv8": True, "neon": True}
 
