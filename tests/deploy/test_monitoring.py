@@ -104,3 +104,29 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
         taken |= cells
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
     assert [row.partition(":")[0] for row in rows[:2]] == ["Requests", "Resources"]
+
+
+def samples() -> set[str]:
+    """Names of the samples of all metrics."""
+    names = pytest.importorskip("service.telemetry.names")
+    endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    return {metric.name + end for metric in names.METRICS for end in endings[metric.kind]}
+
+
+@pytest.mark.parametrize("use", EXPRESSIONS)
+def test_every_metric_is_one_that_lossd_has(use: str) -> None:
+    found = set(METRIC.findall(EXPRESSIONS[use]))
+    assert found or "up{" in EXPRESSIONS[use]
+    assert found <= samples()
+
+
+def test_every_label_is_one_that_its_metric_has() -> None:
+    names = pytest.importorskip("service.telemetry.names")
+    labels = {label for metric in names.METRICS for label in metric.labels}
+    # Those that Prometheus adds, and of buckets.
+    labels |= {"job", "instance", "service", "namespace", "le"}
+    for use, text in EXPRESSIONS.items():
+        for inside in re.findall(r"\{([^}]*)\}", text):
+            assert set(re.findall(r"(\w+)\s*(?:=~|!=|=)", inside)) <= labels, use
+        for grouped in re.findall(r"by \(([^)]*)\)", text):
+            assert {label.strip() for label in grouped.split(",")} <= labels, use
