@@ -35,7 +35,7 @@ _SUITES = {
 }
 # Parts without cases.
 _OTHERS = {
-    "cold": "seconds from the command to ready, with an empty and a warm compile cache",
+    "cold": "seconds from the command to ready: empty and warm compile cache, shipped kernels",
     "cuda": "CUDA kernels against PyTorch and Liger, on a GPU",
     "cuda-table": "registers, spills and occupancy of the CUDA kernels, compiled without a GPU",
     "levels": "kernels compiled for a level of CPUs (lossd warm) against those for this CPU",

@@ -62,7 +62,8 @@ def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(config, "CPU_NAME", CPU)
     monkeypatch.setattr(cache, "folder", lambda: folder)
-    compiled.kernel(add).compile(SIGNATURE)
+    dispatcher: Any = compiled.kernel(add)
+    dispatcher.compile(SIGNATURE)
     monkeypatch.setattr(cache, "folder", lambda: own)
     cache.shipped.cache_clear()
     yield folder
