@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         case "cuda-table":
             return table.main()
         case "levels":
-            return levels.main(chosen.level, chosen.rounds, chosen.case)
+            return levels.main(chosen.level, chosen.rounds, chosen.case, chosen.cpu)
         case "demo":
             return demo.main()
     return _SUITES[chosen.part].run(chosen.case, chosen.rounds, chosen.quick)
@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
             part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
             part.add_argument("--quick", action="store_true", help="few rows")
         if name == "levels":
+            part.add_argument(
+                "--cpu", metavar="NAME", help="LLVM's name of the CPU to compare with"
+            )
             part.add_argument("--level", choices=LEVELS, help="by default this CPU's best")
             part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
             part.add_argument("--rounds", type=int, metavar="N", help=f"rounds ({levels.ROUNDS})")

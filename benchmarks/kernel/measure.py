@@ -59,7 +59,7 @@ def run_case(case: Case, contestants: Iterable[Contestant], rounds: int) -> Outc
             entries[contestant.name] = entry
     for _ in range(rounds):
         for name, entry in entries.items():
-            outcomes[name].seconds.append(turn(entry.call))
+            outcomes[name].seconds.append(_turn(entry.call))
     return outcomes
 
 
@@ -88,7 +88,7 @@ def admit(contestant: Contestant, data: Data) -> tuple[Outcome, Entry | None]:
     return outcome, entry
 
 
-def turn(call: Callable[[], Any]) -> float:
+def _turn(call: Callable[[], Any]) -> float:
     """Seconds of a call: the mean of as many as fill a turn."""
     time.sleep(_PAUSE_SECONDS)
     collecting = gc.isenabled()
