@@ -68,8 +68,8 @@ def main(
         seconds = statistics.median(other for _, other in measured)
         verdict = "within" if ratio <= BAR else "MISSES"
         print(
-            f"{each.name:<26} {cpu or 'native'} {seconds * 1e6:8.1f} us, {chosen} {ratio:.3f} of it:"
-            f" {verdict} the bar of {BAR}"
+            f"{each.name:<26} {cpu or 'native'} {seconds * 1e6:8.1f} us,"
+            f" {chosen} {ratio:.3f} of it: {verdict} the bar of {BAR}"
         )
         worst = max(worst, ratio)
     return int(worst > BAR)
