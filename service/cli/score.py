@@ -23,7 +23,8 @@ from service.cli.files import TENSORS, listed, read
 from service.cli.scoring import OPTIONS, Score, score
 from service.codecs import DecodeError
 from service.errors import InvalidOption
-from service.options import CrossEntropyOptions, combine
+from service.options import CrossEntropyOptions
+from service.request.given import combine
 
 # Seconds before a progress bar is shown.
 _PATIENCE = 1.0

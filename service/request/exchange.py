@@ -7,13 +7,14 @@ from functools import lru_cache
 
 from fastapi import Request, Response
 
-from service import options, regimes
+from service import regimes
 from service.codecs import Codec
 from service.errors import NotReady
 from service.memory.budget import Lease
 from service.memory.upload import Upload
 from service.request import media
 from service.request.body import Reception, declared_length
+from service.request.given import from_query
 from service.request.operation import Call, Operation, Service
 from service.request.plan import Plan, plan_of_head, plan_of_length
 from service.request.reply import Reply, size_of
@@ -26,7 +27,7 @@ async def answer(request: Request, operation: Operation) -> Response:
     """Serve one request of ``operation``; raises what ``service.errors`` has a row for."""
     named = tuple([field for field in request.scope["headers"] if field[0] in _NEGOTIATED])
     codec, reply, media_type = formats(named)
-    query = options.from_query(operation.options, request.scope["query_string"])
+    query = from_query(operation.options, request.scope["query_string"])
     return await respond(request, operation, codec, reply, media_type, query)
 
 

@@ -19,6 +19,7 @@ from service.compute.device import Compute, Device
 from service.compute.lane import Lane
 from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
+from service.request.given import combine
 from service.settings import Settings, SettingsError, variable
 
 
@@ -109,7 +110,7 @@ class Call(NamedTuple):
 
     def _options(self, message: Message) -> options.Options:
         model, typed = self.operation.options, self.codec.typed
-        return options.combine(model, self.query, message.options, typed=typed)
+        return combine(model, self.query, message.options, typed=typed)
 
     def encoded(self, outputs: Arrays) -> Answer:
         """Encode the answer; raises ``NotAcceptable`` for more numbers than the settings allow."""

@@ -60,6 +60,11 @@ OUTPUTS = {
     "gradient": "The derivative of the loss, or with `none` of its sum, by each logit, in the"
     " logits' shape; 0 where the label is ignored.",
     "log_probs": "The log-softmax, in the logits' shape.",
+    "count": "How many elements are not ignored, an integer.",
+    "weight_sum": "The sum of their weights, the denominator of the mean: of the weights of their"
+    " labels times `sample_weight`, or 1 each.",
+    "loss_sum": "The sum of the per-element losses, as float64. Means of parts of a batch are"
+    " merged by the sum of all `loss_sum` over that of all `weight_sum`.",
     "probs": "The softmax, in the logits' shape.",
     "softmax": "The softmax, in the logits' shape.",
     "log_softmax": "The log-softmax, in the logits' shape.",

@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from kernels.steps import Work
-from service import options
 from service.codecs import DecodeError, Encoded, Limits, Message
 from service.codecs.base import TENSORS, Arrays, shown
 from service.codecs.compression import CODINGS
@@ -21,6 +20,7 @@ from service.errors import UnsupportedMediaType
 from service.memory.regions import Loan
 from service.request import media
 from service.request.exchange import respond
+from service.request.given import from_query
 from service.request.operation import Operation, Service
 from service.routes.v2 import description, models, statistics
 
@@ -66,7 +66,7 @@ async def answer(name: str, request: Request) -> Response:
         counted=counted,
     )
     operation = models.OPERATIONS[name]
-    query = options.from_query(operation.options, request.scope["query_string"])
+    query = from_query(operation.options, request.scope["query_string"])
     timed = operation._replace(compute=partial(_computed, operation, counted))
     success = False
     try:
