@@ -11,53 +11,40 @@ from kernels import devices
 from kernels.answer import mean, narrowed
 from kernels.divergence import Divergence, refused
 from kernels.errors import InvalidInput
-from kernels.plan import ImpossibleLabel
+from kernels.plan import TABLE, ImpossibleLabel, Kind, outputs_of
 from kernels.problem import Array
 from kernels.reduce import SCALE, add_blocks, sum_all_blocks
 
-# "loss", and one value a position, in the labels' shape: the divergence times its weight and
-# factor; whether the likeliest class of both sides is the same (1, 0; -1: left out, or a NaN); the
-# student's probability of the label minus the teacher's; the logarithms of these two. Positions
-# that are left out have 0. "gradient" is by the logits, in their shape.
-OUTPUTS = (
-    "loss",
-    "per_element",
-    "same_top",
-    "delta_p",
-    "label_log_probs",
-    "target_label_log_probs",
-    "gradient",
-    "count",
-    "weight_sum",
-    "loss_sum",
-)
-OF_LABELS = ("delta_p", "label_log_probs", "target_label_log_probs")
-_LOGS = OF_LABELS[1:]
-_UNSCORED = {"same_top": -1}
+OUTPUTS = outputs_of("kl_div")
+_LOGS = TABLE["delta_p"].made_of
 
 
 def wanted(problem: Divergence, outputs: Sequence[str]) -> tuple[str, ...]:
-    """Check ``outputs``. Raises ``InvalidInput`` for unknown ones, and those that need labels."""
+    """Names to compute for ``outputs``: theirs, and those that they are made of.
+
+    Raises ``InvalidInput`` for outputs that are unknown, or need labels where there are none.
+    """
+    more: list[str] = []
     for name in outputs:
         if name not in OUTPUTS:
             raise InvalidInput(
                 f"outputs has {name!r:.50}, which is none of {', '.join(OUTPUTS)}", field="outputs"
             )
-        if name in OF_LABELS and problem.labels is None:
-            raise InvalidInput(f"{name} is of the label, and there are no labels", field="labels")
-    return tuple(outputs)
+        if TABLE[name].requires == "labels" and problem.labels is None:
+            raise InvalidInput(
+                f"{name} is that of the label, and no labels are given", field="labels"
+            )
+        more += TABLE[name].made_of
+    return (*outputs, *more)
 
 
 def answer_in_steps(
     problem: Divergence, names: tuple[str, ...], step: int | None = None
 ) -> Generator[int, None, dict[str, Array]]:
     """Compute the outputs ``names``, from ``wanted``; yields as ``cpu.launch.in_steps`` does."""
-    computed = {*names, *(_LOGS if "delta_p" in names else ())}
     upstream = _upstream(problem) if "gradient" in names else 1.0
     try:
-        losses, arrays = yield from devices.divergence_in_steps(
-            problem, tuple(computed), upstream, step
-        )
+        losses, arrays = yield from devices.divergence_in_steps(problem, names, upstream, step)
     except ImpossibleLabel as error:
         raise refused(problem, error.position) from None
     arrays = {"per_element": losses, **arrays}
@@ -74,7 +61,7 @@ def answer_in_steps(
 
 
 def _at_labels(problem: Divergence, name: str, values: Array) -> Array:
-    moved = problem.at_labels(values, _UNSCORED.get(name, 0))
+    moved = problem.at_labels(values, TABLE[name].unlabelled or 0)
     if moved.dtype == np.int64:
         return np.ascontiguousarray(moved)
     with np.errstate(over="ignore"):
@@ -83,7 +70,7 @@ def _at_labels(problem: Divergence, name: str, values: Array) -> Array:
 
 def _scalars(problem: Divergence, names: tuple[str, ...], losses: Array) -> dict[str, Array]:
     scalars: dict[str, Any] = {}
-    if not {"loss", "count", "weight_sum", "loss_sum"} & set(names):
+    if not any(TABLE[name].kind is Kind.SCALAR for name in names):
         return scalars
     moved = [problem.at_labels(values, 0.0).reshape(-1) for values in (losses, problem.weight)]
     total, weight = add_blocks(sum_all_blocks(np.stack(moved)))

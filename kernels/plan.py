@@ -47,13 +47,15 @@ class Output(NamedTuple):
     unlabelled: float | None = None
 
 
-_LOSSES = ("cross_entropy", "nll_loss")
+_LOSSES = ("cross_entropy", "nll_loss", "kl_div")
 # All outputs: the reduced loss; the unreduced loss; the log-sum-exp of the logits; the entropy of
 # their softmax, in nats; the label's rank (0: no class comes before it; -1: ignored, or a NaN among
 # the logits); the class of the largest logit (the first of equals, or of NaNs); the log-softmax;
 # the gradient of the loss (of its sum for reduction "none") by the logits; the positions that are
-# not ignored, and the sums of their weights and losses; the softmax. A value a class is in the
-# logits' shape, a value a position in the labels'.
+# not ignored, and the sums of their weights and losses; the softmax. Of a divergence: 1 where the
+# likeliest class of both sides is the same, 0 where it is not (-1: left out, or a NaN); the
+# student's probability of the label minus the teacher's; the logarithms of these two. A value a
+# class is in the logits' shape, a value a position in the labels'.
 TABLE: dict[str, Output] = {
     "loss": Output(Kind.SCALAR, operations=_LOSSES),
     "per_element": Output(Kind.POSITION, operations=_LOSSES, unlabelled=0.0),
@@ -62,11 +64,25 @@ TABLE: dict[str, Output] = {
     "rank": Output(Kind.POSITION, np.int64, soft=False, unlabelled=-1),
     "prediction": Output(Kind.POSITION, np.int64),
     "log_probs": Output(Kind.CLASS, operations=("cross_entropy", "log_softmax")),
-    "gradient": Output(Kind.CLASS, unlabelled=0.0),
+    "gradient": Output(Kind.CLASS, operations=("cross_entropy", "kl_div"), unlabelled=0.0),
     "count": Output(Kind.SCALAR, np.int64, operations=_LOSSES),
     "weight_sum": Output(Kind.SCALAR, np.float64, operations=_LOSSES),
     "loss_sum": Output(Kind.SCALAR, np.float64, operations=_LOSSES),
     "probs": Output(Kind.CLASS, operations=("softmax",)),
+    "same_top": Output(Kind.POSITION, np.int64, operations=("kl_div",), unlabelled=-1),
+    "delta_p": Output(
+        Kind.POSITION,
+        operations=("kl_div",),
+        requires="labels",
+        made_of=("label_log_probs", "target_label_log_probs"),
+        unlabelled=0.0,
+    ),
+    "label_log_probs": Output(
+        Kind.POSITION, operations=("kl_div",), requires="labels", unlabelled=0.0
+    ),
+    "target_label_log_probs": Output(
+        Kind.POSITION, operations=("kl_div",), requires="labels", unlabelled=0.0
+    ),
 }
 
 

@@ -24,11 +24,14 @@ MAX_RANK = 32
 # Extent or offset in a format's text, in few enough digits to convert in no time.
 NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
-# Names of tensors: the largest one of a request, which kernels read in order; those that may be
-# Boolean; and all.
+# Names of tensors: the largest one of a request, which kernels read in order; and those that may
+# be Boolean.
 LOGITS = frozenset({"logits", "log_probs"})
-WEIGHTS = frozenset({"weight", "sample_weight"})
-TENSORS = LOGITS | WEIGHTS | {"labels"}
+WEIGHTS = frozenset({"weight", "sample_weight", "mask"})
+# Class indices, which JSON has to tell from numbers; and what a divergence is from.
+INDICES = frozenset({"labels", "target_classes"})
+TARGETS = frozenset({"target_logits", "target_log_probs", "target_top_log_probs"})
+TENSORS = LOGITS | WEIGHTS | INDICES | TARGETS
 
 # Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
 # 1032 of one: such a body costs more time than its length. Float32 logits compress by a tenth,

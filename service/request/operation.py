@@ -12,7 +12,17 @@ from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, TENSORS, WEIGHTS, Answer, Arrays, numbers, shown
+from service.codecs.base import (
+    INDICES,
+    LOGITS,
+    TARGETS,
+    TENSORS,
+    WEIGHTS,
+    Answer,
+    Arrays,
+    numbers,
+    shown,
+)
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
@@ -27,9 +37,10 @@ class Operation(NamedTuple):
     """Operation of one route.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
-    may; ``compute`` checks them and the options, and gives the work that makes the outputs;
-    ``footprint`` says from their shapes what memory that takes, where it can be streamed;
-    ``limit`` picks from the settings how many elements the logits may have, where that is limited.
+    may, of which ``sized`` may be as large as the logits; ``compute`` checks them and the options,
+    and gives the work that makes the outputs; ``footprint`` says from their shapes what memory that
+    takes, where it can be streamed; ``limit`` picks from the settings how many elements the logits
+    may have, where that is limited.
     """
 
     path: str
@@ -39,6 +50,7 @@ class Operation(NamedTuple):
     options: type[options.Options]
     compute: Compute
     takes: tuple[str, ...] = ()
+    sized: tuple[str, ...] = ()
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
 
@@ -101,7 +113,8 @@ class Call(NamedTuple):
         None where that cannot be told from shapes and types. Raises ``InvalidInput``.
         """
         operation = self.operation
-        tensors = {name: message.tensors[name] for name in operation.needs}
+        present = (*operation.needs, *(name for name in operation.sized if name in message.tensors))
+        tensors = {name: message.tensors[name] for name in present}
         if operation.footprint is None or converted_bytes(operation, tensors):
             return None
         chosen = self._options(message)
@@ -160,7 +173,7 @@ def check_dtypes(tensors: Arrays, offered: tuple[DType, ...]) -> None:
     """
     if len(offered) == len(FLOATS):
         return
-    for name in ("logits", "log_probs", "labels"):
+    for name in ("logits", "log_probs", "labels", "target_logits", "target_log_probs"):
         dtype = dtypes.of(tensors[name]) if name in tensors else None
         if dtype in FLOATS and dtype not in offered:
             listed = ", ".join(each.name for each in offered)
@@ -210,8 +223,11 @@ def converted_bytes(operation: Operation, tensors: Arrays) -> int:
             total += array.size * (8 + 4 + 1)
         elif name == "labels" and array.shape == logits.shape:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
-        elif name == "labels" and not array.flags.c_contiguous:
-            total += array.nbytes
+        elif name in INDICES and (name != "labels" or not array.flags.c_contiguous):
+            total += array.size * 8
+        elif name in TARGETS:
+            wide = (array.itemsize == 8) != (logits.itemsize == 8)
+            total += array.size * (8 + 4) if wide or name not in operation.sized else 0
         if not array.flags.aligned:
             total += array.nbytes
     return total

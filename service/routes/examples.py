@@ -98,6 +98,48 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
             {"loss": 0.3125, "per_element": [0.5, 0.75]} | _sums(2, 1.25, 4.0),
         ),
     },
+    "/v1/kl_div": {
+        "worked": (
+            "Two rows of three classes against a teacher's logits",
+            {"logits": [[2, 1, 0], [0.5, 0.5, 3]], "target_logits": [[1, 1, 0], [0, 1, 3]]},
+            {"loss": 0.070774, "per_element": [0.123292, 0.018255]} | _sums(2, 0.141547),
+        ),
+        "quantisation": (
+            "With labels: the change of their probability, and whether the likeliest class stays",
+            {
+                "logits": [[2, 1, 0], [0.5, 0.5, 3]],
+                "target_logits": [[1, 1, 0], [0, 1, 3]],
+                "labels": [0, 2],
+                "outputs": ["per_element", "same_top", "delta_p"],
+            },
+            {
+                "per_element": [0.123292, 0.018255],
+                "same_top": [1, 1],
+                "delta_p": [0.242922, 0.015186],
+            },
+        ),
+        "distillation": (
+            "Jensen-Shannon divergence from log-probabilities, at a temperature, with its gradient",
+            {
+                "logits": [[2, 1, 0]],
+                "target_log_probs": [[-0.356675, -1.609438, -2.302585]],
+                "direction": "jsd",
+                "temperature": 2,
+                "temperature_squared": True,
+                "outputs": ["loss", "gradient"],
+            },
+            {"loss": 0.001903, "gradient": [[-0.008373, 0.014030, -0.005657]]},
+        ),
+        "sparse teacher": (
+            "The two likeliest classes of one element, and one of another; the rest is a class",
+            {
+                "logits": [[2, 1, 0, -1], [0, 0, 0, 0]],
+                "target_classes": [[0, 1], [2, -1]],
+                "target_top_log_probs": [[-0.5, -1.2], [-0.3, 0]],
+            },
+            {"loss": 0.270897, "per_element": [0.012440, 0.529355]} | _sums(2, 0.541794),
+        ),
+    },
     "/v1/log_softmax": {
         "worked": ("Four rows of five classes", {"logits": _LOGITS}, {"log_probs": _LOG_PROBS})
     },

@@ -3,6 +3,7 @@
 from kernels import steps
 from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 from service.request.operation import Operation
+from service.routes import divergence
 
 OPERATIONS = (
     Operation(
@@ -47,4 +48,5 @@ OPERATIONS = (
         compute=lambda given: steps.softmax(**given),
         footprint=lambda given: steps.footprint(**given),
     ),
+    divergence.OPERATION,
 )

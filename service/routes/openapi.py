@@ -19,6 +19,7 @@ from service import problems
 from service.codecs import CODECS
 from service.middleware import PROBES
 from service.request.operation import Operation
+from service.routes import divergence
 from service.routes.examples import EXAMPLES
 
 _JSON = "application/json"
@@ -37,7 +38,7 @@ TENSORS = {
     "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
     " scales each element's loss, and counts in the denominator of a mean as class weights do."
     " Boolean ones are a mask. By default all are 1.",
-}
+} | divergence.TENSORS
 # What is only needed where numbers do not say their type.
 _DTYPE = {
     "type": "string",
@@ -70,7 +71,7 @@ OUTPUTS = {
     "log_softmax": "The log-softmax, in the logits' shape.",
     "one_hot": "1 where the label is, else 0, in the logits' shape; all 0 where it is ignored.",
     "routes": "The loss by each route, and the largest difference between two of them.",
-}
+} | divergence.OUTPUTS
 
 _SCHEMAS: dict[str, Any] = {
     "Number": {
@@ -213,7 +214,8 @@ def _with_default(schema: dict[str, Any]) -> str:
 
 def _request_content(operation: Operation) -> dict[str, Any]:
     tensors = (*operation.needs, *operation.takes)
-    fields = {name: tensor(TENSORS[name]) for name in tensors} | _properties(operation)
+    described = TENSORS | (divergence.OWN if operation.path == divergence.PATH else {})
+    fields = {name: tensor(described[name]) for name in tensors} | _properties(operation)
     fields["dtype"] = _DTYPE
     schema = {
         "type": "object",
