@@ -63,9 +63,9 @@ def answer_in_steps(
 def _at_labels(problem: Divergence, name: str, values: Array) -> Array:
     moved = problem.at_labels(values, TABLE[name].unlabelled or 0)
     if moved.dtype == np.int64:
-        return np.ascontiguousarray(moved)
+        return np.asarray(moved, order="C")
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(moved, problem.dtype.result)
+        return np.asarray(moved, problem.dtype.result, order="C")
 
 
 def _scalars(problem: Divergence, names: tuple[str, ...], losses: Array) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 ``Operands`` has other contents here: ``logits`` and ``soft`` are the views p and q of KL(p || q)
 (the teacher is p, but q for a reverse divergence), ``labels`` are ``Positions``, ``options`` is
-``Options`` of this module, ``results`` ``Results`` and ``log_probs`` unused. All views have
+``Constants`` of this module, ``results`` ``Results`` and ``log_probs`` unused. All views have
 contiguous classes.
 """
 
@@ -59,6 +59,32 @@ class Options(NamedTuple):
     factor: float
     upstream: float
     tolerance: float
+
+
+class Constants(NamedTuple):
+    """``Options`` as they are passed to the threads, without tuples within: the fields of ``p``,
+    ``q`` and ``plain`` are ``unit`` and ``scale`` of each.
+    """
+
+    p_unit: float
+    p_scale: float
+    q_unit: float
+    q_scale: float
+    plain_scale: float
+    mode: int
+    beta: float
+    tail: int
+    factor: float
+    upstream: float
+    tolerance: float
+
+
+@inlined
+def options_of(c: Any) -> Options:
+    """``Options`` made of ``Constants``."""
+    p, q = Scale(c.p_unit, c.p_scale, None), Scale(c.q_unit, c.q_scale, None)
+    plain = Scale(1.0, c.plain_scale, None)
+    return Options(p, q, plain, c.mode, c.beta, c.tail, c.factor, c.upstream, c.tolerance)
 
 
 class Results(NamedTuple):
@@ -150,7 +176,8 @@ def _finished(
 @kernel
 def pair_kernel(share: int, shares: int, operands: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all positions."""
-    _, p, q, given, options, results, _, gradient, _ = operands
+    _, p, q, given, constants, results, _, gradient, _ = operands
+    options = options_of(constants)
     swapped, first = options.mode == REVERSE, p.positions * share // shares
     for position in range(first, p.positions * (share + 1) // shares):
         if given.kept[position] == 0:

@@ -10,7 +10,7 @@ import numpy as np
 
 from kernels import layout
 from kernels.cpu.arguments import Operands
-from kernels.cpu.divergence import Options, Positions, Results, Scale, pair_kernel
+from kernels.cpu.divergence import Constants, Positions, Results, pair_kernel
 from kernels.cpu.divergence_sparse import Sorted, Teacher, sparse_kernel
 from kernels.cpu.launch import SERIAL
 from kernels.cpu.threads import compiled, run
@@ -23,24 +23,25 @@ from kernels.problem import Array
 from kernels.teacher import TAILS
 
 
-def _scale(problem: Divergence, temperature: float) -> Scale:
+def _scale(problem: Divergence, temperature: float) -> tuple[float, float]:
+    """Factors of logits: to nats, and to exponents of 2."""
     unit = 1.0 / temperature
-    return Scale(unit, float(problem.dtype.result.type(LOG2E * unit)), None)
+    return unit, float(problem.dtype.result.type(LOG2E * unit))
 
 
-def _options(problem: Divergence, upstream: float) -> Options:
+def _constants(problem: Divergence, upstream: float) -> Constants:
     student = _scale(problem, problem.temperature)
     teacher = _scale(problem, problem.target_temperature)
     p, q = (teacher, student) if _swaps(problem) else (student, teacher)
-    return Options(
-        p=p,
-        q=q,
-        plain=_scale(problem, 1.0),
+    return Constants(
+        *p,
+        *q,
+        plain_scale=_scale(problem, 1.0)[1],
         mode=problem.mode,
         beta=problem.beta,
         tail=TAILS.index(problem.tail),
         factor=problem.factor,
-        upstream=upstream * problem.factor * student.unit,
+        upstream=upstream * problem.factor * student[0],
         tolerance=problem.tolerance,
     )
 
@@ -110,7 +111,7 @@ def in_steps(
     gradient = np.empty((0, 1), problem.dtype.result)
     if "gradient" in wanted:
         gradient = np.empty((positions, problem.classes), problem.dtype.result)
-    options = _options(problem, upstream)
+    constants = _constants(problem, upstream)
     in_order = step is not None and _in_order(problem)
     kernel = _kernel(problem)
     if not in_order:
@@ -126,7 +127,7 @@ def in_steps(
             p,
             q,
             _positions(problem, first, stop),
-            options,
+            constants,
             results,
             _teacher(problem, first, stop),
             _rows(gradient, first, logits.positions),

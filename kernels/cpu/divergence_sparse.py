@@ -12,7 +12,7 @@ import math
 from typing import Any, NamedTuple
 
 from kernels.compiled import called, inlined, kernel
-from kernels.cpu.divergence import leave_out, write_position
+from kernels.cpu.divergence import leave_out, options_of, write_position
 from kernels.cpu.divergence_careful import log_sum
 from kernels.cpu.output_rows import least_exponent, prediction
 from kernels.cpu.rows import BLOCK, BLOCK_LIMIT, GUESS, shift_for, sum_powers
@@ -161,7 +161,8 @@ def _gradient(
 @kernel
 def sparse_kernel(share: int, shares: int, operands: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all positions."""
-    _, logits, _, given, options, results, top, gradient, scratch = operands
+    _, logits, _, given, constants, results, top, gradient, scratch = operands
+    options = options_of(constants)
     own, most = share % scratch.classes.shape[0], logits.classes
     classes, x, factors = scratch.classes[own], logits.data, options.p
     teacher, student = scratch.teacher[own], scratch.student[own]
