@@ -31,6 +31,8 @@ WEIGHTS = frozenset({"weight", "sample_weight", "mask"})
 # Class indices, which JSON has to tell from numbers; and what a divergence is from.
 INDICES = frozenset({"labels", "target_classes"})
 TARGETS = frozenset({"target_logits", "target_log_probs", "target_top_log_probs"})
+# Those that kernels read in order, so that the last one of a body may still be coming.
+IN_ORDER = LOGITS | {"target_logits", "target_log_probs"}
 TENSORS = LOGITS | WEIGHTS | INDICES | TARGETS
 
 # Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
@@ -155,9 +157,10 @@ class Codec(ABC):
         return None
 
     def ready_at(self, prefix: memoryview) -> int | None:
-        """Return the offset of the logits if all that precedes them is known from ``prefix``.
+        """Return the offset of the last tensor if all that precedes it is known from ``prefix``.
 
-        Then they are the last tensor, and ``decode`` takes the body before they have arrived.
+        Then it is one of ``IN_ORDER``, the logits as a rule, and ``decode`` takes the body before
+        it has arrived.
         """
         return None
 

@@ -226,8 +226,9 @@ def converted_bytes(operation: Operation, tensors: Arrays) -> int:
         elif name in INDICES and (name != "labels" or not array.flags.c_contiguous):
             total += array.size * 8
         elif name in TARGETS:
-            wide = (array.itemsize == 8) != (logits.itemsize == 8)
-            total += array.size * (8 + 4) if wide or name not in operation.sized else 0
+            wide = logits.itemsize == 8
+            if name not in operation.sized or wide != (array.itemsize == 8):
+                total += array.size * (4 if name in operation.sized and not wide else 8 + 4)
         if not array.flags.aligned:
             total += array.nbytes
     return total
