@@ -218,9 +218,11 @@ def window(problem: Divergence, step: int) -> int | None:
 
 
 def result_bytes(problem: Divergence, wanted: tuple[str, ...]) -> int:
-    """Bytes of the arrays that ``in_steps`` returns, and of those made of them."""
+    """Bytes of the arrays that ``in_steps`` returns, of those made of them, and of the problem's
+    own: labels, what is kept, and weights.
+    """
     whole = problem.logits.size * problem.dtype.result.itemsize * ("gradient" in wanted)
-    return 8 * problem.positions * (2 * len(wanted) + 2) + whole
+    return 8 * problem.positions * (2 * len(wanted) + 8) + whole
 
 
 def quick(problem: Divergence) -> bool:

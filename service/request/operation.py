@@ -13,7 +13,7 @@ from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
 from service.codecs.base import (
-    INDICES,
+    INTEGERS,
     LOGITS,
     TARGETS,
     TENSORS,
@@ -143,6 +143,8 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
     known = operation.needs + operation.takes
     if message.tensors.keys() - known or not message.tensors.keys() >= set(operation.needs):
         raise _misfit(operation, message)
+    if operation.sized and not TARGETS & message.tensors.keys():
+        _hint_at_targets(operation, message)
     if operation.limit is not None:
         name, most = operation.needs[0], operation.limit(settings)
         size = message.tensors[name].size
@@ -196,6 +198,13 @@ def _misfit(operation: Operation, message: Message) -> MissingTensor:
     return MissingTensor(f"{operation.path} has no use for {name}: it takes {uses}", field=name)
 
 
+def _hint_at_targets(operation: Operation, message: Message) -> None:
+    """Raise ``MissingTensor`` where targets may be there by another name."""
+    for name in operation.takes:
+        if hint := _instead(name, message):
+            raise MissingTensor(f"{operation.path} takes a teacher{hint}", field=name)
+
+
 def _instead(missing: str, message: Message) -> str:
     """Hint at what the tensor ``missing`` may be called in ``message``."""
     for name in message.options:
@@ -223,7 +232,9 @@ def converted_bytes(operation: Operation, tensors: Arrays) -> int:
             total += array.size * (8 + 4 + 1)
         elif name == "labels" and array.shape == logits.shape:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
-        elif name in INDICES and (name != "labels" or not array.flags.c_contiguous):
+        elif name == "labels" and not array.flags.c_contiguous:
+            total += array.nbytes
+        elif name in INTEGERS:
             total += array.size * 8
         elif name in TARGETS:
             wide = logits.itemsize == 8

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from service.codecs.base import (
-    INDICES,
+    INTEGERS,
     LOGITS,
     Array,
     Arrays,
@@ -35,7 +35,7 @@ from service.regimes import AT_ONCE_BODY_BYTES
 # Most tensors and options of one message: some four times as many as exist.
 MEMBER_LIMIT = 64
 
-_DTYPE = "dtype"
+_DTYPE, _LABELS = "dtype", "labels"
 _EXAMPLE = '{"logits": [[0.5, 1.5]], "labels": [1]}'
 # The only float32 whose shortest text, read as float64, lies halfway to another float32.
 _UNLUCKY, _UNLUCKY_TEXT = np.float32(7.0385307e-26), b"7.038531e-26"
@@ -58,7 +58,7 @@ class Json(Codec):
         """Decode the tensors into new arrays, and every key that is not in ``names`` as an option.
 
         Floating tensors have the dtype that the option ``dtype`` names (float32 by default), which
-        is not passed on. ``INDICES`` are int64 if all are written as integers; or, unless their
+        is not passed on. ``labels`` are int64 if all are written as integers; or, unless their
         shape is that of the logits, if all are integers, since JavaScript, PHP and R have only
         floats. A tensor that comes before ``dtype`` may be read twice, and such labels thrice; null
         is no tensor. Raises ``DecodeError``, which names the element, ``TooLarge`` and
@@ -84,9 +84,13 @@ class Json(Codec):
             if key in names and (end := tensor.null_at(body, at)) is not None:
                 absent.add(key)
                 at = end
+            elif key in names and key in INTEGERS:
+                room = _room(tensors, limits)
+                tensors[key] = tensor.integers(body, at, key, room, limits.until)
+                at = tensors[key].at
             elif key in names:
                 floats = [DEFAULT, WIDEST] if options.get(_DTYPE) is None else [_kind(options)]
-                kinds = [INTEGER, *floats] if key in INDICES else floats
+                kinds = [INTEGER, *floats] if key == _LABELS else floats
                 room = _room(tensors, limits)
                 tensors[key] = tensor.first_fit(body, at, key, kinds, room, limits.until)
                 at = tensors[key].at
@@ -154,7 +158,9 @@ def _as_kind(
             body, name, tensor.read(body, first.start, kind, room, first.at, limits.until)
         )
 
-    if name in INDICES:
+    if name in INTEGERS:
+        return first
+    if name == _LABELS:
         # Floats of the logits' shape are class probabilities.
         like_logits = any(tensors[other].shape == first.shape for other in LOGITS & tensors.keys())
         if first.kind is INTEGER and (first.elements.size or not like_logits):
