@@ -187,7 +187,7 @@ def kl_div(
 
     ``labels`` (class indices), ``mask`` (0: left out) and ``weight`` have one element a position;
     labels of ``ignore_index`` leave theirs out. With ``shift``, all three of position t are those
-    of ``logits[t - shift]`` on the position axis, the second one (of one dimension: the first).
+    of ``logits[t - shift]`` on the second axis of the positions.
 
     Returns the divergence reduced over positions, by their weights for "mean"; or, where
     ``outputs`` lists some of ``divergence_answer.OUTPUTS``, a dict of these arrays. Raises

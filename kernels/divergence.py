@@ -99,17 +99,20 @@ class Divergence:
     def at_labels(self, values: Array, unscored: float) -> Array:
         """Move ``values``, one a position of the logits, to the labels that these score."""
         shaped = values.reshape(self.shape)
-        return _moved(shaped, -self.shift, unscored) if self.shift else shaped
+        return _moved(shaped, self.shift, unscored) if self.shift else shaped
 
 
-def _moved(array: Array, by: int, fill: float) -> Array:
-    """``array`` with each element ``by`` places earlier on the position axis, then ``fill``."""
-    axis = min(1, array.ndim - 1)
-    moved, length = np.full_like(array, fill), array.shape[axis]
-    source, place = slice(max(by, 0), length + min(by, 0)), slice(max(-by, 0), length - max(by, 0))
-    before = (slice(None),) * axis
-    moved[(*before, place)] = array[(*before, source)]
-    return moved
+def _moved(array: Array, shift: int, absent: float) -> Array:
+    """Move values along axis 1 by ``shift``; ``absent`` where none comes to lie.
+
+    From the logits' positions to those of the labels; back by ``-shift``.
+    """
+    out, length = np.full_like(array, absent), array.shape[1]
+    if shift > 0:
+        out[:, shift:] = array[:, : length - shift]
+    else:
+        out[:, : length + shift] = array[:, -shift:]
+    return out
 
 
 def check(
@@ -169,8 +172,8 @@ def check(
                 position=at,
             )
     if shift:
-        kept, weights = _moved(kept, shift, 0), _moved(weights, shift, 0.0)
-        indices = None if indices is None else _moved(indices, shift, -1)
+        kept, weights = _moved(kept, -shift, 0), _moved(weights, -shift, 0.0)
+        indices = None if indices is None else _moved(indices, -shift, -1)
     return Divergence(
         array,
         dtype,
@@ -194,15 +197,18 @@ def check(
     )
 
 
-def _checked_shift(shift: Any, shape: tuple[int, ...]) -> int:
-    shift = integer("shift", shift)
-    if shift == 0:
-        return shift
-    length = shape[min(1, len(shape) - 1)] if shape else 0
-    if abs(shift) >= max(length, 1):
+def _checked_shift(value: Any, shape: tuple[int, ...]) -> int:
+    shift = integer("shift", value)
+    if shift and len(shape) < 2:
         raise InvalidInput(
-            f"shift is {shift}, but the positions, of shape {shape}, are {length} long: it must be "
-            f"from {min(1 - length, 0)} to {max(length - 1, 0)}",
+            f"shift is {shift}, but positions of shape {shape} have no axis after that of the "
+            "sequences: give them shape (sequences, positions), (1, positions) for one text",
+            field="shift",
+        )
+    if shift and abs(shift) > shape[1]:
+        raise InvalidInput(
+            f"shift is {shift}, but a sequence has {shape[1]} positions: it must be from "
+            f"-{shape[1]} to {shape[1]}",
             field="shift",
         )
     return shift

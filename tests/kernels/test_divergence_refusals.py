@@ -183,10 +183,10 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[int, ...] | None, str]] = {
         "must be finite",
     ),
     "a shift beyond the length": (
-        {"target_logits": X, "shift": 3},
+        {"target_logits": X, "shift": 4},
         "shift",
         None,
-        "from -2 to 2",
+        "from -3 to 3",
     ),
     "a label out of range": (
         {"target_logits": X, "labels": changed(np.zeros((2, 3), int), (0, 2), 5)},

@@ -122,8 +122,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, list[int] | None, str]] = {
         [0, 0],
         "sum to at most 1",
     ),
-    "a mask of another shape": ({"mask": [1, 0]}, "mask", None, "shape"),
-    "a shift beyond the length": ({"shift": 7}, "shift", None, "7"),
+    "a mask of another shape": ({"mask": [1, 0]}, "mask", None, "has shape (2,)"),
+    "a shift beyond the length": ({"shift": 8}, "shift", None, "from -7 to 7"),
     "beta": ({"beta": 1.0}, "beta", None, "less than 1"),
     "a tail": ({"tail": "cut"}, "tail", None, "'bucket', 'ignore' or 'renormalize'"),
     "an output of the label": (
