@@ -79,6 +79,11 @@ class Divergence:
         return math.prod(self.shape)
 
     @property
+    def elements(self) -> int:
+        """Number of elements that are read: logits, and a sparse teacher's classes."""
+        return self.logits.size + (0 if self.top_classes is None else self.top_classes.size)
+
+    @property
     def mode(self) -> int:
         """Number of the direction in ``divergence_formula``."""
         return DIRECTIONS.index(self.direction)

@@ -28,7 +28,7 @@ def read_teacher(teacher: Any, position: int, most: int, classes: Any, values: A
         c = teacher.classes[k]
         if c == -1:
             continue
-        if c < 0 or c >= most:
+        if c < 0 or c >= most or count == most:  # more than there are: one is there twice
             return -1
         classes[count], values[count] = c, teacher.log_probs[k]
         count += 1

@@ -105,7 +105,7 @@ def kl_div(logits: Any, *, outputs: Sequence[str], step: int | None = None, **op
     names = divergence_answer.wanted(problem, outputs)
     answers = divergence_answer.answer_in_steps(problem, names, step or STEP)
     return Work(
-        problem.logits.size,
+        problem.elements,
         divergence_launch.result_bytes(problem, names),
         quick(problem),
         _named(answers, outputs),

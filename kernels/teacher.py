@@ -135,23 +135,26 @@ def no_teacher(
     row: Array, log_probs: Array, index: tuple[int, ...], classes: int, tolerance: float
 ) -> InvalidInput:
     """Error of a sparse teacher at ``index``: its top classes ``row``, and their ``log_probs``."""
-    for k, c in enumerate(row.tolist()):
-        at = (*index, k)
-        if not PADDING <= c < classes:
-            return InvalidInput(
-                f"{mismatch.element(SPARSE[0], at)} is {c}; with {classes} classes it must "
-                f"be from 0 to {classes - 1}, or {PADDING} for padding",
-                field=SPARSE[0],
-                position=at,
-            )
-        if c != PADDING and c in row[:k]:
-            first = mismatch.element(SPARSE[0], (*index, int(np.argmax(row == c))))
-            return InvalidInput(
-                f"{mismatch.element(SPARSE[0], at)} is {c}, as is {first}; each class of a "
-                "position may be there once",
-                field=SPARSE[0],
-                position=at,
-            )
+    wrong = np.flatnonzero((row < PADDING) | (row >= classes))
+    if wrong.size:
+        at = (*index, int(wrong[0]))
+        return InvalidInput(
+            f"{mismatch.element(SPARSE[0], at)} is {row[wrong[0]]}; with {classes} classes it must "
+            f"be from 0 to {classes - 1}, or {PADDING} for padding",
+            field=SPARSE[0],
+            position=at,
+        )
+    _, places, which = np.unique(row, return_index=True, return_inverse=True)
+    earlier = places[which]
+    repeated = np.flatnonzero((row != PADDING) & (earlier < np.arange(row.size)))
+    if repeated.size:
+        at, first = ((*index, int(k)) for k in (repeated[0], earlier[repeated[0]]))
+        return InvalidInput(
+            f"{mismatch.element(SPARSE[0], at)} is {row[repeated[0]]}, as is "
+            f"{mismatch.element(SPARSE[0], first)}; each class of a position may be there once",
+            field=SPARSE[0],
+            position=at,
+        )
     with np.errstate(all="ignore"):
         total = float(np.exp(log_probs[row != PADDING]).sum())
     return InvalidInput(

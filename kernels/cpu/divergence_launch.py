@@ -81,9 +81,9 @@ def _pieces(problem: Divergence) -> Iterator[tuple[int, View, View]]:
 
 def _launches(problem: Divergence, view: View, step: int | None) -> tuple[int, int]:
     """``(threads, launches)`` for a piece, the latter of about ``step`` bytes of logits."""
-    threads = 1 if view.positions * view.classes <= SERIAL else numba.get_num_threads()
+    threads = 1 if problem.elements <= SERIAL else numba.get_num_threads()
     workers = min(threads, view.positions)
-    launches = 1 if step is None else -(-problem.logits.nbytes // step)
+    launches = 1 if step is None else -(-problem.elements * problem.logits.itemsize // step)
     return workers, max(1, min(launches, view.positions // workers))
 
 
@@ -227,4 +227,4 @@ def result_bytes(problem: Divergence, wanted: tuple[str, ...]) -> int:
 
 def quick(problem: Divergence) -> bool:
     """Return True if it takes well below a millisecond on this thread, all compiled."""
-    return problem.logits.size <= SERIAL // 2 and compiled(_kernel(problem), _key(problem))
+    return problem.elements <= SERIAL // 2 and compiled(_kernel(problem), _key(problem))

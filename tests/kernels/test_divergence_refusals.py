@@ -103,6 +103,15 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[int, ...] | None, str]] = {
         (0, 1, 1),
         r"is 0, as is target_classes\[0, 1, 0\]",
     ),
+    "more classes than there are": (
+        {
+            "target_classes": np.tile(np.arange(6) % 5, (2, 3, 1)),
+            "target_top_log_probs": np.full((2, 3, 6), -9.0),
+        },
+        "target_classes",
+        (0, 0, 5),
+        r"is 0, as is target_classes\[0, 0, 0\]",
+    ),
     "a mass above 1": (
         sparse(target_top_log_probs=changed(LOGS, (1, 1, 0), 0.0)),
         "target_top_log_probs",
