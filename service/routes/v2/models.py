@@ -57,6 +57,8 @@ _INPUTS = {
     "labels": (_INTEGER, _SAMPLES),
     "weight": (_FLOAT, [-1]),
     "sample_weight": (_FLOAT, _SAMPLES),
+    "mask": (dtypes.BOOL.v2, _SAMPLES),
+    "segments": (_INTEGER, _SAMPLES),
 }
 
 

@@ -37,6 +37,7 @@ SAMPLED = (
     "test_improvements",
     "test_range",
     "test_scratch",
+    "test_sequences",
     "test_probabilities",
 )
 # Tests of these files that are left out, by their names' beginnings, and why.
