@@ -63,6 +63,10 @@ def cross_entropy(
     sample_weight: Any = None,
     empty: str = "nan",
     check_probabilities: bool = True,
+    shift: int = 0,
+    mask: Any = None,
+    segments: Any = None,
+    bytes: int | None = None,
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
@@ -80,6 +84,12 @@ def cross_entropy(
     ``Problem.tolerance``, unless ``check_probabilities`` is false or the position's
     ``sample_weight`` is 0.
 
+    Of sequences, whose labels have shape (N, T, ...): with ``shift`` the label at position t is
+    scored by the logits at t - shift; labels whose ``mask`` is 0 are ignored, integers or Boolean
+    of the labels' shape; ``segments``, integers of that shape, number the sequences that are packed
+    into a row; ``bytes`` is the length of the text. Outputs that depend on a label lie at its
+    position, those of the logits alone at theirs.
+
     Returns the loss, a scalar, or of the labels' shape with reduction "none"; or, where
     ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (see ``kernels.plan``). Raises
     ``InvalidInput``.
@@ -95,16 +105,23 @@ def cross_entropy(
         "z_loss": z_loss,
         "empty": empty,
         "check_probabilities": check_probabilities,
+        "shift": shift,
+        "bytes": bytes,
         "device": device,
     }
+    tensors = {
+        "weight": weight,
+        "sample_weight": sample_weight,
+        "mask": mask,
+        "segments": segments,
+    }
     if device != "cpu" and devices.lies_on_gpu(logits):
-        weights = {"weight": weight, "sample_weight": sample_weight}
-        return devices.cross_entropy(logits, labels, outputs, **weights, **options)
-    if outputs is None and weight is None and sample_weight is None:
+        return devices.cross_entropy(logits, labels, outputs, **tensors, **options)
+    if outputs is None and all(tensor is None for tensor in tensors.values()):
         known = plan_cache.answers(logits, labels, ("loss",), options)
         if known is not None:
             return known["loss"]
-    problem = check(logits, labels, weight=weight, sample_weight=sample_weight, **options)
+    problem = check(logits, labels, **tensors, **options)
     return answer(problem, outputs)
 
 
@@ -119,6 +136,10 @@ def nll_loss(
     logits_dtype: str | None = None,
     sample_weight: Any = None,
     empty: str = "nan",
+    shift: int = 0,
+    mask: Any = None,
+    segments: Any = None,
+    bytes: int | None = None,
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
@@ -138,6 +159,10 @@ def nll_loss(
         reduction=reduction,
         sample_weight=sample_weight,
         empty=empty,
+        shift=shift,
+        mask=mask,
+        segments=segments,
+        bytes=bytes,
         device=device,
     )
     return answer(problem, outputs)

@@ -25,9 +25,10 @@ from kernels.problem import (
     Array,
     class_axis_of,
     floats,
-    widened,
 )
 from kernels.scalars import flag, integer, named, number
+from kernels.sequences import mask_of, moved, shift_of
+from kernels.tensors import widened
 
 DIRECTIONS = ("forward", "reverse", "jsd")
 
@@ -104,20 +105,7 @@ class Divergence:
     def at_labels(self, values: Array, unscored: float) -> Array:
         """Move ``values``, one a position of the logits, to the labels that these score."""
         shaped = values.reshape(self.shape)
-        return _moved(shaped, self.shift, unscored) if self.shift else shaped
-
-
-def _moved(array: Array, shift: int, absent: float) -> Array:
-    """Move values along axis 1 by ``shift``; ``absent`` where none comes to lie.
-
-    From the logits' positions to those of the labels; back by ``-shift``.
-    """
-    out, length = np.full_like(array, absent), array.shape[1]
-    if shift > 0:
-        out[:, shift:] = array[:, : length - shift]
-    else:
-        out[:, : length + shift] = array[:, -shift:]
-    return out
+        return moved(shaped, self.shift, unscored)
 
 
 def check(
@@ -158,27 +146,18 @@ def check(
     if "top_classes" in fields:
         teacher.check_tail(tail, number("target_temperature", own))
     shape = mismatch.without(array.shape, axis)
-    shift = _checked_shift(shift, shape)
+    shift = shift_of(shift, shape)
     kept, weights = np.ones(shape, np.uint8), np.ones(shape)
     indices = None
     if labels is not None:
         indices, scored = _labels(labels, shape, array.shape[axis], ignore_index)
         kept &= scored
     if mask is not None:
-        kept &= _of_positions("mask", mask, shape) != 0
+        kept &= mask_of(mask, shape)
     if weight is not None:
-        weights = _of_positions("weight", weight, shape).astype(np.float64)
-        wrong = np.argwhere(~np.isfinite(weights))
-        if len(wrong):
-            at = tuple(int(i) for i in wrong[0])
-            raise InvalidInput(
-                f"{mismatch.element('weight', at)} is {weights[at]}; weights must be finite",
-                field="weight",
-                position=at,
-            )
-    if shift:
-        kept, weights = _moved(kept, -shift, 0), _moved(weights, -shift, 0.0)
-        indices = None if indices is None else _moved(indices, -shift, -1)
+        weights = _weights(weight, shape)
+    kept, weights = moved(kept, -shift, 0), moved(weights, -shift, 0.0)
+    indices = None if indices is None else moved(indices, -shift, -1)
     return Divergence(
         array,
         dtype,
@@ -202,41 +181,29 @@ def check(
     )
 
 
-def _checked_shift(value: Any, shape: tuple[int, ...]) -> int:
-    shift = integer("shift", value)
-    if shift and len(shape) < 2:
-        raise InvalidInput(
-            f"shift is {shift}, but positions of shape {shape} have no axis after that of the "
-            "sequences: give them shape (sequences, positions), (1, positions) for one text",
-            field="shift",
-        )
-    if shift and abs(shift) > shape[1]:
-        raise InvalidInput(
-            f"shift is {shift}, but a sequence has {shape[1]} positions: it must be from "
-            f"-{shape[1]} to {shape[1]}",
-            field="shift",
-        )
-    return shift
-
-
-def _of_positions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """Array of numbers or Booleans, one a position."""
+def _weights(value: Any, shape: tuple[int, ...]) -> Array:
+    """Convert weights of positions to float64, all finite."""
     array = np.asarray(value)
-    if array.dtype != np.bool_ and dtypes.of(array) is None:
-        raise InvalidInput(f"{name} must be numbers or Boolean, not {array.dtype}", field=name)
-    if name == "mask" and dtypes.of(array) in dtypes.FLOATS:
-        raise InvalidInput(
-            f"mask must be Boolean or integers, not {array.dtype}: 0 leaves a position out; "
-            "weights are in weight",
-            field=name,
-        )
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    if dtypes.of(array) is None:
+        raise mismatch.no_weights("weight", array)
     if array.shape != shape:
         raise InvalidInput(
-            f"{name} has shape {array.shape}; it must have one element for each position, so shape "
+            f"weight has shape {array.shape}; it must have one element for each position, so shape "
             f"{shape}",
-            field=name,
+            field="weight",
         )
-    return widened(array)
+    weights = np.asarray(widened(array), np.float64)
+    wrong = np.argwhere(~np.isfinite(weights))
+    if len(wrong):
+        at = tuple(int(i) for i in wrong[0])
+        raise InvalidInput(
+            f"{mismatch.element('weight', at)} is {weights[at]}; weights must be finite",
+            field="weight",
+            position=at,
+        )
+    return weights
 
 
 def _labels(

@@ -48,6 +48,16 @@ def integer(name: str, value: Any) -> int:
     return whole
 
 
+def positive(name: str, value: Any) -> int | None:
+    """Convert ``value`` to an integer from 1 on, unless it is None."""
+    if value is None:
+        return None
+    whole = integer(name, value)
+    if whole < 1:
+        raise InvalidInput(f"{name} must be positive, not {whole}", field=name)
+    return whole
+
+
 def number(name: str, value: Any) -> float:
     """Convert ``value`` to a float in the range of the option ``name``."""
     words, is_right = _NUMBERS[name]

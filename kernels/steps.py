@@ -71,6 +71,7 @@ def footprint(
     if labels is None:
         problem, names = unlabelled(logits, **options), tuple(outputs)
     else:
+        options.pop("shift", None)  # it moves labels, which have not come yet
         problem = check(logits, labels, normalised=normalised, **options)
         names = wanted(problem, outputs)
     return Footprint(result_bytes(problem, names), window(problem, step))

@@ -15,7 +15,8 @@ import numpy as np
 from kernels import dtypes, mismatch
 from kernels.dtypes import DType
 from kernels.errors import InvalidInput
-from kernels.problem import Array, floats, widened
+from kernels.problem import Array, floats
+from kernels.tensors import widened
 
 TAILS = ("bucket", "ignore", "renormalize")
 DENSE = ("target_logits", "target_log_probs")

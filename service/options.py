@@ -103,6 +103,16 @@ class LossOptions(LabelOptions):
         "nan",
         description="What the mean over no elements is: NaN as in PyTorch, zero, or an error.",
     )
+    shift: _Integer = Field(
+        0,
+        description="How many positions before a label the logits lie that score it, along the axis"
+        " of the labels after the first: 1 for the logits of a causal language model and its"
+        " tokens. At most the length of that axis. Nothing is copied, and large bodies stream.",
+    )
+    bytes: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = Field(
+        None,
+        description="Length in bytes of the text that the labels are: for `bits_per_byte`.",
+    )
 
 
 _OF_NLL_LOSS, _OF_CROSS_ENTROPY = outputs_of("nll_loss"), outputs_of("cross_entropy")

@@ -121,6 +121,11 @@ class Call(NamedTuple):
         device = self.service.device.named(chosen)
         return operation.footprint({**tensors, **vars(chosen), "device": device, "step": step})
 
+    def converted_bytes(self, message: Message) -> int:
+        """Bytes, at most, that ``work`` copies or converts before any work starts."""
+        shift = getattr(self._options(message), "shift", 0)
+        return converted_bytes(self.operation, message.tensors, shift)
+
     def _options(self, message: Message) -> options.Options:
         model, typed = self.operation.options, self.codec.typed
         return combine(model, self.query, message.options, typed=typed)
@@ -218,24 +223,26 @@ def _instead(missing: str, message: Message) -> str:
     return ""
 
 
-def converted_bytes(operation: Operation, tensors: Arrays) -> int:
+def converted_bytes(operation: Operation, tensors: Arrays, shift: int = 0) -> int:
     """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
     finite; labels are laid out in one dimension, and probabilities of another width than the logits
-    are made like them. Nothing may lie across its natural addresses.
+    are made like them. Masked labels, and those moved by a ``shift``, are new, as int64 at most;
+    weights are moved with them. Nothing may lie across its natural addresses.
     """
     logits = tensors[operation.needs[0]]
     total = 0
     for name, array in tensors.items():
         if name in WEIGHTS:
-            total += array.size * (8 + 4 + 1)
+            total += array.size * (8 + 4 + 1 + (8 if shift else 0))
+        elif name in INTEGERS:
+            total += array.size * (8 + 8 + 1)
         elif name == "labels" and array.shape == logits.shape:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
-        elif name == "labels" and not array.flags.c_contiguous:
-            total += array.nbytes
-        elif name in INTEGERS:
-            total += array.size * 8
+        elif name == "labels":
+            total += array.size * 8 if shift else 0
+            total += 0 if array.flags.c_contiguous else array.nbytes
         elif name in TARGETS:
             wide = logits.itemsize == 8
             if name not in operation.sized or wide != (array.itemsize == 8):

@@ -132,7 +132,7 @@ def plan_of_head(call: Call, reception: Reception, length: int) -> Plan:
     held = kept + whole_pieces(footprint.window + regimes.STREAMED_AHEAD_BYTES)
     if held > length * 3 // 4:
         return Whole(length, head)
-    converted = converted_bytes(call.operation, message.tensors)
+    converted = call.converted_bytes(message)
     return Streamed(length, head, kept, held, held + footprint.result_bytes + converted)
 
 

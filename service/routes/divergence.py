@@ -23,8 +23,6 @@ OPERATION = Operation(
     footprint=lambda given: steps.kl_div_footprint(**given),
 )
 TENSORS = {
-    "mask": "Which elements count, one value each, in the logits' shape without the class axis: 0"
-    " or false leaves the element out. By default all count.",
     "target_logits": "The teacher's logits, of the logits' shape, class axis and any float type.",
     "target_log_probs": "The teacher's log-probabilities, as `target_logits`: of each element their"
     " probabilities sum to 1 (`check_probabilities`), and are scaled to do so exactly.",
@@ -37,6 +35,8 @@ TENSORS = {
 OWN = {
     "labels": "Class indices, in the logits' shape without the class axis, for the outputs that are"
     " of the label. Elements of `ignore_index` are left out.",
+    "mask": "Which elements count, one value each, in the logits' shape without the class axis: 0"
+    " or false leaves the element out. By default all count.",
     "weight": "One weight per element, in the logits' shape without the class axis, finite: scales"
     " the divergence, and counts in the denominator of a mean. By default all are 1.",
 }

@@ -67,6 +67,34 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
             _WORKED | {"outputs": ["loss", "gradient", "rank", "prediction"]},
             {"loss": 1.572180, "gradient": _GRADIENT, "rank": [1, 4, 1, 2], "prediction": _LIKELY},
         ),
+        "sequences": (
+            "Two texts of four tokens, one padded, each token scored by the logits before it: the"
+            " log-likelihood of each, whether it is greedy, and the perplexity",
+            {
+                "logits": [
+                    [[3, 1, 0], [0, 4, 1], [1, 0, 2], [0, 0, 0]],
+                    [[0, 2, 1], [5, 0, 0], [0, 0, 1], [2, 0, 0]],
+                ],
+                "labels": [[1, 0, 1, 2], [2, 2, 0, 0]],
+                "mask": [[1, 1, 1, 1], [1, 1, 1, 0]],
+                "class_axis": -1,
+                "shift": 1,
+                "outputs": [
+                    "sequence_loss",
+                    "sequence_count",
+                    "sequence_greedy",
+                    "perplexity",
+                    "sequence_perplexity",
+                ],
+            },
+            {
+                "sequence_loss": [0.643336, 1.420992],
+                "sequence_count": [3, 2],
+                "sequence_greedy": [1, 0],
+                "perplexity": 1.511142,
+                "sequence_perplexity": 1.637087,
+            },
+        ),
         "scaled logits": (
             "Logits capped and divided by a temperature, a z-loss, and weighted samples",
             {

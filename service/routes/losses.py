@@ -14,7 +14,7 @@ OPERATIONS = (
         "gradient, the log-softmax, and of each position the log-sum-exp, the entropy, the label's "
         "rank and the likeliest class.",
         needs=("logits", "labels"),
-        takes=("weight", "sample_weight"),
+        takes=("weight", "sample_weight", "mask", "segments"),
         options=CrossEntropyOptions,
         compute=lambda given: steps.cross_entropy(**given),
         footprint=lambda given: steps.footprint(**given),
@@ -24,7 +24,7 @@ OPERATIONS = (
         summary="Negative log-likelihood of log-probabilities and labels",
         description="PyTorch's `nll_loss`: minus the log-probability at each label.",
         needs=("log_probs", "labels"),
-        takes=("weight", "sample_weight"),
+        takes=("weight", "sample_weight", "mask", "segments"),
         options=NllLossOptions,
         compute=lambda given: steps.nll_loss(**given),
         footprint=lambda given: steps.footprint(given.pop("log_probs"), normalised=True, **given),

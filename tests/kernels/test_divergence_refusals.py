@@ -177,7 +177,7 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[int, ...] | None, str]] = {
         {"target_logits": X, "mask": np.ones((2, 3))},
         "mask",
         None,
-        "must be Boolean or integers, not float64",
+        "must be integers or Boolean, .* not float64",
     ),
     "weights of classes": (
         {"target_logits": X, "weight": np.ones(5)},
@@ -195,7 +195,7 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[int, ...] | None, str]] = {
         {"target_logits": X, "shift": 4},
         "shift",
         None,
-        "from -3 to 3",
+        "must be from -3 to 3",
     ),
     "a label out of range": (
         {"target_logits": X, "labels": changed(np.zeros((2, 3), int), (0, 2), 5)},

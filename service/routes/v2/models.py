@@ -62,6 +62,7 @@ _INPUTS = {
     "target_log_probs": (_FLOAT, _ROWS),
     "target_classes": (_INTEGER, _ROWS),
     "target_top_log_probs": (_FLOAT, _ROWS),
+    "segments": (_INTEGER, _SAMPLES),
 }
 
 

@@ -43,6 +43,7 @@ SAMPLED = (
     "test_improvements",
     "test_range",
     "test_scratch",
+    "test_sequences",
     "test_probabilities",
     "test_divergence",
     "test_divergence_sparse",
