@@ -22,7 +22,12 @@ from kernels.compiled import one_process
 from kernels.compiling import Job, Told, compile_all
 from kernels.cpu.launch import SERIAL, SHARED
 from kernels.cpu.rows import SEGMENT
-from kernels.specialisations import Specialisation, mark_compiled
+from kernels.specialisations import (
+    AnySpecialisation,
+    DivergenceSpecialisation,
+    Specialisation,
+    mark_compiled,
+)
 
 _log = logging.getLogger(__name__)
 # Child processes that compile at once: each takes some 400 MB, and containers are small.
@@ -58,9 +63,29 @@ def compile_specialisation(normalised: bool, logits: str, soft: str, capped: boo
     mark_compiled(Specialisation(normalised, logits, soft, capped))
 
 
-def job(wanted: Specialisation) -> Job:
+def compile_divergence(logits: str, targets: str, reverse: bool, sparse: bool) -> None:
+    """Run the kernel of a ``DivergenceSpecialisation`` on one thread, and on many."""
+    for rows in (1, SERIAL // 64 + 64):
+        array = np.zeros((rows, 64), dtypes.BY_NAME[logits].numpy)
+        teacher: dict[str, Any] = {
+            "target_logits": np.zeros((rows, 64), dtypes.BY_NAME[targets].numpy)
+        }
+        if sparse:
+            top = np.zeros((rows, 1), np.int64)
+            teacher = {"target_classes": top, "target_top_log_probs": top.astype(np.float32)}
+        kernels.kl_div(array, direction="reverse" if reverse else "forward", **teacher)
+    mark_compiled(DivergenceSpecialisation(logits, targets, reverse, sparse))
+
+
+_COMPILE = {
+    Specialisation: compile_specialisation,
+    DivergenceSpecialisation: compile_divergence,
+}
+
+
+def job(wanted: AnySpecialisation) -> Job:
     """Job that compiles ``wanted``."""
-    return Job(str(wanted), __name__, compile_specialisation.__name__, tuple(wanted))
+    return Job(str(wanted), __name__, _COMPILE[type(wanted)].__name__, tuple(wanted))
 
 
 def common(offered: Sequence[dtypes.DType] = dtypes.FLOATS) -> list[Job]:

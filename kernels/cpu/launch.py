@@ -19,8 +19,9 @@ from kernels.cpu.threads import bound, compiled, run
 from kernels.cpu.views import PerClass, labels_of, pieces, view_of
 from kernels.dtypes import DType
 from kernels.options import Options, options_of
-from kernels.plan import PER_CLASS, PER_POSITION, Computed, ImpossibleLabel, View
+from kernels.plan import BY_SEQUENCE, PER_CLASS, PER_POSITION, Computed, ImpossibleLabel, View
 from kernels.problem import Problem
+from kernels.sequences import moved
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
 SERIAL = 65536
@@ -34,7 +35,8 @@ _KEPT = threading.local()
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
 def _no_results(dtype: DType) -> Results:
     empty = {name: np.empty(0, kind or dtype.result) for name, kind in PER_POSITION.items()}
-    return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
+    none = np.empty(0, np.int64)
+    return Results(np.empty((0, 2)), bad=none, sequence=none, sequence_greedy=none, **empty)
 
 
 class Cut(NamedTuple):
@@ -105,6 +107,10 @@ def in_steps(
         for name, kind in PER_POSITION.items()
         if name in wanted or (shared and name in ("losses", "weights"))
     }
+    by_sequence: dict[str, Any] = {}
+    if "sequence_greedy" in wanted:
+        sequence = moved(problem.sequences.of, -problem.shift, 0).reshape(-1)
+        by_sequence["sequence_greedy"] = np.ones(problem.sequences.size, np.int64)
     options = options_of(problem, wanted, upstream)
     kernel = _kernel(problem)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
@@ -119,7 +125,10 @@ def in_steps(
             blocks=blocks[first // reduce.BLOCK :],
             bad=np.full(shares, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
+            **by_sequence,
         )
+        if by_sequence:
+            results = results._replace(sequence=sequence[first:stop])
         key = _key(logits, soft, options)
         segments = 0 if problem.normalised else _segments(logits)
         if segments:
@@ -147,7 +156,7 @@ def in_steps(
                 raise ImpossibleLabel(first + wrong)
     if shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
-    return blocks, {**arrays, **per_class.arrays()}
+    return blocks, {**arrays, **by_sequence, **per_class.arrays()}
 
 
 def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
@@ -203,6 +212,8 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
         if name in kept
     )
     whole = sum(name in kept for name in PER_CLASS) * problem.dtype.result.itemsize
+    # Each position's sequence, and at most one sequence a position and one a row.
+    each += 0 if BY_SEQUENCE.isdisjoint(wanted) else 3 * np.dtype(np.int64).itemsize
     blocks = -(-problem.positions // reduce.BLOCK) * 16
     return each * problem.positions + whole * problem.logits.size + blocks
 

@@ -57,6 +57,12 @@ _INPUTS = {
     "labels": (_INTEGER, _SAMPLES),
     "weight": (_FLOAT, [-1]),
     "sample_weight": (_FLOAT, _SAMPLES),
+    "mask": (dtypes.BOOL.v2, _SAMPLES),
+    "target_logits": (_FLOAT, _ROWS),
+    "target_log_probs": (_FLOAT, _ROWS),
+    "target_classes": (_INTEGER, _ROWS),
+    "target_top_log_probs": (_FLOAT, _ROWS),
+    "segments": (_INTEGER, _SAMPLES),
 }
 
 
