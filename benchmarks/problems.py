@@ -24,7 +24,8 @@ _QUICK = 8  # one in so many rows, with --quick
 
 @dataclass(frozen=True)
 class Case:
-    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss" or "gradient" (loss and gradient).
+    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss", "gradient" (loss and gradient), or
+    a name of ``kernel.workloads``.
 
     A ``latency`` is reported in microseconds, not in GB/s.
     """
@@ -38,7 +39,7 @@ class Case:
     def name(self) -> str:
         """Name in tables and for ``--case``."""
         size = "x".join(map(str, self.shape))
-        return f"{size} {self.dtype.name}" + (" +gradient" if self.wants == "gradient" else "")
+        return f"{size} {self.dtype.name}" + ("" if self.wants == "loss" else f" +{self.wants}")
 
     @property
     def nbytes(self) -> int:
@@ -64,6 +65,7 @@ TEN = Case((1_000_000, 10))
 HUNDRED = Case((500_000, 100))
 STRIDED = Case((8, 19, 512, 256))
 GRADIENT = Case((2048, 32000), wants="gradient")
+SEQUENCES = tuple(Case((2048, 32000), dtype, wants="sequences") for dtype in (FLOAT32, BFLOAT16))
 TINY = Case((4, 5), latency=True)
 CASES = (
     *LONG_ROWS,
@@ -73,6 +75,7 @@ CASES = (
     STRIDED,
     Case((4, 3, 256, 256)),
     GRADIENT,
+    *SEQUENCES,
     TINY,
 )
 
