@@ -19,14 +19,14 @@ import kernels
 from kernels import dtypes
 from kernels.cache import folder
 from kernels.compiled import one_process
-from kernels.compiling import Job, compile_all
+from kernels.compiling import Job, Told, compile_all
 from kernels.cpu.launch import SERIAL, SHARED
 from kernels.cpu.rows import SEGMENT
 from kernels.specialisations import Specialisation, mark_compiled
 
 _log = logging.getLogger(__name__)
 # Child processes that compile at once: each takes some 400 MB, and containers are small.
-_CHILDREN = 2
+CHILDREN = 2
 # The worked example: PyTorch's loss of it is 1.5722.
 _PRED = ((0, 0, 0, 0, 0), (0, 0, 1, 1, 0), (1, 3, 2, 3, 0), (0, 0, 0, 0, 0))
 _TARGET = (1, 4, 3, 2)
@@ -95,16 +95,20 @@ def check(device: str = "cpu", dtype: dtypes.DType = dtypes.FLOAT32) -> None:
 
 
 def compile_common(
-    offered: Sequence[dtypes.DType] = dtypes.FLOATS, more: Sequence[Job] = ()
-) -> None:
+    offered: Sequence[dtypes.DType] = dtypes.FLOATS,
+    more: Sequence[Job] = (),
+    told: Told | None = None,
+) -> list[str]:
     """Compile the ``common`` jobs and ``more``, or load them from the cache; then ``check``.
 
-    Raises ``SelfTestFailed``.
+    Returns the names of the jobs that were in no cache. ``told`` is called with the progress of
+    compiling. Raises ``SelfTestFailed``.
     """
     start = time.monotonic()
     jobs = common(offered)
     with one_process(folder(), "lock"):
         missing = [each for each in (*jobs, *more) if not each.load()]
-        compile_all(missing, min(_CHILDREN, os.cpu_count() or 1))
+        compile_all(missing, min(CHILDREN, os.cpu_count() or 1), told)
     check(dtype=dtypes.BY_NAME[jobs[0].arguments[1]])
     _log.info("kernels ready after %.1f s", time.monotonic() - start)
+    return [each.name for each in missing]

@@ -92,7 +92,7 @@ class Call(NamedTuple):
 
         Raises as the codec, and ``TakesLong`` after ``until``, as ``perf_counter`` counts.
         """
-        limits = self.service.limits._replace(until=until)
+        limits = Limits(self.service.limits.decoded_bytes, until)
         message = self.codec.decode(body, TENSORS, limits)
         check_tensors(self.operation, message, self.service.settings)
         check_dtypes(message.tensors, self.service.offered)

@@ -24,7 +24,7 @@ from service.routes.examples import EXAMPLES
 _JSON = "application/json"
 _REF = "#/components/schemas/"
 
-TENSORS = {
+_TENSORS = {
     "logits": "Unnormalised scores: `(C)`, `(N, C)` or `(N, C, d1, ..., dK)`, C classes along"
     " `class_axis`. float32, float64, float16 or bfloat16.",
     "log_probs": "Log-probabilities, shaped and typed as logits are.",
@@ -230,7 +230,7 @@ def _with_default(schema: dict[str, Any]) -> str:
 
 def _request_content(operation: Operation) -> dict[str, Any]:
     tensors = (*operation.needs, *operation.takes)
-    fields = {name: tensor(TENSORS[name]) for name in tensors} | _properties(operation)
+    fields = {name: tensor(_TENSORS[name]) for name in tensors} | _properties(operation)
     fields["dtype"] = _DTYPE
     schema = {
         "type": "object",
