@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import cold_start, demo
+from benchmarks import cold_start, demo, operable
 from benchmarks.cuda import main as cuda
 from benchmarks.cuda import table
 from benchmarks.hostile import main as hostile
@@ -37,6 +37,7 @@ _OTHERS = {
     "cold": "seconds from the command to ready, with an empty and a warm compile cache",
     "cuda": "CUDA kernels against PyTorch and Liger, on a GPU",
     "cuda-table": "registers, spills and occupancy of the CUDA kernels, compiled without a GPU",
+    "operable": "what metrics and logs cost a small request, against another commit's checkout",
     "demo": "three requests to a server of its own, checked against NumPy",
 }
 
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
             return cuda.main(quick=chosen.quick, only=chosen.case)
         case "cuda-table":
             return table.main()
+        case "operable":
+            return operable.main(chosen.against, chosen.rounds)
         case "demo":
             return demo.main()
     return _SUITES[chosen.part].run(chosen.case, chosen.rounds, chosen.quick)
@@ -69,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         part.add_argument("--quick", action="store_true", help="small and few: no verdict")
     for name, about in _OTHERS.items():
         part = parts.add_parser(name, help=about)
+        if name == "operable":
+            part.add_argument("--against", metavar="PATH", help="checkout of the commit before")
+            part.add_argument("--rounds", type=int, metavar="N", default=operable.ROUNDS)
         if name == "cuda":
             part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
             part.add_argument("--quick", action="store_true", help="few rows")

@@ -19,7 +19,8 @@ KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_modu
 STOREYS = (
     ("service", "service.settings", "service.regimes", "service.codecs"),
     ("service.errors", "service.problems"),
-    ("service.options", "service.memory", "service.middleware", "service.protocol"),
+    ("service.options", "service.memory", "service.middleware", "service.telemetry"),
+    ("service.protocol",),
     ("service.compute",),
     ("service.request",),
     ("service.process", "service.routes"),

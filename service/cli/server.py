@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from service.cli.signals import ENDING
+from service.telemetry.counters import here
 
 # Seconds in which connections are still accepted: at least, for handshakes that have begun, and at
 # most, where other processes go on with the socket.
@@ -30,6 +31,10 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, shut: Callable[[], None] = lambda: None) -> None:
         super().__init__(config)
         self._shut = shut
+        gauges, state = here().gauges, self.server_state
+        gauges["connections"] = lambda: len(state.connections)
+        gauges["connections_limit"] = lambda: config.limit_concurrency or 0
+        gauges["requests_in_flight"] = lambda: len(state.tasks)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -110,7 +110,7 @@ class Requests(Turns):
         if len(self.pipeline) >= _PIPELINED:
             raise MalformedRequest(f"more than {_PIPELINED} requests wait on this connection")
         before: RequestResponseCycle | None = self.cycle
-        self.cycle = begin(self, version, method)
+        self.cycle = begin(self, self.counters, version, method)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from time import perf_counter_ns
 
 from fastapi import Request, Response
 
@@ -18,6 +19,9 @@ from service.request.operation import Call, Operation, Service
 from service.request.plan import Plan, plan_of_head, plan_of_length
 from service.request.reply import Reply, size_of
 from service.request.stages import encoded
+from service.telemetry import record as telemetry
+from service.telemetry.entry import ENCODED, FORMAT, HEAD, LEASED, RECEIVED_BYTES, REPLY
+from service.telemetry.layout import RECEIVED, SENT
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
 
@@ -59,21 +63,34 @@ async def respond(
     service: Service = request.app.state.service
     if not service.ready:
         raise NotReady(service.why_not_ready)
-    limit = service.settings.max_body_bytes
     scope = request.scope
-    length = declared_length(media.values(scope["headers"], b"content-length"), limit)
+    named = media.values(scope["headers"], b"content-length")
+    length = declared_length(named, service.settings.max_body_bytes)
     landing = scope.get("extensions", {}).get("lossd.landing")
-    call = Call(service, operation, codec, reply, query)
-    with Upload(request.receive, landing, length, service.budget.uploads) as upload:
-        reception = Reception(upload.receive, upload.landing, codec, length, limit)
-        plan, lease = await _planned(call, upload, reception)
-        try:
-            outputs = await plan.run(call, lease, reception)
-            answer = await encoded(call, lease, outputs, upload.receive)
-            await lease.resize(size_of(answer))
-        except BaseException:
-            lease.release()
-            raise
+    record = telemetry.of(scope)
+    record.entry[FORMAT], record.entry[REPLY] = RECEIVED[codec.name], SENT[reply.name]
+    call = Call(service, operation, codec, reply, query, record)
+    upload = Upload(request.receive, landing, length, service.budget.uploads)
+    try:
+        with upload:
+            return await _answered(call, upload, length, media_type)
+    finally:
+        record.entry[RECEIVED_BYTES] = upload.moved
+
+
+async def _answered(call: Call, upload: Upload, length: int | None, media_type: str) -> Response:
+    limit, times = call.service.settings.max_body_bytes, call.record.entry
+    reception = Reception(upload.receive, upload.landing, call.codec, length, limit)
+    plan, lease = await _planned(call, upload, reception)
+    times[LEASED] = perf_counter_ns()
+    try:
+        outputs = await plan.run(call, lease, reception)
+        answer = await encoded(call, lease, outputs, upload.receive)
+        await lease.resize(size_of(answer))
+        times[ENCODED] = perf_counter_ns()
+    except BaseException:
+        lease.release()
+        raise
     return Reply(answer, media_type, lease)
 
 
@@ -85,7 +102,9 @@ async def _planned(call: Call, upload: Upload, reception: Reception) -> tuple[Pl
     else:
         # The head of a large body says how much of it has to be held.
         async with call.service.budget.opening(upload):
+            began = perf_counter_ns()
             await reception.begin()
+            call.record.entry[HEAD] = perf_counter_ns() - began
             plan = plan_of_head(call, reception, length)
             lease = await plan.lease(call)
     upload.lease = lease

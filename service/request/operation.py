@@ -20,6 +20,7 @@ from service.compute.lane import Lane
 from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.settings import Settings, SettingsError, variable
+from service.telemetry.record import Record
 
 
 class Operation(NamedTuple):
@@ -69,13 +70,17 @@ class Service:
 
 
 class Call(NamedTuple):
-    """Call of an operation: formats of its body and reply; ``query``: options of its address."""
+    """Call of an operation: formats of its body and reply; ``query``: options of its address.
+
+    ``record`` is of the request that it serves.
+    """
 
     service: Service
     operation: Operation
     codec: Codec
     reply: Codec
     query: Mapping[str, str]
+    record: Record
 
     def decoded(self, body: memoryview, until: float = math.inf) -> Message:
         """Decode a body, whose tensors are all that the operation takes.
@@ -91,8 +96,11 @@ class Call(NamedTuple):
     def work(self, message: Message, step: int | None = None) -> Work:
         """Check a message, and return the work on it; raises ``InvalidInput``."""
         tensors = {name: numbers(array) for name, array in message.tensors.items()}
-        compute = self.operation.compute
-        return self.service.device.work(compute, tensors, self._options(message), step)
+        operation, chosen, device = self.operation, self._options(message), self.service.device
+        work = device.work(operation.compute, tensors, chosen, step)
+        name = device.name if chosen.device == "auto" else chosen.device
+        self.record.computes(tensors[operation.needs[0]], chosen.class_axis, name)
+        return work
 
     def footprint(self, message: Message, step: int) -> Footprint | None:
         """Memory that the work on ``message`` takes, none of whose tensors has come.
