@@ -1,4 +1,4 @@
-"""What is shipped: the locks, the distribution, and that the two say the same."""
+"""Locks and the distribution: what is shipped, and that the two agree."""
 
 from __future__ import annotations
 

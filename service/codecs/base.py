@@ -144,8 +144,8 @@ class Codec(ABC):
     def encode(self, arrays: Arrays) -> Answer:
         """Encode named arrays of the dtypes of ``kernels.dtypes``, of any strides."""
 
-    def first_tensor_at(self, prefix: bytes) -> int | None:
-        """Return the offset of the first tensor's data, which is to lie 64-byte aligned.
+    def aligned_at(self, prefix: bytes) -> int | None:
+        """Return the offset of the data that is to lie 64-byte aligned: most of the body's.
 
         ``None`` if ``prefix``, the first bytes of a body, does not say, or the format has none.
         """

@@ -105,7 +105,7 @@ class Safetensors(Codec):
             return b"".join([header, *tensors])
         return Encoded(header, more=tensors)
 
-    def first_tensor_at(self, prefix: bytes) -> int | None:
+    def aligned_at(self, prefix: bytes) -> int | None:
         return _data_start(prefix)
 
     def ready_at(self, prefix: memoryview) -> int | None:

@@ -38,9 +38,9 @@ class Reply(Response):
         self._lease = lease
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head = {"status": self.status_code, "headers": self.raw_headers}
+        status, headers = self.status_code, self.raw_headers
         try:
-            await send({"type": "http.response.start", **head})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             if not self._more and len(self.body) <= REPLY_PIECE_BYTES:
                 await send({"type": "http.response.body", "body": self.body})
                 return

@@ -1,4 +1,4 @@
-"""What the clients of the protocol are given to send, and the numbers that must come back."""
+"""Tensors that the protocol's clients send, and the numbers that must come back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def asking(client: ModuleType, tensors: Mapping[str, Array], binary: bool = True
 def expected(
     model: str, tensors: Mapping[str, Array], outputs: tuple[str, ...] = (), **options: Any
 ) -> dict[str, Array]:
-    """What the kernels themselves make of it: to the bit what must come over the wire."""
+    """Results of the kernels themselves: to the bit what must come over the wire."""
     if model == "softmax":
         return {"probs": kernels.softmax(tensors["logits"], **options)}
     if model == "log_softmax":

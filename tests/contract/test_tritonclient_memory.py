@@ -148,7 +148,7 @@ LARGE = np.zeros((512, 32768), np.float32)
 
 
 def told(request: Any) -> str:
-    """What came of an inference on ``LARGE``: the error's status and text, or "200"."""
+    """Outcome of an inference on ``LARGE``: the error's status and text, or "200"."""
     try:
         result = request()
     except InferenceServerException as error:
@@ -157,7 +157,7 @@ def told(request: Any) -> str:
 
 
 def test_a_region_that_shrinks_while_a_request_runs_is_that_requests_error(client: Any) -> None:
-    """Whether it is missed before, during or after the computation, nothing crashes."""
+    """Memory that is missed before, during or after the computation crashes nothing."""
     labels = asking(triton, {"labels": np.zeros(512, np.int64)})
     inputs = [from_region("shrinking", "logits", LARGE, "FP32", 0), *labels]
     answers = set()

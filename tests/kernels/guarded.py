@@ -224,7 +224,7 @@ def beyond(array: Array, step: int) -> Array:
 
 
 def too_far(way: str) -> None:
-    """What each kind of mistake does here: the process must not survive it."""
+    """Mistakes of one kind, which this process must not survive."""
     PLACER.at_end = way != "read-before"
     array = place(np.ones(1 if way == "read-before" else 5))
     if way == "read-after":

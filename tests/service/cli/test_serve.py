@@ -26,7 +26,7 @@ WIDE = {"COLUMNS": "500"}  # so that no word of the help is broken
 
 
 def refusal(*arguments: str) -> str:
-    """What ``lossd serve`` says on stderr when it refuses to start."""
+    """Text on stderr of a ``lossd serve`` that refuses to start."""
     result = CliRunner().invoke(app, ["serve", *arguments])
     assert result.exit_code == START_FAILED, result.output
     assert result.stderr.count("\n") == 1
@@ -133,7 +133,7 @@ def greeted(*arguments: str, **environment: str) -> Iterator[list[str]]:
 
 
 def pasted(words: list[str]) -> httpx.Response:
-    """What the server answers to a command of curl's."""
+    """Answer of the server to a command of curl's."""
     options = dict(itertools.pairwise(words))
     headers = dict(
         value.split(": ", 1) for flag, value in itertools.pairwise(words) if flag == "-H"

@@ -26,7 +26,8 @@ IMPL = "uvicorn.protocols.http.httptools_impl"
 # Module or class -> its names that ``service.protocol`` uses, separated by spaces. Neither package
 # promises to keep them, so pyproject.toml pins both to the minor versions that were tested.
 NAMES = {
-    IMPL: "STATUS_LINE",
+    IMPL: "HEADER_RE HEADER_VALUE_RE STATUS_LINE",
+    "uvicorn.protocols.utils": "get_client_addr get_path_with_query_string",
     f"{IMPL}.HttpToolsProtocol": (
         "_start_asgi_task access_log access_logger app client connection_lost connection_made"
         " connections cycle data_received expect_100_continue flow headers limit_concurrency"

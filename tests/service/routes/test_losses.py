@@ -1,4 +1,4 @@
-"""What the loss routes answer, in every format, and how they name what they cannot use."""
+"""Answers of the loss routes, in every format, and their errors."""
 
 from __future__ import annotations
 

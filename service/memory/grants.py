@@ -1,4 +1,4 @@
-"""Turns: whose growth or new lease is granted next, who is refused, and which body has to go.
+"""Grants: which growth or new lease is next, which is refused, and which body has to go.
 
 Ranks (``claims``) have shares: what is larger than tiny leaves room for tiny leases, what is large
 for small ones too, so that however slow large bodies are to come, small requests are answered.
@@ -33,13 +33,13 @@ class _Waiter:
     size: int
     rank: int
     given_back: int  # how often memory was, before
-    turn: asyncio.Future[None]
+    granted: asyncio.Future[None]
     timer: asyncio.TimerHandle | None = None
     counted: bool = False
 
 
-class Turns:
-    """Leases of ``total`` bytes in turn.
+class Grants:
+    """Leases of ``total`` bytes, granted in the order of their ranks and ages.
 
     A new one waits for ``wait_seconds`` at most. One that has begun waits on while others give
     back memory; and where all wait for each other, which claims mostly rule out, what fits goes on
@@ -105,8 +105,8 @@ class Turns:
         if not behind and self._fits(lease, size):
             self.count(lease, size)
         else:
-            turn = asyncio.get_running_loop().create_future()
-            await self._wait(_Waiter(lease, size, rank, sum(self._given_back[rank:]), turn))
+            granted = asyncio.get_running_loop().create_future()
+            await self._wait(_Waiter(lease, size, rank, sum(self._given_back[rank:]), granted))
 
     def expect(self, lease: Claimed, claim: int) -> None:
         """Have ``lease`` claim ``claim`` bytes, if it does not claim more."""
@@ -163,7 +163,7 @@ class Turns:
         self.look_soon()
         self._unlock()
         try:
-            await waiter.turn
+            await waiter.granted
         except BaseException:
             self._forget(waiter)
             if waiter.counted:
@@ -188,15 +188,15 @@ class Turns:
 
     def _refuse(self, waiter: _Waiter) -> None:
         self._forget(waiter)
-        if not waiter.turn.done():
-            waiter.turn.set_exception(Overloaded(FULL))
+        if not waiter.granted.done():
+            waiter.granted.set_exception(Overloaded(FULL))
 
     def _forget(self, waiter: _Waiter) -> None:
         self._growing.pop(waiter, None)
         self._new[waiter.rank].pop(waiter, None)
 
     def _admit(self) -> None:
-        """Give their turn to those who wait, as far as they fit."""
+        """Grant what waits, as far as it fits."""
         for waiter in [*self._growing]:
             if self._fits(waiter.lease, waiter.size):
                 self._grant(waiter)
@@ -213,10 +213,10 @@ class Turns:
     def _grant(self, waiter: _Waiter) -> None:
         self._forget(waiter)
         # One that is done already gave up, and has not got as far as its cleaning up.
-        if not waiter.turn.done():
+        if not waiter.granted.done():
             self.count(waiter.lease, waiter.size)
             waiter.counted = True
-            waiter.turn.set_result(None)
+            waiter.granted.set_result(None)
 
     def _unlock(self) -> None:
         """Grant one, or refuse the youngest, where all that hold memory wait for more."""
