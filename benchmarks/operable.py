@@ -7,24 +7,24 @@ Metrics cannot be switched off, so the server without them is another commit's, 
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import requests
 from benchmarks.bars import Bar, bars_table
-from benchmarks.client import Answer, Client, Request
-from benchmarks.http.measure import Contestant, Outcome, interleaved
-from benchmarks.http.saturation import Crowd
+from benchmarks.client import Client, Request
 from benchmarks.machine import machine
 from benchmarks.problems import Case, data_for
 from benchmarks.server import Server, started
 
 ROUNDS = 15
-_CONNECTIONS, _REQUESTS = 32, 1600
+_REQUESTS = 500  # a turn
+_TOLERANCE = 1e-5  # of a loss in float32
 _CASE = Case((4, 5))
 # Of the time without: the bar of 3 %, and half of it.
 _BAR, _GOAL = 1.03, 1.015
@@ -61,51 +61,66 @@ def main(against: str | None, rounds: int) -> int:
         "V2": (requests.v2(tensors).joined, requests.v2_loss),
     }
     bars: list[Bar] = []
-    with _servers(against) as servers, ExitStack() as stack:
+    with _servers(against) as servers:
         for name, (request, loss) in cases.items():
-
-            def error(answer: Answer, loss=loss) -> float:  # type: ignore[no-untyped-def]
-                return data.loss_error(loss(answer))
-
-            alone = {each: _one(stack, server, request, error) for each, server in servers.items()}
-            crowd = {each: _many(stack, server, request, error) for each, server in servers.items()}
-            bars += _compared(f"4x5 {name}, one connection", interleaved(alone, rounds), 1)
-            many = f"4x5 {name}, {_CONNECTIONS} connections"
-            bars += _compared(many, interleaved(crowd, rounds), _REQUESTS)
+            turns: dict[str, list[Turn]] = {each: [] for each in servers}
+            with ExitStack() as stack:
+                clients = {
+                    each: stack.enter_context(Client(server)) for each, server in servers.items()
+                }
+                for client in clients.values():
+                    error = max(data.loss_error(loss(client.exchange(request))) for _ in range(200))
+                    if not error <= _TOLERANCE:
+                        raise RuntimeError(f"the loss is off by {error:.1e}")
+                for number in range(rounds):
+                    # Each server is first as often as any other.
+                    for each in sorted(servers, reverse=bool(number % 2)):
+                        turns[each].append(_turn(clients[each], servers[each], request))
+            bars += _compared(f"4x5 {name}", turns)
     print(f"{machine()}; {date.today().isoformat()}; medians of {rounds} interleaved rounds\n")
     print("\n".join(bars_table(bars)))
     return int(any(bar.verdict == "MISSED" for bar in bars))
 
 
-def _one(
-    stack: ExitStack, server: Server, request: Request, error: Callable[[Answer], float]
-) -> Contestant:
-    client = stack.enter_context(Client(server))
-    return Contestant(lambda: client.exchange(request), error)
+class Turn(NamedTuple):
+    """Microseconds of a request: until its answer is there, and on a processor in the server."""
+
+    wall: float
+    cpu: float
 
 
-def _many(
-    stack: ExitStack, server: Server, request: Request, error: Callable[[Answer], float]
-) -> Contestant:
-    crowd = stack.enter_context(Crowd(server, request, _CONNECTIONS))
-    return Contestant(lambda: crowd.exchange(_REQUESTS), error)
+def _turn(client: Client, server: Server, request: Request) -> Turn:
+    seconds = []
+    before = _cpu_nanoseconds(server.process)
+    for _ in range(_REQUESTS):
+        started = time.perf_counter()
+        client.exchange(request)
+        seconds.append(time.perf_counter() - started)
+    spent = _cpu_nanoseconds(server.process) - before
+    return Turn(statistics.median(seconds) * 1e6, spent / _REQUESTS / 1e3)
 
 
-def _compared(what: str, outcomes: Mapping[str, Outcome], calls: int) -> list[Bar]:
-    """Print the time of a request by server, and return the bars: medians of the rounds' ratios."""
-    for name, outcome in outcomes.items():
-        if outcome.refused is not None:
-            raise RuntimeError(f"{name}: {outcome.refused}")
-        print(f"{what}, {name:<26}{outcome.median / calls * 1e6:10.1f} us", flush=True)
-    before = outcomes.get(_BEFORE)
-    made = []
-    for name in _SERVERS:
-        ratios = [
-            ours / theirs
-            for ours, theirs in zip(
-                outcomes[name].seconds, before.seconds if before else [], strict=False
-            )
-        ]
-        ratio = statistics.median(ratios) if ratios else math.nan
-        made.append(Bar(f"{what}: {name}", _BAR, _GOAL, ratio, "", at_most=True, form=".3f"))
-    return made
+def _cpu_nanoseconds(process: int) -> int:
+    """Nanoseconds that all threads of a process were running (Linux)."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+def _compared(what: str, turns: Mapping[str, list[Turn]]) -> list[Bar]:
+    """Print the times of a request by server, and return the bars: medians of rounds' ratios."""
+    bars = []
+    for name, ours in turns.items():
+        wall, cpu = (statistics.median(column) for column in zip(*ours, strict=True))
+        print(f"{what}, {name:<26} {wall:7.1f} us, of which {cpu:6.1f} us of CPU", flush=True)
+        before = turns.get(_BEFORE)
+        if before is None or name == _BEFORE:
+            continue
+        for index, of in enumerate(("time", "CPU")):
+            pairs = zip(ours, before, strict=True)
+            ratio = statistics.median(mine[index] / theirs[index] for mine, theirs in pairs)
+            bars.append(_bar(f"{what} {of}, {name}", ratio))
+    return bars
+
+
+def _bar(what: str, ratio: float) -> Bar:
+    return Bar(what, _BAR, _GOAL, ratio, "", at_most=True, form=".3f")

@@ -21,8 +21,8 @@ from service import errors
 from service.codecs import DecodeError, TooLarge
 
 MEDIA_TYPE = "application/problem+json"
-# Key of a request's record (``service.telemetry.record``) in its ASGI scope.
-RECORD = "lossd.record"
+# Key of a request's ASGI scope: the name of the problem that is answered.
+PROBLEM = "lossd.problem"
 _TYPE = "urn:lossd:problem:"
 _LONGEST = 600  # characters of a detail: a sentence of the service, and some 200 of the client's
 
@@ -201,8 +201,7 @@ class Problem(Response):
         self._name = row.name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if RECORD in scope:
-            scope[RECORD].problem = self._name
+        scope[PROBLEM] = self._name
         await super().__call__(scope, receive, send)
 
 

@@ -30,31 +30,33 @@ def redact(tokens: Iterable[str]) -> None:
     _tokens.update(tokens)
 
 
-def observer(form: str, put: Callable[[str], None] = logs.put) -> Callable[[Record, Any], None]:
+def observer(form: str, put: Callable[[str], None] = logs.put) -> Callable[[Record], None]:
     """Return a function that has a request's line written by ``put``; ``form``: text or json."""
     line = {"json": json_line, "text": text_line}[form]
 
-    def observe(record: Record, scope: Scope | None) -> None:
+    def observe(record: Record) -> None:
+        scope = record.scope
         if scope is None or scope["path"] not in UNLOGGED or scope["query_string"]:
-            put(line(fields(record, scope)))
+            put(line(fields(record)))
 
     return observe
 
 
-def fields(record: Record, scope: Scope | None) -> dict[str, Any]:
+def fields(record: Record) -> dict[str, Any]:
     """Members of the line of a request: times in seconds, None left out."""
     entry = record.entry
     parent = record.parent
     trace = record.trace or (parent.trace if parent else None)
     span = record.span or (parent.span if parent else None)
     method, path, client = "-", "-", None
+    scope = record.scope
     if scope is not None:
         method, path, client = scope["method"], _target(scope), scope["client"]
     made = {
         "time": logs.now(),
         "level": "info",
         "message": f"{method} {path} {record.status}",
-        "request_id": record.id.decode("ascii"),
+        "request_id": record.request_id.decode("ascii"),
         "trace_id": None if trace is None else f"{trace:032x}",
         "span_id": None if span is None else f"{span:016x}",
         "client": None if client is None else f"{client[0]}:{client[1]}",

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.errors import RequestError
 from service.problems import row_for
-from service.protocol.cycle import Cycle, refusal
+from service.protocol.cycle import Counted, Cycle, refusal
 from service.protocol.landing import Flow, Landing
 from service.protocol.limits import Limits
 from service.protocol.states import ENDED, State, following
@@ -21,7 +21,7 @@ from service.telemetry.counters import Counters
 from service.telemetry.record import Record
 
 
-class AnswerOrder(HttpToolsProtocol):
+class AnswerOrder(Counted):
     """uvicorn's protocol, with refusals behind the answers that are due, and a last request."""
 
     flow: Flow
@@ -75,8 +75,7 @@ class AnswerOrder(HttpToolsProtocol):
             self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        assert isinstance(cycle, Cycle)
-        self._answering = cycle
+        self._answering = cast(Cycle, cycle)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -85,8 +84,7 @@ class AnswerOrder(HttpToolsProtocol):
         uvicorn's keep-alive timer is not started: ``Connection.look`` does without one.
         """
         self.server_state.total_requests += 1
-        assert self._answering is not None
-        self._answering.record.end(self._answering.scope)
+        cast(Cycle, self._answering).end()
         if self.transport.is_closing():
             return
         if self.landing is None:
@@ -126,20 +124,22 @@ class AnswerOrder(HttpToolsProtocol):
     def _refused(self, error: RequestError, coming: Cycle | None) -> Record:
         """Count the refusal of the request that is ``coming``, or of one without a header."""
         row = row_for(error)
-        record = Record(self.counters) if coming is None else coming.record
+        record = coming or Record()
+        if coming is None:
+            record.begin(self.counters)
         record.problem = row.name
-        record.end(None if coming is None else coming.scope, row.status)
+        record.end(row.status)
         return record
 
     def _answer(self, error: RequestError, record: Record) -> None:
-        self.transport.write(refusal(error, self.server_state.default_headers, record.id))
+        self.transport.write(refusal(error, self.server_state.default_headers, record.request_id))
         self.transport.close()
 
     def _drop(self, cycle: Cycle | None) -> None:
         """Tell the application that nobody waits for this answer, and count the request."""
         if cycle is None or cycle.response_complete:
             return
-        cycle.record.end(cycle.scope)
+        cycle.end()
         cycle.disconnected = True
         cycle.message_event.set()
         if cycle is self.cycle and self.landing is not None:

@@ -18,10 +18,10 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.errors import RequestError
-from service.problems import RECORD, problem
+from service.problems import problem
 from service.telemetry.counters import Counters
 from service.telemetry.entry import SENT_BYTES
-from service.telemetry.record import Record
+from service.telemetry.record import ENTRY, TRACEPARENT, Record
 
 # Bytes that are handed to the connection at a time: at most twice as many are held for a client
 # that does not read.
@@ -33,14 +33,13 @@ _BODILESS = (204, 304)
 _SHORT_URL = 256  # bytes of a target that is remembered
 
 
-class Cycle(RequestResponseCycle):
+class Cycle(RequestResponseCycle, Record):
     """Cycle of uvicorn's that sends an answer's header section with the beginning of its body.
 
     uvicorn writes it on its own: one more system call, and the client wakes up twice. A long body
     goes out in pieces, each once the client has read enough of the one before.
     """
 
-    record: Record
     _header = b""
 
     async def send(self, message: Any) -> None:
@@ -52,7 +51,7 @@ class Cycle(RequestResponseCycle):
         body = message.get("body", b"")
         size = len(body)
         if self.scope["method"] != "HEAD":
-            self.record.entry[SENT_BYTES] += size
+            self.entry[SENT_BYTES] += size
         if header:
             if self.chunked_encoding or self.scope["method"] == "HEAD" or size > _JOINED:
                 self.transport.write(header)
@@ -74,7 +73,7 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         status, scope = message["status"], self.scope
-        self.record.status = status
+        self.status = status
         lines = [STATUS_LINE[status]]
         closes = False
         for field in (*self.default_headers, *message.get("headers", ())):
@@ -89,7 +88,7 @@ class Cycle(RequestResponseCycle):
         if self.chunked_encoding is None and scope["method"] != "HEAD" and status not in _BODILESS:
             self.chunked_encoding = True
             lines.append(b"transfer-encoding: chunked\r\n")
-        return b"".join([*lines, b"x-request-id: ", self.record.id, b"\r\n\r\n"])
+        return b"".join([*lines, b"x-request-id: ", self.request_id, b"\r\n\r\n"])
 
 
 @lru_cache(256)
@@ -101,7 +100,13 @@ def _line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     return name, b"%s: %s\r\n" % (name, value)
 
 
-def begin(http: HttpToolsProtocol, counters: Counters, version: str, method: bytes) -> Cycle:
+class Counted(HttpToolsProtocol):
+    """Connection whose requests are counted."""
+
+    counters: Counters
+
+
+def begin(http: Counted, fields: dict[bytes, bytes], version: str, method: bytes) -> Cycle:
     """Begin the cycle of the request whose header ``http`` has read."""
     scope: Any = http.scope
     scope["method"] = method.decode("ascii")
@@ -111,7 +116,6 @@ def begin(http: HttpToolsProtocol, counters: Counters, version: str, method: byt
     scope["path"] = http.root_path + path
     scope["raw_path"] = http.root_path.encode("ascii") + raw_path
     scope["query_string"] = query
-    scope[RECORD] = record = Record(counters, http.headers, counters.routes.get(path, 0))
     cycle = Cycle(
         scope=scope,
         transport=http.transport,
@@ -125,7 +129,11 @@ def begin(http: HttpToolsProtocol, counters: Counters, version: str, method: byt
         keep_alive=version != "1.0" and http.parser.should_keep_alive(),
         on_response=http.on_response_complete,
     )
-    cycle.record = record
+    headers, counters = http.headers, http.counters
+    if len(fields) != len(headers) and [name for name, _ in headers].count(TRACEPARENT) > 1:
+        del fields[TRACEPARENT]
+    cycle.begin(counters, fields, counters.routes.get(path, 0))
+    scope[ENTRY] = cycle.entry
     return cycle
 
 

@@ -19,7 +19,7 @@ from service.request.operation import Call, Operation, Service
 from service.request.plan import Plan, plan_of_head, plan_of_length
 from service.request.reply import Reply, size_of
 from service.request.stages import encoded
-from service.telemetry import record as telemetry
+from service.telemetry import record
 from service.telemetry.entry import ENCODED, FORMAT, HEAD, LEASED, RECEIVED_BYTES, REPLY
 from service.telemetry.layout import RECEIVED, SENT
 
@@ -64,33 +64,26 @@ async def respond(
     if not service.ready:
         raise NotReady(service.why_not_ready)
     scope = request.scope
-    named = media.values(scope["headers"], b"content-length")
-    length = declared_length(named, service.settings.max_body_bytes)
+    limit = service.settings.max_body_bytes
+    length = declared_length(media.values(scope["headers"], b"content-length"), limit)
     landing = scope.get("extensions", {}).get("lossd.landing")
-    record = telemetry.of(scope)
-    record.entry[FORMAT], record.entry[REPLY] = RECEIVED[codec.name], SENT[reply.name]
-    call = Call(service, operation, codec, reply, query, record)
-    upload = Upload(request.receive, landing, length, service.budget.uploads)
-    try:
-        with upload:
-            return await _answered(call, upload, length, media_type)
-    finally:
-        record.entry[RECEIVED_BYTES] = upload.moved
-
-
-async def _answered(call: Call, upload: Upload, length: int | None, media_type: str) -> Response:
-    limit, times = call.service.settings.max_body_bytes, call.record.entry
-    reception = Reception(upload.receive, upload.landing, call.codec, length, limit)
-    plan, lease = await _planned(call, upload, reception)
-    times[LEASED] = perf_counter_ns()
-    try:
-        outputs = await plan.run(call, lease, reception)
-        answer = await encoded(call, lease, outputs, upload.receive)
-        await lease.resize(size_of(answer))
-        times[ENCODED] = perf_counter_ns()
-    except BaseException:
-        lease.release()
-        raise
+    entry = record.of(scope)
+    entry[FORMAT], entry[REPLY] = RECEIVED[codec.name], SENT[reply.name]
+    call = Call(service, operation, codec, reply, query, entry)
+    with Upload(request.receive, landing, length, service.budget.uploads) as upload:
+        reception = Reception(upload.receive, upload.landing, codec, length, limit)
+        plan, lease = await _planned(call, upload, reception)
+        entry[LEASED] = perf_counter_ns()
+        try:
+            outputs = await plan.run(call, lease, reception)
+            answer = await encoded(call, lease, outputs, upload.receive)
+            await lease.resize(size_of(answer))
+        except BaseException:
+            lease.release()
+            raise
+        finally:
+            entry[RECEIVED_BYTES] = upload.moved
+            entry[ENCODED] = perf_counter_ns()
     return Reply(answer, media_type, lease)
 
 
@@ -104,7 +97,7 @@ async def _planned(call: Call, upload: Upload, reception: Reception) -> tuple[Pl
         async with call.service.budget.opening(upload):
             began = perf_counter_ns()
             await reception.begin()
-            call.record.entry[HEAD] = perf_counter_ns() - began
+            call.entry[HEAD] = perf_counter_ns() - began
             plan = plan_of_head(call, reception, length)
             lease = await plan.lease(call)
     upload.lease = lease

@@ -20,7 +20,8 @@ from service.compute.lane import Lane
 from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.settings import Settings, SettingsError, variable
-from service.telemetry.record import Record
+from service.telemetry.entry import BEGAN, WORK
+from service.telemetry.record import sizes
 
 
 class Operation(NamedTuple):
@@ -72,7 +73,7 @@ class Service:
 class Call(NamedTuple):
     """Call of an operation: formats of its body and reply; ``query``: options of its address.
 
-    ``record`` is of the request that it serves.
+    ``entry`` is what is counted of the request that it serves (``service.telemetry.entry``).
     """
 
     service: Service
@@ -80,7 +81,7 @@ class Call(NamedTuple):
     codec: Codec
     reply: Codec
     query: Mapping[str, str]
-    record: Record
+    entry: list[int]
 
     def decoded(self, body: memoryview, until: float = math.inf) -> Message:
         """Decode a body, whose tensors are all that the operation takes.
@@ -99,7 +100,8 @@ class Call(NamedTuple):
         operation, chosen, device = self.operation, self._options(message), self.service.device
         work = device.work(operation.compute, tensors, chosen, step)
         name = device.name if chosen.device == "auto" else chosen.device
-        self.record.computes(tensors[operation.needs[0]], chosen.class_axis, name)
+        logits = tensors[operation.needs[0]]
+        self.entry[WORK:BEGAN] = sizes(logits.shape, logits.dtype, chosen.class_axis, name)
         return work
 
     def footprint(self, message: Message, step: int) -> Footprint | None:

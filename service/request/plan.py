@@ -25,7 +25,7 @@ from service.request.stages import (
     decoded_soon,
     while_connected,
 )
-from service.telemetry.entry import COMPUTED, COMPUTING, DECODED, RECEIVED
+from service.telemetry.entry import COMPUTED, COMPUTING, DECODED, DECODING, RECEIVED
 
 
 class AtOnce(NamedTuple):
@@ -45,10 +45,10 @@ class AtOnce(NamedTuple):
         return lease
 
     async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
-        times = call.record.entry
+        times = call.entry
         body = await reception.body(lease)
         content = await body.all()
-        times[RECEIVED] = perf_counter_ns()
+        times[RECEIVED] = times[DECODING] = perf_counter_ns()
         message = decoded_soon(call, content)
         if (
             message is not None
@@ -83,7 +83,7 @@ class Whole(NamedTuple):
         if head is not None:
             return await computed_early(call, lease.grow, head, body, reception.receive)
         content = await body.all()
-        call.record.entry[RECEIVED] = perf_counter_ns()
+        call.entry[RECEIVED] = call.entry[DECODING] = perf_counter_ns()
         message = decoded_soon(call, content)
         outputs = computed_in_lanes(call, lease.grow, content, message)
         return await while_connected(client_gone(reception.receive), outputs)

@@ -24,7 +24,6 @@ from service.request.body import Body
 from service.request.head import Head
 from service.request.operation import Call, converted_bytes
 from service.telemetry.entry import COMPUTED, COMPUTING, DECODED, DECODING, RECEIVED
-from service.telemetry.record import Record
 
 T = TypeVar("T")
 # Leases so many bytes more, before they are taken.
@@ -63,13 +62,13 @@ async def computed_early(
     await body.at_least(head.logits_at)
     whole = asyncio.Event()
     work = _computed_early(call, grow, head, body, whole, step)
-    return await while_connected(_rest_then_gone(call.record, body, whole, receive), work)
+    return await while_connected(_rest_then_gone(call, body, whole, receive), work)
 
 
 async def _computed_early(
     call: Call, grow: Grow, head: Head, body: Body, whole: asyncio.Event, step: int | None
 ) -> Arrays:
-    call.record.entry[DECODING] = perf_counter_ns()
+    call.entry[DECODING] = perf_counter_ns()
     await grow(_decoded_bytes(call, body.memory))
     message = head.placed(body.memory)
     if not message.tensors[call.operation.needs[0]].flags.aligned:
@@ -87,7 +86,7 @@ async def _checked(call: Call, grow: Grow, message: Message, step: int | None = 
     else:
         await grow(needed)
         work = await _transcoded(call, partial(call.work, message, step))
-    call.record.entry[DECODED] = perf_counter_ns()
+    call.entry[DECODED] = perf_counter_ns()
     return work
 
 
@@ -96,15 +95,14 @@ async def _computed(
 ) -> Arrays:
     await call.service.compiler.compiled(work.uncompiled)
     await grow(work.result_bytes)
-    work = work._replace(steps=_timed(call.record, work.steps))
+    work = work._replace(steps=_timed(call.entry, work.steps))
     if work.quick and source is None:
         return work.run()
     return await call.service.compute.run(work, source, logits_at)
 
 
-def _timed(record: Record, steps: Steps) -> Steps:
+def _timed(times: list[int], steps: Steps) -> Steps:
     """Note when the first of ``steps`` begins, and when the last one ends."""
-    times = record.entry
     times[COMPUTING] = perf_counter_ns()
     outputs = yield from steps
     times[COMPUTED] = perf_counter_ns()
@@ -149,11 +147,9 @@ async def client_gone(receive: Receive) -> None:
     raise Disconnected
 
 
-async def _rest_then_gone(
-    record: Record, body: Body, whole: asyncio.Event, receive: Receive
-) -> None:
+async def _rest_then_gone(call: Call, body: Body, whole: asyncio.Event, receive: Receive) -> None:
     await body.all()
-    record.entry[RECEIVED] = perf_counter_ns()
+    call.entry[RECEIVED] = perf_counter_ns()
     whole.set()
     del body
     await client_gone(receive)

@@ -27,7 +27,7 @@ from service import VERSION
 from service.telemetry import entry
 from service.telemetry.entry import BEGAN, ENDED
 from service.telemetry.names import CLIENT_GONE, UNKNOWN
-from service.telemetry.record import Record, Scope
+from service.telemetry.record import Record
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _METHODS = frozenset(
@@ -52,8 +52,9 @@ class Tracing:
         self._sampler = sampler
         self._follows = follows
 
-    def observe(self, record: Record, scope: Scope | None) -> None:
+    def observe(self, record: Record) -> None:
         """Make the spans of a request that has ended, if it is sampled."""
+        scope = record.scope
         if scope is None or (self._follows and record.parent and not record.parent.sampled):
             return
         route = record.counters.labels.get(record.entry[entry.ROUTE], UNKNOWN)
@@ -65,7 +66,7 @@ class Tracing:
             context, self._ids.trace, name, SpanKind.SERVER, {"http.request.method": method}
         )
         if decision.decision.is_sampled():
-            self._make(record, name, context, _attributes(record, scope, method, route))
+            self._make(record, name, context, _attributes(record, method, route))
         self._ids.trace = None
 
     def _make(self, record: Record, name: str, context: Any, attributes: Mapping[str, Any]) -> None:
@@ -98,7 +99,7 @@ def _phases(record: Record) -> list[tuple[str, int, int]]:
     found = [
         ("queue", times[BEGAN], times[entry.LEASED]),
         ("receive", times[entry.LEASED], times[entry.RECEIVED]),
-        ("decode", times[entry.DECODING] or times[entry.RECEIVED], times[entry.DECODED]),
+        ("decode", times[entry.DECODING], times[entry.DECODED]),
         ("queue", times[entry.DECODED], times[entry.COMPUTING]),
         ("compute", times[entry.COMPUTING], times[entry.COMPUTED]),
         ("encode", times[entry.COMPUTED], times[entry.ENCODED]),
@@ -118,7 +119,8 @@ def _remote(record: Record) -> Any:
     return trace.set_span_in_context(NonRecordingSpan(context))
 
 
-def _attributes(record: Record, scope: Scope, method: str, route: str) -> dict[str, Any]:
+def _attributes(record: Record, method: str, route: str) -> dict[str, Any]:
+    scope = record.scope
     headers = dict(scope["headers"])
     client = scope["client"]
     status = record.status
@@ -138,7 +140,7 @@ def _attributes(record: Record, scope: Scope, method: str, route: str) -> dict[s
         "user_agent.original": headers.get(b"user-agent", b"").decode("latin-1")[:256] or None,
         "http.request.body.size": record.entry[entry.RECEIVED_BYTES],
         "http.response.body.size": record.entry[entry.SENT_BYTES],
-        "lossd.request_id": record.id.decode("ascii"),
+        "lossd.request_id": record.request_id.decode("ascii"),
         "lossd.problem": record.problem,
     }
     return {name: value for name, value in made.items() if value is not None}

@@ -1,7 +1,7 @@
 """Totals: requests of a row's journal, added up.
 
 To count a request in its 20 cells would take 2 us of each: so its times and sizes are written into
-a journal, and added to the totals when that is full, 1024 at a time by NumPy, in 0.3 us each.
+a journal, and added to the totals when that is full, a thousand at a time by NumPy, in 0.3 us each.
 Readers add what the journal holds by themselves: nothing is missing from what they see.
 
 There are two copies of the totals, of which the number of additions chooses one. The other is
@@ -107,11 +107,10 @@ def phases(given: Any) -> tuple[Any, ...]:
     (began, leased, head, received, decoding, decoded, computing, computed, encoded, ended) = given[
         entry.BEGAN :
     ]
-    begun = np.where(decoding, decoding, received)
     return (
         received - leased + head,
         leased - began - head + computing - decoded,
-        decoded - begun,
+        decoded - decoding,
         computed - computing,
         encoded - computed,
         ended - encoded,
