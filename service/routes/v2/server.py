@@ -147,5 +147,7 @@ async def load(request: Request) -> JSONResponse:
 
 
 def _reports(*names: str) -> list[dict[str, Any]]:
-    taken = snapshot.taken(here().table)
+    counters = here()
+    counters.refresh()
+    taken = snapshot.taken(counters.table)
     return [report(taken, name, models.VERSION) for name in names]
