@@ -16,15 +16,10 @@ from functools import lru_cache
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
-import orjson
-from uvicorn.logging import DefaultFormatter
-
-from service.telemetry.counters import here
-
 _STDERR = 2
 # Lines that may wait to be written, and characters of each: 32 MB at most.
 _MOST_LINES = 4096
-_LONGEST_LINE = 8192
+LONGEST_LINE = 8192
 # Seconds that lines are gathered for, to be written with one call.
 _GATHER = 0.01
 # Seconds that the end of the process waits until its last lines are written.
@@ -42,32 +37,6 @@ def now(at: float | None = None) -> str:
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
-class Text(DefaultFormatter):
-    """Formatter for people: time, level and message."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelprefix)s %(message)s")
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        return now(record.created)
-
-
-class Json(logging.Formatter):
-    """Formatter for collectors of logs: a JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        made = {
-            "time": now(record.created),
-            "level": record.levelname.lower(),
-            "message": record.getMessage()[: _LONGEST_LINE // 4],
-            "logger": record.name,
-        }
-        if record.exc_info:
-            # A line that is cut would be no JSON; the last calls of a traceback say most.
-            made["exception"] = self.formatException(record.exc_info)[-_LONGEST_LINE // 4 :]
-        return orjson.dumps(made, default=str).decode()
-
-
 class Writer:
     """Thread that writes lines to the file ``descriptor``, from a queue of at most ``most``.
 
@@ -83,15 +52,15 @@ class Writer:
         self._dropped = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self.formatter: logging.Formatter = Text()  # of the writer's own line
+        self.formatter = logging.Formatter("%(levelname)s:  %(message)s")  # of its own line
 
     def put(self, line: str) -> None:
         if self._lines.qsize() >= self._most:
             with self._lock:
                 self._dropped += 1
             return
-        if len(line) > _LONGEST_LINE:
-            line = f"{line[:_LONGEST_LINE]} [{len(line) - _LONGEST_LINE} more characters]"
+        if len(line) > LONGEST_LINE:
+            line = f"{line[:LONGEST_LINE]} [{len(line) - LONGEST_LINE} more characters]"
         if self._thread is None:
             self._start()
         self._lines.put(line)
@@ -121,13 +90,20 @@ class Writer:
             with self._lock:
                 dropped, self._dropped = self._dropped, 0
             if dropped:
-                here().add("log_lines_dropped", dropped)
+                _count(dropped)
                 text = f"{dropped} lines were dropped: the log was not read"
                 record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
                 write(self._descriptor, f"{self.formatter.format(record)}\n")
             for item in items:
                 if not isinstance(item, str):
                     item.set()
+
+
+def _count(dropped: int) -> None:
+    # Not for the help: what this imports takes long.
+    from service.telemetry.counters import here
+
+    here().add("log_lines_dropped", dropped)
 
 
 def write(descriptor: int, text: str) -> None:
@@ -167,7 +143,7 @@ def put(line: str) -> None:
     _writer.put(line)
 
 
-_FORMATS = {"text": "service.cli.logs.Text", "json": "service.cli.logs.Json"}
+_FORMATS = {"text": "service.cli.log_formats.Text", "json": "service.cli.log_formats.Json"}
 _HANDLER = "service.cli.logs.Handler"
 
 

@@ -69,6 +69,11 @@ class Running:
         return value_in(self.scraped(), name, **labels)
 
 
+def parsed(text: str) -> Iterator[Any]:
+    """Families of metrics in OpenMetrics' format."""
+    yield from openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+
+
 def value_in(text: str, name: str, **labels: str) -> float:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -132,7 +137,7 @@ def test_every_metric_is_exposed_and_none_besides(server: Running) -> None:
     answer = connection.getresponse()
     text = answer.read().decode()
     assert str(answer.headers["content-type"]).startswith("application/openmetrics-text")
-    found = {family.name: family for family in openmetrics.text_string_to_metric_families(text)}
+    found = {family.name: family for family in parsed(text)}
     assert found.keys() == families
     for metric in METRICS:
         assert found[metric.name].type == metric.kind
@@ -187,11 +192,11 @@ def test_refusals_are_counted_by_reason_and_route(server: Running) -> None:
         "header-too-large": 1, "malformed-request": 1, "too-large": 1, "overloaded": 0,
     }.items():  # fmt: skip
         assert counted("lossd_refused_total", reason=reason) == count, reason
-    for route, status in (
+    for route, told in (
         ("/v1/softmax", "422"), ("/v1/softmax", "401"), ("unknown", "404"), ("/v1/softmax", "415"),
         ("unknown", "431"), ("unknown", "400"), ("/v1/softmax", "413"),
     ):  # fmt: skip
-        assert counted("lossd_requests_total", route=route, status=status) == 1, (route, status)
+        assert counted("lossd_requests_total", route=route, status=told) == 1, (route, told)
 
 
 def test_a_request_is_counted_by_what_it_computes(server: Running) -> None:
@@ -232,18 +237,116 @@ def test_a_request_is_counted_by_what_it_computes(server: Running) -> None:
     assert value_in(after, "nv_inference_count", **model) >= stats["inference_count"] > 0
 
 
+@pytest.fixture(scope="module")
+def prometheus(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prometheus that scrapes the server five times a second."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed: Debian's package prometheus")
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    config = {
+        "global": {"scrape_interval": "200ms"},
+        "scrape_configs": [
+            {
+                "job_name": "lossd",
+                "authorization": {"credentials": TOKEN},
+                "static_configs": [{"targets": [f"{server.url.host}:{server.url.port}"]}],
+            }
+        ],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config))  # which is YAML, too
+    command = [
+        "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}",
+        f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage",
+        "--log.level=error",
+    ]  # fmt: skip
+    process = subprocess.Popen(command)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def asked(prometheus: str, query: str, at: float | None = None) -> list[dict[str, Any]]:
+    """The result of a query, as soon as Prometheus has one."""
+    parameters = {"query": query} | ({} if at is None else {"time": f"{at:.3f}"})
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            answer = httpx.get(f"{prometheus}/api/v1/query", params=parameters, trust_env=False)
+            result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        except (httpx.HTTPError, KeyError, ValueError):
+            result = []
+        if result:
+            return result
+        time.sleep(0.1)
+    pytest.fail(f"{query} has no result")
+
+
+def test_prometheus_has_the_rates_that_were_sent(server: Running, prometheus: str) -> None:
+    """Two workers answer on connections of their own; any of them answers the scrapes."""
+    asked(prometheus, 'up{job="lossd"} == 1')
+    series = 'lossd_requests_total{route="/v1/cross_entropy",status="200"}'
+    body = json.dumps({"logits": [[LOGIT, 2.5]], "labels": [1]}).encode()
+    connections = [server.connection() for _ in range(8)]
+    assert post(connections[0], "/v1/cross_entropy", body).status == 200
+    time.sleep(SETTLED)
+    before = server.value("lossd_requests_total", route="/v1/cross_entropy", status="200")
+    # When each request was sent, and when its answer was there.
+    times: list[tuple[float, float]] = []
+    began = time.time()
+    for number in range(240):
+        sent = time.time()
+        assert post(connections[number % 8], "/v1/cross_entropy", body).status == 200
+        times.append((sent, time.time()))
+        time.sleep(0.02)
+    ended = time.time()
+    time.sleep(SETTLED)
+    samples = [
+        (float(at), float(value))
+        for at, value in asked(prometheus, f"{series}[60s]", ended + SETTLED)[0]["values"]
+        if float(at) >= began
+    ]
+    assert len(samples) > 5
+    assert samples[-1][1] == before + len(times)
+    for at, value in samples:
+        # The other worker's counts are 0.25 s old at most, and a scrape takes a while.
+        least = sum(done < at - SETTLED for _, done in times)
+        most = sum(sent < at + SETTLED for sent, _ in times)
+        assert before + least <= value <= before + most
+    # Prometheus' own rate, over the time of the load, is that of what was sent.
+    window = int(ended - began)
+    [rate] = asked(prometheus, f"sum(rate({series}[{window}s]))", ended)
+    sent_per_second = sum(ended - window <= sent for sent, _ in times) / window
+    assert float(rate["value"][1]) == pytest.approx(sent_per_second, rel=0.2)
+    duration = 'lossd_request_duration_seconds_{}{{route="/v1/cross_entropy"}}'
+    [count] = asked(prometheus, duration.format("count"), ended + SETTLED)
+    assert float(count["value"][1]) == before + len(times)
+    quantile = f"histogram_quantile(0.5, rate({duration.format('bucket')}[{window}s]))"
+    [median] = asked(prometheus, quantile, ended)
+    assert 0 < float(median["value"][1]) < 60
+    [workers] = asked(prometheus, 'lossd_workers{state="ready"}', ended)
+    assert float(workers["value"][1]) == 2
+    for connection in connections:
+        connection.close()
+
+
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 def test_a_sampled_request_is_a_server_span_with_a_child_for_each_phase(server: Running) -> None:
     connection = server.connection()
     parent = f"00-{TRACE}-{SPAN}-01"
-    sent = {"traceparent": parent, "tracestate": "vendor=x", "user_agent": "tests"}
     before = time.time_ns()
-    assert (
-        post(connection, "/v1/softmax?class_axis=-1", x_request_id="of-a-trace", **sent).status
-        == 200
+    answer = post(
+        connection,
+        "/v1/softmax?class_axis=-1",
+        traceparent=parent,
+        tracestate="vendor=x",
+        user_agent="tests",
+        x_request_id="of-a-trace",
     )
+    assert answer.status == 200
     server.collector.wait_for(lambda: len(server.collector.of_trace(TRACE)) >= 6)
     spans = server.collector.of_trace(TRACE)
     [span] = [each for each in spans if each.parent_span_id.hex() == SPAN]
@@ -274,10 +377,7 @@ def test_a_sampled_request_is_a_server_span_with_a_child_for_each_phase(server: 
     assert (line["trace_id"], line["span_id"]) == (TRACE, span.span_id.hex())
     text = server.scraped("application/openmetrics-text; version=1.0.0")
     exemplars = [
-        sample.exemplar
-        for family in openmetrics.text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.exemplar
+        sample.exemplar for family in parsed(text) for sample in family.samples if sample.exemplar
     ]
     assert {"trace_id": TRACE, "span_id": span.span_id.hex()} in [e.labels for e in exemplars]
     connection.close()
