@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.telemetry.names import METRICS, PHASES
 from tests.service.conftest import serving
 from tests.service.telemetry.collector import Collector, attributes, collecting
+from tests.service.telemetry.scraping import free_port, value_in
 
 PATIENCE = 60  # seconds until a test that hangs fails
 TOKEN = "correct-horse-battery-staple"
@@ -72,20 +73,6 @@ class Running:
 def parsed(text: str) -> Iterator[Any]:
     """Families of metrics in OpenMetrics' format."""
     yield from openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
-
-
-def value_in(text: str, name: str, **labels: str) -> float:
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == name and labels.items() <= sample.labels.items():
-                return float(sample.value)
-    return 0.0
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
