@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kernels import devices, plan_cache, steps
-from kernels.accumulate import LossAccumulator
+from kernels.accumulate import LossAccumulator, merge
 from kernels.answer import answer
 from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
 from kernels.plan import OUTPUTS
@@ -38,6 +38,7 @@ __all__ = [
     "class_shard",
     "cross_entropy",
     "log_softmax",
+    "merge",
     "merge_class_shards",
     "nll_loss",
     "softmax",
@@ -122,8 +123,8 @@ def nll_loss(
 ) -> Any:
     """``cross_entropy`` of log-probabilities, as ``torch.nn.functional.nll_loss``.
 
-    Labels are class indices; outputs are "loss" and "per_element". For the rest see
-    ``cross_entropy``.
+    Labels are class indices; outputs are those of ``plan.outputs_of("nll_loss")``. For the rest
+    see ``cross_entropy``.
     """
     problem = check(
         log_probs,

@@ -11,12 +11,13 @@ import numpy as np
 from kernels import dtypes, mismatch
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
-from kernels.plan import OUTPUTS, PER_CLASS, ImpossibleLabel, finish
+from kernels.plan import PER_CLASS, TABLE, ImpossibleLabel, Kind, finish, outputs_of
 from kernels.problem import Array, Problem, widened
 from kernels.reduce import SCALE, add_blocks
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-_NLL_OUTPUTS = OUTPUTS[:2]
+_KNOWN = {False: outputs_of("cross_entropy"), True: outputs_of("nll_loss")}
+_SCALARS = frozenset(name for name, row in TABLE.items() if row.kind is Kind.SCALAR)
 
 
 def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
@@ -48,26 +49,61 @@ def answers_of(
         for name, array in arrays.items()
         if name in names
     }
-    if "loss" in names:
-        one = problem.reduction == "none"
-        answers["loss"] = answers["per_element"] if one else reduced(problem, blocks)
+    if not _SCALARS.isdisjoint(names):
+        answers |= _scalars(problem, names, blocks)
+    if "loss" in names and problem.reduction == "none":
+        answers["loss"] = answers["per_element"]
     return answers
 
 
+def _scalars(problem: Problem, names: tuple[str, ...], blocks: Array) -> dict[str, Array]:
+    """Outputs of ``names`` that are one value each, from the block sums of losses and weights."""
+    total, weight = add_blocks(blocks)
+    answers: dict[str, Array] = {}
+    if "loss" in names and problem.reduction != "none":
+        answers["loss"] = reduced(problem, total, weight)
+    if "count" in names:
+        answers["count"] = np.array(counted(problem, weight))
+    if "weight_sum" in names:
+        answers["weight_sum"] = np.array(weight / SCALE)
+    if "loss_sum" in names:
+        answers["loss_sum"] = np.array(total / SCALE)
+    return answers
+
+
+def counted(problem: Problem, weight: float) -> int:
+    """Number of positions that are not ignored; ``weight`` is SCALE times the sum of weights."""
+    if problem.labels is None:
+        return problem.positions
+    if problem.weight is None and problem.sample_weight is None:
+        return int(weight / SCALE)  # exact: each position that counts weighs 1
+    return int(np.count_nonzero(problem.labels != problem.ignore_index))
+
+
 def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
-    """Names to compute for ``outputs``. Raises ``InvalidInput`` for unknown ones."""
-    known = _NLL_OUTPUTS if problem.normalised else OUTPUTS
+    """Names to compute for ``outputs``: theirs, and those that they are made of.
+
+    Raises ``InvalidInput`` for outputs that are unknown, or that this problem has not.
+    """
+    known = _KNOWN[problem.normalised]
+    more = ["per_element"] if problem.reduction == "none" else []
     for name in outputs:
         if name not in known:
             raise InvalidInput(
                 f"outputs has {name!r:.50}, which is none of {', '.join(known)}", field="outputs"
             )
-    if "rank" in outputs and problem.soft is not None:
-        raise InvalidInput(
-            "rank is that of a class index, and the labels are class probabilities",
-            field="outputs",
-        )
-    return (*outputs, "per_element") if problem.reduction == "none" else tuple(outputs)
+        row = TABLE[name]
+        if problem.soft is not None and not row.soft:
+            raise InvalidInput(
+                f"{name} is that of a class index, and the labels are class probabilities",
+                field="outputs",
+            )
+        if row.requires is not None and getattr(problem, row.requires) is None:
+            raise InvalidInput(
+                f"{name} needs {row.requires}, which is not given", field=row.requires
+            )
+        more += row.made_of
+    return (*outputs, *more)
 
 
 def upstream_of(problem: Problem) -> float:
@@ -103,9 +139,8 @@ def impossible_label(problem: Problem, position: int) -> InvalidInput:
     )
 
 
-def reduced(problem: Problem, blocks: Array) -> Array:
-    """Sum or mean of the losses from their block sums, of the results' dtype."""
-    total, weight = add_blocks(blocks)
+def reduced(problem: Problem, total: float, weight: float) -> Array:
+    """Sum or mean of the losses, of the results' dtype; both arguments are SCALE times a sum."""
     if problem.reduction == "mean":
         plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
         total = mean(total, weight, problem.empty, plain and total != 0.0)

@@ -14,12 +14,16 @@ import numpy as np
 
 from kernels.answer import answers_of, impossible_label, wanted
 from kernels.cpu.launch import ready
-from kernels.plan import ImpossibleLabel
+from kernels.plan import TABLE, ImpossibleLabel, Kind
 from kernels.problem import Array, check
 
 # Logits: copying them takes half a microsecond at most.
 LARGEST = 4096
-_PLANNED = frozenset({"loss", "per_element"})
+_PLANNED = frozenset(
+    name
+    for name, row in TABLE.items()
+    if (row.kind is Kind.SCALAR and not (row.requires or row.made_of)) or name == "per_element"
+)
 # Plans that a thread keeps; it drops all of them before it adds one more.
 MOST = 64
 

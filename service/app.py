@@ -15,6 +15,7 @@ from functools import partial
 import numba
 import numpy as np
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import VERSION, routes, settings
 from service.compute import device
@@ -36,6 +37,19 @@ from service.telemetry.record import observers
 
 # Below uvicorn's own logger, so that these lines have its format, level and place.
 _log = logging.getLogger("uvicorn.lossd")
+
+
+class Application(FastAPI):
+    """FastAPI behind middleware of ours: a request that computes passes none of its layers (2 us).
+
+    ``entry`` is called first, and leads to ``FastAPI.__call__``.
+    """
+
+    entry: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.entry(scope, receive, send)
 
 
 def create_app(
@@ -105,7 +119,7 @@ def create_app(
             observers.remove(tracing.observe)
             await asyncio.to_thread(tracing.stop)
 
-    app = FastAPI(
+    app = Application(
         title="lossd",
         version=VERSION,
         description=guide.DESCRIPTION,
@@ -114,22 +128,21 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Nothing here reports to it, and to find that out takes 6 us a request.
+        # Nothing here reports to it, and to find that out takes 6 us.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.stopping = stopping
     app.state.aliases = chosen.metric_aliases()
+    app.state.secured = bool(tokens)
+    app.state.computing = sorted(routes.ENDPOINTS)
     app.state.v2 = routes.v2.State(chosen)
     for router in routes.ROUTERS:
         app.include_router(router)
     handlers.install(app)
     openapi.install(app, secured=bool(tokens))
     app.add_middleware(Methods)
-    app.add_middleware(Direct, endpoints=routes.ENDPOINTS)
-    if tokens:
-        app.add_middleware(auth.Gate, tokens=tokens)
-    # Each that is added stands before the earlier ones.
-    app.add_middleware(Drain)
+    direct = Direct(partial(FastAPI.__call__, app), endpoints=routes.ENDPOINTS)
+    app.entry = Drain(auth.Gate(direct, tokens) if tokens else direct)
     return app
 
 

@@ -10,12 +10,24 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from kernels import dtypes
+from kernels import OUTPUTS, dtypes
+from kernels.plan import TABLE, Kind
 
 Array = np.ndarray[Any, Any]
 
 # Classes at which a kernel's loop changes block, vector or index width.
 SEAMS = (0, 63, 64, 1023, 1024, 2047, 2048, 4095, 4096, 8191, 8192, 32767, 32768, 65535, 65536)
+
+
+def outputs(soft: bool = False) -> list[str]:
+    """Outputs that need no option or tensor of their own, for labels of one kind."""
+    rows = ((name, TABLE[name]) for name in OUTPUTS)
+    return [name for name, row in rows if row.requires is None and (row.soft or not soft)]
+
+
+def each_alone() -> list[str]:
+    """Outputs of ``outputs`` that a position has by itself, whatever its neighbours are."""
+    return [name for name in outputs() if TABLE[name].kind in (Kind.POSITION, Kind.CLASS)]
 
 
 def cast(values: Array, dtype: dtypes.DType) -> Array:

@@ -159,7 +159,7 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] |
     """A call that returns what ``in_steps`` does, of what ``problem``'s arrays hold by then.
 
     None where its kernel is not compiled yet: callers may have no time for that. The problem is
-    small, not empty, and its logits need no copy; ``wanted`` is of "loss" and "per_element". Each
+    small, not empty, and its logits need no copy; ``wanted`` is of scalars and "per_element". Each
     call gives the same arrays. It raises ``ImpossibleLabel``.
     """
     ((_, logits, soft),) = pieces(problem, True)
@@ -170,7 +170,8 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] |
     size = _cut(logits, False, None).tile
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
     bad = np.empty(1, np.int64)
-    arrays = {name: np.empty(positions, problem.dtype.result) for name in wanted if name != "loss"}
+    names = [name for name in wanted if name in PER_POSITION]
+    arrays = {name: np.empty(positions, problem.dtype.result) for name in names}
     operands = Operands(
         size,
         logits,

@@ -38,6 +38,8 @@ from kernels.plan import PER_CLASS, ImpossibleLabel, View
 from kernels.problem import Array, Problem, check
 
 _STREAM = 0
+# The derivative of a mean is by the labels that count; outputs that are made of labels here.
+_HOST_LABELS = frozenset({"gradient", "count"})
 
 
 class Resident:
@@ -151,8 +153,7 @@ def cross_entropy(logits: Any, labels: Any, outputs: Sequence[str] | None, **opt
     found = adopt(labels, "labels") if lies_on_gpu(labels) else None
     soft = found is not None and found.dtype in FLOATS
     if found is not None:
-        # The derivative of a mean is by the labels that count, so that these are needed here.
-        in_place = soft or (found.dtype is BY_NAME["int64"] and "gradient" not in asked)
+        in_place = soft or (found.dtype is BY_NAME["int64"] and _HOST_LABELS.isdisjoint(asked))
         labels = found.stand_in if in_place else found.to_host()
     problem = check(there.stand_in, labels, **options)
     if soft and found is not None and found.dtype.result != problem.dtype.result:

@@ -81,7 +81,8 @@ class Lease:
         for sliding in self._sliding:
             sliding.give_back()
         blocks = self._given if self._ready is None else [*self._given, self._ready]
-        self._given, self._ready, self._sliding = [], None, []
+        if blocks:
+            self._given, self._ready, self._sliding = [], None, []
         if size < self.size:
             self._budget.count(self, size - self.size)
         for block in blocks:
@@ -133,6 +134,8 @@ class Budget(Grants):
         ``Overloaded`` if they do not fit in time.
         """
         lease = Lease(self, claim)
+        if self.granted(lease, size):
+            return lease
         try:
             await self.grant(lease, size)
             if size > SMALL_LEASE_BYTES:

@@ -70,6 +70,9 @@ class Grants:
         tiny, small, large = self._new
         return len(self._growing) + len(tiny) + len(small) + len(large)
 
+    def _anyone_waits(self) -> bool:
+        return bool(self._growing) or any(self._new)
+
     def most(self, rank: int = LARGE) -> int:
         """Bytes that leases of ``rank`` and above may hold."""
         return self.total - self._shares[rank]
@@ -79,17 +82,9 @@ class Grants:
 
         Raises ``TooLarge`` and ``Overloaded``.
         """
-        if not size:
+        if self.granted(lease, size):
             return
         whole = lease.size + size
-        if (
-            whole <= TINY_LEASE_BYTES
-            and lease.claim <= TINY_LEASE_BYTES
-            and not self.waiting
-            and self.leased + size <= self.total
-        ):
-            self.count(lease, size)
-            return
         self.expect(lease, whole)
         rank = rank_of(lease.claim)
         if whole > self.most(rank):
@@ -108,6 +103,16 @@ class Grants:
             granted = asyncio.get_running_loop().create_future()
             await self._wait(_Waiter(lease, size, rank, sum(self._given_back[rank:]), granted))
 
+    def granted(self, lease: Claimed, size: int) -> bool:
+        """Count ``size`` bytes more if they are few and nobody waits: what most requests need."""
+        if not size:
+            return True
+        few = lease.size + size <= TINY_LEASE_BYTES and lease.claim <= TINY_LEASE_BYTES
+        if not few or self.leased + size > self.total or self._anyone_waits():
+            return False
+        self.count(lease, size)
+        return True
+
     def expect(self, lease: Claimed, claim: int) -> None:
         """Have ``lease`` claim ``claim`` bytes, if it does not claim more."""
         if claim > lease.claim:
@@ -123,7 +128,7 @@ class Grants:
         self._set(lease, lease.size + change)
         if change < 0:
             self._given_back[rank_of(lease.claim)] += 1
-            if self.waiting:
+            if self._anyone_waits():
                 self._admit()
 
     def _set(self, lease: Claimed, size: int) -> None:

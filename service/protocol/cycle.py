@@ -50,15 +50,20 @@ class Cycle(RequestResponseCycle, Record):
         header, self._header = self._header, b""
         body = message.get("body", b"")
         size = len(body)
-        if self.scope["method"] != "HEAD":
-            self.entry[SENT_BYTES] += size
         if header:
             if self.chunked_encoding or self.scope["method"] == "HEAD" or size > _JOINED:
                 self.transport.write(header)
+            elif size == self.expected_content_length and self._is_last(message):
+                self.transport.write(b"".join((header, body)))
+                self.entry[SENT_BYTES] = size
+                self._complete()
+                return
             else:
                 # uvicorn subtracts the bytes that it writes, and refuses to write more.
                 self.expected_content_length += len(header)
                 message = {**message, "body": b"".join((header, body))}
+        if self.scope["method"] != "HEAD":
+            self.entry[SENT_BYTES] += size
         if size <= _PIECE:
             await super().send(message)
             return
@@ -67,6 +72,20 @@ class Cycle(RequestResponseCycle, Record):
             piece = memoryview(body)[end - _PIECE : end]
             part: Any = {**message, "body": piece, "more_body": more or end < size}
             await super().send(part)
+
+    def _is_last(self, message: Any) -> bool:
+        """Tell whether ``message`` ends the answer, and can be sent without a wait."""
+        ends = message["type"] == "http.response.body" and not message.get("more_body", False)
+        return ends and not self.flow.write_paused and not self.disconnected
+
+    def _complete(self) -> None:
+        """End the answer as uvicorn does, which takes 1 us more: a small one is sent at once."""
+        self.expected_content_length = 0
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     def _start(self, message: Any) -> bytes:
         """Return the header section, for which uvicorn takes 5 us more: fields repeat."""

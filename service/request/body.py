@@ -58,8 +58,9 @@ class Body:
 
     async def all(self) -> memoryview:
         """Return the whole body. Raises as ``at_least``, and ``DecodeError`` where more comes."""
-        await self.at_least(len(self.memory))
-        if isinstance(self._source, Reception):
+        if self.filled < len(self.memory):
+            await self.at_least(len(self.memory))
+        if isinstance(self._source, Reception) and not self._source.ended:
             await self._source.end()
         return self.memory
 
@@ -173,6 +174,11 @@ class Reception:
             destination[filled : filled + len(piece)] = piece
             filled += len(piece)
             progress(filled)
+
+    @property
+    def ended(self) -> bool:
+        """True once all of the body has come."""
+        return not self._more
 
     async def end(self) -> None:
         """Return once the body has ended."""

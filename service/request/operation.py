@@ -19,6 +19,7 @@ from service.compute.device import Compute, Device
 from service.compute.lane import Lane
 from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
+from service.request.given import combine
 from service.settings import Settings, SettingsError, variable
 from service.telemetry.entry import BEGAN, WORK
 from service.telemetry.record import sizes
@@ -88,7 +89,7 @@ class Call(NamedTuple):
 
         Raises as the codec, and ``TakesLong`` after ``until``, as ``perf_counter`` counts.
         """
-        limits = self.service.limits._replace(until=until)
+        limits = Limits(self.service.limits.decoded_bytes, until)
         message = self.codec.decode(body, TENSORS, limits)
         check_tensors(self.operation, message, self.service.settings)
         check_dtypes(message.tensors, self.service.offered)
@@ -119,7 +120,7 @@ class Call(NamedTuple):
 
     def _options(self, message: Message) -> options.Options:
         model, typed = self.operation.options, self.codec.typed
-        return options.combine(model, self.query, message.options, typed=typed)
+        return combine(model, self.query, message.options, typed=typed)
 
     def encoded(self, outputs: Arrays) -> Answer:
         """Encode the answer; raises ``NotAcceptable`` for more numbers than the settings allow."""

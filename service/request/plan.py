@@ -37,11 +37,13 @@ class AtOnce(NamedTuple):
     length: int | None
 
     async def lease(self, call: Call) -> Lease:
-        lease = await Whole(self.length or 0).lease(call)
-        # Claimed once a body of unknown length proves to be a longer one.
-        most = call.service.budget.most()
-        share = most - most // (2 * call.codec.growth)
-        lease.unknown = max(share, min(most, regimes.UNKNOWN_CLAIM_BYTES))
+        budget, size = call.service.budget, self.length or 0
+        lease = await budget.lease(size, claim=size * call.codec.growth)
+        if self.length is None:
+            # Claimed once the body proves to be a longer one.
+            most = budget.most()
+            share = most - most // (2 * call.codec.growth)
+            lease.unknown = max(share, min(most, regimes.UNKNOWN_CLAIM_BYTES))
         return lease
 
     async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:

@@ -29,7 +29,14 @@ _GRADIENT = [
     [0.05, 0.05, -0.2, 0.05, 0.05],
 ]
 _LIKELY = [0, 2, 1, 0]
-_LOSS = {"loss": 1.572180, "per_element": _PER_ELEMENT}
+
+
+def _sums(count: int, total: float, weight: float | None = None) -> dict[str, Any]:
+    """Members of every default answer that losses of parts are merged from."""
+    return {"count": count, "weight_sum": weight or float(count), "loss_sum": total}
+
+
+_LOSS = {"loss": 1.572180, "per_element": _PER_ELEMENT} | _sums(4, 6.288722)
 
 # By path: name -> (summary, request, the answer's members).
 EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
@@ -48,12 +55,12 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
         "probabilities": (
             "Class probabilities as labels, and label smoothing",
             {"logits": [[1.0, 2.0]], "labels": [[0.25, 0.75]], "label_smoothing": 0.1},
-            {"loss": 0.588262, "per_element": [0.588262]},
+            {"loss": 0.588262, "per_element": [0.588262]} | _sums(1, 0.588262),
         ),
         "channels-last": (
             "One image of 1 x 2 pixels and three classes, the classes last",
             {"logits": [[[[1, 0, 0], [0, 2, 0]]]], "labels": [[[0, 1]]], "class_axis": -1},
-            {"loss": 0.395495, "per_element": [[[0.551445, 0.239545]]]},
+            {"loss": 0.395495, "per_element": [[[0.551445, 0.239545]]]} | _sums(2, 0.790990),
         ),
         "training step": (
             "The gradient by the logits, the label's rank and the likeliest class, in one pass",
@@ -88,7 +95,7 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
         "weighted": (
             "Weighted classes",
             {"log_probs": [[-0.5, -1.0], [-2.0, -0.25]], "labels": [0, 1], "weight": [1.0, 3.0]},
-            {"loss": 0.3125, "per_element": [0.5, 0.75]},
+            {"loss": 0.3125, "per_element": [0.5, 0.75]} | _sums(2, 1.25, 4.0),
         ),
     },
     "/v1/log_softmax": {

@@ -25,7 +25,7 @@ PATH = "/openapi.json"
 _JSON = "application/json"
 _REF = "#/components/schemas/"
 
-TENSORS = {
+_TENSORS = {
     "logits": "Unnormalised scores: `(C)`, `(N, C)` or `(N, C, d1, ..., dK)`, C classes along"
     " `class_axis`. float32, float64, float16 or bfloat16.",
     "log_probs": "Log-probabilities, shaped and typed as logits are.",
@@ -61,6 +61,11 @@ OUTPUTS = {
     "gradient": "The derivative of the loss, or with `none` of its sum, by each logit, in the"
     " logits' shape; 0 where the label is ignored.",
     "log_probs": "The log-softmax, in the logits' shape.",
+    "count": "How many elements are not ignored, an integer.",
+    "weight_sum": "The sum of their weights, the denominator of the mean: of the weights of their"
+    " labels times `sample_weight`, or 1 each.",
+    "loss_sum": "The sum of the per-element losses, as float64. Means of parts of a batch are"
+    " merged by the sum of all `loss_sum` over that of all `weight_sum`.",
     "probs": "The softmax, in the logits' shape.",
     "softmax": "The softmax, in the logits' shape.",
     "log_softmax": "The log-softmax, in the logits' shape.",
@@ -209,7 +214,7 @@ def _with_default(schema: dict[str, Any]) -> str:
 
 def _request_content(operation: Operation) -> dict[str, Any]:
     tensors = (*operation.needs, *operation.takes)
-    fields = {name: tensor(TENSORS[name]) for name in tensors} | _properties(operation)
+    fields = {name: tensor(_TENSORS[name]) for name in tensors} | _properties(operation)
     fields["dtype"] = _DTYPE
     schema = {
         "type": "object",

@@ -42,7 +42,7 @@ def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> No
     soft = labels.dtype.kind not in "iu"
     unchecked: dict[str, Any] = {"check_probabilities": False}  # they are of any sum
     given = np.array(labels.T, order="C") if soft and axis == 0 else labels
-    names = [name for name in kernels.OUTPUTS if not (soft and name == "rank")]
+    names = zoo.outputs(soft)
     got = kernels.cross_entropy(
         lying, given, class_axis=axis, outputs=names, **options, **unchecked
     )

@@ -84,7 +84,7 @@ class Inference(Codec):
             body = compression.inflate(body, self.coding, size, limits.until)
         header = self._header(body, limits)
         request, at = header.request, self._json_length(body)
-        present, needed = len(body) - at, request.binary_size
+        present, needed = len(body) - at, header.binary_size
         if present != needed:
             raise DecodeError(
                 f"{present:,} bytes follow the JSON, but its inputs' binary_data_size make "
@@ -99,11 +99,10 @@ class Inference(Codec):
                 data, entry.row, entry.shape, limits, where=entry.name
             )
             at = end
-        self._targets = {name: self.memory.view(at) for name, at in request.written.items()}
-        if self._targets:
-            self.memory.check_apart(request.read, request.written)
-        # The inputs' elements are the caller's from here on.
-        self._request = request._replace(inputs=())
+        if header.written:
+            self._targets = {name: self.memory.view(at) for name, at in header.written.items()}
+            self.memory.check_apart(request.read, header.written)
+        self._request = header.asked
         return Message(tensors, {**header.options})
 
     def encode(self, arrays: Arrays) -> Encoded:
@@ -191,7 +190,7 @@ class Inference(Codec):
             raise compression.too_large(f"{length:,} of JSON", len(body), coding, text)
         if length > VALUE_LIMIT:
             return most
-        size = length + self._coded_header(body, coding, length).request.binary_size
+        size = length + self._coded_header(body, coding, length).binary_size
         if size > most:
             raise compression.too_large(f"{size:,}", len(body), coding, most)
         return size

@@ -18,12 +18,18 @@ _SHORT = 1 << 12  # bytes of JSON that is remembered
 class Header(NamedTuple):
     """Content of a request's JSON, shared between requests and never changed.
 
+    ``asked``: the request without its inputs, whose elements are the caller's once decoded.
+    ``binary_size``: bytes that follow the JSON.
     ``starts``: offset of each binary tensor's bytes behind the JSON, in their order.
+    ``written``: regions of the outputs in shared memory, by name.
     ``options``: those of the model.
     ``held``: bytes that the inputs take besides the body.
     """
 
     request: InferRequest
+    asked: InferRequest
+    binary_size: int
+    written: Mapping[str, Region]
     starts: Mapping[str, int]
     options: Mapping[str, Any]
     held: int
@@ -47,7 +53,15 @@ def _read(text: memoryview, model: Model, names: frozenset[str], limits: Limits)
         if isinstance(entry.source, int):
             starts[entry.name] = at
             at += entry.source
-    return Header(request, starts, _options(request, model), sum(map(_held, request.inputs)))
+    return Header(
+        request=request,
+        asked=request._replace(inputs=()),
+        binary_size=at,
+        written=request.written,
+        starts=starts,
+        options=_options(request, model),
+        held=sum(map(_held, request.inputs)),
+    )
 
 
 # JSON beside binary tensors repeats: 0.1 us where reading that of two inputs takes 19.

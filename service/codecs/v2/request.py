@@ -89,11 +89,6 @@ class InferRequest(NamedTuple):
         """Regions of the outputs in shared memory, by name."""
         return {wanted.name: wanted.region for wanted in self.outputs if wanted.region is not None}
 
-    @property
-    def binary_size(self) -> int:
-        """Bytes that must follow the JSON."""
-        return sum(entry.source for entry in self.inputs if isinstance(entry.source, int))
-
 
 def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferRequest:
     """Read the request whose JSON ``text`` is; ``names`` are those that inputs may have.

@@ -37,12 +37,12 @@ NAMES = {
     ),
     f"{IMPL}.RequestResponseCycle": (
         "access_log access_logger body chunked_encoding default_headers disconnected"
-        " expected_content_length flow keep_alive logger message_event more_body receive"
-        " response_complete response_started run_asgi scope send transport"
+        " expected_content_length flow keep_alive logger message_event more_body on_response"
+        " receive response_complete response_started run_asgi scope send transport"
         " waiting_for_100_continue"
     ),
     "uvicorn.protocols.http.flow_control.FlowControl": (
-        "pause_reading pause_writing read_paused resume_reading resume_writing"
+        "pause_reading pause_writing read_paused resume_reading resume_writing write_paused"
     ),
     "uvicorn.server.ServerState": "connections default_headers tasks total_requests",
     "uvicorn.config": "Config",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from kernels import OUTPUTS, dtypes
+from kernels import dtypes
 from service import regimes
 from service.app import create_app
 from service.errors import Overloaded
@@ -106,7 +106,7 @@ async def answered(app: FastAPI, body: bytes, query: bytes = b"") -> bytes:
 
 
 CASES: dict[str, tuple[dict[str, wire.Array], bytes]] = {
-    "all outputs": (MANY, b"outputs=" + ",".join(OUTPUTS).encode()),
+    "all outputs": (MANY, b"outputs=" + ",".join(zoo.outputs()).encode()),
     "smoothed": (MANY, b"label_smoothing=0.1&reduction=none"),
     "weighted": (
         {

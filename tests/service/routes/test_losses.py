@@ -9,6 +9,7 @@ import pytest
 
 import kernels
 from kernels import dtypes
+from kernels.plan import outputs_of
 from service.routes.losses import OPERATIONS
 from tests import zoo
 from tests.service import wire
@@ -116,13 +117,13 @@ def test_every_option_and_output_is_the_kernels(
 ) -> None:
     tensors = worked(dtype) | {"sample_weight": zoo.cast(SAMPLES, dtype)}
     query = "&".join(f"{name}={value}" for name, value in EVERY.items())
-    path = f"/v1/cross_entropy?{query}&outputs={','.join(kernels.OUTPUTS)}"
+    path = f"/v1/cross_entropy?{query}&outputs={','.join(zoo.outputs())}"
     body = wire.BODIES[sent](tensors)
     response = client.send(path, body, wire.MEDIA_TYPES[sent], accept=wire.NPZ)
     answered = wire.tensors_of(response)
-    arguments: dict[str, Any] = {**tensors, **EVERY, "outputs": kernels.OUTPUTS}
+    arguments: dict[str, Any] = {**tensors, **EVERY, "outputs": zoo.outputs()}
     expected = kernels.cross_entropy(**arguments)
-    assert list(answered) == list(kernels.OUTPUTS)
+    assert list(answered) == zoo.outputs()
     for name, array in expected.items():
         assert answered[name].dtype == array.dtype
         np.testing.assert_array_equal(answered[name], array)
@@ -154,10 +155,7 @@ def test_whole_numbers_are_written_as_such(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("path", "outputs"),
-    [
-        ("/v1/cross_entropy", kernels.OUTPUTS),
-        ("/v1/nll_loss", ("loss", "per_element")),
-    ],
+    [(f"/v1/{name}", outputs_of(name)) for name in ("cross_entropy", "nll_loss")],
 )
 def test_an_output_of_another_route_is_refused_with_those_of_this_one(
     client: Client, path: str, outputs: tuple[str, ...]
@@ -171,7 +169,13 @@ def test_an_output_of_another_route_is_refused_with_those_of_this_one(
 def test_numbers_that_json_cannot_write_are_strings(client: Client) -> None:
     body = b'{"logits": [[NaN, 1], ["-Infinity", 0], [1, -Infinity]], "labels": [0, 0, 0]}'
     answered = client.send("/v1/cross_entropy", body, wire.JSON).json()
-    assert answered == {"loss": "NaN", "per_element": ["NaN", "Infinity", 0.0]}
+    assert answered == {
+        "loss": "NaN",
+        "per_element": ["NaN", "Infinity", 0.0],
+        "count": 3,
+        "weight_sum": 3.0,
+        "loss_sum": "NaN",
+    }
 
 
 @pytest.mark.parametrize("row", dtypes.INTEGERS, ids=lambda row: row.name)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import kernels
-from service import options
+from kernels.plan import outputs_of
 from service.errors import InvalidOption
 from service.options import (
     CrossEntropyOptions,
@@ -16,6 +16,7 @@ from service.options import (
     NllLossOptions,
     Options,
 )
+from service.request.given import combine, from_query
 
 EVERY: dict[str, Any] = {
     "class_axis": -1,
@@ -42,8 +43,7 @@ def combined(
     typed: bool = True,
     model: type[Options] = CrossEntropyOptions,
 ) -> dict[str, Any]:
-    given = options.from_query(model, query.encode())
-    return options.combine(model, given, body or {}, typed=typed).model_dump()
+    return combine(model, from_query(model, query.encode()), body or {}, typed=typed).model_dump()
 
 
 def test_the_defaults_are_those_of_pytorch() -> None:
@@ -58,7 +58,7 @@ def test_the_defaults_are_those_of_pytorch() -> None:
         "z_loss": 0.0,
         "empty": "nan",
         "check_probabilities": True,
-        "outputs": ["loss", "per_element"],
+        "outputs": ["loss", "per_element", "count", "weight_sum", "loss_sum"],
     }
 
 
@@ -139,7 +139,7 @@ def test_a_text_of_the_wrong_type_is_named(query: str) -> None:
         (Options, "reduction"),
         (Options, "outputs"),
         (NllLossOptions, "label_smoothing"),
-        (ExplainOptions, "label_smoothing"),
+        (ExplainOptions, "softcap"),
         (Options, "z_loss"),
         (LogitOptions, "label_smoothing"),
         (NllLossOptions, "temperature"),
@@ -162,7 +162,7 @@ def test_an_unknown_option_is_named_and_the_known_are_listed(
     ("model", "unknown", "known"),
     [
         (CrossEntropyOptions, "accuracy", kernels.OUTPUTS),
-        (NllLossOptions, "gradient", ("loss", "per_element")),
+        (NllLossOptions, "gradient", outputs_of("nll_loss")),
     ],
 )
 def test_outputs_that_are_unknown_are_named_and_those_of_the_route_are_listed(
