@@ -8,18 +8,9 @@ import numpy as np
 
 from kernels import dtypes, mismatch
 from kernels.errors import InvalidInput
-from kernels.problem import (
-    DEVICES,
-    EMPTY,
-    REDUCTIONS,
-    Array,
-    Problem,
-    computed_like,
-    flat,
-    floats,
-)
+from kernels.problem import DEVICES, EMPTY, REDUCTIONS, Array, Problem, floats
 from kernels.scalars import flag, integer, named
-from kernels.weights import finite, widened
+from kernels.tensors import computed_like, finite, flat, widened
 
 
 def check(

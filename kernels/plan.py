@@ -48,29 +48,44 @@ class Output(NamedTuple):
     likeliest: bool = False
 
 
-_LOSSES = ("cross_entropy", "nll_loss", "binary_cross_entropy")
+_LOSSES = ("cross_entropy", "nll_loss")
+_SUMS = (*_LOSSES, "binary_cross_entropy")
+_REDUCED = (*_SUMS, "kl_div")
 # All outputs: the reduced loss; the unreduced loss; the log-sum-exp of the logits; the entropy of
 # their softmax, in nats; the label's rank (0: no class comes before it; -1: ignored, or a NaN among
 # the logits); the class of the largest logit (the first of equals, or of NaNs); the log-softmax;
 # the gradient of the loss (of its sum for reduction "none") by the logits; the positions that are
-# not ignored, and the sums of their weights and losses; the largest logit, as the softmax takes it;
-# its probability; the label's logit minus the largest other; the largest log-probabilities and
-# their classes, in order; the log-probabilities of chosen classes; the softmax. A value a class is
-# in the logits' shape, a value a position in the labels', several have one more axis.
+# not ignored, and the sums of their weights and losses; the exponential of the mean loss; of each
+# sequence the sum of its losses, its positions that are not ignored, and 1 if each of their labels
+# has rank 0, else 0; the mean of the sequences' perplexities; the sum of all losses in bits, over
+# the number of bytes; the largest logit, as the softmax takes it; its probability; the label's
+# logit minus the largest other; the largest log-probabilities and their classes, in order; the
+# log-probabilities of chosen classes; the softmax. Of a divergence: 1 where the likeliest class of
+# both sides is the same, 0 where it is not (-1: left out, or a NaN); the student's probability of
+# the label minus the teacher's; the logarithms of these two. A value a class is in the logits'
+# shape, a value a position in the labels', several have one more axis.
 TABLE: dict[str, Output] = {
-    "loss": Output(Kind.SCALAR, operations=_LOSSES),
-    "per_element": Output(Kind.POSITION, operations=_LOSSES, unlabelled=0.0),
+    "loss": Output(Kind.SCALAR, operations=_REDUCED),
+    "per_element": Output(Kind.POSITION, operations=_REDUCED, unlabelled=0.0),
     "log_sum_exp": Output(Kind.POSITION),
     "entropy": Output(Kind.POSITION),
     "rank": Output(Kind.POSITION, np.int64, soft=False, unlabelled=-1),
     "prediction": Output(Kind.POSITION, np.int64),
     "log_probs": Output(Kind.CLASS, operations=("cross_entropy", "log_softmax")),
     "gradient": Output(
-        Kind.CLASS, operations=("cross_entropy", "binary_cross_entropy"), unlabelled=0.0
+        Kind.CLASS, operations=("cross_entropy", "binary_cross_entropy", "kl_div"), unlabelled=0.0
     ),
-    "count": Output(Kind.SCALAR, np.int64, operations=_LOSSES),
-    "weight_sum": Output(Kind.SCALAR, np.float64, operations=_LOSSES),
-    "loss_sum": Output(Kind.SCALAR, np.float64, operations=_LOSSES),
+    "count": Output(Kind.SCALAR, np.int64, operations=_REDUCED),
+    "weight_sum": Output(Kind.SCALAR, np.float64, operations=_REDUCED),
+    "loss_sum": Output(Kind.SCALAR, np.float64, operations=_REDUCED),
+    "perplexity": Output(Kind.SCALAR, np.float64, _LOSSES),
+    "sequence_loss": Output(Kind.SEQUENCE, np.float64, _LOSSES, made_of=("per_element",)),
+    "sequence_count": Output(Kind.SEQUENCE, np.int64, _LOSSES),
+    "sequence_greedy": Output(Kind.SEQUENCE, np.int64, soft=False),
+    "sequence_perplexity": Output(
+        Kind.SCALAR, np.float64, _LOSSES, made_of=("per_element", "losses", "weights")
+    ),
+    "bits_per_byte": Output(Kind.SCALAR, np.float64, _LOSSES, requires="bytes"),
     "max_logit": Output(Kind.POSITION, likeliest=True),
     "confidence": Output(Kind.POSITION, likeliest=True),
     "margin": Output(Kind.POSITION, soft=False, unlabelled=np.nan, likeliest=True),
@@ -78,6 +93,20 @@ TABLE: dict[str, Output] = {
     "top_classes": Output(Kind.TOP, np.int64, requires="top_k", likeliest=True),
     "chosen_log_probs": Output(Kind.TOP, requires="chosen", likeliest=True),
     "probs": Output(Kind.CLASS, operations=("softmax",)),
+    "same_top": Output(Kind.POSITION, np.int64, operations=("kl_div",), unlabelled=-1),
+    "delta_p": Output(
+        Kind.POSITION,
+        operations=("kl_div",),
+        requires="labels",
+        made_of=("label_log_probs", "target_label_log_probs"),
+        unlabelled=0.0,
+    ),
+    "label_log_probs": Output(
+        Kind.POSITION, operations=("kl_div",), requires="labels", unlabelled=0.0
+    ),
+    "target_label_log_probs": Output(
+        Kind.POSITION, operations=("kl_div",), requires="labels", unlabelled=0.0
+    ),
 }
 
 
@@ -105,6 +134,8 @@ PER_POSITION: dict[str, Any] = {
     "weights": np.float64,
     **_written(Kind.POSITION),
 }
+# Outputs that sums by sequence are made for.
+BY_SEQUENCE = frozenset(name for name in TABLE if name.startswith("sequence_"))
 # Arrays for which kernels do more than a loss takes; and those of them that ignored positions have.
 BESIDE_LOSS = frozenset(
     name

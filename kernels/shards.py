@@ -12,7 +12,7 @@ from kernels.errors import InvalidInput
 from kernels.mismatch import element
 from kernels.problem import Array, unlabelled
 from kernels.scalars import integer
-from kernels.weights import widened
+from kernels.tensors import widened
 
 
 def class_shard(

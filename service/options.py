@@ -110,11 +110,26 @@ class ReductionOptions(Options):
     )
 
 
+class LossOptions(ReductionOptions, LabelOptions):
+    """Options of every route that reduces losses of labels that are classes."""
+
+    shift: _Integer = Field(
+        0,
+        description="How many positions before a label the logits lie that score it, along the axis"
+        " of the labels after the first: 1 for the logits of a causal language model and its"
+        " tokens. At most the length of that axis. Nothing is copied, and large bodies stream.",
+    )
+    bytes: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = Field(
+        None,
+        description="Length in bytes of the text that the labels are: for `bits_per_byte`.",
+    )
+
+
 _OF_NLL_LOSS, _OF_CROSS_ENTROPY = outputs_of("nll_loss"), outputs_of("cross_entropy")
 _OF_BINARY = outputs_of("binary_cross_entropy")
 
 
-class NllLossOptions(ReductionOptions, LabelOptions):
+class NllLossOptions(LossOptions):
     """Options of ``/v1/nll_loss``."""
 
     outputs: Annotated[
@@ -122,8 +137,8 @@ class NllLossOptions(ReductionOptions, LabelOptions):
     ] = _some_of(_OF_NLL_LOSS)
 
 
-class CrossEntropyOptions(ReductionOptions, LabelOptions, LogitOptions):
-    """Options of ``/v1/cross_entropy``."""
+class SmoothingOptions(Options):
+    """Options of every route that can smooth its labels."""
 
     label_smoothing: float = Field(
         0.0,
@@ -131,6 +146,11 @@ class CrossEntropyOptions(ReductionOptions, LabelOptions, LogitOptions):
         le=1,
         description="Share of every label that is spread evenly over all classes, from 0 to 1.",
     )
+
+
+class CrossEntropyOptions(LossOptions, LogitOptions, SmoothingOptions):
+    """Options of ``/v1/cross_entropy``."""
+
     z_loss: float = Field(
         0.0,
         ge=0,
@@ -162,6 +182,56 @@ class CrossEntropyOptions(ReductionOptions, LabelOptions, LogitOptions):
     ] = _some_of(_OF_CROSS_ENTROPY)
 
 
+_OF_KL_DIV = outputs_of("kl_div")
+
+
+class KlDivOptions(LossOptions):
+    """Options of ``/v1/kl_div``."""
+
+    direction: Literal["forward", "reverse", "jsd"] = Field(
+        "forward",
+        description="`forward`: KL(teacher || student), `reverse`: KL(student || teacher), `jsd`:"
+        " the generalised Jensen-Shannon divergence, `beta * KL(teacher || m) + (1 - beta) *"
+        " KL(student || m)` with `m = beta * teacher + (1 - beta) * student`.",
+    )
+    beta: float = Field(
+        0.5, gt=0, lt=1, description="Weight of the teacher in `jsd`: between 0 and 1, and neither."
+    )
+    tail: Literal["bucket", "ignore", "renormalize"] = Field(
+        "bucket",
+        description="What becomes of the classes that a sparse teacher does not list: they are one"
+        " more class on both sides (`bucket`), are left out of the sum (`ignore`), or count as"
+        " impossible, both sides being divided by their sums over the listed ones (`renormalize`).",
+    )
+    temperature: _Scale = Field(
+        1.0, description="What both sides' logits are divided by: from 1e-30 to 1e30."
+    )
+    target_temperature: _Scale | None = Field(
+        None,
+        description="What the targets are divided by, where it is not `temperature`: 1 takes"
+        " log-probabilities that were made at the student's temperature as they are.",
+    )
+    temperature_squared: bool = Field(
+        False,
+        description="Whether divergences are multiplied by the square of `temperature`, so that"
+        " gradients keep their size.",
+    )
+    shift: _Integer = Field(
+        0,
+        description="How many positions labels, mask and weights are behind the logits that they"
+        " are of: those at t belong to `logits[t - shift]`, along the axis next to the batch's.",
+    )
+    check_probabilities: bool = Field(
+        True,
+        description="Whether the probabilities of `target_log_probs` must sum to 1, and those of"
+        " `target_top_log_probs` to at most 1, some rounding aside. Elements of weight 0 may be"
+        " anything.",
+    )
+    outputs: Annotated[
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_KL_DIV))
+    ] = _some_of(_OF_KL_DIV)
+
+
 class BinaryCrossEntropyOptions(ReductionOptions):
     """Options of ``/v1/binary_cross_entropy``."""
 
@@ -179,8 +249,10 @@ class BinaryCrossEntropyOptions(ReductionOptions):
     ] = _some_of(_OF_BINARY)
 
 
-class ExplainOptions(LabelOptions):
+class ExplainOptions(LabelOptions, SmoothingOptions):
     """Options of ``/v1/explain``: those that all three routes to the loss have."""
+
+    temperature: _Scale = Field(1.0, description="What the logits are divided by: 1e-30 to 1e30.")
 
     reduction: Literal["mean", "sum"] = Field(
         "mean", description="What the loss of each route is: the weighted mean, or the sum."

@@ -18,6 +18,8 @@ PREFIX = "LOSSD_"
 # Settings that are no command-line options: all users of a machine may read command lines.
 SECRETS = frozenset({"auth_tokens"})
 
+METRIC_ALIASES = ("triton", "kserve")
+
 _MIB = 2**20
 _GIB = 2**30
 _Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -50,11 +52,39 @@ class Settings(BaseSettings):
         description="Path of a Unix socket to listen on instead of host and port, of up to 107"
         " bytes; the umask decides who may connect.",
     )
+    root_path: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="Prefix of every path behind a proxy that does not remove it, such as /loss;"
+        " paths without it are answered as well.",
+    )
+    trusted_proxies: str | None = Field(
+        None,
+        min_length=1,
+        description="Addresses or networks of proxies, separated by commas, whose Forwarded or"
+        " X-Forwarded-For and -Proto are believed; unix for all clients of the Unix socket.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        min_length=1,
+        description="Origins whose pages may read answers in a browser, separated by commas, such"
+        " as https://example.org; * for every page.",
+    )
+    tls_certificate: str | None = Field(
+        None,
+        min_length=1,
+        description="PEM file of a certificate and its chain: HTTPS is spoken then, and no HTTP.",
+    )
+    tls_key: str | None = Field(
+        None,
+        min_length=1,
+        description="PEM file of the certificate's private key, if that is not in its file.",
+    )
     auth_token_file: str | None = Field(
         None,
         min_length=1,
         description="File with bearer tokens, one a line, read at the start: without one of them"
-        " only health and /docs are answered (401).",
+        " only health, the page and /docs are answered (401).",
     )
     auth_tokens: SecretStr | None = Field(
         None,
@@ -68,12 +98,40 @@ class Settings(BaseSettings):
         " core; more share the cores, unless NUMBA_NUM_THREADS is set.",
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
-        "info", description="Least severe level that is logged; info holds one line a request."
+        "info", description="Least severe level that is logged; lines of requests are info."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log's lines: for people, or a JSON object a line."
+    )
+    access_log: bool = Field(
+        False,
+        description="Whether the log has a line for each request: that takes some 10 us of each.",
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None,
+        description="TCP port that answers /metrics without a token, besides the one that answers"
+        " everything; 0 lets the system choose a free one.",
+    )
+    metrics_host: str | None = Field(
+        None,
+        min_length=1,
+        description="Address of the metrics' port: by default, that of host.",
+    )
+    metrics_aliases: str = Field(
+        "",
+        max_length=200,
+        description="Other servers whose names of metrics are answered as well, separated by"
+        " commas: triton, kserve.",
     )
     shutdown_seconds: _WholeSeconds = Field(
         25,
         description="Seconds that running requests are given to finish at shutdown: 25 leaves 5 of"
         " the 30 that Kubernetes grants.",
+    )
+    drain_seconds: _WholeSeconds = Field(
+        0,
+        description="Seconds at shutdown in which /readyz is 503 and connections are still taken,"
+        " for load balancers that learn of the end late; shutdown_seconds come after it.",
     )
     header_seconds: _Seconds = Field(
         10,
@@ -168,6 +226,12 @@ class Settings(BaseSettings):
         " pinned; 0 for its share of 80 % of what is free.",
     )
 
+    page: bool = Field(
+        True,
+        description="Whether / answers browsers with the page that explains a loss and draws"
+        " reports; its requests need a token where there are any.",
+    )
+
     allow_shared_memory: bool = Field(
         False,
         description="Whether V2 clients may have shared memory of this machine read and written:"
@@ -188,6 +252,18 @@ class Settings(BaseSettings):
             raise ValueError("shared memory needs Linux, and a single worker")
         return value
 
+    @field_validator("metrics_aliases")
+    @classmethod
+    def _are_aliases(cls, value: str) -> str:
+        unknown = [name for name in _names(value) if name not in METRIC_ALIASES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(METRIC_ALIASES)}")
+        return value
+
+    def metric_aliases(self) -> tuple[str, ...]:
+        """Names of servers in ``metrics_aliases``."""
+        return tuple(_names(self.metrics_aliases))
+
     def environment(self) -> dict[str, str]:
         """Return these settings as environment variables, for processes that a supervisor spawns.
 
@@ -197,6 +273,10 @@ class Settings(BaseSettings):
             variable(name): str(value)
             for name, value in self.model_dump(exclude_none=True, exclude=set(SECRETS)).items()
         }
+
+
+def _names(value: str) -> list[str]:
+    return [name for name in (each.strip() for each in value.split(",")) if name]
 
 
 def variable(name: str) -> str:

@@ -217,7 +217,7 @@ class Example(NamedTuple):
         return Example(layout(self.logits), layout(self.labels), options)
 
     def softened(self) -> float:
-        """What one unit of error in a capped logit's tanh makes of the logit, at least 1."""
+        """Error of a logit for one unit of error in its softcap's tanh, at least 1."""
         cap = self.options.get("softcap") or 0.0
         return max(1.0, float(cap)) / min(1.0, float(self.options.get("temperature", 1.0)))
 

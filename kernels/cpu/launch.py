@@ -27,6 +27,7 @@ from kernels.cpu.views import (
 from kernels.dtypes import DType
 from kernels.options import Options, options_of
 from kernels.plan import (
+    BY_SEQUENCE,
     LIKELIEST,
     PER_CLASS,
     PER_POSITION,
@@ -35,6 +36,7 @@ from kernels.plan import (
     View,
 )
 from kernels.problem import Problem
+from kernels.sequences import moved
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
 SERIAL = 65536
@@ -53,7 +55,8 @@ _KERNELS = {
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
 def _no_results(dtype: DType) -> Results:
     empty = {name: np.empty(0, kind or dtype.result) for name, kind in PER_POSITION.items()}
-    return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
+    none = np.empty(0, np.int64)
+    return Results(np.empty((0, 2)), bad=none, sequence=none, sequence_greedy=none, **empty)
 
 
 class Cut(NamedTuple):
@@ -124,6 +127,10 @@ def in_steps(
         for name, kind in PER_POSITION.items()
         if name in wanted or (shared and name in ("losses", "weights"))
     }
+    by_sequence: dict[str, Any] = {}
+    if "sequence_greedy" in wanted:
+        sequence = moved(problem.sequences.of, -problem.shift, 0).reshape(-1)
+        by_sequence["sequence_greedy"] = np.ones(problem.sequences.size, np.int64)
     options = options_of(problem, wanted, upstream)
     kernel = _kernel(problem)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
@@ -138,7 +145,10 @@ def in_steps(
             blocks=blocks[first // reduce.BLOCK :],
             bad=np.full(shares, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
+            **by_sequence,
         )
+        if by_sequence:
+            results = results._replace(sequence=sequence[first:stop])
         about = likeliest.arguments(first, logits, cut.workers)
         key = (*_key(logits, soft, options), about is None)
         # Maxima are kept by the worker that needs them: it sums the whole row.
@@ -169,7 +179,7 @@ def in_steps(
                 raise ImpossibleLabel(first + wrong)
     if shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
-    return blocks, {**arrays, **per_class.arrays(), **likeliest.arrays()}
+    return blocks, {**arrays, **by_sequence, **per_class.arrays(), **likeliest.arrays()}
 
 
 def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
@@ -230,6 +240,8 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
         for name, kind in LIKELIEST.items()
         if name in kept
     )
+    # Each position's sequence, and at most one sequence a position and one a row.
+    each += 0 if BY_SEQUENCE.isdisjoint(wanted) else 3 * np.dtype(np.int64).itemsize
     blocks = -(-problem.positions // reduce.BLOCK) * 16
     return each * problem.positions + whole * problem.logits.size + blocks
 

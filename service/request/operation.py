@@ -7,12 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kernels import InvalidInput, dtypes
 from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, TENSORS, WEIGHTS, Answer, Arrays, numbers, shown
+from service.codecs.base import (
+    INTEGERS,
+    LOGITS,
+    TARGETS,
+    TENSORS,
+    WEIGHTS,
+    Answer,
+    Arrays,
+    numbers,
+    shown,
+)
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
@@ -21,15 +33,18 @@ from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.request.given import combine
 from service.settings import Settings, SettingsError, variable
+from service.telemetry.entry import BEGAN, WORK
+from service.telemetry.record import sizes
 
 
 class Operation(NamedTuple):
     """Operation of one route.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
-    may; ``compute`` checks them and the options, and gives the work that makes the outputs;
-    ``footprint`` says from their shapes what memory that takes, where it can be streamed;
-    ``limit`` picks from the settings how many elements the logits may have, where that is limited.
+    may, of which ``sized`` may be as large as the logits; ``compute`` checks them and the options,
+    and gives the work that makes the outputs; ``footprint`` says from their shapes what memory that
+    takes, where it can be streamed; ``limit`` picks from the settings how many elements the logits
+    may have, where that is limited.
     """
 
     path: str
@@ -39,6 +54,7 @@ class Operation(NamedTuple):
     options: type[options.Options]
     compute: Compute
     takes: tuple[str, ...] = ()
+    sized: tuple[str, ...] = ()
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
 
@@ -70,20 +86,24 @@ class Service:
 
 
 class Call(NamedTuple):
-    """Call of an operation: formats of its body and reply; ``query``: options of its address."""
+    """Call of an operation: formats of its body and reply; ``query``: options of its address.
+
+    ``entry`` is what is counted of the request that it serves (``service.telemetry.entry``).
+    """
 
     service: Service
     operation: Operation
     codec: Codec
     reply: Codec
     query: Mapping[str, str]
+    entry: list[int]
 
     def decoded(self, body: memoryview, until: float = math.inf) -> Message:
         """Decode a body, whose tensors are all that the operation takes.
 
         Raises as the codec, and ``TakesLong`` after ``until``, as ``perf_counter`` counts.
         """
-        limits = self.service.limits._replace(until=until)
+        limits = Limits(self.service.limits.decoded_bytes, until)
         message = self.codec.decode(body, TENSORS, limits)
         check_tensors(self.operation, message, self.service.settings)
         check_dtypes(message.tensors, self.service.offered)
@@ -92,8 +112,13 @@ class Call(NamedTuple):
     def work(self, message: Message, step: int | None = None) -> Work:
         """Check a message, and return the work on it; raises ``InvalidInput``."""
         tensors = {name: numbers(array) for name, array in message.tensors.items()}
-        compute = self.operation.compute
-        return self.service.device.work(compute, tensors, self._options(message), step)
+        operation, chosen, device = self.operation, self._options(message), self.service.device
+        work = device.work(operation.compute, tensors, chosen, step)
+        name = device.name if chosen.device == "auto" else chosen.device
+        logits = tensors[operation.needs[0]]
+        axis = getattr(chosen, "class_axis", None)
+        self.entry[WORK:BEGAN] = sizes(logits.shape, logits.dtype, axis, name)
+        return work
 
     def footprint(self, message: Message, step: int) -> Footprint | None:
         """Memory that the work on ``message`` takes, none of whose tensors has come.
@@ -101,12 +126,20 @@ class Call(NamedTuple):
         None where that cannot be told from shapes and types. Raises ``InvalidInput``.
         """
         operation = self.operation
-        tensors = {name: message.tensors[name] for name in operation.needs}
+        present = (*operation.needs, *(name for name in operation.sized if name in message.tensors))
+        tensors = {name: message.tensors[name] for name in present}
+        if "chosen" in message.tensors:  # of which the shape alone is known, and class 0 is one
+            tensors["chosen"] = np.broadcast_to(np.int64(0), message.tensors["chosen"].shape)
         if operation.footprint is None or converted_bytes(operation, tensors):
             return None
         chosen = self._options(message)
         device = self.service.device.named(chosen)
         return operation.footprint({**tensors, **vars(chosen), "device": device, "step": step})
+
+    def converted_bytes(self, message: Message) -> int:
+        """Bytes, at most, that ``work`` copies or converts before any work starts."""
+        shift = getattr(self._options(message), "shift", 0)
+        return converted_bytes(self.operation, message.tensors, shift)
 
     def _options(self, message: Message) -> options.Options:
         model, typed = self.operation.options, self.codec.typed
@@ -130,6 +163,8 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
     known = operation.needs + operation.takes
     if message.tensors.keys() - known or not message.tensors.keys() >= set(operation.needs):
         raise _misfit(operation, message)
+    if operation.sized and not TARGETS & message.tensors.keys():
+        _hint_at_targets(operation, message)
     if operation.limit is not None:
         name, most = operation.needs[0], operation.limit(settings)
         size = message.tensors[name].size
@@ -160,7 +195,7 @@ def check_dtypes(tensors: Arrays, offered: tuple[DType, ...]) -> None:
     """
     if len(offered) == len(FLOATS):
         return
-    for name in ("logits", "log_probs", "labels"):
+    for name in ("logits", "log_probs", "labels", "target_logits", "target_log_probs"):
         dtype = dtypes.of(tensors[name]) if name in tensors else None
         if dtype in FLOATS and dtype not in offered:
             listed = ", ".join(each.name for each in offered)
@@ -183,6 +218,13 @@ def _misfit(operation: Operation, message: Message) -> MissingTensor:
     return MissingTensor(f"{operation.path} has no use for {name}: it takes {uses}", field=name)
 
 
+def _hint_at_targets(operation: Operation, message: Message) -> None:
+    """Raise ``MissingTensor`` where targets may be there by another name."""
+    for name in operation.takes:
+        if hint := _instead(name, message):
+            raise MissingTensor(f"{operation.path} takes a teacher{hint}", field=name)
+
+
 def _instead(missing: str, message: Message) -> str:
     """Hint at what the tensor ``missing`` may be called in ``message``."""
     for name in message.options:
@@ -196,28 +238,33 @@ def _instead(missing: str, message: Message) -> str:
     return ""
 
 
-def converted_bytes(operation: Operation, tensors: Arrays) -> int:
+def converted_bytes(operation: Operation, tensors: Arrays, shift: int = 0) -> int:
     """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
     finite; those that broadcast may take one for each logit. Labels are laid out in one dimension,
-    and probabilities of another width than the logits are made like them; chosen classes become
-    int64, and are compared with both ends of their range. Nothing may lie across its natural
-    addresses, and what has no class axis is read in C order.
+    and probabilities of another width than the logits are made like them. Masked labels, and those
+    moved by a ``shift``, are new, as int64 at most; weights are moved with them. Nothing may lie
+    across its natural addresses, and what has no class axis is read in C order.
     """
     logits, broadcasts = tensors[operation.needs[0]], "pos_weight" in operation.takes
     total = 0
     for name, array in tensors.items():
         if name in WEIGHTS:
-            total += array.size * (8 + 4 + 1)
+            total += array.size * (8 + 4 + 1 + (8 if shift else 0))
             if broadcasts and (array.ndim > 1 or name == "sample_weight"):
                 total += logits.size * 8
-        elif name == "chosen":
-            total += array.size * (8 + 1 + 1 + 1)
-        elif name == "labels" and dtypes.of(array) in FLOATS and array.shape == logits.shape:
+        elif name in INTEGERS:
+            total += array.size * (8 + 8 + 1)
+        elif name == "labels" and array.shape == logits.shape and dtypes.of(array) in FLOATS:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
-        elif name == "labels" and not array.flags.c_contiguous:
-            total += array.nbytes
+        elif name == "labels":
+            total += array.size * 8 if shift else 0
+            total += 0 if array.flags.c_contiguous else array.nbytes
+        elif name in TARGETS:
+            wide = logits.itemsize == 8
+            if name not in operation.sized or wide != (array.itemsize == 8):
+                total += array.size * (4 if name in operation.sized and not wide else 8 + 4)
         if broadcasts and name in ("logits", "labels") and not array.flags.c_contiguous:
             total += array.nbytes
         if not array.flags.aligned:

@@ -27,7 +27,7 @@ SHAPES += [((4, 5, 6, 21), 3), ((3, 5000), 1), ((200,), 0)]
 
 
 def scale_of(example: zoo.Example, reduction: str) -> float:
-    """What an error of 1 in a tanh can grow to; weights are at most 2, probabilities sum to 2."""
+    """Growth of an error of 1 in a tanh; weights are at most 2, probabilities sum to 2."""
     terms = max(1, example.labels.size) if reduction == "sum" else 1
     return 8.0 * example.softened() * terms
 

@@ -131,7 +131,7 @@ def test_ties(classes: int, axis: int, dtype: dtypes.DType) -> None:
 
 
 def test_ignored_positions_have_all_but_a_rank(dtype: dtypes.DType) -> None:
-    """What needs no label is given; and what needs one is 0, or -1."""
+    """Outputs that need no label are given; those that need one are 0, or -1."""
     for axis in (1, 0):
         logits, labels, options = zoo.example((40, 21)[:: 2 * axis - 1], axis, dtype, "all")
         ignored = labels == -100
@@ -268,7 +268,7 @@ def digest() -> str:
 
 
 def print_for_every_thread_count() -> None:
-    """What the subprocess below runs."""
+    """Program of the subprocess below."""
     for threads in range(1, MANY + 1):
         numba.set_num_threads(threads)
         print(digest())

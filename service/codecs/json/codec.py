@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import orjson
 
 from service.codecs.base import (
-    CLASSES,
+    INTEGERS,
     LOGITS,
     Array,
     Arrays,
@@ -58,10 +59,9 @@ class Json(Codec):
         """Decode the tensors into new arrays, and every key that is not in ``names`` as an option.
 
         Floating tensors have the dtype that the option ``dtype`` names (float32 by default), which
-        is not passed on. ``labels`` and ``chosen`` are int64 if all are written as integers; or,
-        unless the labels' shape is that of the logits, if all are integers, since JavaScript, PHP
-        and R have only floats. A tensor that comes before ``dtype`` may be read twice, and such
-        labels thrice; null
+        is not passed on. ``labels`` are int64 if all are written as integers; or, unless their
+        shape is that of the logits, if all are integers, since JavaScript, PHP and R have only
+        floats. A tensor that comes before ``dtype`` may be read twice, and such labels thrice; null
         is no tensor. Raises ``DecodeError``, which names the element, ``TooLarge`` and
         ``TakesLong``.
         """
@@ -85,9 +85,13 @@ class Json(Codec):
             if key in names and (end := tensor.null_at(body, at)) is not None:
                 absent.add(key)
                 at = end
+            elif key in names and key in INTEGERS:
+                room = _room(tensors, limits)
+                tensors[key] = tensor.integers(body, at, key, room, limits.until)
+                at = tensors[key].at
             elif key in names:
                 floats = [DEFAULT, WIDEST] if options.get(_DTYPE) is None else [_kind(options)]
-                kinds = [INTEGER, *floats] if key in CLASSES else floats
+                kinds = [INTEGER, *floats] if key == _LABELS else floats
                 room = _room(tensors, limits)
                 tensors[key] = tensor.first_fit(body, at, key, kinds, room, limits.until)
                 at = tensors[key].at
@@ -112,15 +116,17 @@ class Json(Codec):
         are members of the object ``group``. float32 and float64 are written with the fewest digits
         that give the same bits when read as float64 and rounded to the array's dtype.
         """
-        groups: dict[str, dict[str, Array]] = {"": {}}
+        groups: dict[str, list[bytes]] = {"": []}
         for name, array in arrays.items():
             group, _, own = name.rpartition(".")
-            groups.setdefault(group, {})[own] = array
-        parts = [b"{", *_members(groups.pop(""))]
+            parts = groups.setdefault(group, [])
+            parts += (b"," if parts else b"", _key(own), *pieces(np.asarray(array, order="C")))
+        whole = [b"{", *groups.pop("")]
         for group, inside in groups.items():
-            parts += [b",", _key(group), b"{", *_members(inside), b"}"]
+            whole += [b",", _key(group), b"{", *inside, b"}"]
+        whole.append(b"}\n")
         # A single join: above 1 MiB it copies without the GIL.
-        return b"".join([*parts, b"}\n"])
+        return b"".join(whole)
 
     def at_once(self, body: memoryview) -> bool:
         """Return whether plain numbers of this length are read in less than a millisecond."""
@@ -155,11 +161,11 @@ def _as_kind(
             body, name, tensor.read(body, first.start, kind, room, first.at, limits.until)
         )
 
-    if name in CLASSES:
+    if name in INTEGERS:
+        return first
+    if name == _LABELS:
         # Floats of the logits' shape are class probabilities.
-        like_logits = name == _LABELS and any(
-            tensors[other].shape == first.shape for other in LOGITS & tensors.keys()
-        )
+        like_logits = any(tensors[other].shape == first.shape for other in LOGITS & tensors.keys())
         if first.kind is INTEGER and (first.elements.size or not like_logits):
             return first
         if not like_logits and (integers := tensor.whole(again(WIDEST))) is not None:
@@ -191,20 +197,14 @@ def _room(tensors: Mapping[str, Reading], limits: Limits) -> int:
     return limits.decoded_bytes - sum(reading.elements.nbytes for reading in tensors.values())
 
 
-def _members(arrays: Arrays) -> Iterator[bytes]:
-    for index, (name, array) in enumerate(arrays.items()):
-        yield b"," if index else b""
-        yield _key(name)
-        yield from pieces(np.asarray(array, order="C"))
-
-
+@lru_cache(64)
 def _key(name: str) -> bytes:
     return json.dumps(name).encode() + b":"
 
 
 def written_size(array: Array) -> int:
     """Return how many numbers, or lists without any, the text of ``array`` holds."""
-    return math.prod(takewhile(bool, array.shape))
+    return array.size or math.prod(takewhile(bool, array.shape))
 
 
 def pieces(array: Array) -> Iterator[bytes]:

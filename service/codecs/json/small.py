@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.codecs.base import CLASSES, MAX_RANK, Message
+from service.codecs.base import INTEGERS, MAX_RANK, Message
 
 # Bytes of a body that is read here. The general parser reads 0.1 GB/s.
 LONGEST = 1 << 10
 _MEMBERS = 32  # more are not plain
-_DTYPE = "dtype"
+_LABELS, _DTYPE = "labels", "dtype"
 # Escapes; words that NumPy makes numbers of; an integer that loses its sign.
 _ODD = re.compile(rb"\\|true|false|null|-0(?!\.)")
 # Numbers are rounded to float64, then to float32: the second time, what lies halfway may go the
@@ -31,7 +31,8 @@ _EXACT = 2**53  # integers from here on may have become floats
 def decode(body: memoryview, names: frozenset[str], most: int) -> Message | None:
     """Return the message of a plain ``body``, with tensors of at most ``most`` bytes, or ``None``.
 
-    Plain are float32 tensors, int64 labels, options of numbers and texts, and no escapes.
+    Plain are float32 tensors, int64 labels and ``INTEGERS``, options of numbers and texts, and no
+    escapes.
     """
     raw = bytes(body)
     try:
@@ -52,7 +53,7 @@ def decode(body: memoryview, names: frozenset[str], most: int) -> Message | None
         return None
     if _DTYPE in options or sum(array.nbytes for array in tensors.values()) > most:
         return None
-    if any(name in tensors and not tensors[name].size for name in CLASSES):
+    if _LABELS in tensors and not tensors[_LABELS].size:
         return None
     return Message(tensors, options)
 
@@ -60,7 +61,7 @@ def decode(body: memoryview, names: frozenset[str], most: int) -> Message | None
 def _tensor(name: str, value: Any) -> np.ndarray[Any, Any]:
     if type(value) is not list:
         raise TypeError
-    if name in CLASSES:
+    if name == _LABELS or name in INTEGERS:
         labels = np.array(value)
         if labels.dtype != np.int64 or labels.ndim > MAX_RANK:
             raise TypeError

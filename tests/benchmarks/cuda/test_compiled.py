@@ -73,7 +73,7 @@ def test_machine_code(case: Case, capability: tuple[int, int]) -> None:
 
 
 class Pretended:
-    """What stands for an array on a device that is not there: it has a type, and no memory."""
+    """Stand-in for an array on a device that is not there: it has a type, and no memory."""
 
     size = 1
 

@@ -150,7 +150,7 @@ def test_the_first_impossible_label_of_any_piece(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_is_held_until_the_logits_are_there(fresh_budget: memory.Budget) -> None:
-    """What they hold may still be anything until then, and so may who sends them."""
+    """Logits may hold anything until they have arrived, and their sender may still go away."""
     logits = np.random.default_rng(0).normal(0, 3, (16, 6)).astype(np.float32)
     problem = check(logits.copy(), np.arange(16) % 6, device="cuda")
     arriving: Array = np.full_like(logits, np.nan)
@@ -216,7 +216,7 @@ def test_more_classes_than_a_grid_has_blocks(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_end_of_a_call_may_fail_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it waits for what still runs, whatever made it end."""
+    """Failure in the wait for kernels that still run, whatever ended the call."""
 
     def context() -> None:
         raise driver_error(700)

@@ -25,7 +25,13 @@ SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 12
 # are computed on the CPU.
 LARGEST = 1600 if SAMPLE == 1 else 800
 # Files of which all cases are run.
-WHOLE = ("test_worked_example", "test_torch_facts", "test_edges")
+WHOLE = (
+    "test_worked_example",
+    "test_torch_facts",
+    "test_edges",
+    "test_divergence_edges",
+    "test_divergence_facts",
+)
 # Files of this folder, which are run whole as well.
 OWN = ("simulated_pipeline", "simulated_resident")
 SAMPLED = (
@@ -37,10 +43,14 @@ SAMPLED = (
     "test_improvements",
     "test_range",
     "test_scratch",
+    "test_sequences",
     "test_probabilities",
     "test_likeliest",
     "test_focal",
     "test_binary",
+    "test_divergence",
+    "test_divergence_sparse",
+    "test_divergence_gradient",
 )
 # Tests of these files that are left out, by their names' beginnings, and why.
 LEFT_OUT = {
@@ -60,6 +70,8 @@ NOT_RUN = {
     "test_adversarial": "rows of 5,000 to 300,000 classes",
     "test_plan_cache": "it is of plans that only the CPU keeps",
     "test_error_budget": "rows of up to 32,769 classes",
+    "test_divergence_properties": "hundreds of random calls a test",
+    "test_divergence_refusals": "most of it is of errors that come before any device",
     "test_properties": "hundreds of random calls a test",
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
     "test_explain": "explain names the device of each call",
@@ -67,6 +79,7 @@ NOT_RUN = {
     "test_footprint": "it is of shapes alone",
     "test_numba_internals": "it is of Numba's names for the CPU",
     "test_mismatch": "it is of errors that come before any device",
+    "test_ahead": "it is of the CPU's compiler",
     "test_devices": "it starts processes of its own",
     "test_shards": "class_shard is computed on the CPU",
     "test_simd": "it is of the CPU's registers",
@@ -102,6 +115,7 @@ def redirect(largest: int) -> None:
         "binary_cross_entropy",
         "log_softmax",
         "softmax",
+        "kl_div",
     ):
         setattr(kernels, name, _on_device(getattr(kernels, name), largest))
 

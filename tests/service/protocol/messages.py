@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Iterator
 
 CHUNKED = "Transfer-Encoding: chunked"
 
 
 class Answers:
-    """What an HTTP client makes of ``Wire.sent``: a status, a header and a body at a time."""
+    """HTTP client's reading of ``Wire.sent``: a status, headers and a body an answer."""
 
     def __init__(self, sent: bytes) -> None:
         self.statuses: list[int] = []
@@ -25,6 +26,11 @@ class Answers:
             self.headers.append(fields)
             self.bodies.append(sent[:length])
             sent = sent[length:]
+
+
+def without_ids(sent: bytes) -> bytes:
+    """``sent`` without X-Request-ID, which is another one for each request."""
+    return re.sub(rb"x-request-id: [0-9a-f-]+\r\n", b"", sent)
 
 
 def request(*fields: str, body: bytes = b"", line: str = "POST / HTTP/1.1") -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from kernels import dtypes
+from kernels import OUTPUTS, dtypes
 from service import regimes
 from service.app import create_app
 from service.errors import Overloaded
@@ -127,6 +127,17 @@ CASES: dict[str, tuple[dict[str, wire.Array], bytes]] = {
             "weight": RANDOM.uniform(0, 2, 20_011),
         },
         b"",
+    ),
+    "sequences": (
+        {
+            # Of a narrower type than the logits, the library would write it behind them.
+            "mask": (RANDOM.random((40, 99)) < 0.9).astype(np.int64),
+            "segments": RANDOM.integers(0, 5, (40, 99)),
+            "sample_weight": RANDOM.uniform(0, 2, (40, 99)),
+            "logits": RANDOM.normal(0, 3, (40, 99, 1501)).astype(np.float32),
+            "labels": RANDOM.integers(0, 1501, (40, 99)),
+        },
+        b"shift=1&class_axis=-1&bytes=99&outputs=" + ",".join(OUTPUTS).encode(),
     ),
     "images": (
         {
