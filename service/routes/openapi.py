@@ -19,7 +19,7 @@ from service import problems
 from service.codecs import CODECS
 from service.middleware import PROBES
 from service.request.operation import Operation
-from service.routes import divergence
+from service.routes import divergence, likeliest
 from service.routes.examples import EXAMPLES
 
 PATH = "/openapi.json"
@@ -40,10 +40,6 @@ _TENSORS = {
     " label. Boolean ones are 1 and 0. By default all are 1. In `/v1/binary_cross_entropy` of a"
     " shape that broadcasts to the logits': scales each loss, and does not count in a mean's"
     " denominator.",
-    "pos_weight": "Of `/v1/binary_cross_entropy`: weights of positive labels, finite, of a shape"
-    " that broadcasts to the logits': `(C)` is one for each place on the last axis.",
-    "chosen": "Classes whose log-probabilities `chosen_log_probs` has: `(K)`, the same ones for all"
-    " elements, or the labels' shape and K. Any integer type, each from 0 to C - 1.",
     "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
     " scales each element's loss, and counts in the denominator of a mean as class weights do."
     " Boolean ones are 1 and 0. By default all are 1. In `/v1/binary_cross_entropy`, of a shape"
@@ -54,7 +50,7 @@ _TENSORS = {
     " to, where several are packed into a row; from 0 to the number of positions in a row. Outputs"
     " by sequence then have the shape (rows, largest number + 1), or without rows of labels of one"
     " dimension. By default each row is a sequence.",
-} | divergence.TENSORS
+} | divergence.TENSORS | likeliest.TENSORS
 # What is only needed where numbers do not say their type.
 _DTYPE = {
     "type": "string",
@@ -74,17 +70,6 @@ OUTPUTS = {
     " are probabilities.",
     "prediction": "The class of the largest logit, the first of several alike, in the labels'"
     " shape.",
-    "max_logit": "The largest logit of each element, after `softcap` and `temperature`, in the"
-    " labels' shape.",
-    "confidence": "The probability of the likeliest class, in the labels' shape.",
-    "margin": "The label's logit minus the largest of all others, after `softcap` and"
-    " `temperature`, in the labels' shape: above 0 where the label is the likeliest; NaN where it"
-    " is ignored, and infinite with a single class. Not for labels that are probabilities.",
-    "top_log_probs": "The `top_k` largest log-probabilities of each element, from the largest on,"
-    " in the labels' shape and one more axis.",
-    "top_classes": "Their classes, of several alike the first, in the same shape.",
-    "chosen_log_probs": "The log-probabilities of the classes in `chosen`, in the labels' shape and"
-    " one more axis.",
     "gradient": "The derivative of the loss, or with `none` of its sum, by each logit, in the"
     " logits' shape; 0 where the label is ignored.",
     "log_probs": "The log-softmax, in the logits' shape.",
@@ -109,7 +94,7 @@ OUTPUTS = {
     "log_softmax": "The log-softmax, in the logits' shape.",
     "one_hot": "1 where the label is, else 0, in the logits' shape; all 0 where it is ignored.",
     "routes": "The loss by each route, and the largest difference between two of them.",
-} | divergence.OUTPUTS
+} | divergence.OUTPUTS | likeliest.OUTPUTS
 
 _SCHEMAS: dict[str, Any] = {
     "Number": {
