@@ -24,8 +24,9 @@ _QUICK = 8  # one in so many rows, with --quick
 
 @dataclass(frozen=True)
 class Case:
-    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss", "gradient" (loss and gradient) or
-    "divergence", KL(targets || logits), whose targets are as large as the logits.
+    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss", "gradient" (loss and gradient),
+    "divergence", KL(targets || logits), whose targets are as large as the logits, or a name of
+    ``kernel.workloads``.
 
     A ``latency`` is reported in microseconds, not in GB/s.
     """
@@ -39,7 +40,7 @@ class Case:
     def name(self) -> str:
         """Name in tables and for ``--case``."""
         size = "x".join(map(str, self.shape))
-        suffix = {"loss": "", "gradient": " +gradient", "divergence": " kl_div"}[self.wants]
+        suffix = {"loss": "", "divergence": " kl_div"}.get(self.wants, f" +{self.wants}")
         return f"{size} {self.dtype.name}{suffix}"
 
     @property
@@ -70,6 +71,7 @@ DIVERGENCES = (
     Case((2048, 32000), wants="divergence"),
     Case((2048, 32000), BFLOAT16, wants="divergence"),
 )
+SEQUENCES = tuple(Case((2048, 32000), dtype, wants="sequences") for dtype in (FLOAT32, BFLOAT16))
 TINY = Case((4, 5), latency=True)
 CASES = (
     *LONG_ROWS,
@@ -80,6 +82,7 @@ CASES = (
     Case((4, 3, 256, 256)),
     GRADIENT,
     *DIVERGENCES,
+    *SEQUENCES,
     TINY,
 )
 

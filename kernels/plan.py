@@ -125,10 +125,8 @@ BESIDE_LOSS = frozenset(
     name
     for name, row in TABLE.items()
     if row.kind not in (Kind.SCALAR, Kind.SEQUENCE) and not row.made_of and name != "per_element"
-) | {"sequence_greedy"}
-OF_IGNORED = frozenset(
-    name for name in BESIDE_LOSS - {"sequence_greedy"} if TABLE[name].unlabelled is None
 )
+OF_IGNORED = frozenset(name for name in BESIDE_LOSS if TABLE[name].unlabelled is None)
 # Bytes of logits in a step: 1 ms at memory speed, some 10 ms where every output is wanted; a launch
 # takes 20 us.
 STEP = 1 << 25

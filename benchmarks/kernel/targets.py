@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from benchmarks.bars import Bar
-from benchmarks.kernel.contestants import COMPILED, EAGER, OURS, READ
+from benchmarks.kernel.contestants import COMPILED, EAGER, OURS, PLAIN, READ
 from benchmarks.kernel.report import Results, best_peer, times_as_fast
 from benchmarks.problems import (
     DIVERGENCES,
@@ -14,6 +14,7 @@ from benchmarks.problems import (
     HUNDRED,
     LARGE,
     LONG_ROWS,
+    SEQUENCES,
     STRIDED,
     TEN,
     TINY,
@@ -32,6 +33,9 @@ _RATIOS: tuple[tuple[tuple[Case, ...], str, float, float], ...] = (
     ((GRADIENT,), COMPILED.name, 1.5, 2.5),
     *(((case,), READ.name, 0.8, 0.95) for case in DIVERGENCES),
     (DIVERGENCES, COMPILED.name, 1.5, 3.0),
+    *(((case,), PLAIN.name, 0.97, 1.0) for case in SEQUENCES),
+    *(((case,), EAGER.name, 8.0, 12.0) for case in SEQUENCES),
+    ((SEQUENCES[0],), COMPILED.name, 1.5, 3.0),
     ((TINY,), EAGER.name, 1.0, 2.0),
 )
 

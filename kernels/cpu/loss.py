@@ -12,6 +12,7 @@ from typing import Any
 
 from kernels.compiled import inlined, kernel
 from kernels.cpu.careful import weigh_careful
+from kernels.cpu.greedy import any_greedy, judge_sequences
 from kernels.cpu.outputs import output_step
 from kernels.cpu.rows import sum_part
 from kernels.cpu.sums import step_size, sum_step
@@ -70,10 +71,10 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
             label[:count] = -1
         else:
             _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
-        done, odd = 0, False
+        done, odd, judging = 0, False, any_greedy(results, lo, count)
         while done < count:
             first, rest = lo + done, count - done
-            size = step_size(logits, first, rest, options.outputs)
+            size = step_size(logits, first, rest, options.outputs or judging)
             all_positions = softly or options.ignored_too
             odd |= sum_step(
                 logits, soft, options, first, size, label, lanes, scratch, done, all_positions
@@ -81,6 +82,8 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
             take_logarithms(scratch, done, size, options.scale, logits.data)
             if options.outputs:
                 output_step(operands, first, size, label, scratch, done)
+            if judging:
+                judge_sequences(operands, first, size, label, scratch, done)
             done += size
         if softly and options.tolerance < math.inf:
             wrong = prove_shares(scratch, labels, lo, count, options.tolerance)

@@ -31,6 +31,8 @@ from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.request.given import combine
 from service.settings import Settings, SettingsError, variable
+from service.telemetry.entry import BEGAN, WORK
+from service.telemetry.record import sizes
 
 
 class Operation(NamedTuple):
@@ -82,13 +84,17 @@ class Service:
 
 
 class Call(NamedTuple):
-    """Call of an operation: formats of its body and reply; ``query``: options of its address."""
+    """Call of an operation: formats of its body and reply; ``query``: options of its address.
+
+    ``entry`` is what is counted of the request that it serves (``service.telemetry.entry``).
+    """
 
     service: Service
     operation: Operation
     codec: Codec
     reply: Codec
     query: Mapping[str, str]
+    entry: list[int]
 
     def decoded(self, body: memoryview, until: float = math.inf) -> Message:
         """Decode a body, whose tensors are all that the operation takes.
@@ -104,8 +110,12 @@ class Call(NamedTuple):
     def work(self, message: Message, step: int | None = None) -> Work:
         """Check a message, and return the work on it; raises ``InvalidInput``."""
         tensors = {name: numbers(array) for name, array in message.tensors.items()}
-        compute = self.operation.compute
-        return self.service.device.work(compute, tensors, self._options(message), step)
+        operation, chosen, device = self.operation, self._options(message), self.service.device
+        work = device.work(operation.compute, tensors, chosen, step)
+        name = device.name if chosen.device == "auto" else chosen.device
+        logits = tensors[operation.needs[0]]
+        self.entry[WORK:BEGAN] = sizes(logits.shape, logits.dtype, chosen.class_axis, name)
+        return work
 
     def footprint(self, message: Message, step: int) -> Footprint | None:
         """Memory that the work on ``message`` takes, none of whose tensors has come.

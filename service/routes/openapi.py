@@ -22,6 +22,7 @@ from service.request.operation import Operation
 from service.routes import divergence
 from service.routes.examples import EXAMPLES
 
+PATH = "/openapi.json"
 _JSON = "application/json"
 _REF = "#/components/schemas/"
 
@@ -177,7 +178,7 @@ def install(app: FastAPI, *, secured: bool = False) -> None:
 
     app.openapi = description  # type: ignore[method-assign]
     # Not FastAPI's own route, which writes the JSON anew for each request.
-    app.openapi_url = "/openapi.json"
+    app.openapi_url = PATH
     app.add_route(app.openapi_url, answer, include_in_schema=False)
 
 
