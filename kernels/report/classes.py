@@ -21,33 +21,47 @@ _WAITING = 1 << 16
 
 
 class Losses:
-    """Sums of losses and weights of each group of positions, and how many there are."""
+    """Sums of losses and weights of each group of positions, and how many there are.
+
+    ``ones`` counts the weights of 1, most often all; ``weights`` has the sums of the others.
+    """
 
     def __init__(self, groups: int) -> None:
         self.counts = np.zeros(groups, np.int64)
         self.losses = ExactSums(groups)
+        self.ones = np.zeros(groups, np.int64)
         self.weights = ExactSums(groups)
 
     def add(self, groups: Array, losses: Array, weights: Array) -> None:
         """Add positions to their ``groups``."""
         np.add.at(self.counts, groups, 1)
         self.losses.add(groups, losses)
-        self.weights.add(groups, weights)
+        one = weights == 1.0
+        np.add.at(self.ones, groups[one], 1)
+        if not one.all():
+            self.weights.add(groups[~one], weights[~one])
 
     def merge(self, other: Losses, at: int = 0) -> None:
         """Add ``other``, whose group 0 is group ``at`` here."""
         missing = at + len(other.counts) - len(self.counts)
         if missing > 0:
-            self.counts = np.concatenate([self.counts, np.zeros(missing, np.int64)])
+            more = np.zeros(missing, np.int64)
+            self.counts = np.concatenate([self.counts, more])
+            self.ones = np.concatenate([self.ones, more])
         self.counts[at : at + len(other.counts)] += other.counts
+        self.ones[at : at + len(other.ones)] += other.ones
         self.losses.merge(other.losses, at)
         self.weights.merge(other.weights, at)
 
     def means(self) -> Array:
         """Weighted mean loss of each group; NaN where the weights are 0 in all."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            means: Array = self.losses.totals() / self.weights.totals()
+            means: Array = self.losses.totals() / (self.ones + self.weights.totals())
         return means
+
+    def weight(self) -> float:
+        """Sum of all weights."""
+        return float(self.ones.sum()) + self.weights.total()
 
 
 class Classes:

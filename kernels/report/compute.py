@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kernels import mismatch
 from kernels.answer import impossible_label
-from kernels.devices import compute, uncompiled
+from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.plan import finish
 from kernels.problem import Problem, check, widened
 from kernels.report.sample import rows_of
-from kernels.report.state import IN_ORDER, Form, Report
+from kernels.report.state import Form, Report
 from kernels.report.step import Step
 from kernels.scalars import integer, named
-from kernels.specialisations import Specialisation, not_compiled
 from kernels.steps import Footprint
 
 Array = np.ndarray[Any, Any]
@@ -87,6 +87,8 @@ def begin(
         int(bins),
         int(worst),
         problem.temperature,
+        problem.softcap,
+        problem.dtype.name,
     )
     return problem, Report(form, problem.shape[0] if problem.shape else None)
 
@@ -152,18 +154,12 @@ def _no_maps(problem: Problem) -> dict[str, Array]:
 def footprint(problem: Problem, report: Report, maps: bool, step: int | None) -> Footprint:
     """Memory that ``in_steps`` takes, at most, and its window; see ``steps.Footprint``."""
     classes, positions = problem.classes, problem.positions
-    state = classes * 300 + 3 * rows_of(classes) * classes * 4 + (1 << 18)
+    state = classes * 300 + 3 * rows_of(classes) * classes * problem.logits.itemsize + (1 << 18)
     pairs = min(positions, classes * classes) * 48 if report.classes.matrix is None else 0
     sequences = 200 * len(report.sequences.counts) if report.sequences else 0
     piece = min(positions, _MOST) * _POSITION_BYTES + _EXACTLY * 32
     arrays = positions * 20 if maps else 0
     return Footprint(state + pairs + sequences + piece + arrays, _window(problem, step))
-
-
-def needed(problem: Problem) -> tuple[Specialisation, ...]:
-    """Kernels that are to be compiled first, those of the sample among them."""
-    sampled = not_compiled(Specialisation(False, "float32", "float32", False))
-    return tuple(dict.fromkeys((*uncompiled(problem), *sampled)))
 
 
 def _ordered(problem: Problem) -> tuple[int, int, int] | None:
@@ -259,7 +255,7 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
         losses, weights = np.where(counted, losses, 0.0), np.where(counted, weights, 0.0)
     return Step(
         piece.first, labels, counted, losses, weights, nll, squares, confidences, predictions,
-        found["rank"], rows,
+        found["rank"], rows.raw, partial(_margins, rows, labels, predictions),
     )  # fmt: skip
 
 
@@ -278,8 +274,13 @@ class _Rows(NamedTuple):
     problem: Problem
     piece: Piece
 
+    def raw(self, positions: Array) -> Array:
+        """The logits as they were given, of shape (positions, classes)."""
+        rows = self.piece.by_class()[self.piece.at(positions)].reshape(len(positions), -1)
+        return np.ascontiguousarray(rows).view(self.problem.dtype.numpy)
+
     def __call__(self, positions: Array) -> Array:
-        return self._converted(self.piece.by_class()[self.piece.at(positions)])
+        return self._converted(self.raw(positions))
 
     def logits(self, classes: Array) -> Array:
         """The logit of each position's class in ``classes``."""
@@ -287,12 +288,23 @@ class _Rows(NamedTuple):
         return self._converted(self.piece.by_class()[(*places, classes)])
 
     def _converted(self, bits: Array) -> Array:
-        values = widened(np.ascontiguousarray(bits).view(self.problem.dtype.numpy))
+        values = widened(np.atleast_1d(bits).view(self.problem.dtype.numpy))
         with np.errstate(invalid="ignore"):
-            values = np.atleast_1d(values.astype(np.float64))
+            values = values.astype(np.float64)
         if self.problem.softcap is not None:
             values = self.problem.softcap * np.tanh(values / self.problem.softcap)
         return values
+
+
+def _margins(rows: _Rows, labels: Array, predictions: Array, positions: Array) -> Array:
+    """The logit of each label minus the largest other, in units of the temperature."""
+    own, other = rows.logits(labels)[positions], rows.logits(predictions)[positions]
+    with np.errstate(invalid="ignore", over="ignore"):
+        for i in np.flatnonzero(labels[positions] == predictions[positions]).tolist():
+            others = np.delete(rows(positions[i : i + 1])[0], labels[positions[i]])
+            other[i] = others.max(initial=-np.inf)
+        margins: Array = (own - other) / rows.problem.temperature
+    return margins
 
 
 def _make_exact(
@@ -308,7 +320,7 @@ def _make_exact(
     for first in range(0, len(chosen), some):
         part = chosen[first : first + some]
         with np.errstate(invalid="ignore", over="ignore"):
-            logits = rows(part).reshape(len(part), -1) / temperature
+            logits = rows(part) / temperature
             powers = np.exp(logits - logits.max(1, keepdims=True))
             totals = powers.sum(1)
             confidences[part] = 1.0 / totals

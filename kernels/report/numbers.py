@@ -22,8 +22,9 @@ def numbers(report: Report) -> dict[str, Any]:
 
     Floats that are not finite stay so: NaN is a mean over nothing.
     """
+    report.settle()
     form, sums = report.form, report.classes.sums
-    loss_sum, weight_sum = sums.losses.total(), sums.weights.total()
+    loss_sum, weight_sum = sums.losses.total(), sums.weight()
     loss = _ratio(loss_sum, weight_sum)
     right = int(report.classes.right.sum())
     classes = report.classes.listed()

@@ -15,18 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels.dtypes import BY_NAME
 from kernels.errors import InvalidInput
 from kernels.report import histogram
 from kernels.report.calibration import Calibration
 from kernels.report.classes import Classes, Losses
 from kernels.report.exact import ExactSums
 from kernels.report.sample import Sample
-from kernels.report.step import Step
+from kernels.report.step import Step, joined
 from kernels.report.worst import Worst
 
 Array = np.ndarray[Any, Any]
 
 _FORMAT = "lossd report 1"
+# Positions that wait to be added up: NumPy's functions take a microsecond each, of a few or many.
+_WAITING = 1 << 13
 # Positions, at most, of which a report has the losses in order, where they are sequences.
 IN_ORDER = 4096
 # A prediction is one of the first so many.
@@ -38,7 +41,7 @@ class Form(NamedTuple):
 
     ``tail`` is the labels' shape without its first axis, ``layout`` one of "image", "sequence" and
     "flat"; ``bins`` are those of the calibration, ``worst`` is how many positions are listed;
-    ``temperature`` is the one that the losses were computed at.
+    ``temperature`` and ``softcap`` are those of the losses, ``dtype`` is the logits'.
     """
 
     tail: tuple[int, ...]
@@ -47,6 +50,8 @@ class Form(NamedTuple):
     bins: int
     worst: int
     temperature: float
+    softcap: float | None
+    dtype: str
 
 
 class Report:
@@ -58,13 +63,15 @@ class Report:
     def __init__(self, form: Form, length: int | None) -> None:
         self.form = form
         self.length = length
+        self._waiting: list[tuple[Array, Step]] = []
+        self._waits = 0
         self.count = self.top5 = self.nan = 0
         self.low, self.high = math.inf, -math.inf
         self.histogram = histogram.empty()
         self.calibration = Calibration(form.bins)
         self.classes = Classes(form.classes)
         self.worst = Worst(form.worst)
-        self.sample = Sample(form.classes)
+        self.sample = Sample(form.classes, BY_NAME[form.dtype], form.softcap)
         self.sequences: Losses | None = None
         self.in_order: Array | None = None
         if form.layout == "sequence":
@@ -87,18 +94,30 @@ class Report:
         places = step.first + chosen
         if len(chosen) < len(step.counted):
             step = step.of(chosen)
-        self.count += len(chosen)
+        self.worst.add(step, places)
+        self.sample.add(step)
+        self._waiting.append((places, step.without_logits()))
+        self._waits += len(chosen)
+        if self._waits > _WAITING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Add up the positions that wait: before any other attribute is read."""
+        if not self._waits:
+            return
+        places = np.concatenate([places for places, _ in self._waiting])
+        step = joined([step for _, step in self._waiting])
+        self._waiting, self._waits = [], 0
+        self.count += len(places)
         self.top5 += int(np.count_nonzero((step.ranks >= 0) & (step.ranks < _FIRST_FEW)))
         losses = step.losses[~np.isnan(step.losses)]
-        self.nan += len(chosen) - len(losses)
+        self.nan += len(places) - len(losses)
         if losses.size:
             self.low = min(self.low, float(losses.min()))
             self.high = max(self.high, float(losses.max()))
             histogram.add(self.histogram, losses)
         self.calibration.add(step)
         self.classes.add(step)
-        self.worst.add(step, places, self.form.temperature)
-        self.sample.add(step)
         if self.sequences is not None:
             self.sequences.add(places // self.shape[-1], step.losses, step.weights)
             if self.in_order is not None:
@@ -109,6 +128,7 @@ class Report:
 
         Raises ``InvalidInput`` where their forms differ.
         """
+        self.settle(), other.settle()
         if self.form != other.form:
             raise InvalidInput(_difference(self.form, other.form), field="reports")
         before = self.positions
@@ -132,6 +152,7 @@ class Report:
 
     def to_bytes(self) -> bytes:
         """The state as an .npz file, which ``from_bytes`` reads; equal states are equal bytes."""
+        self.settle()
         keys, numbers = self.classes.pairs()
         form = {"format": _FORMAT, "length": self.length, **self.form._asdict()}
         counts = [self.count, self.top5, self.nan]
@@ -147,9 +168,8 @@ class Report:
             "matrix": np.empty((0, 0)) if self.classes.matrix is None else self.classes.matrix,
             "pairs": np.stack([keys, numbers]),
         }
-        for name, array in (("in_order", self.in_order),):
-            if array is not None:
-                arrays[name] = array
+        if self.in_order is not None:
+            arrays["in_order"] = self.in_order
         for group, part in self._parts().items():
             arrays |= {f"{group}.{name}": array for name, array in part.items()}
         file = io.BytesIO()
@@ -173,9 +193,9 @@ class Report:
             name: sums.arrays() for name, sums in self._sums().items()
         }
         parts |= {"sample": self.sample.arrays(), "worst": self.worst.columns}
-        parts["classes"] = {"counts": self.classes.sums.counts}
+        parts["classes"] = {"counts": self.classes.sums.counts, "ones": self.classes.sums.ones}
         if self.sequences is not None:
-            parts["sequences"] = {"counts": self.sequences.counts}
+            parts["sequences"] = {"counts": self.sequences.counts, "ones": self.sequences.ones}
         return parts
 
     @classmethod
@@ -206,7 +226,9 @@ class Report:
         report.calibration.counts = arrays["calibration.counts"]
         report.calibration.right = arrays["calibration.right"]
         report.classes.right, report.classes.predicted = arrays["right"], arrays["predicted"]
-        report.classes.sums.counts = arrays["classes.counts"]
+        for name, losses in (("classes", report.classes.sums), ("sequences", report.sequences)):
+            if losses is not None:
+                losses.counts, losses.ones = arrays[f"{name}.counts"], arrays[f"{name}.ones"]
         if report.classes.matrix is not None:
             report.classes.matrix = arrays["matrix"]
         report.classes.load_pairs(*arrays["pairs"])
@@ -216,8 +238,6 @@ class Report:
             sums.__dict__.update(ExactSums.from_arrays(inside).__dict__)
         report.sample.load({key: arrays[f"sample.{key}"] for key in report.sample.arrays()})
         report.worst.columns = {key: arrays[f"worst.{key}"] for key in report.worst.columns}
-        if report.sequences is not None:
-            report.sequences.counts = arrays["sequences.counts"]
         return report
 
 

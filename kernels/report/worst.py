@@ -32,25 +32,19 @@ class Worst:
         self.most = most
         self.columns = {name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}
 
-    def add(self, step: Step, places: Array, temperature: float) -> None:
+    def add(self, step: Step, places: Array) -> None:
         """Add a step's positions, all of which count; ``places`` are their numbers."""
         chosen = self._candidates(step.losses)
         if not chosen.size:
             return
-        labels = step.labels[chosen]
-        rows = step.rows(chosen)
-        own = rows[np.arange(len(rows)), labels]
-        rows[np.arange(len(rows)), labels] = -np.inf
-        with np.errstate(invalid="ignore", over="ignore"):
-            margins = (own - rows.max(1)) / temperature
         self._keep(
             {
                 "losses": step.losses[chosen],
                 "positions": places[chosen],
-                "labels": labels,
+                "labels": step.labels[chosen],
                 "predictions": step.predictions[chosen],
                 "confidences": step.confidences[chosen],
-                "margins": margins,
+                "margins": step.margins(chosen),
             }
         )
 
