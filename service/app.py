@@ -114,6 +114,8 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.stopping = stopping
+    app.state.secured = bool(tokens)
+    app.state.computing = sorted(routes.ENDPOINTS)
     app.state.v2 = routes.v2.State(chosen)
     for router in routes.ROUTERS:
         app.include_router(router)

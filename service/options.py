@@ -116,8 +116,8 @@ class NllLossOptions(LossOptions):
     ] = _some_of(_OF_NLL_LOSS)
 
 
-class CrossEntropyOptions(LossOptions, LogitOptions):
-    """Options of ``/v1/cross_entropy``."""
+class SmoothingOptions(Options):
+    """Options of every route that can smooth its labels."""
 
     label_smoothing: float = Field(
         0.0,
@@ -125,6 +125,11 @@ class CrossEntropyOptions(LossOptions, LogitOptions):
         le=1,
         description="Share of every label that is spread evenly over all classes, from 0 to 1.",
     )
+
+
+class CrossEntropyOptions(LossOptions, LogitOptions, SmoothingOptions):
+    """Options of ``/v1/cross_entropy``."""
+
     z_loss: float = Field(
         0.0,
         ge=0,
@@ -143,8 +148,10 @@ class CrossEntropyOptions(LossOptions, LogitOptions):
     ] = _some_of(_OF_CROSS_ENTROPY)
 
 
-class ExplainOptions(LabelOptions):
+class ExplainOptions(LabelOptions, SmoothingOptions):
     """Options of ``/v1/explain``: those that all three routes to the loss have."""
+
+    temperature: _Scale = Field(1.0, description="What the logits are divided by: 1e-30 to 1e30.")
 
     reduction: Literal["mean", "sum"] = Field(
         "mean", description="What the loss of each route is: the weighted mean, or the sum."

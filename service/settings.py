@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         None,
         min_length=1,
         description="File with bearer tokens, one a line, read at the start: without one of them"
-        " only health and /docs are answered (401).",
+        " only health, the page and /docs are answered (401).",
     )
     auth_tokens: SecretStr | None = Field(
         None,
@@ -166,6 +166,12 @@ class Settings(BaseSettings):
         0,
         description="Most bytes of the GPU's memory that a worker holds, and as many of the host's,"
         " pinned; 0 for its share of 80 % of what is free.",
+    )
+
+    page: bool = Field(
+        True,
+        description="Whether / answers browsers with the page that explains a loss and draws"
+        " reports; its requests need a token where there are any.",
     )
 
     allow_shared_memory: bool = Field(

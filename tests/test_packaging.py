@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -119,3 +120,14 @@ def test_what_is_installed_is_this_tree() -> None:
     assert installed.version == PROJECT["version"]
     [script] = [entry for entry in installed.entry_points if entry.group == "console_scripts"]
     assert (script.name, script.value) == ("lossd", PROJECT["scripts"]["lossd"])
+
+
+def test_the_wheel_holds_the_page() -> None:
+    included = {
+        Path(file.distribution_path) for file in WheelBuilder(str(ROOT)).recurse_included_files()
+    }
+    page = {
+        path.relative_to(ROOT) for path in (ROOT / "service" / "page").iterdir() if path.is_file()
+    }
+    assert len(page) > 20
+    assert page <= included

@@ -57,7 +57,9 @@ def status_of(app: Any, path: str, method: str = "GET", **headers: str) -> int:
 
 
 PATHS = (
-    "/",
+    "/page",
+    "/page/",
+    "/page/index.html",
     "/docs/",
     "/docs/other.js",
     "/openapi.yaml",

@@ -139,7 +139,7 @@ def test_a_text_of_the_wrong_type_is_named(query: str) -> None:
         (Options, "reduction"),
         (Options, "outputs"),
         (NllLossOptions, "label_smoothing"),
-        (ExplainOptions, "label_smoothing"),
+        (ExplainOptions, "softcap"),
         (Options, "z_loss"),
         (LogitOptions, "label_smoothing"),
         (NllLossOptions, "temperature"),

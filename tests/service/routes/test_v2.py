@@ -213,7 +213,7 @@ def test_outputs_in_the_query_are_those_of_the_request(client: Client) -> None:
         (INFER, "reduction=sum", "unknown option 'reduction'"),
         ("/v1/cross_entropy", "nonsense=1", "unknown option 'nonsense'"),
         ("/v1/explain", "nonsense=1", "unknown option 'nonsense'"),
-        ("/v1/explain", "label_smoothing=.1", "unknown option 'label_smoothing'"),
+        ("/v1/explain", "softcap=1", "unknown option 'softcap'"),
         ("/v1/nll_loss", "temperature=2", "unknown option 'temperature'"),
         ("/v1/softmax", "nonsense", "unknown option 'nonsense'"),
     ],
