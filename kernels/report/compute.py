@@ -60,7 +60,13 @@ class Piece(NamedTuple):
 
 
 def begin(
-    logits: Any, labels: Any, *, bins: int = 15, worst: int = 20, layout: str = "auto", **options: Any
+    logits: Any,
+    labels: Any,
+    *,
+    bins: int = 15,
+    worst: int = 20,
+    layout: str = "auto",
+    **options: Any,
 ) -> tuple[Problem, Report]:
     """Check the arguments of a report, and begin one without positions.
 

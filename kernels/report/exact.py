@@ -49,8 +49,8 @@ class ExactSums:
         numbers, shifts = places // _BITS, places % _BITS
         sizes, signs = np.abs(whole), np.sign(whole)
         low, high = (sizes & _MASK) << shifts, (sizes >> _BITS) << shifts
-        parts = (low & _MASK, (low >> _BITS) + (high & _MASK), high >> _BITS)
-        parts = tuple([signs * part for part in parts])
+        middle = (low >> _BITS) + (high & _MASK)
+        parts = [signs * part for part in (low & _MASK, middle, high >> _BITS)]
         for number in np.unique(numbers[whole != 0]).tolist():
             chosen = numbers == number
             for i, part in enumerate(parts):
@@ -101,7 +101,7 @@ class ExactSums:
         try:
             total = whole / (1 << _OFFSET)
         except OverflowError:
-            total = math.copysign(math.inf, whole)
+            total = math.inf if whole > 0 else -math.inf
         all_groups = {name: np.array([row.any()]) for name, row in self._odd.items()}
         return float(_odd_values(np.array([total]), all_groups)[0])
 

@@ -45,9 +45,11 @@ def _coarse(counts: Array, edges: Array, low: float, high: float) -> dict[str, A
 
     The first bin goes down to 0, or ``low`` if that is less; what is above EDGES has its own bin.
     """
-    inside = np.add.reduceat(
-        np.append(counts[1:-1], 0), np.searchsorted(EDGES, edges[:-1])
-    ) if len(edges) > 1 else np.empty(0, np.int64)
+    inside = (
+        np.add.reduceat(np.append(counts[1:-1], 0), np.searchsorted(EDGES, edges[:-1]))
+        if len(edges) > 1
+        else np.empty(0, np.int64)
+    )
     ends = [float(edge) for edge in edges]
     numbers = inside.tolist()
     if counts[-1]:

@@ -129,11 +129,11 @@ class Sample:
             loss, slope = self._at(rows, current)
             found |= {"loss": loss, "best": current, "best_loss": loss}
             found |= self._root(rows, current, loss, slope)
+        # Its precision, and no digits beyond.
+        found["best"] = float(f"{found['best']:.4g}")
         return {**found, "sample": len(self.hashes)}
 
-    def _root(
-        self, rows: Array, current: float, loss: float, slope: float
-    ) -> dict[str, float]:
+    def _root(self, rows: Array, current: float, loss: float, slope: float) -> dict[str, float]:
         """Search from ``current``, with the loss and the slope there, where the slope is 0."""
         best, best_loss = current, loss
         near, farther = (0.0, slope), math.copysign(math.log(2.0), slope)

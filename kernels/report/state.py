@@ -128,7 +128,8 @@ class Report:
 
         Raises ``InvalidInput`` where their forms differ.
         """
-        self.settle(), other.settle()
+        self.settle()
+        other.settle()
         if self.form != other.form:
             raise InvalidInput(_difference(self.form, other.form), field="reports")
         before = self.positions
@@ -156,7 +157,7 @@ class Report:
         keys, numbers = self.classes.pairs()
         form = {"format": _FORMAT, "length": self.length, **self.form._asdict()}
         counts = [self.count, self.top5, self.nan]
-        arrays = {
+        arrays: dict[str, Any] = {
             "form": np.frombuffer(json.dumps(form).encode(), np.uint8),
             "counts": np.array(counts, np.int64),
             "extremes": np.array([self.low, self.high]),

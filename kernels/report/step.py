@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
     def of(self, chosen: Array) -> Step:
         """The positions ``chosen``, by their indices in this step; ``first`` is as it was."""
-        arrays = {
+        arrays: dict[str, Any] = {
             name: value[chosen]
             for name, value in self._asdict().items()
             if isinstance(value, np.ndarray)
@@ -61,7 +61,7 @@ def _gone(positions: Array) -> Array:
 def joined(steps: Sequence[Step]) -> Step:
     """Positions of ``steps`` in a row, without logits; ``first`` is meaningless."""
     one = steps[0]
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(step, name) for step in steps])
         for name, value in one._asdict().items()
         if isinstance(value, np.ndarray)

@@ -22,6 +22,7 @@ from service.cli import fail, parameters
 from service.cli.files import SCORED, listed, read
 from service.cli.scoring import OPTIONS, Score, score
 from service.codecs import DecodeError
+from service.codecs.json.values import speakable
 from service.errors import InvalidOption
 from service.options import CrossEntropyOptions
 from service.request.given import combine
@@ -71,7 +72,7 @@ def command(
     except MemoryError:
         raise fail("the tensors are larger than the memory") from None
     if as_json:
-        typer.echo(json.dumps(_speakable(asdict(result)), allow_nan=False))
+        typer.echo(json.dumps(speakable(asdict(result)), allow_nan=False))
     else:
         _show(result)
 
@@ -137,17 +138,6 @@ def _as_options(message: str) -> str:
     return _ADVISED.sub(lambda match: f"{parameters.option(match[1])} {match[2]}", message).replace(
         "--check-probabilities false", "--no-check-probabilities"
     )
-
-
-def _speakable(value: Any) -> Any:
-    """Replace the floats that JSON has no number for by the service's texts for them."""
-    if isinstance(value, dict):
-        return {name: _speakable(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_speakable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value
 
 
 _ADVISED = re.compile(rf"\b({'|'.join(OPTIONS)})=(-?\w+)")
