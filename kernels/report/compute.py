@@ -197,7 +197,7 @@ def _pieces(problem: Problem, step: int) -> Iterator[Piece]:
     outer, classes, inner = extents
     whole, each = logits.reshape(extents), classes * inner * size
     many = max(1, min(step // each, _MOST // inner))
-    if many > 1 or each <= step and inner <= _MOST or inner == 1:
+    if many > 1 or (each <= step and inner <= _MOST) or inner == 1:
         for first in range(0, outer, many):
             stop = min(first + many, outer)
             yield Piece(first * inner, stop * inner, whole[first:stop], 1, stop * each)

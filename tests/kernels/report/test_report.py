@@ -60,7 +60,9 @@ def oracle(
     before = (rows > rows[np.arange(flat.size), flat][:, None]).sum(1)
     for i, y in enumerate(flat):
         before[i] += (rows[i, :y] == rows[i, y]).sum()
-    which = np.minimum((np.searchsorted(np.arange(bins + 1) / bins, confidence, "right") - 1), bins - 1)
+    which = np.minimum(
+        (np.searchsorted(np.arange(bins + 1) / bins, confidence, "right") - 1), bins - 1
+    )
     reliability = [(which == i) for i in range(bins)]
     gaps = [
         (mine.sum(), abs(right[mine].mean() - confidence[mine].mean()))
