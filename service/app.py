@@ -35,7 +35,8 @@ from service.middleware.origins import EXPOSED, cors_origins
 from service.middleware.prefix import Prefix
 from service.process import START_FAILED, numba_variables, shutdown
 from service.process.warm_up import warm_up
-from service.request.operation import Service, offered_dtypes
+from service.request.offered import offered_dtypes
+from service.request.operation import Service
 from service.routes import guide, handlers, openapi
 from service.telemetry import spans
 from service.telemetry.counters import Counters, here

@@ -20,6 +20,7 @@ _COMMANDS = {
     "serve": "service.cli.serve",
     "score": "service.cli.score",
     "warm": "service.cli.warm",
+    "report": "service.cli.report",
 }
 
 
@@ -30,7 +31,9 @@ class _Lazy(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _COMMANDS:
             return None
-        function: Callable[..., None] = import_module(_COMMANDS[cmd_name]).command
+        function: Callable[..., None] | typer.Typer = import_module(_COMMANDS[cmd_name]).command
+        if isinstance(function, typer.Typer):  # a group of commands
+            return typer.main.get_command(function)
         alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
         alone.command(name=cmd_name)(function)
         return typer.main.get_command(alone)

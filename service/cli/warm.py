@@ -23,7 +23,7 @@ from service import settings
 from service.cli import fail, progress
 from service.process import START_FAILED, levels
 from service.process.warm_up import warm_up
-from service.request.operation import offered_dtypes
+from service.request.offered import offered_dtypes
 
 NATIVE = "native"
 ALL = "all"
@@ -33,7 +33,7 @@ _LOAD = """
 import sys
 from service import settings
 from service.process.warm_up import warm_up
-from service.request.operation import offered_dtypes
+from service.request.offered import offered_dtypes
 missing = warm_up(offered_dtypes(settings.load()))
 sys.exit(f"not shipped: {', '.join(missing)}" if missing else 0)
 """

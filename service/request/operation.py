@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels import InvalidInput, dtypes
+from kernels import dtypes
 from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
@@ -21,6 +21,7 @@ from service.codecs.base import (
     TENSORS,
     WEIGHTS,
     Answer,
+    Array,
     Arrays,
     numbers,
     shown,
@@ -32,9 +33,21 @@ from service.compute.lane import Lane
 from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.request.given import combine
-from service.settings import Settings, SettingsError, variable
+from service.request.offered import check_dtypes, offered_dtypes
+from service.settings import Settings
 from service.telemetry.entry import BEGAN, WORK
 from service.telemetry.record import sizes
+
+
+class Document(NamedTuple):
+    """Answer that is one JSON document: the ``output`` that has its bytes, and its ``members``.
+
+    ``arrays`` are the outputs beside it in binary answers. Both map names to descriptions.
+    """
+
+    output: str
+    members: Mapping[str, str]
+    arrays: Mapping[str, str]
 
 
 class Operation(NamedTuple):
@@ -44,7 +57,8 @@ class Operation(NamedTuple):
     may, of which ``sized`` may be as large as the logits; ``compute`` checks them and the options,
     and gives the work that makes the outputs; ``footprint`` says from their shapes what memory that
     takes, where it can be streamed; ``limit`` picks from the settings how many elements the logits
-    may have, where that is limited.
+    may have, where that is limited. ``document``: the whole answer, where that is JSON, which
+    ``in_json`` then makes without the other outputs.
     """
 
     path: str
@@ -57,6 +71,12 @@ class Operation(NamedTuple):
     sized: tuple[str, ...] = ()
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
+    document: Document | None = None
+    in_json: Operation | None = None
+
+    def answering(self, reply: Codec) -> Operation:
+        """The operation that answers in ``reply``'s format."""
+        return self.in_json if self.in_json is not None and reply.typed else self
 
 
 @dataclass(slots=True)
@@ -145,8 +165,18 @@ class Call(NamedTuple):
         model, typed = self.operation.options, self.codec.typed
         return combine(model, self.query, message.options, typed=typed)
 
+    def encoded_bytes(self, outputs: Arrays) -> int:
+        """Bytes, at most, that ``encoded`` allocates besides ``outputs``."""
+        document = self._document(outputs)
+        if document is not None:
+            return document.nbytes
+        return self.reply.encoded_bytes(outputs)
+
     def encoded(self, outputs: Arrays) -> Answer:
         """Encode the answer; raises ``NotAcceptable`` for more numbers than the settings allow."""
+        document = self._document(outputs)
+        if document is not None:
+            return document.tobytes()
         count = self.reply.text_numbers(outputs)
         limit = self.service.settings.max_json_answer_elements
         if count > limit:
@@ -156,6 +186,11 @@ class Call(NamedTuple):
                 field=self.reply.answer_field,
             )
         return self.reply.encode(outputs)
+
+    def _document(self, outputs: Arrays) -> Array | None:
+        """The output that is the whole answer, already written."""
+        document = self.operation.document
+        return outputs[document.output] if document is not None and self.reply.typed else None
 
 
 def check_tensors(operation: Operation, message: Message, settings: Settings) -> None:
@@ -172,37 +207,6 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
             raise TooLarge(
                 f"{operation.path} takes {name} of at most {most:,} elements, not {size:,}",
                 where=name,
-            )
-
-
-def offered_dtypes(settings: Settings) -> tuple[DType, ...]:
-    """Float types that ``settings.dtypes`` names. Raises ``SettingsError``."""
-    names = [name.strip() for name in settings.dtypes.split(",")]
-    known = {dtype.name: dtype for dtype in FLOATS}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise SettingsError(
-            f"{variable('dtypes')} is {settings.dtypes!r}: {unknown[0]!r} is none of "
-            f"{', '.join(known)}"
-        )
-    return tuple([known[name] for name in dict.fromkeys(names)])
-
-
-def check_dtypes(tensors: Arrays, offered: tuple[DType, ...]) -> None:
-    """Raise ``InvalidInput`` where a tensor that kernels read is of a float type not offered.
-
-    Those are logits, log-probabilities and class probabilities: weights are converted.
-    """
-    if len(offered) == len(FLOATS):
-        return
-    for name in ("logits", "log_probs", "labels", "target_logits", "target_log_probs"):
-        dtype = dtypes.of(tensors[name]) if name in tensors else None
-        if dtype in FLOATS and dtype not in offered:
-            listed = ", ".join(each.name for each in offered)
-            raise InvalidInput(
-                f"{name} are {dtype.name}, and this server takes {listed}: convert them, or have "
-                f"{dtype.name} added to {variable('dtypes')} where it is started",
-                field=name,
             )
 
 
