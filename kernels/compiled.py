@@ -49,8 +49,9 @@ def stamp_of(sources: Iterable[Path]) -> bytes:
 
 
 _FOLDER = Path(__file__).parent
-# Without the sources for CUDA, which no CPU kernel is compiled from.
-STAMP = stamp_of({*_FOLDER.rglob("*.py")} - {*(_FOLDER / "cuda").iterdir()})
+# Without the sources for CUDA and of reports, which no CPU kernel is compiled from.
+_ELSEWHERE = {path for name in ("cuda", "report") for path in (_FOLDER / name).iterdir()}
+STAMP = stamp_of({*_FOLDER.rglob("*.py")} - _ELSEWHERE)
 
 
 @contextlib.contextmanager

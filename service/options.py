@@ -24,6 +24,14 @@ MOST_FIELDS = 64  # of a query string, and of a list
 _Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 _Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
 
+_Z_LOSS: Any = Field(
+    0.0,
+    ge=0,
+    allow_inf_nan=False,
+    description="Share of the squared log-sum-exp of its logits that is added to each"
+    " element's loss: zero, or positive and finite.",
+)
+
 # Outputs without being asked: in /v1 with the sums that losses of parts are merged from.
 LOSSES = ("loss", "per_element")
 MERGEABLE = (*LOSSES, "count", "weight_sum", "loss_sum")
@@ -130,13 +138,7 @@ class SmoothingOptions(Options):
 class CrossEntropyOptions(LossOptions, LogitOptions, SmoothingOptions):
     """Options of ``/v1/cross_entropy``."""
 
-    z_loss: float = Field(
-        0.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="Share of the squared log-sum-exp of its logits that is added to each"
-        " element's loss: zero, or positive and finite.",
-    )
+    z_loss: float = _Z_LOSS
     check_probabilities: bool = Field(
         True,
         description="Whether labels that are class probabilities must be: none below 0, and those"
@@ -155,6 +157,27 @@ class ExplainOptions(LabelOptions, SmoothingOptions):
 
     reduction: Literal["mean", "sum"] = Field(
         "mean", description="What the loss of each route is: the weighted mean, or the sum."
+    )
+
+
+class ReportOptions(LabelOptions, LogitOptions, SmoothingOptions):
+    """Options of ``/v1/report``."""
+
+    z_loss: float = _Z_LOSS
+    bins: int = Field(
+        15,
+        ge=1,
+        le=1000,
+        description="Number of bins, of equal width, that confidences are counted in.",
+    )
+    worst: int = Field(
+        20, ge=0, le=1000, description="How many of the positions of most loss are listed."
+    )
+    layout: Literal["auto", "image", "sequence", "flat"] = Field(
+        "auto",
+        description="What the axes of the labels are: `image` for (N, H, W), `sequence` for tokens"
+        " along the last one, `flat` for neither. `auto`: images for logits of four dimensions,"
+        " sequences for those of three whose classes are last.",
     )
 
 

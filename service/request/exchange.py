@@ -27,7 +27,7 @@ async def answer(request: Request, operation: Operation) -> Response:
     named = tuple([field for field in request.scope["headers"] if field[0] in _NEGOTIATED])
     codec, reply, media_type = formats(named)
     query = from_query(operation.options, request.scope["query_string"])
-    call = Call(request.app.state.service, operation, codec, reply, query)
+    call = Call(request.app.state.service, operation.answering(reply), codec, reply, query)
     return await respond(request, call, media_type)
 
 

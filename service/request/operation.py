@@ -12,7 +12,7 @@ from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, TENSORS, WEIGHTS, Answer, Arrays, numbers, shown
+from service.codecs.base import LOGITS, TENSORS, WEIGHTS, Answer, Array, Arrays, numbers, shown
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
@@ -23,6 +23,17 @@ from service.request.given import combine
 from service.settings import Settings, SettingsError, variable
 
 
+class Document(NamedTuple):
+    """Answer that is one JSON document: the ``output`` that has its bytes, and its ``members``.
+
+    ``arrays`` are the outputs beside it in binary answers. Both map names to descriptions.
+    """
+
+    output: str
+    members: Mapping[str, str]
+    arrays: Mapping[str, str]
+
+
 class Operation(NamedTuple):
     """Operation of one route.
 
@@ -30,6 +41,8 @@ class Operation(NamedTuple):
     may; ``compute`` checks them and the options, and gives the work that makes the outputs;
     ``footprint`` says from their shapes what memory that takes, where it can be streamed;
     ``limit`` picks from the settings how many elements the logits may have, where that is limited.
+    ``document``: the whole answer, where that is JSON, which ``in_json`` then makes without the
+    other outputs.
     """
 
     path: str
@@ -41,6 +54,12 @@ class Operation(NamedTuple):
     takes: tuple[str, ...] = ()
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
+    document: Document | None = None
+    in_json: Operation | None = None
+
+    def answering(self, reply: Codec) -> Operation:
+        """The operation that answers in ``reply``'s format."""
+        return self.in_json if self.in_json is not None and reply.typed else self
 
 
 @dataclass(slots=True)
@@ -112,8 +131,18 @@ class Call(NamedTuple):
         model, typed = self.operation.options, self.codec.typed
         return combine(model, self.query, message.options, typed=typed)
 
+    def encoded_bytes(self, outputs: Arrays) -> int:
+        """Bytes, at most, that ``encoded`` allocates besides ``outputs``."""
+        document = self._document(outputs)
+        if document is not None:
+            return document.nbytes
+        return self.reply.encoded_bytes(outputs)
+
     def encoded(self, outputs: Arrays) -> Answer:
         """Encode the answer; raises ``NotAcceptable`` for more numbers than the settings allow."""
+        document = self._document(outputs)
+        if document is not None:
+            return document.tobytes()
         count = self.reply.text_numbers(outputs)
         limit = self.service.settings.max_json_answer_elements
         if count > limit:
@@ -123,6 +152,11 @@ class Call(NamedTuple):
                 field=self.reply.answer_field,
             )
         return self.reply.encode(outputs)
+
+    def _document(self, outputs: Arrays) -> Array | None:
+        """The output that is the whole answer, already written."""
+        document = self.operation.document
+        return outputs[document.output] if document is not None and self.reply.typed else None
 
 
 def check_tensors(operation: Operation, message: Message, settings: Settings) -> None:

@@ -100,7 +100,7 @@ async def encoded(call: Call, lease: Lease, outputs: Arrays, receive: Receive) -
     size = sum([array.nbytes for array in outputs.values()])
     if size > regimes.AT_ONCE_BYTES:
         lease.shrink(size)
-        needed = call.reply.encoded_bytes(outputs)
+        needed = call.encoded_bytes(outputs)
         if needed > regimes.AT_ONCE_BYTES:
             work = _encoded_in_lane(call, lease, outputs, needed)
             return await while_connected(client_gone(receive), work)

@@ -234,7 +234,14 @@ def _request_content(operation: Operation) -> dict[str, Any]:
 def _success(operation: Operation) -> dict[str, Any]:
     examples = EXAMPLES[operation.path]
     names = outputs_of(operation)
-    members: dict[str, Any] = {name: tensor(OUTPUTS[name]) for name in names}
+    document = operation.document
+    if document is not None:
+        members: dict[str, Any] = {
+            name: {"description": text} for name, text in document.members.items()
+        }
+        names = [f"{name} ({text})" for name, text in document.arrays.items()]
+    else:
+        members = {name: tensor(OUTPUTS[name]) for name in names}
     if "routes" in members:
         routes = examples["worked"][2]["routes"]
         members["routes"] = {
