@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.cuda.figures import VARIABLE, put
 from kernels.devices import why_no_gpu
+from kernels.plan import TABLE
 
 TOOLS = ("memcheck", "racecheck")
 # The factories of all kernels, by the names that ``launch`` and ``pipeline`` have them under.
@@ -47,7 +48,6 @@ def cases() -> set[str]:
 def _compute(table: Any) -> None:
     """Compute losses that take all kernels, for the launch table ``table``."""
     import kernels
-from kernels.plan import TABLE
 
     rng = np.random.default_rng(0)
     widths = [min(row.classes, table.segment) for row in table.rows]
