@@ -109,6 +109,7 @@ class Resident:
         if wrong != NOWHERE:
             raise ImpossibleLabel(wrong)
         arrays = {name: self._kept(name) for name in self._wanted.outputs if name not in PER_CLASS}
+        arrays |= {name: self._kept(name) for name in RESIDENT if name in self._names}
         self._sums.copy_to_host(self._pinned["sums"])
         blocks = self._pinned["sums"].reshape(-1, 2)
         return answers_of(self._problem, self._names, blocks, {**arrays, **self.per_class})
