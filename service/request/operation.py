@@ -148,10 +148,10 @@ class Call(NamedTuple):
         operation = self.operation
         present = (*operation.needs, *(name for name in operation.sized if name in message.tensors))
         tensors = {name: message.tensors[name] for name in present}
-        if "chosen" in message.tensors:  # of which the shape alone is known, and class 0 is one
-            tensors["chosen"] = np.broadcast_to(np.int64(0), message.tensors["chosen"].shape)
         if operation.footprint is None or converted_bytes(operation, tensors):
             return None
+        if "chosen" in message.tensors:  # of which the shape alone is known, and class 0 is one
+            tensors["chosen"] = np.broadcast_to(np.int64(0), message.tensors["chosen"].shape)
         chosen = self._options(message)
         device = self.service.device.named(chosen)
         return operation.footprint({**tensors, **vars(chosen), "device": device, "step": step})
