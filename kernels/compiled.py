@@ -20,7 +20,7 @@ from numba import njit
 from numba.core.codegen import JITCodeLibrary
 from numba.extending import overload, register_jitable
 
-from kernels.cache import KernelCache
+from kernels.cache import cached
 
 try:
     import fcntl
@@ -49,8 +49,9 @@ def stamp_of(sources: Iterable[Path]) -> bytes:
 
 
 _FOLDER = Path(__file__).parent
-# Without the sources for CUDA, which no CPU kernel is compiled from.
-STAMP = stamp_of({*_FOLDER.rglob("*.py")} - {*(_FOLDER / "cuda").iterdir()})
+# Without the sources for CUDA and of reports, which no CPU kernel is compiled from.
+_ELSEWHERE = {path for name in ("cuda", "report") for path in (_FOLDER / name).iterdir()}
+STAMP = stamp_of({*_FOLDER.rglob("*.py")} - _ELSEWHERE)
 
 
 @contextlib.contextmanager
@@ -78,8 +79,7 @@ def _cached(dispatcher: Any) -> Any:
     Numba's own cache checks the kernel's file alone, not those of functions inlined into it, and
     does not verify what it loads.
     """
-    dispatcher._cache = KernelCache(dispatcher.py_func, STAMP)
-    return dispatcher
+    return cached(dispatcher, STAMP)
 
 
 class _Library(JITCodeLibrary):

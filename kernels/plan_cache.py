@@ -94,7 +94,8 @@ def answers(
     except TypeError:  # weights, or an option that is no option
         return None
     if plan is None:
-        if labels.dtype.kind not in "iu" or not _PLANNED.issuperset(names):
+        # Of moved labels a problem holds a copy.
+        if labels.dtype.kind not in "iu" or options.get("shift") or not _PLANNED.issuperset(names):
             return None
         plan = _Plan(logits, labels, names, options)
     known = plan.answers(logits, labels)

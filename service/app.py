@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,8 +16,10 @@ from functools import partial
 import numba
 import numpy as np
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kernels.compiling import Told
 from service import VERSION, routes, settings
 from service.compute import device
 from service.compute.compiler import Compiler
@@ -26,10 +29,14 @@ from service.memory.limit import default_budget
 from service.middleware import auth
 from service.middleware.direct import Direct
 from service.middleware.drain import Drain
+from service.middleware.forwarded import Forwarded, Trusted
 from service.middleware.methods import Methods
+from service.middleware.origins import EXPOSED, cors_origins
+from service.middleware.prefix import Prefix
 from service.process import START_FAILED, numba_variables, shutdown
 from service.process.warm_up import warm_up
-from service.request.operation import Service, offered_dtypes
+from service.request.offered import offered_dtypes
+from service.request.operation import Service
 from service.routes import guide, handlers, openapi
 from service.telemetry import spans
 from service.telemetry.counters import Counters, here
@@ -55,21 +62,24 @@ class Application(FastAPI):
 def create_app(
     given: settings.Settings | None = None,
     *,
-    warm: Callable[[], None] | None = None,
+    warm: Callable[[], object] | None = None,
     fail: Callable[[int], None] = os._exit,
+    told: Told | None = None,
 ) -> FastAPI:
     """Make the ASGI application; without ``given`` its settings come from the environment.
 
     ``warm`` (``warm_up``, if None) runs in the compute lane once the server has started, and no
     other work is taken until it returns; where it raises, ``fail`` is called with the process's
-    exit status. Raises ``SettingsError`` where the environment holds a setting that cannot be used,
-    tokens and the device included.
+    exit status. ``told`` is called with the progress of compiling. Raises ``SettingsError`` where
+    the environment holds a setting that cannot be used, tokens and the device included.
     """
     chosen = given or settings.load()
     tokens = auth.tokens(chosen)
     auth.warn_of_weak(chosen, tokens)
+    origins = cors_origins(chosen)
+    proxies = None if chosen.trusted_proxies is None else Trusted(chosen.trusted_proxies)
     computing = device.chosen(chosen)
-    warming_up = warm or partial(warm_up, offered_dtypes(chosen))
+    warming_up = warm or partial(warm_up, offered_dtypes(chosen), told)
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -93,17 +103,24 @@ def create_app(
         def begin_stop() -> None:
             stopping.set()
             counters.state("stopping")
+
+        def lengthen() -> None:
             # No connection is added from here on: what still comes is bounded, and was accepted.
             for lane in (service.compute, service.transcode, service.compiler.lane):
                 lane.length = sys.maxsize
 
-        stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
+        # Of several workers, the supervisor says when the drain begins and when it is over.
+        drain_seconds = chosen.drain_seconds if chosen.workers == 1 else 0
+        stages = shutdown.Stages(drain_seconds, begin_stop, lengthen)
         computing.failed = shutdown.GpuFailure(service, fail).report
         tracing = spans.started()
         if tracing is not None:
             # First: the access log has the trace that it begins.
             observers.insert(0, tracing.observe)
-        with shutdown.on_sigterm(stop):
+        with (
+            shutdown.on_signal(signal.SIGTERM, stages.signalled),
+            shutdown.on_signal(shutdown.DRAIN if chosen.workers > 1 else None, stages.drain),
+        ):
             warming = asyncio.create_task(_warm(service, counters, warming_up, fail))
             counting = asyncio.create_task(counters.keep_fresh())
             if chosen.workers > 1:
@@ -142,7 +159,18 @@ def create_app(
     openapi.install(app, secured=bool(tokens))
     app.add_middleware(Methods)
     direct = Direct(partial(FastAPI.__call__, app), endpoints=routes.ENDPOINTS)
-    app.entry = Drain(auth.Gate(direct, tokens) if tokens else direct)
+    entry: ASGIApp = Drain(auth.Gate(direct, tokens) if tokens else direct)
+    if origins:
+        entry = CORSMiddleware(
+            entry,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED,
+        )
+    if chosen.root_path:
+        entry = Prefix(entry, chosen.root_path)
+    app.entry = entry if proxies is None else Forwarded(entry, proxies)
     return app
 
 
@@ -188,7 +216,7 @@ def _build(service: Service) -> dict[str, str]:
 async def _warm(
     service: Service,
     counters: Counters,
-    warm: Callable[[], None],
+    warm: Callable[[], object],
     fail: Callable[[int], None],
 ) -> None:
     started = time.perf_counter()

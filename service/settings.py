@@ -52,6 +52,34 @@ class Settings(BaseSettings):
         description="Path of a Unix socket to listen on instead of host and port, of up to 107"
         " bytes; the umask decides who may connect.",
     )
+    root_path: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="Prefix of every path behind a proxy that does not remove it, such as /loss;"
+        " paths without it are answered as well.",
+    )
+    trusted_proxies: str | None = Field(
+        None,
+        min_length=1,
+        description="Addresses or networks of proxies, separated by commas, whose Forwarded or"
+        " X-Forwarded-For and -Proto are believed; unix for all clients of the Unix socket.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        min_length=1,
+        description="Origins whose pages may read answers in a browser, separated by commas, such"
+        " as https://example.org; * for every page.",
+    )
+    tls_certificate: str | None = Field(
+        None,
+        min_length=1,
+        description="PEM file of a certificate and its chain: HTTPS is spoken then, and no HTTP.",
+    )
+    tls_key: str | None = Field(
+        None,
+        min_length=1,
+        description="PEM file of the certificate's private key, if that is not in its file.",
+    )
     auth_token_file: str | None = Field(
         None,
         min_length=1,
@@ -99,6 +127,11 @@ class Settings(BaseSettings):
         25,
         description="Seconds that running requests are given to finish at shutdown: 25 leaves 5 of"
         " the 30 that Kubernetes grants.",
+    )
+    drain_seconds: _WholeSeconds = Field(
+        0,
+        description="Seconds at shutdown in which /readyz is 503 and connections are still taken,"
+        " for load balancers that learn of the end late; shutdown_seconds come after it.",
     )
     header_seconds: _Seconds = Field(
         10,

@@ -16,7 +16,12 @@ from service.cli import foreign_kernels
 from service.process import START_FAILED, numba_variables
 
 # Name -> module whose function ``command`` it is, so that none waits for the imports of another.
-_COMMANDS = {"serve": "service.cli.serve", "score": "service.cli.score"}
+_COMMANDS = {
+    "serve": "service.cli.serve",
+    "score": "service.cli.score",
+    "warm": "service.cli.warm",
+    "report": "service.cli.report",
+}
 
 
 class _Lazy(TyperGroup):
@@ -26,7 +31,9 @@ class _Lazy(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _COMMANDS:
             return None
-        function: Callable[..., None] = import_module(_COMMANDS[cmd_name]).command
+        function: Callable[..., None] | typer.Typer = import_module(_COMMANDS[cmd_name]).command
+        if isinstance(function, typer.Typer):  # a group of commands
+            return typer.main.get_command(function)
         alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
         alone.command(name=cmd_name)(function)
         return typer.main.get_command(alone)

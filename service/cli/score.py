@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,12 +17,13 @@ from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kernels import InvalidInput
-from service.cli import fail, parameters
+from service.cli import fail, parameters, reports
 from service.cli.files import SCORED, listed, read
 from service.cli.scoring import OPTIONS, Score, score
 from service.codecs import DecodeError
+from service.codecs.json.values import speakable
 from service.errors import InvalidOption
-from service.options import CrossEntropyOptions
+from service.options import CrossEntropyOptions, ReportOptions
 from service.request.given import combine
 
 # Seconds before a progress bar is shown.
@@ -37,32 +37,58 @@ def command(
         list[Path],
         typer.Argument(
             metavar="FILE",
-            help="One .npz or .safetensors file with `logits`, `labels` and maybe `weight` and"
-            " `sample_weight`; or two .npy files: the logits, then the labels.",
+            help="One .npz or .safetensors file with `logits`, `labels` and maybe `weight`,"
+            " `sample_weight`, `mask` and `segments`; or two .npy files: logits, labels.",
         ),
     ],
     worst: Annotated[
-        int, typer.Option(min=0, metavar="<int>", help="How many of the worst elements to list.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="<int>",
+            help="How many of the worst elements to list: by default 5, and 20 in a report.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One line of JSON on stdout, for machines.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help=f"Write a report: {reports.WRITTEN}."),
+    ] = None,
+    bins: Annotated[
+        str | None, typer.Option(metavar="<int>", help="Calibration bins of the report, 15.")
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(metavar="<str>", help="In the report: image, sequence, flat, or auto."),
+    ] = None,
     **given: str | None,
 ) -> None:
     """Print the loss of the logits in a file, and where it is worst.
 
     The loss is the mean that the service answers with for the same tensors and options; options
-    of a .safetensors file's metadata count as well.
+    of a .safetensors file's metadata count as well. With `--report` it is the report's numbers that
+    are printed.
     """
+    kind = None if out is None else reports.suffix(out)
     query = {name: str(value) for name, value in given.items() if value is not None}
     try:
         message = read(files)
         if message.others:
             only = ", ".join(SCORED)
             typer.echo(f"only {only} count; passed over: {listed(message.others)}", err=True)
-        chosen = combine(CrossEntropyOptions, query, message.options, typed=False)
-        with _progress() as advance:
-            result = score(message.tensors, chosen, worst, advance)
+        if kind is not None:
+            more = {"worst": worst, "bins": bins, "layout": layout}
+            query |= {name: str(value) for name, value in more.items() if value is not None}
+            asked = combine(ReportOptions, query, message.options, typed=False)
+            with _progress() as advance:
+                report, maps = reports.computed(message.tensors, asked, advance)
+        else:
+            _refuse(bins=bins, layout=layout)
+            chosen = combine(CrossEntropyOptions, query, message.options, typed=False)
+            with _progress() as advance:
+                result = score(message.tensors, chosen, 5 if worst is None else worst, advance)
     except (DecodeError, InvalidInput, InvalidOption) as error:
         raise fail(_as_options(error.message)) from None
     except OSError as error:
@@ -70,10 +96,19 @@ def command(
         raise fail(f"{where}{error.strerror or error}") from None
     except MemoryError:
         raise fail("the tensors are larger than the memory") from None
-    if as_json:
-        typer.echo(json.dumps(_speakable(asdict(result)), allow_nan=False))
+    if out is not None:
+        reports.write(out, report, maps, files[0].name)
+        typer.echo(reports.summary(report, as_json))
+    elif as_json:
+        typer.echo(json.dumps(speakable(asdict(result)), allow_nan=False))
     else:
         _show(result)
+
+
+def _refuse(**given: str | None) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise fail(f"{parameters.option(name)} is for a report: give --report as well")
 
 
 @contextmanager
@@ -109,12 +144,22 @@ def _show(result: Score) -> None:
     summary = Table.grid(padding=(0, 2))
     counted = result.elements - result.ignored
     besides = f" ({result.ignored:,} more ignored)" if result.ignored else ""
-    for name, value in (
+    rows = [
         ("loss", f"{result.loss:.6g}"),
         ("perplexity", f"{result.perplexity:.6g}"),
-        ("accuracy", f"{result.accuracy:.2%}"),
+        ("greedy accuracy", f"{result.accuracy:.2%}"),
         ("elements", f"{counted:,}{besides}"),
-    ):
+        ("count", f"{result.count:,}"),
+        ("weight sum", f"{result.weight_sum:.10g}"),
+        ("loss sum", f"{result.loss_sum:.10g}"),
+    ]
+    if result.bits_per_byte is not None:
+        rows.append(("bits per byte", f"{result.bits_per_byte:.6g}"))
+    if (by := result.by_sequence) is not None:
+        greedy = "" if by.greedy is None else f", {by.greedy:.2%} of them greedy"
+        rows.append(("sequences", f"{by.sequences:,}{greedy}"))
+        rows.append(("sequence perplexity", f"{by.perplexity:.6g}"))
+    for name, value in rows:
         summary.add_row(name, value)
     console.print(summary, highlight=False)
     if not result.worst:
@@ -137,17 +182,6 @@ def _as_options(message: str) -> str:
     return _ADVISED.sub(lambda match: f"{parameters.option(match[1])} {match[2]}", message).replace(
         "--check-probabilities false", "--no-check-probabilities"
     )
-
-
-def _speakable(value: Any) -> Any:
-    """Replace the floats that JSON has no number for by the service's texts for them."""
-    if isinstance(value, dict):
-        return {name: _speakable(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_speakable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value
 
 
 _ADVISED = re.compile(rf"\b({'|'.join(OPTIONS)})=(-?\w+)")

@@ -32,7 +32,8 @@ async def answer(request: Request, operation: Operation) -> Response:
     codec, reply, media_type = formats(named)
     query = from_query(operation.options, request.scope["query_string"])
     entry = record.of(request.scope)
-    call = Call(request.app.state.service, operation, codec, reply, query, entry)
+    answering = operation.answering(reply)
+    call = Call(request.app.state.service, answering, codec, reply, query, entry)
     return await respond(request, call, media_type)
 
 

@@ -22,7 +22,7 @@ from service.memory.budget import Lease
 from service.memory.upload import Receive
 from service.request.body import Body
 from service.request.head import Head
-from service.request.operation import Call, converted_bytes
+from service.request.operation import Call
 from service.telemetry.entry import COMPUTED, COMPUTING, DECODED, DECODING, RECEIVED
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ async def _computed_early(
 
 
 async def _checked(call: Call, grow: Grow, message: Message, step: int | None = None) -> Work:
-    needed = converted_bytes(call.operation, message.tensors)
+    needed = call.converted_bytes(message)
     if needed <= regimes.AT_ONCE_BYTES:
         work = call.work(message, step)
     else:
@@ -114,7 +114,7 @@ async def encoded(call: Call, lease: Lease, outputs: Arrays, receive: Receive) -
     size = sum([array.nbytes for array in outputs.values()])
     if size > regimes.AT_ONCE_BYTES:
         lease.shrink(size)
-        needed = call.reply.encoded_bytes(outputs)
+        needed = call.encoded_bytes(outputs)
         if needed > regimes.AT_ONCE_BYTES:
             work = _encoded_in_lane(call, lease, outputs, needed)
             return await while_connected(client_gone(receive), work)

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request, Response
 
 from service.request.exchange import answer
 from service.request.operation import Operation
-from service.routes import docs, explain, health, losses, metrics, openapi, page, v2
+from service.routes import docs, explain, health, losses, metrics, openapi, page, report, v2
 
-OPERATIONS = (*losses.OPERATIONS, explain.OPERATION)
+OPERATIONS = (*losses.OPERATIONS, explain.OPERATION, report.OPERATION)
 
 # By path: what ``direct`` calls without asking a router.
 ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {**v2.ENDPOINTS}

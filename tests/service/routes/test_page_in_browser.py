@@ -352,7 +352,7 @@ def test_what_cannot_be_read_is_said_at_its_field(tab: Tab, tmp_path: Path) -> N
     whole = wire.safetensors_body(tensors)
     cases = {
         "cut.safetensors": (whole[:-10], "do not fit"),
-        "empty.npz": (b"", "empty"),
+        "empty.npz": (b"", "does not end as a zip archive"),
         "without.npz": (wire.npz_body({"logits": tensors["logits"]}), "labels is missing"),
         "notes.txt": (b"hello", "neither .npz nor .safetensors"),
         "large.npz": (bytes(2**24 + 1), "this server takes at most 16 MiB"),

@@ -1,0 +1,335 @@
+"""Reports of logits and labels: computed piece by piece, in one pass over the logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels import mismatch
+from kernels.answer import impossible_label
+from kernels.devices import compute
+from kernels.errors import InvalidInput
+from kernels.plan import finish
+from kernels.problem import Problem, check
+from kernels.report.sample import rows_of
+from kernels.report.state import Form, Report
+from kernels.report.step import Step
+from kernels.scalars import integer, named
+from kernels.steps import Footprint
+from kernels.tensors import widened
+
+Array = np.ndarray[Any, Any]
+
+LAYOUTS = ("auto", "image", "sequence", "flat")
+MOST_BINS, MOST_WORST = 1000, 1000
+# Bytes of logits in a piece: they are read from cache the second time.
+STEP = 1 << 22
+# Positions in a piece, at most and, where classes are strided, at least; a multiple of the sums'
+# blocks. NumPy takes some 200 bytes for each.
+_MOST, _LEAST = 1 << 16, 64
+# Difference of a confidence of the kernels, whose sums are float32, from the exact one, at most;
+# and elements of rows that are computed exactly at a time.
+_INEXACT, _EXACTLY = 4e-6, 1 << 20
+_POSITION_BYTES = 256
+_NAMES = ("losses", "weights")
+
+
+class Piece(NamedTuple):
+    """Neighbouring positions: those from ``first`` to ``stop``, whose ``logits`` have their classes
+    on ``axis``; up to byte ``reach`` of all logits has to be there.
+    """
+
+    first: int
+    stop: int
+    logits: Array
+    axis: int
+    reach: int
+
+    def by_class(self) -> Array:
+        """View of the logits with the classes last."""
+        return np.moveaxis(self.logits, self.axis, -1)
+
+    def at(self, positions: Array) -> tuple[Array, ...]:
+        """Indices in ``by_class`` of ``positions``, counted from 0 in this piece."""
+        shape = self.by_class().shape[:-1]
+        return tuple(np.unravel_index(positions, shape)) if shape else ()
+
+
+def begin(
+    logits: Any,
+    labels: Any,
+    *,
+    bins: int = 15,
+    worst: int = 20,
+    layout: str = "auto",
+    **options: Any,
+) -> tuple[Problem, Report]:
+    """Check the arguments of a report, and begin one without positions.
+
+    ``options`` are those of ``kernels.cross_entropy`` but for reduction; labels are class indices.
+    ``bins`` is the number of calibration bins, ``worst`` how many positions are listed. ``layout``
+    says what the labels' axes are: "image" for (N, H, W), "sequence" for sequences of the last
+    axis, "flat" for neither; "auto": images for logits of four dimensions, sequences for those of
+    three whose classes are last. Raises ``InvalidInput``.
+    """
+    problem = check(logits, labels, **options)
+    if problem.soft is not None:
+        shape = mismatch.without(problem.logits.shape, problem.axis)
+        raise InvalidInput(
+            f"a report needs labels that are class indices, of shape {shape}; these are class"
+            " probabilities",
+            field="labels",
+        )
+    for name, value, least, most in (("bins", bins, 1, MOST_BINS), ("worst", worst, 0, MOST_WORST)):
+        if not least <= integer(name, value) <= most:
+            raise InvalidInput(f"{name} is {value}, and must be {least} to {most}", field=name)
+    form = Form(
+        problem.shape[1:],
+        problem.classes,
+        _layout(named("layout", layout, LAYOUTS), problem),
+        int(bins),
+        int(worst),
+        problem.temperature,
+        problem.softcap,
+        problem.dtype.name,
+    )
+    return problem, Report(form, problem.shape[0] if problem.shape else None)
+
+
+def _layout(layout: str, problem: Problem) -> str:
+    rank, shape = problem.logits.ndim, problem.shape
+    if layout == "auto":
+        last = problem.axis == rank - 1
+        return "image" if rank == 4 else "sequence" if rank == 3 and last else "flat"
+    if layout == "image" and len(shape) != 3:
+        raise InvalidInput(
+            f"layout is image, which needs labels of shape (N, H, W), not {shape}", field="layout"
+        )
+    if layout == "sequence" and not shape:
+        raise InvalidInput("layout is sequence, and there is a single label", field="layout")
+    return layout
+
+
+def report_of(logits: Any, labels: Any, **options: Any) -> Report:
+    """Report of ``logits`` and ``labels``, at once; see ``begin``. Raises ``InvalidInput``."""
+    problem, report = begin(logits, labels, **options)
+    finish(in_steps(problem, report))
+    return report
+
+
+def in_steps(
+    problem: Problem, report: Report, maps: bool = False, step: int | None = None
+) -> Generator[int, None, dict[str, Array]]:
+    """Add all positions of ``problem`` to ``report``, and return its maps, if there are to be any.
+
+    Before each step, of about ``step`` bytes of logits, yields how many bytes of them, from the
+    first, have to be there. Maps are of the labels' shape: "loss_map" and "confidence_map",
+    float32, "prediction_map" and "label_map", int32 (int64 if the ignored label needs that).
+    Raises ``InvalidInput`` for an impossible label.
+    """
+    arrays = _no_maps(problem) if maps else {}
+    for piece in _pieces(problem, step or STEP):
+        yield piece.reach
+        found = _computed(problem, piece, report.form.bins)
+        report.add(found)
+        if maps:
+            place = slice(piece.first, piece.stop)
+            with np.errstate(over="ignore"):
+                arrays["loss_map"][place] = found.losses
+            arrays["confidence_map"][place] = found.confidences
+            arrays["prediction_map"][place] = found.predictions
+            assert problem.labels is not None
+            arrays["label_map"][place] = problem.labels[place]
+    return {name: array.reshape(problem.shape) for name, array in arrays.items()}
+
+
+def _no_maps(problem: Problem) -> dict[str, Array]:
+    wide = not -(2**31) <= problem.ignore_index < 2**31
+    dtypes = {
+        "loss_map": np.float32,
+        "confidence_map": np.float32,
+        "prediction_map": np.int32,
+        "label_map": np.int64 if wide else np.int32,
+    }
+    return {name: np.empty(problem.positions, dtype) for name, dtype in dtypes.items()}
+
+
+def footprint(problem: Problem, report: Report, maps: bool, step: int | None) -> Footprint:
+    """Memory that ``in_steps`` takes, at most, and its window; see ``steps.Footprint``."""
+    classes, positions = problem.classes, problem.positions
+    state = classes * 300 + 3 * rows_of(classes) * classes * problem.logits.itemsize + (1 << 18)
+    pairs = min(positions, classes * classes) * 48 if report.classes.matrix is None else 0
+    sequences = 200 * len(report.sequences.counts) if report.sequences else 0
+    piece = min(positions, _MOST) * _POSITION_BYTES + _EXACTLY * 32
+    arrays = positions * 20 if maps else 0
+    return Footprint(state + pairs + sequences + piece + arrays, _window(problem, step))
+
+
+def _ordered(problem: Problem) -> tuple[int, int, int] | None:
+    """Extents before, on and behind the class axis; None where memory is not in order."""
+    shape, axis = problem.logits.shape, problem.axis
+    if not problem.logits.flags.c_contiguous or not problem.logits.size:
+        return None
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+
+
+def _window(problem: Problem, step: int | None) -> int | None:
+    extents = _ordered(problem)
+    if step is None or extents is None or problem.device != "cpu":
+        return None
+    outer, classes, inner = extents
+    each = classes * inner * problem.logits.itemsize
+    return each * max(1, min(step // each, outer))
+
+
+def _pieces(problem: Problem, step: int) -> Iterator[Piece]:
+    """Pieces of the positions, in order, each of about ``step`` bytes of logits."""
+    logits, axis, extents = problem.logits, problem.axis, _ordered(problem)
+    size = logits.itemsize
+    if not logits.size:
+        return
+    if extents is None:
+        yield from _slices(logits, axis, step)
+        return
+    outer, classes, inner = extents
+    whole, each = logits.reshape(extents), classes * inner * size
+    many = max(1, min(step // each, _MOST // inner))
+    if many > 1 or (each <= step and inner <= _MOST) or inner == 1:
+        for first in range(0, outer, many):
+            stop = min(first + many, outer)
+            yield Piece(first * inner, stop * inner, whole[first:stop], 1, stop * each)
+        return
+    some = min(max(step // (classes * size) // _LEAST * _LEAST, _LEAST), _MOST)
+    for one in range(outer):
+        for first in range(0, inner, some):
+            stop = min(first + some, inner)
+            part = whole[one : one + 1, :, first:stop]
+            yield Piece(one * inner + first, one * inner + stop, part, 1, (one + 1) * each)
+
+
+def _slices(logits: Array, axis: int, step: int) -> Iterator[Piece]:
+    """Pieces of logits that are not in order in memory: slices of their first axis of positions."""
+    if logits.ndim == 1:
+        yield Piece(0, 1, logits, 0, logits.nbytes)
+        return
+    along = 1 if axis == 0 else 0
+    length = logits.shape[along]
+    positions = logits.size // logits.shape[axis] // length
+    many = max(1, min(step * length // logits.nbytes, _MOST // positions))
+    for first in range(0, length, many):
+        stop = min(first + many, length)
+        part = logits[(slice(None),) * along + (slice(first, stop),)]
+        yield Piece(first * positions, stop * positions, part, axis, logits.nbytes)
+
+
+def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
+    """What the kernels say of ``piece``. Raises ``InvalidInput`` for an impossible label."""
+    place = slice(piece.first, piece.stop)
+    assert problem.labels is not None
+    given = problem.labels[place]
+    ignored = np.asarray(given == problem.ignore_index)
+    wrong = np.flatnonzero(~ignored & ((given < 0) | (given >= problem.classes)))
+    if wrong.size:
+        raise impossible_label(problem, piece.first + int(wrong[0]))
+    # Ignored positions have the confidence of their prediction too: any label will do for it.
+    labels = np.where(ignored, 0, given).astype(np.int64)
+    samples = None if problem.sample_weight is None else problem.sample_weight[place]
+    counted = ~ignored if samples is None else ~ignored & (samples != 0.0)
+    own = replace(
+        problem, logits=piece.logits, axis=piece.axis, labels=labels, sample_weight=samples,
+        ignore_index=-1,
+    )  # fmt: skip
+    plain = replace(own, weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0)
+    _, found = compute(plain, (*_NAMES, "rank", "prediction"))
+    nll, predictions = found["losses"], found["prediction"]
+    losses, weights = nll, found["weights"]
+    if not _is_plain(problem):
+        _, as_asked = compute(own, _NAMES)
+        losses, weights = as_asked["losses"], as_asked["weights"]
+    # The sum of exp(2 z) is that of another temperature: a second pass, of logits in cache.
+    _, halved = compute(replace(plain, temperature=problem.temperature / 2.0), _NAMES)
+    rows = _Rows(problem, piece)
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = np.minimum(np.exp(halved["losses"] - 2.0 * nll), 1.0)
+        above = (rows.logits(predictions) - rows.logits(labels)) / problem.temperature
+        confidences = np.minimum(np.exp(above - nll), 1.0)
+    _make_exact(confidences, squares, rows, problem.temperature, bins)
+    if not counted.all():
+        losses, weights = np.where(counted, losses, 0.0), np.where(counted, weights, 0.0)
+    return Step(
+        piece.first, labels, counted, losses, weights, nll, squares, confidences, predictions,
+        found["rank"], rows.raw, partial(_margins, rows, labels, predictions),
+    )  # fmt: skip
+
+
+def _is_plain(problem: Problem) -> bool:
+    return (
+        problem.weight is None
+        and problem.sample_weight is None
+        and problem.label_smoothing == 0.0
+        and problem.z_loss == 0.0
+    )
+
+
+class _Rows(NamedTuple):
+    """Logits of a piece's positions as float64, after softcap and before temperature."""
+
+    problem: Problem
+    piece: Piece
+
+    def raw(self, positions: Array) -> Array:
+        """The logits as they were given, of shape (positions, classes)."""
+        rows = self.piece.by_class()[self.piece.at(positions)].reshape(len(positions), -1)
+        return np.ascontiguousarray(rows).view(self.problem.dtype.numpy)
+
+    def __call__(self, positions: Array) -> Array:
+        return self._converted(self.raw(positions))
+
+    def logits(self, classes: Array) -> Array:
+        """The logit of each position's class in ``classes``."""
+        places = self.piece.at(np.arange(self.piece.stop - self.piece.first))
+        return self._converted(self.piece.by_class()[(*places, classes)])
+
+    def _converted(self, bits: Array) -> Array:
+        values = widened(np.atleast_1d(bits).view(self.problem.dtype.numpy))
+        with np.errstate(invalid="ignore"):
+            values = values.astype(np.float64)
+        if self.problem.softcap is not None:
+            values = self.problem.softcap * np.tanh(values / self.problem.softcap)
+        return values
+
+
+def _margins(rows: _Rows, labels: Array, predictions: Array, positions: Array) -> Array:
+    """The logit of each label minus the largest other, in units of the temperature."""
+    own, other = rows.logits(labels)[positions], rows.logits(predictions)[positions]
+    with np.errstate(invalid="ignore", over="ignore"):
+        for i in np.flatnonzero(labels[positions] == predictions[positions]).tolist():
+            others = np.delete(rows(positions[i : i + 1])[0], labels[positions[i]])
+            other[i] = others.max(initial=-np.inf)
+        margins: Array = (own - other) / rows.problem.temperature
+    return margins
+
+
+def _make_exact(
+    confidences: Array, squares: Array, rows: _Rows, temperature: float, bins: int
+) -> None:
+    """Compute in float64 what rounding could move over a bin's edge, and what is not finite."""
+    with np.errstate(invalid="ignore"):
+        nearest = np.rint(confidences * bins)
+        near = np.abs(confidences - nearest / bins) <= _INEXACT
+        near &= (nearest > 0.0) & (nearest < bins)
+    chosen = np.flatnonzero(near | ~np.isfinite(confidences) | ~np.isfinite(squares))
+    some = max(1, _EXACTLY // rows.problem.classes)
+    for first in range(0, len(chosen), some):
+        part = chosen[first : first + some]
+        with np.errstate(invalid="ignore", over="ignore"):
+            logits = rows(part) / temperature
+            powers = np.exp(logits - logits.max(1, keepdims=True))
+            totals = powers.sum(1)
+            confidences[part] = 1.0 / totals
+            squares[part] = (powers * powers).sum(1) / (totals * totals)

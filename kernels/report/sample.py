@@ -1,0 +1,174 @@
+"""Sample of rows of logits, and the temperature that minimises their loss.
+
+Rows are chosen by a hash of what the kernels say of them, the smallest first (a bottom-k sketch),
+so that a sample does not depend on how the data was split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import kernels
+from kernels.dtypes import DType
+from kernels.report.step import Step
+
+Array = np.ndarray[Any, Any]
+
+# Logits: 2 MB as bfloat16, whose loss at one temperature takes a millisecond.
+_LOGITS = 1 << 20
+_LEAST_ROWS, _MOST_ROWS = 16, 4096
+# Of a sample's best temperature to the current one, at most, and its relative error.
+_FARTHEST, _PRECISION = 64.0, 1e-4
+_PASSES = 30
+
+
+def rows_of(classes: int) -> int:
+    """Number of rows in a full sample."""
+    return min(max(_LOGITS // max(classes, 1), _LEAST_ROWS), _MOST_ROWS)
+
+
+def _mixed(values: Array) -> Array:
+    """Finaliser of SplitMix64 (G. Steele et al., 2014): uint64 to well mixed uint64."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Array = values ^ (values >> np.uint64(31))
+    return mixed
+
+
+class Sample:
+    """Rows with the smallest hashes, of all that were added.
+
+    ``rows`` holds logits as they were given, of shape (rows, classes) and of ``dtype``;
+    ``labels`` is int64, ``weights`` float64, ``hashes`` uint64, ascending.
+    """
+
+    def __init__(self, classes: int, dtype: DType, softcap: float | None) -> None:
+        self.hashes = np.empty(0, np.uint64)
+        self.labels = np.empty(0, np.int64)
+        self.weights = np.empty(0)
+        self._softcap = softcap
+        self._most = rows_of(classes)
+        # Rows stay where they are written: ``_places`` says where, in order of their hashes.
+        self._rows = np.empty((0, classes), dtype.numpy)
+        self._places = np.empty(0, np.int64)
+
+    @property
+    def rows(self) -> Array:
+        return self._rows[self._places]
+
+    def add(self, step: Step) -> None:
+        """Add a step's positions, all of which count; those without a finite loss are left out."""
+        usable = np.flatnonzero(np.isfinite(step.nll) & (step.weights > 0.0))
+        hashes = _mixed(step.nll[usable].view(np.uint64))
+        for more in (step.predictions, step.labels):
+            hashes = _mixed(hashes ^ more[usable].astype(np.uint64))
+        if len(self.hashes) == self._most:
+            smaller = hashes < self.hashes[-1]
+            usable, hashes = usable[smaller], hashes[smaller]
+        order = np.argsort(hashes, kind="stable")[: self._most]
+        if order.size:
+            chosen = usable[order]
+            rows = step.rows(chosen)
+            self._keep(hashes[order], step.labels[chosen], step.weights[chosen], rows)
+
+    def merge(self, other: Sample) -> None:
+        """Add the rows of ``other``, which come after these."""
+        self._keep(other.hashes, other.labels, other.weights, other.rows)
+
+    def _keep(self, hashes: Array, labels: Array, weights: Array, rows: Array) -> None:
+        """Keep the smallest of these and those here."""
+        old = len(self.hashes)
+        hashes = np.concatenate([self.hashes, hashes])
+        order = np.argsort(hashes, kind="stable")[: self._most]
+        fresh = order[order >= old] - old
+        free = np.ones(len(self._rows), bool)
+        free[self._places[order[order < old]]] = False
+        if np.count_nonzero(free) < len(fresh):
+            size = min(max(2 * len(self._rows), len(order)), self._most)
+            more = np.empty((size - len(self._rows), self._rows.shape[1]), self._rows.dtype)
+            free = np.concatenate([free, np.ones(len(more), bool)])
+            self._rows = np.concatenate([self._rows, more])
+        places = np.empty(len(hashes) - old, np.int64)
+        places[fresh] = np.flatnonzero(free)[: len(fresh)]
+        self._rows[places[fresh]] = rows[fresh]
+        self.hashes = hashes[order]
+        self.labels = np.concatenate([self.labels, labels])[order]
+        self.weights = np.concatenate([self.weights, weights])[order]
+        self._places = np.concatenate([self._places, places])[order]
+
+    def arrays(self) -> dict[str, Array]:
+        """Arrays that ``load`` takes."""
+        rows = np.ascontiguousarray(self.rows).view(np.uint8)
+        names = ("hashes", "labels", "weights")
+        return {**{name: getattr(self, name) for name in names}, "rows": rows}
+
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        """Take the rows of ``arrays`` in place of those here. Raises ``ValueError``."""
+        self.hashes = arrays["hashes"].astype(np.uint64)
+        self.labels = arrays["labels"].astype(np.int64)
+        self.weights = arrays["weights"].astype(np.float64)
+        rows = np.ascontiguousarray(arrays["rows"], np.uint8).view(self._rows.dtype)
+        self._rows = rows.reshape(len(self.hashes), self._rows.shape[1])
+        self._places = np.arange(len(rows))
+
+    def best_temperature(self, current: float) -> dict[str, Any]:
+        """Temperature with the least cross-entropy of the sample, and the losses there and now.
+
+        The loss is convex in 1 / temperature; its derivative by the logarithm of that is the mean
+        of loss minus entropy, whose root is bracketed and then narrowed by the Illinois method
+        (M. Dowell and P. Jarratt, 1971). It is sought within a factor of 64 from ``current``.
+        NaN without a sample.
+        """
+        found = {"current": current, "best": math.nan, "loss": math.nan, "best_loss": math.nan}
+        if len(self.hashes):
+            rows = self.rows
+            loss, slope = self._at(rows, current)
+            found |= {"loss": loss, "best": current, "best_loss": loss}
+            found |= self._root(rows, current, loss, slope)
+        # Its precision, and no digits beyond.
+        found["best"] = float(f"{found['best']:.4g}")
+        return {**found, "sample": len(self.hashes)}
+
+    def _root(self, rows: Array, current: float, loss: float, slope: float) -> dict[str, float]:
+        """Search from ``current``, with the loss and the slope there, where the slope is 0."""
+        best, best_loss = current, loss
+        near, farther = (0.0, slope), math.copysign(math.log(2.0), slope)
+        far = near
+        while slope and far[1] * slope > 0.0 and abs(far[0]) < math.log(_FARTHEST) - _PRECISION:
+            near = far
+            far, best_loss = self._moved(rows, current, far[0] + farther)
+            best = current * math.exp(far[0])
+        moved, passes = math.inf, 0
+        while near[1] * far[1] < 0.0 and moved > _PRECISION and passes < _PASSES:
+            middle = (near[0] * far[1] - far[0] * near[1]) / (far[1] - near[1])
+            moved = abs(middle - far[0])
+            new, best_loss = self._moved(rows, current, middle)
+            best = current * math.exp(middle)
+            if new[1] * far[1] < 0.0:
+                near, far = far, new
+            else:
+                near, far = (near[0], near[1] / 2.0), new
+            passes += 1
+        return {"best": best, "best_loss": best_loss} if best_loss <= loss else {}
+
+    def _moved(
+        self, rows: Array, current: float, logarithm: float
+    ) -> tuple[tuple[float, float], float]:
+        """Place and slope at ``current`` times e to the ``logarithm``, and the loss there."""
+        loss, slope = self._at(rows, current * math.exp(logarithm))
+        return (logarithm, slope), loss
+
+    def _at(self, rows: Array, temperature: float) -> tuple[float, float]:
+        """Weighted means of the loss, and of loss minus entropy: the slope by -log(temperature)."""
+        temperature = min(max(temperature, 1e-30), 1e30)
+        names = ("per_element", "entropy")
+        found = kernels.cross_entropy(
+            rows, self.labels, temperature=temperature, softcap=self._softcap, outputs=names
+        )
+        losses, entropies = (found[name].astype(np.float64) * self.weights for name in names)
+        total = math.fsum(self.weights)
+        return math.fsum(losses) / total, math.fsum(losses - entropies) / total
