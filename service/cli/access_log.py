@@ -10,8 +10,9 @@ from urllib.parse import unquote
 from service.cli import logs
 from service.middleware import PROBES
 from service.telemetry.entry import BEGAN, ENDED, RECEIVED_BYTES, ROUTE, SENT_BYTES, WORK
-from service.telemetry.names import UNKNOWN
+from service.telemetry.names import PHASES, UNKNOWN
 from service.telemetry.record import Record
+from service.telemetry.totals import phases as times_of_phases
 
 # Paths that are asked every few seconds, and whose lines nobody reads.
 UNLOGGED = PROBES | {"/metrics"}
@@ -21,6 +22,8 @@ _SECRET = re.compile(r"token|secret|passw|auth|api.?key|bearer|credential|signat
 _REDACTED = "[redacted]"
 _LONGEST_PATH = 1024  # characters: a line that is cut would be no JSON
 _PLAIN = re.compile(r"[A-Za-z0-9/_.~{}-]{1,256}")
+# Of less than a second each: one call in place of six, which take 2 us more.
+_PHASES = ",".join(f'"{name}":0.%09d' for name in PHASES)
 _CUT = re.compile(r"\\+$")  # half an escape
 _tokens: set[str] = set()
 
@@ -87,12 +90,13 @@ def json_line(record: Record) -> str:
     traced = "" if trace is None else f'"trace_id":"{trace}","span_id":"{span}",'
     phases = problem = ""
     if entry[WORK]:
-        receive, queue, decode, compute, encode, send = record.phases().values()
-        phases = (
-            f',"phases":{{"receive":{receive / 1e9:.9f},"queue":{queue / 1e9:.9f},'
-            f'"decode":{decode / 1e9:.9f},"compute":{compute / 1e9:.9f},'
-            f'"encode":{encode / 1e9:.9f},"send":{send / 1e9:.9f}}}'
-        )
+        spent = times_of_phases(entry)
+        if max(spent) < 10**9:
+            phases = _PHASES % spent
+        else:
+            named = zip(PHASES, spent, strict=True)
+            phases = ",".join(f'"{name}":{each / 1e9:.9f}' for name, each in named)
+        phases = f',"phases":{{{phases}}}'
     if record.problem is not None:
         problem = f',"problem":"{record.problem}"'
     return (

@@ -65,6 +65,11 @@ class Running:
     def scraped(self, accept: str = "*/*") -> str:
         return httpx.get(self.metrics, headers={"accept": accept}, trust_env=False).text
 
+    def settled(self) -> str:
+        """The metrics, once all requests that have ended are counted."""
+        time.sleep(SETTLED)
+        return self.scraped()
+
     def value(self, name: str, **labels: str) -> float:
         """The sample of this name and these labels, 0 where there is none."""
         return value_in(self.scraped(), name, **labels)
@@ -151,7 +156,7 @@ def test_metrics_need_a_token_unless_on_their_own_port(server: Running) -> None:
 def test_refusals_are_counted_by_reason_and_route(server: Running) -> None:
     """Those of the routes, those before any route, and those that no application sees."""
     url = server.url
-    before = server.scraped()
+    before = server.settled()
     connection = server.connection()
     assert post(connection, "/v1/softmax", b"{}").status == 422
     assert post(connection, "/v1/softmax", authorization="Bearer wrong").status == 401
@@ -168,8 +173,7 @@ def test_refusals_are_counted_by_reason_and_route(server: Running) -> None:
             raw.sendall(sent)
             assert f" {status} ".encode() in raw.recv(65536).partition(b"\r\n")[0]
     connection.close()
-    time.sleep(SETTLED)
-    after = server.scraped()
+    after = server.settled()
 
     def counted(name: str, **labels: str) -> float:
         return value_in(after, name, **labels) - value_in(before, name, **labels)
@@ -187,7 +191,7 @@ def test_refusals_are_counted_by_reason_and_route(server: Running) -> None:
 
 
 def test_a_request_is_counted_by_what_it_computes(server: Running) -> None:
-    before = server.scraped()
+    before = server.settled()
     connection = server.connection()
     logits = {"logits": [[0.5] * 7] * 3, "dtype": "float64"}
     answer = post(connection, "/v1/log_softmax", json.dumps(logits).encode())
@@ -198,8 +202,7 @@ def test_a_request_is_counted_by_what_it_computes(server: Running) -> None:
     connection.request("GET", "/v2/models/softmax/stats", headers=JSON)
     [stats] = json.loads(connection.getresponse().read())["model_stats"]
     connection.close()
-    time.sleep(SETTLED)
-    after = server.scraped()
+    after = server.settled()
 
     def counted(name: str, **labels: str) -> float:
         return value_in(after, name, **labels) - value_in(before, name, **labels)
@@ -461,8 +464,7 @@ def test_a_worker_that_is_killed_takes_no_request_of_another_along(server: Runni
     theirs, others = split(connections, victim)
     assert theirs
     assert others
-    time.sleep(SETTLED)
-    before = server.scraped()
+    before = server.settled()
     answered: dict[int, int] = {}
     ended = threading.Event()
 
@@ -490,8 +492,7 @@ def test_a_worker_that_is_killed_takes_no_request_of_another_along(server: Runni
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
-    time.sleep(SETTLED)
-    after = server.scraped()
+    after = server.settled()
     ok = {"status": "200"}
 
     def since(route: str) -> float:
