@@ -26,7 +26,7 @@ _QUICK = 8  # one in so many rows, with --quick
 class Case:
     """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss", "gradient" (loss and gradient),
     "divergence", KL(targets || logits), whose targets are as large as the logits, or a name of
-    ``kernel.workloads``.
+    ``kernel.workloads`` or ``kernel.outputs``.
 
     A ``latency`` is reported in microseconds, not in GB/s.
     """
@@ -67,6 +67,14 @@ TEN = Case((1_000_000, 10))
 HUNDRED = Case((500_000, 100))
 STRIDED = Case((8, 19, 512, 256))
 GRADIENT = Case((2048, 32000), wants="gradient")
+MARGINS = (
+    Case((2048, 32000), wants="margin"),
+    Case((2048, 32000), BFLOAT16, wants="margin"),
+)
+TOPS = (
+    Case((2048, 32000), wants="top 20"),
+    Case((2048, 32000), BFLOAT16, wants="top 20"),
+)
 DIVERGENCES = (
     Case((2048, 32000), wants="divergence"),
     Case((2048, 32000), BFLOAT16, wants="divergence"),
@@ -81,6 +89,8 @@ CASES = (
     STRIDED,
     Case((4, 3, 256, 256)),
     GRADIENT,
+    *MARGINS,
+    *TOPS,
     *DIVERGENCES,
     *SEQUENCES,
     TINY,

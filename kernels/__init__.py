@@ -23,6 +23,7 @@ from typing import Any
 from kernels import devices, divergence, divergence_answer, plan_cache, steps
 from kernels.accumulate import LossAccumulator, merge
 from kernels.answer import answer
+from kernels.binary_loss import binary_cross_entropy
 from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
 from kernels.plan import OUTPUTS, finish
 from kernels.problem import Array, check
@@ -35,6 +36,7 @@ __all__ = [
     "DeviceUnavailable",
     "InvalidInput",
     "LossAccumulator",
+    "binary_cross_entropy",
     "class_shard",
     "cross_entropy",
     "kl_div",
@@ -67,6 +69,9 @@ def cross_entropy(
     mask: Any = None,
     segments: Any = None,
     bytes: int | None = None,
+    top_k: int | None = None,
+    chosen: Any = None,
+    focal: float = 0.0,
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
@@ -107,6 +112,8 @@ def cross_entropy(
         "check_probabilities": check_probabilities,
         "shift": shift,
         "bytes": bytes,
+        "top_k": top_k,
+        "focal": focal,
         "device": device,
     }
     tensors = {
@@ -114,6 +121,7 @@ def cross_entropy(
         "sample_weight": sample_weight,
         "mask": mask,
         "segments": segments,
+        "chosen": chosen,
     }
     if device != "cpu" and devices.lies_on_gpu(logits):
         return devices.cross_entropy(logits, labels, outputs, **tensors, **options)

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 import kernels
-from benchmarks.kernel import divergence
+from benchmarks.kernel import divergence, outputs
 from benchmarks.kernel.onnx_model import ELEMENT, cross_entropy_model
 from benchmarks.kernel.workloads import WORKLOADS, Workload
 from benchmarks.machine import THREADS, version
@@ -83,6 +83,8 @@ def _workload(data: Data) -> Workload | None:
 
 
 def _plain(data: Data) -> Entry:
+    if data.case.wants in outputs.OUTPUTS:
+        return Entry(*outputs.loss_alone(data))
     workload = _workload(data)
     if workload is None:
         raise CannotRun("lossd itself is measured here")
@@ -97,13 +99,15 @@ def _ours(data: Data) -> Entry:
         given = workload.prepare(data)
         return Entry(lambda: workload.ours(*given), _mean_error(data, workload))
     logits, labels = data.logits, data.labels
+    if data.case.wants in outputs.OUTPUTS:
+        return Entry(*outputs.ours(data))
     if data.case.wants == "divergence":
         return Entry(*divergence.ours(data))
     if data.case.wants == "gradient":
 
         def call() -> Any:
-            outputs = ("loss", "gradient")
-            return tuple(kernels.cross_entropy(logits, labels, outputs=outputs).values())
+            wanted = ("loss", "gradient")
+            return tuple(kernels.cross_entropy(logits, labels, outputs=wanted).values())
 
         return Entry(call, _error(data))
     return Entry(
@@ -168,6 +172,8 @@ def _torch_entry(data: Data, torch: Any, function: Any, **options: Any) -> Entry
 
 def _eager(data: Data) -> Entry:
     torch, workload = _torch(), _workload(data)
+    if data.case.wants in outputs.OUTPUTS:
+        return Entry(*outputs.torch(data, torch, compiled=False))
     if data.case.wants == "divergence":
         return Entry(*divergence.torch(data, torch, compiled=False))
     if workload is not None:
@@ -187,6 +193,8 @@ def _eager(data: Data) -> Entry:
 def _compiled(data: Data) -> Entry:
     torch = _torch()
     torch.compiler.reset()  # or the next shape counts as dynamic, which is slower
+    if data.case.wants in outputs.OUTPUTS:
+        return Entry(*outputs.torch(data, torch, compiled=True))
     if data.case.wants == "divergence":
         return Entry(*divergence.torch(data, torch, compiled=True))
     workload = _workload(data)

@@ -13,6 +13,7 @@ from typing import Any
 from kernels.compiled import inlined, kernel
 from kernels.cpu.careful import weigh_careful
 from kernels.cpu.greedy import any_greedy, judge_sequences
+from kernels.cpu.likeliest import likeliest_step
 from kernels.cpu.outputs import output_step
 from kernels.cpu.rows import sum_part
 from kernels.cpu.sums import step_size, sum_step
@@ -59,7 +60,7 @@ def _write_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
 @kernel
 def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all tiles. See ``Operands``."""
-    tile, logits, soft, labels, options, results, _, _, scratches = operands
+    tile, logits, soft, labels, options, results, _, _, scratches, likeliest = operands
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
@@ -77,11 +78,13 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
             size = step_size(logits, first, rest, options.outputs or judging)
             all_positions = softly or options.ignored_too
             odd |= sum_step(
-                logits, soft, options, first, size, label, lanes, scratch, done, all_positions
-            )
+                logits, soft, options, first, size, label, lanes, scratch, done, all_positions,
+                likeliest, own,
+            )  # fmt: skip
             take_logarithms(scratch, done, size, options.scale, logits.data)
             if options.outputs:
                 output_step(operands, first, size, label, scratch, done)
+                likeliest_step(likeliest, operands, first, size, label, scratch, done, own)
             if judging:
                 judge_sequences(operands, first, size, label, scratch, done)
             done += size
@@ -101,7 +104,7 @@ def nll_kernel(share: int, shares: int, operands: Any) -> None:
 
     Those of the labels alone are read, and losses are the only outputs.
     """
-    tile, logits, _, labels, options, results, _, _, scratches = operands
+    tile, logits, _, labels, options, results, _, _, scratches, _ = operands
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
@@ -125,5 +128,5 @@ def segments_kernel(share: int, shares: int, operands: Any) -> None:
     for i in range(count * share // shares, count * (share + 1) // shares):
         position = i // parts
         first, part = place(logits, position), i - position * parts
-        total, shift = sum_part(logits.data, first, logits.classes, part, options)
+        total, shift = sum_part(logits.data, first, logits.classes, part, options, None, 0)
         options.segments[i, 0], options.segments[i, 1] = total, shift

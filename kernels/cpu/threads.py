@@ -46,11 +46,12 @@ def _call(typing: Any, address: Any, share: Any, shares: Any, operands: Any) -> 
 def _in_parallel(
     address: int, workers: int, first: int, shares: int, tile: int, logits: Any, soft: Any,
     labels: Any, options: Any, results: Any, log_probs: Any, gradient: Any, scratch: Any,
+    likeliest: Any,
 ) -> None:  # fmt: skip
     for worker in prange(workers):
         # Made in the loop: Numba cannot pass nested tuples into one.
         operands = Operands(
-            tile, logits, soft, labels, options, results, log_probs, gradient, scratch
+            tile, logits, soft, labels, options, results, log_probs, gradient, scratch, likeliest
         )
         _call(address, first + worker, shares, operands)
 

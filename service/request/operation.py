@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kernels import InvalidInput, dtypes
 from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
@@ -114,7 +116,8 @@ class Call(NamedTuple):
         work = device.work(operation.compute, tensors, chosen, step)
         name = device.name if chosen.device == "auto" else chosen.device
         logits = tensors[operation.needs[0]]
-        self.entry[WORK:BEGAN] = sizes(logits.shape, logits.dtype, chosen.class_axis, name)
+        axis = getattr(chosen, "class_axis", None)
+        self.entry[WORK:BEGAN] = sizes(logits.shape, logits.dtype, axis, name)
         return work
 
     def footprint(self, message: Message, step: int) -> Footprint | None:
@@ -125,6 +128,8 @@ class Call(NamedTuple):
         operation = self.operation
         present = (*operation.needs, *(name for name in operation.sized if name in message.tensors))
         tensors = {name: message.tensors[name] for name in present}
+        if "chosen" in message.tensors:  # of which the shape alone is known, and class 0 is one
+            tensors["chosen"] = np.broadcast_to(np.int64(0), message.tensors["chosen"].shape)
         if operation.footprint is None or converted_bytes(operation, tensors):
             return None
         chosen = self._options(message)
@@ -237,18 +242,21 @@ def converted_bytes(operation: Operation, tensors: Arrays, shift: int = 0) -> in
     """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
-    finite; labels are laid out in one dimension, and probabilities of another width than the logits
-    are made like them. Masked labels, and those moved by a ``shift``, are new, as int64 at most;
-    weights are moved with them. Nothing may lie across its natural addresses.
+    finite; those that broadcast may take one for each logit. Labels are laid out in one dimension,
+    and probabilities of another width than the logits are made like them. Masked labels, and those
+    moved by a ``shift``, are new, as int64 at most; weights are moved with them. Nothing may lie
+    across its natural addresses, and what has no class axis is read in C order.
     """
-    logits = tensors[operation.needs[0]]
+    logits, broadcasts = tensors[operation.needs[0]], "pos_weight" in operation.takes
     total = 0
     for name, array in tensors.items():
         if name in WEIGHTS:
             total += array.size * (8 + 4 + 1 + (8 if shift else 0))
+            if broadcasts and (array.ndim > 1 or name == "sample_weight"):
+                total += logits.size * 8
         elif name in INTEGERS:
             total += array.size * (8 + 8 + 1)
-        elif name == "labels" and array.shape == logits.shape:
+        elif name == "labels" and array.shape == logits.shape and dtypes.of(array) in FLOATS:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
         elif name == "labels":
             total += array.size * 8 if shift else 0
@@ -257,6 +265,8 @@ def converted_bytes(operation: Operation, tensors: Arrays, shift: int = 0) -> in
             wide = logits.itemsize == 8
             if name not in operation.sized or wide != (array.itemsize == 8):
                 total += array.size * (4 if name in operation.sized and not wide else 8 + 4)
+        if broadcasts and name in ("logits", "labels") and not array.flags.c_contiguous:
+            total += array.nbytes
         if not array.flags.aligned:
             total += array.nbytes
     return total

@@ -11,16 +11,16 @@ from service.telemetry.counters import here
 from service.telemetry.record import Record
 
 
-def logged(path: str, client: str = "127.0.0.1", form: str = "text") -> str | None:
+def logged(path: str, form: str = "text", request_id: str = "an-id") -> str | None:
     """What is written of a request: one line, or nothing."""
     record = Record()
-    record.begin(here(), {b"x-request-id": b"an-id"})
+    record.begin(here(), {b"x-request-id": request_id.encode()})
     route, _, query = path.partition("?")
     record.scope = {
         "method": "GET",
         "path": route,
         "query_string": query.encode("latin-1", "replace"),
-        "client": (client, 1),
+        "client": ("127.0.0.1", 1),
     }
     record.end(200)
     written: list[str] = []
@@ -49,15 +49,25 @@ def test_what_a_client_sent_is_escaped(evil: str, form: str) -> None:
 def test_what_is_printable_is_logged_as_it_is() -> None:
     line = logged("/v1/softmax?a=%1b\\n")
     assert line is not None
-    assert '127.0.0.1:1 "GET /v1/softmax?a=%1b\\n" 200' in line
+    assert '127.0.0.1:1 "GET /v1/softmax?a=%1b\\\\n" 200' in line
     assert "request_id=an-id" in line
 
 
-def test_a_line_of_json_is_not_cut() -> None:
-    line = logged("/" + '"' * 30_000, form="json")
+@pytest.mark.parametrize("character", ['"', "\\", "\u00e9", "a\\"])
+def test_a_line_of_json_is_not_cut(character: str) -> None:
+    for count in (1, 500, 511, 512, 513, 30_000):
+        line = logged("/" + character * count, form="json")
+        assert line is not None
+        assert len(line) < 8192
+        path = json.loads(line)["path"]
+        assert path.startswith("/")
+        assert count < 30_000 or "more characters]" in path
+
+
+def test_an_id_with_quotes_stays_itself() -> None:
+    line = logged("/v1/softmax", form="json", request_id='a"b\\c')
     assert line is not None
-    assert len(line) < 8192
-    assert "more characters]" in json.loads(line)["path"]
+    assert json.loads(line)["request_id"] == 'a"b\\c'
 
 
 @pytest.mark.parametrize(
