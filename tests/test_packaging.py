@@ -24,7 +24,7 @@ OURS = {"kernels", "service", "benchmarks", "deploy", "tests"}
 # A dependency's own base, of which it takes one version and no other: not ours to choose.
 INHERITED = {"llvmlite", "starlette", "cuda"}
 # Distributions of modules that are called otherwise.
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"opentelemetry": "opentelemetry-sdk", "yaml": "pyyaml"}
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -106,7 +106,7 @@ def test_no_peer_is_locked() -> None:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("kernels", []), ("service", []), ("benchmarks", []), ("tests", ["dev"])],
+    [("kernels", []), ("service", ["otel"]), ("benchmarks", []), ("tests", ["dev"])],
     ids=["kernels", "service", "benchmarks", "tests"],
 )
 def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
