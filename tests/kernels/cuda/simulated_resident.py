@@ -228,7 +228,7 @@ def test_sequences_on_the_device(shift: int, dtype: dtypes.DType) -> None:
     cpu = kernels.cross_entropy(
         logits, labels, outputs=outputs, device="cpu", shift=shift, **own, **options
     )
-    there = {name: Exporting(array) for name, array in own.items()}
+    there: dict[str, Any] = {name: Exporting(array) for name, array in own.items()}
     got = kernels.cross_entropy(
         OverDLPack(logits), Exporting(labels), outputs=outputs, device="cuda", shift=shift,
         **there, **options,
