@@ -13,6 +13,8 @@ from typing import Any
 from kernels.compiled import inlined, kernel
 from kernels.cpu.careful import weigh_careful
 from kernels.cpu.outputs import output_step
+from kernels.cpu.plain import LOSS as PLAIN_LOSS
+from kernels.cpu.plain import is_plain, merge_plain, plain_losses, write_plain
 from kernels.cpu.rows import sum_part
 from kernels.cpu.sums import step_size, sum_step
 from kernels.cpu.tile import (
@@ -63,6 +65,7 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
     lanes, softly = scratches.lanes[own], soft.data.size > 0
+    plain, plain_loss = is_plain(logits, soft, labels, options), scratches.floats[own, PLAIN_LOSS]
     for t in range(tiles * share // shares, tiles * (share + 1) // shares):
         lo = t * tile
         count = min(tile, logits.positions - lo)
@@ -70,6 +73,11 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
             label[:count] = -1
         else:
             _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
+        if plain:
+            known = plain_losses(logits, lo, count, label, options, scratches, own, results.blocks)
+            if known and not options.outputs:
+                write_plain(results, plain_loss, label, lo, count, options.to_nats)
+                continue
         done, odd = 0, False
         while done < count:
             first, rest = lo + done, count - done
@@ -89,6 +97,8 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
         weigh_tile(scratch, label, softly, labels, lo, count, options)
         if odd:
             weigh_careful(scratch, label, softly, labels, lo, count, options)
+        if plain:
+            merge_plain(plain_loss, count, options.to_nats, scratch[LOSS])
         _write_losses(results, scratch, lo, count)
 
 

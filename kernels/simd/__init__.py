@@ -2,6 +2,7 @@
 
 from kernels.simd.elementary import exp2 as exp2
 from kernels.simd.elementary import log2 as log2
+from kernels.simd.elementary import log2_above as log2_above
 from kernels.simd.elementary import log2_float32 as log2_float32
 from kernels.simd.elementary import nearest as nearest
 from kernels.simd.elementary import tanh as tanh
@@ -11,6 +12,7 @@ from kernels.simd.lanes import maximum as maximum
 from kernels.simd.lanes import min_across as min_across
 from kernels.simd.lanes import minimum as minimum
 from kernels.simd.lanes import narrow as narrow
+from kernels.simd.lanes import pair_maxima as pair_maxima
 from kernels.simd.lanes import pair_sums as pair_sums
 from kernels.simd.lanes import splat as splat
 from kernels.simd.lanes import sum_across as sum_across
@@ -29,3 +31,4 @@ from kernels.simd.memory import store_first as store_first
 from kernels.simd.memory import width as width
 from kernels.simd.stream import ahead as ahead
 from kernels.simd.stream import prefetch as prefetch
+from kernels.simd.transpose import transpose as transpose
