@@ -69,15 +69,15 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
     for t in range(tiles * share // shares, tiles * (share + 1) // shares):
         lo = t * tile
         count = min(tile, logits.positions - lo)
+        if plain:
+            known = plain_losses(operands, lo, count, own)
+            if known and not options.outputs:
+                write_plain(results, scratches.floats[own], lo, count, options.to_nats)
+                continue
         if softly or not labels.given:
             label[:count] = -1
         else:
             _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
-        if plain:
-            known = plain_losses(logits, lo, count, label, options, scratches, own, results.blocks)
-            if known and not options.outputs:
-                write_plain(results, plain_loss, label, lo, count, options.to_nats)
-                continue
         done, odd = 0, False
         while done < count:
             first, rest = lo + done, count - done

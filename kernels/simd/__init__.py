@@ -6,6 +6,8 @@ from kernels.simd.elementary import log2_above as log2_above
 from kernels.simd.elementary import log2_float32 as log2_float32
 from kernels.simd.elementary import nearest as nearest
 from kernels.simd.elementary import tanh as tanh
+from kernels.simd.labels import prove_lanes as prove_lanes
+from kernels.simd.lanes import count_greater as count_greater
 from kernels.simd.lanes import fma as fma
 from kernels.simd.lanes import max_across as max_across
 from kernels.simd.lanes import maximum as maximum

@@ -231,6 +231,18 @@ def narrow(typing: Any, low: Any, high: Any) -> Any:
     return FLOAT32X16(low, high), codegen
 
 
+@intrinsic
+def count_greater(typing: Any, a: Any, b: Any) -> Any:
+    """Number of lanes in which ``a`` is greater than ``b``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        greater = builder.fcmp_ordered(">", *args)
+        bits = builder.bitcast(greater, ir.IntType(a.count))
+        return builder.zext(builder.ctpop(bits), ir.IntType(64))
+
+    return types.int64(a, b), codegen
+
+
 def _widened_half(first: int) -> Any:
     @intrinsic
     def widened(typing: Any, value: Any) -> Any:

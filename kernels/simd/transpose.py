@@ -16,17 +16,48 @@ from kernels.simd.memory import address_of, check, first_lanes, widen
 COUNT = FLOAT32X16.count
 
 
-def _swapped(builder: Any, rows: list[Any], bit: int) -> list[Any]:
-    """Exchange the index bit ``bit`` of rows with that of lanes: a step of a transposition."""
-    swapped = list(rows)
-    low = int32s([i + (COUNT - bit if i & bit else 0) for i in range(COUNT)])
-    high = int32s([i + (COUNT if i & bit else bit) for i in range(COUNT)])
-    for r in range(COUNT):
-        if not r & bit:
-            a, b = rows[r], rows[r | bit]
-            swapped[r] = builder.shuffle_vector(a, b, low)
-            swapped[r | bit] = builder.shuffle_vector(a, b, high)
-    return swapped
+def _shuffled(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, int32s(lanes))
+
+
+def _unpacked(builder: Any, a: Any, b: Any, size: int) -> list[Any]:
+    """Interleave ``size`` lanes of ``a`` and ``b``: the low, then the high half of each quarter."""
+    return [
+        _shuffled(
+            builder,
+            a,
+            b,
+            [
+                quarter + first + k + source
+                for quarter in range(0, COUNT, 4)
+                for first in range(half, half + 2, size)
+                for source in (0, COUNT)
+                for k in range(size)
+            ],
+        )
+        for half in (0, 2)
+    ]
+
+
+def _columns(builder: Any, rows: list[Any]) -> list[Any]:
+    """Columns of a 16 x 16 matrix: 64 shuffles of one instruction each."""
+    fours = []
+    for g in range(0, COUNT, 4):
+        low, high = (_unpacked(builder, rows[g + r], rows[g + r + 1], 1) for r in (0, 2))
+        # fours[g][j] has elements 4 * q + j of rows g to g + 3 in quarter q.
+        fours.append([each for k in (0, 1) for each in _unpacked(builder, low[k], high[k], 2)])
+    columns: list[Any] = [None] * COUNT
+    for j in range(4):
+        for odd in (0, 1):
+            quarters = [4 * (2 * k + odd) + lane for k in (0, 1) for lane in range(4)]
+            picked = quarters + [COUNT + lane for lane in quarters]
+            low = _shuffled(builder, fours[0][j], fours[1][j], picked)
+            high = _shuffled(builder, fours[2][j], fours[3][j], picked)
+            for k in (0, 1):
+                halves = [4 * (2 * m + k) + lane for m in (0, 1) for lane in range(4)]
+                both = halves + [COUNT + lane for lane in halves]
+                columns[4 * (2 * k + odd) + j] = _shuffled(builder, low, high, both)
+    return columns
 
 
 @intrinsic
@@ -57,11 +88,9 @@ def _transpose(
             align = ir.Constant(ir.IntType(32), bits // 8)
             value = builder.call(function, [pointer, align, mask, ir.Constant(memory, None)])
             rows.append(widen(builder, x.dtype, value, to))
-        for bit in (1, 2, 4, 8):
-            rows = _swapped(builder, rows, bit)
-        for row in rows:
+        for column in _columns(builder, rows):
             address = address_of(context, builder, out, target, index)
-            builder.store(row, builder.bitcast(address, to.as_pointer()), align=4)
+            builder.store(column, builder.bitcast(address, to.as_pointer()), align=4)
             index = builder.add(index, step)
         return context.get_dummy_value()
 
