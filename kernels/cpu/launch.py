@@ -183,40 +183,50 @@ def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
     return logits.data.dtype, soft.data.dtype, options.cap is None
 
 
-def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] | None:
-    """A call that returns what ``in_steps`` does, of what ``problem``'s arrays hold by then.
+def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array], Computed] | None:
+    """A call that returns what ``in_steps`` does, for logits and labels like ``problem``'s.
 
-    None where its kernel is not compiled yet: callers may have no time for that. The problem is
-    small, not empty, and its logits need no copy; ``wanted`` is of "loss" and "per_element". Each
-    call gives the same arrays. It raises ``ImpossibleLabel``.
+    They are of its types and shapes, C-contiguous and aligned. None where the kernel is not
+    compiled yet, since callers may have no time for that, or where threads share rows. The problem
+    is not empty, and its logits need no copy; ``wanted`` is of "loss" and "per_element". Each call
+    gives the same arrays. It raises ``ImpossibleLabel``.
     """
     ((_, logits, soft),) = pieces(problem, True)
-    positions, options = logits.positions, options_of(problem, wanted, 1.0)
+    positions, options, shared = (
+        logits.positions,
+        options_of(problem, wanted, 1.0),
+        _shared(problem),
+    )
     kernel, key = _kernel(problem), _key(logits, soft, options)
-    if not compiled(kernel, key):
+    if not compiled(kernel, key) or _segments(logits):
         return None
-    size = _cut(logits, False, None).tile
+    cut = _cut(logits, shared, None)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
-    bad = np.empty(1, np.int64)
+    bad = np.full(cut.workers, positions)
     arrays = {name: np.empty(positions, problem.dtype.result) for name in wanted if name != "loss"}
+    alone = np.empty((2, positions if shared else 0))
+    results = _no_results(problem.dtype)._replace(
+        blocks=blocks, bad=bad, losses=alone[0], weights=alone[1], **arrays
+    )
     operands = Operands(
-        size,
+        cut.tile,
         logits,
         soft,
         labels_of(problem, 0, positions),
         options,
-        _no_results(problem.dtype)._replace(blocks=blocks, bad=bad, **arrays),
+        results,
         *PerClass(problem, wanted).views(0, logits),
-        _scratch(1, size, logits, problem.dtype),
+        _scratch(cut.workers, cut.tile, logits, problem.dtype),
     )
-    call = bound(kernel, key, operands)
+    call = bound(kernel, key, cut.workers, operands, (problem.logits, problem.labels))
 
-    def compute_again() -> Computed:
-        bad[0] = positions
-        call()
-        if bad[0] < positions:
-            raise ImpossibleLabel(int(bad[0]))
-        return blocks, arrays
+    def compute_again(logits: Array, labels: Array) -> Computed:
+        call(logits, labels)
+        wrong = min(bad.tolist())
+        if wrong < positions:
+            bad[:] = positions
+            raise ImpossibleLabel(wrong)
+        return reduce.sum_all_blocks(alone) if shared else blocks, arrays
 
     return compute_again
 

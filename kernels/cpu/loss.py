@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kernels.compiled import inlined, kernel
+from kernels.compiled import inlined, kernel_by_address
 from kernels.cpu.careful import weigh_careful
 from kernels.cpu.outputs import output_step
+from kernels.cpu.packed import unpacked
 from kernels.cpu.plain import LOSS as PLAIN_LOSS
 from kernels.cpu.plain import is_plain, merge_plain, plain_losses, write_plain
 from kernels.cpu.rows import sum_part
@@ -57,9 +58,10 @@ def _write_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
             results.weights[lo + i] = weights[i]
 
 
-@kernel
-def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all tiles. See ``Operands``."""
+    operands = unpacked(packed)
     tile, logits, soft, labels, options, results, _, _, scratches = operands
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
@@ -102,13 +104,13 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
         _write_losses(results, scratch, lo, count)
 
 
-@kernel
-def nll_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def nll_kernel(share: int, shares: int, packed: Any) -> None:
     """``cross_entropy_kernel`` for ``logits`` that are log-probabilities already.
 
     Those of the labels alone are read, and losses are the only outputs.
     """
-    tile, logits, _, labels, options, results, _, _, scratches = operands
+    tile, logits, _, labels, options, results, _, _, scratches = unpacked(packed)
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
@@ -123,9 +125,10 @@ def nll_kernel(share: int, shares: int, operands: Any) -> None:
         _write_losses(results, scratch, lo, count)
 
 
-@kernel
-def segments_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def segments_kernel(share: int, shares: int, packed: Any) -> None:
     """Fill ``options.segments``: few long rows of contiguous classes, shared by many threads."""
+    operands = unpacked(packed)
     logits, options = operands.logits, operands.options
     count = options.segments.shape[0]
     parts = count // logits.positions

@@ -58,6 +58,8 @@ MOST_IN_ROWS = 4096
 MOST_IN_PLANES = 256
 # Classes: rows of more are summed as rows.
 MOST_TRANSPOSED = 16
+# Runs of neighbours, a class each, from a load to its prefetch.
+RUNS_AHEAD = 4
 # Elements of the rows that are summed together: half of L1.
 TOGETHER = 3072
 # Losses in base 2 beyond it are computed again.
@@ -115,7 +117,11 @@ def _copy_planes(logits: Any, lo: int, count: int, columns: Any, stride: int) ->
         first, whole = place(logits, lo + done), run // WIDTH * WIDTH
         for c in range(logits.classes):
             at, to = first + c * logits.class_stride, c * stride + done
+            later = c + RUNS_AHEAD
+            far = first + later % logits.classes * logits.class_stride
+            far += later // logits.classes * run
             for i in range(0, whole, WIDTH):
+                prefetch(x, far + i)
                 store(columns, to + i, load(x, at + i))
             if whole < run:
                 store(columns, to + whole, load_first(x, at + whole, run - whole, zero))

@@ -63,12 +63,12 @@ def _poison_launches(patch: pytest.MonkeyPatch) -> None:
         _fill_scratch(operands)
         run(kernel, key, workers, operands, **shares)
 
-    def bound_poisoned(kernel: Any, key: Any, operands: Operands) -> Any:
-        call = bound(kernel, key, operands)
+    def bound_poisoned(kernel: Any, key: Any, workers: int, operands: Operands, arrays: Any) -> Any:
+        call = bound(kernel, key, workers, operands, arrays)
 
-        def call_poisoned() -> None:
+        def call_poisoned(*others: Any) -> None:
             _fill_scratch(operands)
-            call()
+            call(*others)
 
         return call_poisoned
 
