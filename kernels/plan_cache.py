@@ -30,10 +30,19 @@ MOST = 64
 
 
 class _Kept(threading.local):
-    """This thread's plans by key; None: the key was seen once, or cannot be planned."""
+    """This thread's plans by key; None: the key was seen once, or cannot be planned.
+
+    ``last`` is the key and the plan of the last call: to hash a key takes 0.5 us, to compare two
+    that are made of the same objects 0.1 us.
+    """
 
     def __init__(self) -> None:
         self.plans: dict[Any, _Plan | None] = {}
+        self.last: tuple[Any, _Plan | None] = (None, None)
+
+    def clear(self) -> None:
+        """Drop all plans."""
+        self.__init__()  # type: ignore[misc]
 
 
 _KEPT = _Kept()
@@ -53,10 +62,14 @@ class _Plan:
         self._compute = ready(self._problem, self._names)
         self._loss_alone = self._names == ("loss",)
 
-    def answers(self, logits: Array, labels: Array) -> dict[str, Array] | None:
-        """Compute the losses, or return None where the kernel is not compiled yet."""
-        if self._compute is None:
-            return None
+    @property
+    def compiled(self) -> bool:
+        """False where ``launch.ready`` has no call."""
+        return self._compute is not None
+
+    def answers(self, logits: Array, labels: Array) -> dict[str, Array]:
+        """Compute the losses. Raises ``InvalidInput``."""
+        assert self._compute is not None
         flags = labels.flags
         if not (flags.c_contiguous and flags.aligned):
             self._labels[...] = labels
@@ -95,25 +108,36 @@ def answers(
     if options.get("device", "cpu") != "cpu":
         return None
     names, values = tuple(outputs), tuple(options.values())
-    # 1.0 == 1, but 1.0 is no index.
-    kinds = tuple(map(type, values))
-    key = (logits.shape, logits.dtype, labels.shape, labels.dtype, names, *options, values, kinds)
+    # 1.0 == 1, but 1.0 is no index. Types come first: a number is not compared with an array.
+    kinds, shapes = tuple(map(type, values)), (logits.shape, labels.shape)
+    key = (logits.dtype, labels.dtype, shapes, names, kinds, values, tuple(options))
+    last, plan = _KEPT.last
+    if key != last or plan is None:
+        plan = _find(key, logits, labels, names, options)
+    return None if plan is None else plan.answers(logits, labels)
+
+
+def _find(
+    key: Any, logits: Array, labels: Array, names: Sequence[str], options: Mapping[str, Any]
+) -> _Plan | None:
+    """Plan for ``key``, made when it is seen a second time; None where there can be none."""
     plans = _KEPT.plans
     try:
         plan = plans[key]
     except KeyError:
         if len(plans) >= MOST:
-            plans.clear()
-        plans[key] = None
+            _KEPT.clear()
+        _KEPT.plans[key] = None
         return None
     except TypeError:  # weights, or an option that is no option
         return None
     if plan is None:
-        if labels.dtype.kind not in "iu" or not _PLANNED.issuperset(names):
-            return None
-        if labels.size > MOST_POSITIONS:
+        planned = labels.dtype.kind in "iu" and _PLANNED.issuperset(names)
+        if not planned or labels.size > MOST_POSITIONS:
             return None
         plan = _Plan(logits, labels, names, options)
-    known = plan.answers(logits, labels)
-    plans[key] = None if known is None else plan
-    return known
+        if not plan.compiled:
+            return None
+        plans[key] = plan
+    _KEPT.last = key, plan
+    return plan

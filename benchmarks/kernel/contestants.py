@@ -1,4 +1,4 @@
-"""Contestants: the kernels, a plain read of memory, and other libraries as their users call them.
+"""Contestants: the kernels, the machine's limits, and other libraries as their users call them.
 
 Peers are imported by name when they are measured: none is needed to install, test or run lossd.
 """
@@ -17,9 +17,14 @@ import numpy as np
 import kernels
 from benchmarks.kernel.onnx_model import ELEMENT, cross_entropy_model
 from benchmarks.machine import THREADS, version
-from benchmarks.plain_read import read_and_sum
+from benchmarks.plain_read import exponentials, read_and_sum
 from benchmarks.problems import Array, Data
 from kernels.dtypes import BFLOAT16, FLOAT32
+
+# Bytes: cases of fewer logits are limited by Python.
+_LIMITED = 4096
+# Bytes that a launch reads at least, again and again if need be: 1 ms, and the launch 5 us.
+_LAUNCH = 2**26
 
 
 class CannotRun(Exception):
@@ -32,13 +37,14 @@ class Entry:
 
     ``error`` gives the relative error of a call's result against float64; ``per_element``, where
     given, computes the unreduced losses; ``release`` frees memory that the contestant keeps, so
-    that a peak can be measured.
+    that a peak can be measured. A call does the work of the case ``times``.
     """
 
     call: Callable[[], Any]
     error: Callable[[Any], float]
     per_element: Callable[[], Array] | None = None
     release: Callable[[], Any] = lambda: None
+    times: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,14 +92,41 @@ def _ours(data: Data) -> Entry:
     )
 
 
-def _plain_read(data: Data) -> Entry:
-    if data.case.wants != "loss" or data.case.latency:
-        raise CannotRun("no limit is claimed here")
+def _limited(data: Data) -> None:
+    """Raise ``CannotRun`` where a case has no limit but Python; else take the threads."""
+    if data.logits.nbytes < _LIMITED:
+        raise CannotRun("no limit: calls take longer than the work")
     numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
+
+
+def _plain_read(data: Data) -> Entry:
+    """Read logits and labels, in the place where they are; a gradient's write counts as a read."""
+    _limited(data)
     numbers = data.logits.reshape(-1).view(np.float32)  # 16-bit ones in pairs
-    exact = float(numbers.sum(dtype=np.float64))
-    size = float(np.abs(numbers).sum(dtype=np.float64))
-    return Entry(lambda: read_and_sum(numbers), lambda total: abs(total - exact) / size)
+    labels = np.ones(data.labels.nbytes // 4, np.float32)
+    exact = float(numbers.sum(dtype=np.float64) + labels.sum(dtype=np.float64))
+    size = float(np.abs(numbers).sum(dtype=np.float64) + np.abs(labels).sum(dtype=np.float64))
+    read = numbers.nbytes + labels.nbytes
+    times = max(1, _LAUNCH // read)
+    moved = read + (numbers.nbytes if data.case.wants == "gradient" else 0)
+    return Entry(
+        lambda: read_and_sum(numbers, labels, times),
+        lambda total: abs(total - exact) / size,
+        times=times * read / moved,
+    )
+
+
+def _exponentials(data: Data) -> Entry:
+    """As many exponentials as there are logits, of numbers in L1."""
+    _limited(data)
+    count = data.logits.size
+    wanted = max(count, _LAUNCH // 4)
+    done = exponentials(wanted)
+    return Entry(
+        lambda: exponentials(wanted),
+        lambda each: float(each != done),
+        times=done / count,
+    )
 
 
 def _torch() -> Any:
@@ -203,6 +236,7 @@ def _scipy(data: Data) -> Entry:
 
 OURS = Contestant("lossd", "numba", _ours)
 READ = Contestant("plain read", "numba", _plain_read)
+EXPONENTIALS = Contestant("exponentials", "numba", _exponentials)
 EAGER = Contestant("PyTorch eager", "torch", _eager)
 COMPILED = Contestant("torch.compile", "torch", _compiled)
 PEERS = (
@@ -212,4 +246,4 @@ PEERS = (
     Contestant("onnxruntime", "onnxruntime", _onnxruntime),
     Contestant("SciPy", "scipy", _scipy),
 )
-CONTESTANTS = (OURS, READ, *PEERS)
+CONTESTANTS = (OURS, READ, EXPONENTIALS, *PEERS)

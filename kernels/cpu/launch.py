@@ -11,10 +11,10 @@ import numba
 import numpy as np
 
 from kernels import reduce
-from kernels.cpu import plain, tile
+from kernels.cpu import tile
 from kernels.cpu.arguments import Operands, Results, Scratch
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
-from kernels.cpu.plain import WIDTH
+from kernels.cpu.plain_scratch import ROWS, WIDTH, columns_of
 from kernels.cpu.rows import SEGMENT
 from kernels.cpu.threads import bound, compiled, run
 from kernels.cpu.views import PerClass, labels_of, pieces, view_of
@@ -93,7 +93,7 @@ def _apart(workers: int, rows: int, size: int, dtype: Any) -> Array:
 
 def _scratch(workers: int, tile_size: int, view: View, dtype: DType) -> Scratch:
     """Scratch for ``workers``; a thread keeps what it used last."""
-    columns = plain.columns_of(view, tile_size)
+    columns = columns_of(view, tile_size)
     key = workers, tile_size, columns, dtype
     kept: dict[Any, Scratch] = _KEPT.__dict__
     if key in kept:
@@ -104,7 +104,7 @@ def _scratch(workers: int, tile_size: int, view: View, dtype: DType) -> Scratch:
         _apart(workers, 1, tile_size, np.int64)[:, 0],
         tiles,
         _apart(workers, 3, WIDTH, dtype.result),
-        _apart(workers, plain.ROWS, tile_size + 2 * tile.SLACK, np.float32),
+        _apart(workers, ROWS, tile_size + 2 * tile.SLACK, np.float32),
         _apart(workers, 1, columns, np.float32)[:, 0],
         _apart(workers, 1, WIDTH, np.int64)[:, 0],
     )

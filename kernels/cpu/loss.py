@@ -14,8 +14,8 @@ from kernels.compiled import inlined, kernel_by_address
 from kernels.cpu.careful import weigh_careful
 from kernels.cpu.outputs import output_step
 from kernels.cpu.packed import unpacked
-from kernels.cpu.plain import LOSS as PLAIN_LOSS
 from kernels.cpu.plain import is_plain, merge_plain, plain_losses, write_plain
+from kernels.cpu.plain_scratch import LOSS as PLAIN_LOSS
 from kernels.cpu.rows import sum_part
 from kernels.cpu.sums import step_size, sum_step
 from kernels.cpu.tile import (
