@@ -18,6 +18,7 @@ from numba import types
 
 from kernels.compiled import by_type, inlined
 from kernels.cpu.plain_columns import copy_planes, sum_columns, transpose_rows
+from kernels.cpu.plain_planes import runs_are_long, sum_planes
 from kernels.cpu.plain_rows import sum_plain_rows
 from kernels.cpu.plain_scratch import (
     LABEL,
@@ -156,7 +157,9 @@ def _plain_losses(operands: Any, lo: Any, count: Any, own: Any) -> Any:
     if not right:
         return False
     scale, stride = np.float32(options.scale), (count + WIDTH - 1) // WIDTH * WIDTH + WIDTH
-    if logits.class_stride == 1 and classes > MOST_TRANSPOSED:
+    if logits.class_stride != 1 and runs_are_long(logits, lo, count):
+        sum_planes(logits, lo, count, columns, rows, scale)
+    elif logits.class_stride == 1 and classes > MOST_TRANSPOSED:
         sum_plain_rows(logits, lo, count, columns, rows, scale)
     else:
         if logits.class_stride == 1:

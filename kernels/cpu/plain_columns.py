@@ -1,7 +1,7 @@
 """Sums of ``plain``'s columns: a register holds one class of 16 neighbouring positions.
 
-Planes are copied to columns, since lines that lie a power of two apart evict each other from cache;
-rows of few classes are transposed. Then a tile's columns are read twice, from L1.
+Rows of few classes are transposed to columns, and planes of fewer neighbours than a block copied.
+Then a tile's columns are read twice, from L1.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import math
 from typing import Any
 
 from kernels.compiled import inlined
+from kernels.cpu.plain_planes import run_of
 from kernels.cpu.plain_scratch import LABEL, MINUS, TOTAL, VALUE, WIDTH
-from kernels.cpu.planes import CLASS_BLOCK, held_shift
+from kernels.cpu.planes import CLASS_BLOCK
 from kernels.plan import place
 from kernels.reduce import BLOCK
 from kernels.simd import (
@@ -21,6 +22,7 @@ from kernels.simd import (
     load,
     load_first,
     maximum,
+    nearest,
     prefetch,
     splat,
     store,
@@ -28,27 +30,18 @@ from kernels.simd import (
     where_equal,
 )
 
-# Runs of neighbours, a class each, from a load to its prefetch.
-RUNS_AHEAD = 4
-
 
 @inlined
 def copy_planes(logits: Any, lo: int, count: int, columns: Any, stride: int) -> None:
     """Copy the classes of ``count`` positions from ``lo`` on to columns of ``stride``."""
     x, done, zero = logits.data, 0, constant(columns, 0.0)
     while done < count:
-        run = min(count - done, logits.inner_size - (lo + done) % logits.inner_size)
-        first, whole = place(logits, lo + done), run // WIDTH * WIDTH
+        run = run_of(logits, lo + done, count - done)
+        first = place(logits, lo + done)
         for c in range(logits.classes):
             at, to = first + c * logits.class_stride, c * stride + done
-            later = c + RUNS_AHEAD
-            far = first + later % logits.classes * logits.class_stride
-            far += later // logits.classes * run
-            for i in range(0, whole, WIDTH):
-                prefetch(x, far + i)
-                store(columns, to + i, load(x, at + i))
-            if whole < run:
-                store(columns, to + whole, load_first(x, at + whole, run - whole, zero))
+            for i in range(0, run, WIDTH):
+                store(columns, to + i, load_first(x, at + i, run - i, zero))
         done += run
 
 
@@ -59,8 +52,13 @@ def transpose_rows(
     """Write ``count`` rows from ``lo`` on, of few classes, to columns of ``stride``."""
     x, classes = logits.data, logits.classes
     for i in range(0, count, WIDTH):
-        for r in range(WIDTH):
-            starts[r] = place(logits, lo + min(i + r, count - 1))
+        last = lo + count - 1
+        if logits.inner_size == 1:  # else LLVM makes 16 divisions of each 16 rows
+            for r in range(WIDTH):
+                starts[r] = min(lo + i + r, last) * logits.outer_stride
+        else:
+            for r in range(WIDTH):
+                starts[r] = place(logits, min(lo + i + r, last))
         for c in range(0, classes, WIDTH):
             transpose(x, starts, c, min(classes - c, WIDTH), columns, c * stride + i, stride)
 
@@ -71,37 +69,37 @@ def sum_columns(
 ) -> None:
     """Write VALUE, MINUS and TOTAL of ``count`` positions from ``lo`` on, in ``columns``.
 
-    Meanwhile the next tile's logits are prefetched: they are read when memory would be idle.
+    Meanwhile the rows after them are prefetched: they are read when memory would be idle.
     """
-    x, classes = logits.data, logits.classes
+    x, classes, minus, totals = logits.data, logits.classes, rows[MINUS], rows[TOTAL]
+    labels, values, zero = rows[LABEL], rows[VALUE], constant(columns, 0.0)
     scales, one, lowest = splat(scale), constant(columns, 1.0), constant(columns, -math.inf)
-    zero = constant(columns, 0.0)
-    by_class = BLOCK if logits.class_stride == 1 else logits.class_stride
-    by_position = classes if logits.class_stride == 1 else 1
-    after = place(logits, lo) + count * by_position
-    for i in range(0, count, BLOCK):
-        low, high = lowest, lowest
+    after = place(logits, lo) + count * classes
+    # Two loops: processors look ahead over more positions in each.
+    for i in range(0, count, WIDTH):
+        largest = lowest
         for c in range(classes):
-            low = maximum(load(columns, c * stride + i), low)
-            high = maximum(load(columns, c * stride + i + WIDTH), high)
-        low, high = held_shift(columns, low, scale), held_shift(columns, high, scale)
-        label, other_label = load(rows[LABEL], i), load(rows[LABEL], i + WIDTH)
-        total, other, value, other_value, number = zero, zero, zero, zero, zero
-        for start in range(0, classes, CLASS_BLOCK):
-            part, other_part = zero, zero
-            for c in range(start, min(start + CLASS_BLOCK, classes)):
-                prefetch(x, after + i * by_position + c * by_class)
-                prefetch(x, after + i * by_position + c * by_class + WIDTH)
+            largest = maximum(load(columns, c * stride + i), largest)
+        store(minus, i, nearest(zero - largest * scales))
+    for start in range(0, classes, CLASS_BLOCK):
+        stop = min(start + CLASS_BLOCK, classes)
+        for i in range(0, count, BLOCK):
+            low, high = load(minus, i), load(minus, i + WIDTH)
+            label, other_label = load(labels, i), load(labels, i + WIDTH)
+            value, other_value = load(values, i), load(values, i + WIDTH)
+            total, other, number = zero, zero, constant(columns, float(start))
+            for c in range(start, stop):
+                prefetch(x, after + i * classes + c * BLOCK)
+                prefetch(x, after + i * classes + c * BLOCK + WIDTH)
                 a, b = load(columns, c * stride + i), load(columns, c * stride + i + WIDTH)
-                part = part + exp2(fma(a, scales, low))
-                other_part = other_part + exp2(fma(b, scales, high))
+                total = total + exp2(fma(a, scales, low))
+                other = other + exp2(fma(b, scales, high))
                 value = where_equal(label, number, a, value)
                 other_value = where_equal(other_label, number, b, other_value)
                 number = number + one
-            total, other = total + part, other + other_part
-        store(rows[MINUS], i, low)
-        store(rows[MINUS], i + WIDTH, high)
-        store(rows[TOTAL], i, total)
-        store(rows[TOTAL], i + WIDTH, other)
-        store(rows[VALUE], i, value)
-        store(rows[VALUE], i + WIDTH, other_value)
+            if start:
+                total, other = load(totals, i) + total, load(totals, i + WIDTH) + other
+            store(totals, i, total)
+            store(totals, i + WIDTH, other)
+            store(values, i, value)
+            store(values, i + WIDTH, other_value)
