@@ -14,7 +14,7 @@ from kernels.compiled import inlined, kernel_by_address
 from kernels.cpu.careful import weigh_careful
 from kernels.cpu.outputs import output_step
 from kernels.cpu.packed import unpacked
-from kernels.cpu.plain import is_plain, merge_plain, plain_losses, write_plain
+from kernels.cpu.plain import is_plain, plain_losses, weigh_plain, write_plain
 from kernels.cpu.plain_scratch import LOSS as PLAIN_LOSS
 from kernels.cpu.rows import sum_part
 from kernels.cpu.sums import step_size, sum_step
@@ -67,14 +67,19 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
     lanes, softly = scratches.lanes[own], soft.data.size > 0
-    plain, plain_loss = is_plain(logits, soft, labels, options), scratches.floats[own, PLAIN_LOSS]
+    plain, floats = is_plain(logits, soft, labels, options), scratches.floats[own]
+    weighed = options.weight.size + labels.sample_weight.size + results.losses.size > 0
     for t in range(tiles * share // shares, tiles * (share + 1) // shares):
         lo = t * tile
         count = min(tile, logits.positions - lo)
         if plain:
             known = plain_losses(operands, lo, count, own)
             if known and not options.outputs:
-                write_plain(results, scratches.floats[own], lo, count, options.to_nats)
+                if weighed:
+                    weigh_plain(floats, labels, lo, count, options, scratch[LOSS], scratch[WEIGHT])
+                    _write_losses(results, scratch, lo, count)
+                else:
+                    write_plain(results, floats[PLAIN_LOSS], lo, count, options.to_nats)
                 continue
         if softly or not labels.given:
             label[:count] = -1
@@ -100,7 +105,7 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
         if odd:
             weigh_careful(scratch, label, softly, labels, lo, count, options)
         if plain:
-            merge_plain(plain_loss, count, options.to_nats, scratch[LOSS])
+            weigh_plain(floats, labels, lo, count, options, scratch[LOSS], scratch[WEIGHT])
         _write_losses(results, scratch, lo, count)
 
 

@@ -1,4 +1,4 @@
-"""Losses of class indices without further options, in float32 from the logits to the loss.
+"""Losses of class indices, weighed or not, in float32 from the logits to the loss.
 
 Sums of exponentials are those of ``rows``, with the exact maximum as their shift: the classes of a
 position are in L1 when they are read again, and no sum has to be done twice. ``plain_rows`` and
@@ -31,7 +31,7 @@ from kernels.cpu.plain_scratch import (
     VALUE,
     WIDTH,
 )
-from kernels.formula import LARGEST_SHIFT
+from kernels.formula import LARGEST_SHIFT, sample_of
 from kernels.reduce import BLOCK, SCALE
 from kernels.simd import (
     count_greater,
@@ -80,10 +80,8 @@ def is_plain(logits: Any, soft: Any, labels: Any, options: Any) -> Any:
             logits.classes <= most
             and labels.given > 0
             and soft.data.size == 0
-            and options.weight.size == 0
             and options.lane_weight.size == 0
             and options.z_loss == 0.0
-            and labels.sample_weight.size == 0
         )
 
     return without_options
@@ -187,22 +185,28 @@ def plain_losses(operands: Any, lo: Any, count: Any, own: Any) -> Any:
 
 
 @inlined
-def write_plain(results: Any, rows: Any, lo: int, count: int, to_nats: float) -> None:
-    """Write the losses of a tile, all known, to the arrays that are wanted."""
-    losses, labels = rows[LOSS], rows[LABEL]
+def write_plain(results: Any, losses: Any, lo: int, count: int, to_nats: float) -> None:
+    """Write the losses of a tile, all known and not weighed, to the array that is wanted."""
     if results.per_element.size:
         out = results.per_element[lo : lo + count]
         for i in range(count):
             out[i] = np.float64(losses[i]) * to_nats
-    if results.losses.size:
-        for i in range(count):
-            results.losses[lo + i] = np.float64(losses[i]) * to_nats
-            results.weights[lo + i] = 1.0 if labels[i] >= 0 else 0.0
 
 
 @inlined
-def merge_plain(losses: Any, count: int, to_nats: float, wanted: Any) -> None:
-    """Replace those of the losses ``wanted`` that are known here."""
+def weigh_plain(
+    rows: Any, labels: Any, lo: int, count: int, options: Any, losses: Any, weights: Any
+) -> None:
+    """Write the losses that are known, and their weights, to ``losses`` and ``weights``.
+
+    The weights are those of ``formula.loss_of``.
+    """
     for i in range(count):
-        if losses[i] == losses[i]:
-            wanted[i] = np.float64(losses[i]) * to_nats
+        loss, y = rows[LOSS, i], int(rows[LABEL, i])
+        if loss == loss:
+            weight = 1.0 if y >= 0 else 0.0
+            if options.weight.size:
+                weight *= options.weight[max(y, 0)]
+            sample = sample_of(labels, lo + i)
+            losses[i] = weight * (np.float64(loss) * options.to_nats) * sample
+            weights[i] = weight * sample

@@ -95,9 +95,7 @@ def test_log2_above() -> None:
     out = np.empty_like(x)
     _log2_above(x, t, out)
     assert out[:2].tolist() == [0, 0]
-    assert np.isnan(out[2:4]).all()
-    assert out[4] == np.inf
-    assert np.isnan(out[5])
+    assert np.isnan(out[2:6]).all()
     exact = np.log2(x[6:].astype(np.longdouble)) - t[6:]
     assert float((np.abs(out[6:] - exact) / np.maximum(1, np.abs(exact))).max()) < 2.5e-7
 
