@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _ROOT = Path(__file__).resolve().parent.parent
-_READY = re.compile(r"ready on (http://\S+),")
+_READY = re.compile(r"ready on (https?://\S+),")
 _START_SECONDS = 300
 _STOP_SECONDS = 30
 

@@ -11,12 +11,23 @@ import numpy as np
 from kernels import dtypes, mismatch
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
-from kernels.plan import OUTPUTS, PER_CLASS, ImpossibleLabel, finish
-from kernels.problem import Array, Problem, widened
+from kernels.plan import (
+    BY_SEQUENCE,
+    PER_CLASS,
+    TABLE,
+    ImpossibleLabel,
+    Kind,
+    finish,
+    outputs_of,
+)
+from kernels.problem import Array, Problem
 from kernels.reduce import SCALE, add_blocks
+from kernels.sequences import moved, summed
+from kernels.tensors import widened
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-_NLL_OUTPUTS = OUTPUTS[:2]
+_KNOWN = {False: outputs_of("cross_entropy"), True: outputs_of("nll_loss")}
+_SCALARS = frozenset(name for name, row in TABLE.items() if row.kind is Kind.SCALAR)
 
 
 def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
@@ -44,30 +55,108 @@ def answers_of(
 ) -> dict[str, Array]:
     """Outputs ``names`` from the ``Computed`` of ``devices.in_steps``."""
     answers = {
-        name: array if name in PER_CLASS else array.reshape(problem.shape)
+        name: array if name in PER_CLASS else _at_labels(problem, name, array)
         for name, array in arrays.items()
         if name in names
     }
-    if "loss" in names:
-        one = problem.reduction == "none"
-        answers["loss"] = answers["per_element"] if one else reduced(problem, blocks)
+    if not BY_SEQUENCE.isdisjoint(names):
+        answers |= _by_sequence(problem, names, answers)
+    if not _SCALARS.isdisjoint(names):
+        answers |= _scalars(problem, names, blocks)
+    if "loss" in names and problem.reduction == "none":
+        answers["loss"] = answers["per_element"]
     return answers
 
 
+def _at_labels(problem: Problem, name: str, array: Array) -> Array:
+    """``array`` in its shape; a value that depends on a label, at the position of that label."""
+    if name in BY_SEQUENCE:
+        return array.reshape(problem.sequences.shape)
+    array = array.reshape(problem.shape)
+    if problem.shift == 0:
+        return array
+    absent = TABLE[name].unlabelled if name in TABLE else 0.0
+    return array if absent is None else moved(array, problem.shift, absent)
+
+
+def _by_sequence(
+    problem: Problem, names: tuple[str, ...], answers: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Outputs of ``names`` that are sums by sequence, from ``answers`` that these are made of."""
+    sequences, found = problem.sequences, dict[str, Array]()
+    if "sequence_loss" in names:
+        found["sequence_loss"] = summed(answers["per_element"], sequences)
+    if "sequence_count" in names:
+        found["sequence_count"] = summed(problem.counts, sequences).astype(np.int64)
+    if "sequence_greedy" in names and "sequence_greedy" not in answers:
+        misses = problem.counts & (answers["rank"] != 0)
+        found["sequence_greedy"] = (summed(misses, sequences) == 0).astype(np.int64)
+    if "sequence_perplexity" in names:
+        loss, weight = (summed(answers[name], sequences) for name in ("per_element", "weights"))
+        kept = weight != 0.0
+        with np.errstate(over="ignore"):
+            each = np.exp(loss[kept] / weight[kept])
+        nothing = problem.empty == "zero" and each.size == 0
+        value = 1.0 if nothing else mean(float(each.sum()), each.size, problem.empty)
+        found["sequence_perplexity"] = np.array(value)
+    return found
+
+
+def _scalars(problem: Problem, names: tuple[str, ...], blocks: Array) -> dict[str, Array]:
+    """Outputs of ``names`` that are one value each, from the block sums of losses and weights."""
+    total, weight = add_blocks(blocks)
+    answers: dict[str, Array] = {}
+    if "loss" in names and problem.reduction != "none":
+        answers["loss"] = reduced(problem, total, weight)
+    if "count" in names:
+        answers["count"] = np.array(counted(problem, weight))
+    if "weight_sum" in names:
+        answers["weight_sum"] = np.array(weight / SCALE)
+    if "loss_sum" in names:
+        answers["loss_sum"] = np.array(total / SCALE)
+    if "perplexity" in names:
+        answers["perplexity"] = np.array(_exp(_mean(problem, total, weight)))
+    if "bits_per_byte" in names:
+        assert problem.bytes is not None
+        answers["bits_per_byte"] = np.array(total / (SCALE * math.log(2.0) * problem.bytes))
+    return answers
+
+
+def counted(problem: Problem, weight: float) -> int:
+    """Number of positions that are not ignored; ``weight`` is SCALE times the sum of weights."""
+    if problem.labels is None:
+        return problem.positions
+    if problem.weight is None and problem.sample_weight is None:
+        return int(weight / SCALE)  # exact: each position that counts weighs 1
+    return int(np.count_nonzero(problem.counts))
+
+
 def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
-    """Names to compute for ``outputs``. Raises ``InvalidInput`` for unknown ones."""
-    known = _NLL_OUTPUTS if problem.normalised else OUTPUTS
+    """Names to compute for ``outputs``: theirs, and those that they are made of.
+
+    Raises ``InvalidInput`` for outputs that are unknown, or that this problem has not.
+    """
+    known = _KNOWN[problem.normalised]
+    more = ["per_element"] if problem.reduction == "none" else []
     for name in outputs:
         if name not in known:
             raise InvalidInput(
                 f"outputs has {name!r:.50}, which is none of {', '.join(known)}", field="outputs"
             )
-    if "rank" in outputs and problem.soft is not None:
-        raise InvalidInput(
-            "rank is that of a class index, and the labels are class probabilities",
-            field="outputs",
-        )
-    return (*outputs, "per_element") if problem.reduction == "none" else tuple(outputs)
+        row = TABLE[name]
+        if problem.soft is not None and not row.soft:
+            raise InvalidInput(
+                f"{name} is that of a class index, and the labels are class probabilities",
+                field="outputs",
+            )
+        if row.requires is not None and getattr(problem, row.requires) is None:
+            raise InvalidInput(
+                f"{name} needs {row.requires}, which is not given", field=row.requires
+            )
+        more += row.made_of
+    if problem.device != "cpu" and "sequence_greedy" in outputs:
+        more.append("rank")  # a GPU's kernels know no sequences
+    return (*outputs, *more)
 
 
 def upstream_of(problem: Problem) -> float:
@@ -92,26 +181,36 @@ def upstream_of(problem: Problem) -> float:
 def impossible_label(problem: Problem, position: int) -> InvalidInput:
     """Error of the label or class probabilities at ``position``, counted in C order."""
     index = tuple(int(i) for i in np.unravel_index(position, problem.shape))
+    if problem.shift:
+        index = (index[0], index[1] + problem.shift, *index[2:])
     if problem.soft is not None:
         row = np.moveaxis(problem.soft, problem.axis, -1)[index]
         stored = next(entry for entry in dtypes.FLOATS if entry.load == row.dtype)
         row = widened(row.view(stored.numpy)).astype(np.float64)
         return mismatch.no_distribution(row, index, problem.axis, problem.tolerance)
-    assert problem.labels is not None
+    labels = problem.labels if problem.given is None else problem.given
+    assert labels is not None
     return mismatch.no_class(
-        int(problem.labels[position]), index, problem.classes, problem.ignore_index
+        int(labels.reshape(problem.shape)[index]), index, problem.classes, problem.ignore_index
     )
 
 
-def reduced(problem: Problem, blocks: Array) -> Array:
-    """Sum or mean of the losses from their block sums, of the results' dtype."""
-    total, weight = add_blocks(blocks)
-    if problem.reduction == "mean":
-        plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
-        total = mean(total, weight, problem.empty, plain and total != 0.0)
-    else:
-        total /= SCALE
-    return narrowed(total, problem.dtype.result)
+def reduced(problem: Problem, total: float, weight: float) -> Array:
+    """Sum or mean of the losses, of the results' dtype; both arguments are SCALE times a sum."""
+    value = _mean(problem, total, weight) if problem.reduction == "mean" else total / SCALE
+    return narrowed(value, problem.dtype.result)
+
+
+def _mean(problem: Problem, total: float, weight: float) -> float:
+    plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
+    return mean(total, weight, problem.empty, plain and total != 0.0)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def narrowed(value: float, dtype: np.dtype[Any]) -> Array:

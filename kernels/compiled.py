@@ -20,7 +20,7 @@ from numba import njit
 from numba.core.codegen import JITCodeLibrary
 from numba.extending import overload, register_jitable
 
-from kernels.cache import KernelCache
+from kernels.cache import cached
 
 try:
     import fcntl
@@ -78,8 +78,7 @@ def _cached(dispatcher: Any) -> Any:
     Numba's own cache checks the kernel's file alone, not those of functions inlined into it, and
     does not verify what it loads.
     """
-    dispatcher._cache = KernelCache(dispatcher.py_func, STAMP)
-    return dispatcher
+    return cached(dispatcher, STAMP)
 
 
 class _Library(JITCodeLibrary):

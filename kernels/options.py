@@ -10,6 +10,7 @@ import numpy as np
 
 from kernels.dtypes import DType
 from kernels.formula import LOG2E
+from kernels.plan import BESIDE_LOSS, OF_IGNORED
 from kernels.problem import Problem
 
 
@@ -65,8 +66,8 @@ def _constants(
         mass=0.0,
         probs="probs" in wanted,
         upstream=1.0,
-        outputs=bool(set(wanted) - {"loss", "per_element"}),
-        ignored_too=bool(set(wanted) & {"log_sum_exp", "entropy", "prediction", "log_probs"}),
+        outputs=not BESIDE_LOSS.isdisjoint(wanted),
+        ignored_too=not OF_IGNORED.isdisjoint(wanted),
         segments=np.empty((0, 2)),
         tolerance=math.inf,
     )

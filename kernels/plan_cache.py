@@ -16,15 +16,20 @@ import numpy as np
 from kernels.answer import answers_of, impossible_label, reduced, wanted
 from kernels.cpu.launch import ready
 from kernels.errors import InvalidInput
-from kernels.plan import ImpossibleLabel
+from kernels.plan import TABLE, ImpossibleLabel, Kind
 from kernels.problem import Array, check
+from kernels.reduce import add_blocks
 
 # Logits of a loss that takes no lane, and of any: larger ones take milliseconds, and a plan saves
 # some 25 us.
 SMALL, LARGEST = 4096, 2**22
 # Positions: a plan keeps 16 bytes for each block of 32.
 MOST_POSITIONS = 2**18
-_PLANNED = frozenset({"loss", "per_element"})
+_PLANNED = frozenset(
+    name
+    for name, row in TABLE.items()
+    if (row.kind is Kind.SCALAR and not (row.requires or row.made_of)) or name == "per_element"
+)
 # Plans that a thread keeps; it drops all of them before it adds one more.
 MOST = 64
 
@@ -79,7 +84,7 @@ class _Plan:
         except ImpossibleLabel as error:
             raise self._impossible_label(labels, error.position) from None
         if self._loss_alone:
-            return {"loss": reduced(self._problem, blocks)}
+            return {"loss": reduced(self._problem, *add_blocks(blocks))}
         # The next call writes to the same arrays.
         own = {name: array.copy() for name, array in arrays.items()}
         return answers_of(self._problem, self._names, blocks, own)
@@ -133,7 +138,8 @@ def _find(
         return None
     if plan is None:
         planned = labels.dtype.kind in "iu" and _PLANNED.issuperset(names)
-        if not planned or labels.size > MOST_POSITIONS:
+        # Of moved labels a problem holds a copy.
+        if not planned or options.get("shift") or labels.size > MOST_POSITIONS:
             return None
         plan = _Plan(logits, labels, names, options)
         if not plan.compiled:

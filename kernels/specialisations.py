@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from kernels.divergence import Divergence
 from kernels.dtypes import FLOATS
 from kernels.problem import Problem
 
@@ -28,10 +29,29 @@ class Specialisation(NamedTuple):
         return f"{name} of {self.logits}{soft}{' with softcap' if self.capped else ''}"
 
 
-_COMPILED: set[Specialisation] = set()
+class DivergenceSpecialisation(NamedTuple):
+    """Dtypes and options that decide the types of a divergence kernel's arguments.
+
+    ``logits`` and ``targets`` are dtypes' names, the same for a ``sparse`` teacher; ``reverse``: of
+    two dtypes, the targets' is the second.
+    """
+
+    logits: str
+    targets: str
+    reverse: bool
+    sparse: bool
+
+    def __str__(self) -> str:
+        teacher = "a sparse teacher" if self.sparse else f"{self.targets} targets"
+        direction = ", reverse" if self.reverse else ""
+        return f"kl_div of {self.logits} and {teacher}{direction}"
 
 
-def mark_compiled(specialisation: Specialisation) -> None:
+AnySpecialisation: TypeAlias = Specialisation | DivergenceSpecialisation
+_COMPILED: set[AnySpecialisation] = set()
+
+
+def mark_compiled(specialisation: AnySpecialisation) -> None:
     """Note that all kernels of ``specialisation`` are compiled and loaded in this process."""
     _COMPILED.add(specialisation)
 
@@ -43,11 +63,20 @@ def of(problem: Problem) -> Specialisation:
     return Specialisation(problem.normalised, problem.dtype.name, soft, capped)
 
 
-def not_compiled(*needed: Specialisation) -> tuple[Specialisation, ...]:
+def of_divergence(problem: Divergence) -> DivergenceSpecialisation:
+    """Specialisation that computes ``problem``."""
+    targets = problem.dtype.name if problem.targets is None else _BY_LOAD[problem.targets.dtype]
+    reverse = problem.direction == "reverse" and targets != problem.dtype.name
+    return DivergenceSpecialisation(
+        problem.dtype.name, targets, reverse, problem.top_classes is not None
+    )
+
+
+def not_compiled(*needed: AnySpecialisation) -> tuple[AnySpecialisation, ...]:
     """Filter ``needed``: those that are not compiled and loaded in this process yet."""
     return tuple([each for each in needed if each not in _COMPILED])
 
 
-def uncompiled(problem: Problem) -> tuple[Specialisation, ...]:
+def uncompiled(problem: Problem | Divergence) -> tuple[AnySpecialisation, ...]:
     """Specialisations to compile or load before ``problem`` is computed."""
-    return not_compiled(of(problem))
+    return not_compiled(of(problem) if isinstance(problem, Problem) else of_divergence(problem))

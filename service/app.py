@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kernels.compiling import Told
 from service import VERSION, routes, settings
 from service.compute import device
 from service.compute.compiler import Compiler
@@ -22,7 +26,10 @@ from service.memory.limit import default_budget
 from service.middleware import auth
 from service.middleware.direct import Direct
 from service.middleware.drain import Drain
+from service.middleware.forwarded import Forwarded, Trusted
 from service.middleware.methods import Methods
+from service.middleware.origins import EXPOSED, cors_origins
+from service.middleware.prefix import Prefix
 from service.process import START_FAILED, numba_variables, shutdown
 from service.process.warm_up import warm_up
 from service.request.operation import Service, offered_dtypes
@@ -32,24 +39,40 @@ from service.routes import guide, handlers, openapi
 _log = logging.getLogger("uvicorn.lossd")
 
 
+class Application(FastAPI):
+    """FastAPI behind middleware of ours: a request that computes passes none of its layers (2 us).
+
+    ``entry`` is called first, and leads to ``FastAPI.__call__``.
+    """
+
+    entry: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.entry(scope, receive, send)
+
+
 def create_app(
     given: settings.Settings | None = None,
     *,
-    warm: Callable[[], None] | None = None,
+    warm: Callable[[], object] | None = None,
     fail: Callable[[int], None] = os._exit,
+    told: Told | None = None,
 ) -> FastAPI:
     """Make the ASGI application; without ``given`` its settings come from the environment.
 
     ``warm`` (``warm_up``, if None) runs in the compute lane once the server has started, and no
     other work is taken until it returns; where it raises, ``fail`` is called with the process's
-    exit status. Raises ``SettingsError`` where the environment holds a setting that cannot be used,
-    tokens and the device included.
+    exit status. ``told`` is called with the progress of compiling. Raises ``SettingsError`` where
+    the environment holds a setting that cannot be used, tokens and the device included.
     """
     chosen = given or settings.load()
     tokens = auth.tokens(chosen)
     auth.warn_of_weak(chosen, tokens)
+    origins = cors_origins(chosen)
+    proxies = None if chosen.trusted_proxies is None else Trusted(chosen.trusted_proxies)
     computing = device.chosen(chosen)
-    warming_up = warm or partial(warm_up, offered_dtypes(chosen))
+    warming_up = warm or partial(warm_up, offered_dtypes(chosen), told)
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -68,15 +91,19 @@ def create_app(
         )
         app.state.service = service
 
-        def begin_stop() -> None:
-            stopping.set()
+        def lengthen() -> None:
             # No connection is added from here on: what still comes is bounded, and was accepted.
             for lane in (service.compute, service.transcode, service.compiler.lane):
                 lane.length = sys.maxsize
 
-        stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
+        # Of several workers, the supervisor says when the drain begins and when it is over.
+        drain_seconds = chosen.drain_seconds if chosen.workers == 1 else 0
+        stages = shutdown.Stages(drain_seconds, stopping.set, lengthen)
         computing.failed = shutdown.GpuFailure(service, fail).report
-        with shutdown.on_sigterm(stop):
+        with (
+            shutdown.on_signal(signal.SIGTERM, stages.signalled),
+            shutdown.on_signal(shutdown.DRAIN if chosen.workers > 1 else None, stages.drain),
+        ):
             warming = asyncio.create_task(_warm(service, warming_up, fail))
             if chosen.workers > 1:
                 # Others that are ready take all the connections meanwhile.
@@ -87,7 +114,7 @@ def create_app(
         service.transcode.close()
         service.compute.close()
 
-    app = FastAPI(
+    app = Application(
         title="lossd",
         version=VERSION,
         description=guide.DESCRIPTION,
@@ -96,21 +123,31 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Nothing here reports to it, and to find that out takes 6 us a request.
+        # Nothing here reports to it, and to find that out takes 6 us.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.stopping = stopping
+    app.state.secured = bool(tokens)
+    app.state.computing = sorted(routes.ENDPOINTS)
     app.state.v2 = routes.v2.State(chosen)
     for router in routes.ROUTERS:
         app.include_router(router)
     handlers.install(app)
     openapi.install(app, secured=bool(tokens))
     app.add_middleware(Methods)
-    app.add_middleware(Direct, endpoints=routes.ENDPOINTS)
-    if tokens:
-        app.add_middleware(auth.Gate, tokens=tokens)
-    # Each that is added stands before the earlier ones.
-    app.add_middleware(Drain)
+    direct = Direct(partial(FastAPI.__call__, app), endpoints=routes.ENDPOINTS)
+    entry: ASGIApp = Drain(auth.Gate(direct, tokens) if tokens else direct)
+    if origins:
+        entry = CORSMiddleware(
+            entry,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED,
+        )
+    if chosen.root_path:
+        entry = Prefix(entry, chosen.root_path)
+    app.entry = entry if proxies is None else Forwarded(entry, proxies)
     return app
 
 
@@ -123,7 +160,7 @@ async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
         waiting.cancel()
 
 
-async def _warm(service: Service, warm: Callable[[], None], fail: Callable[[int], None]) -> None:
+async def _warm(service: Service, warm: Callable[[], object], fail: Callable[[int], None]) -> None:
     started = time.perf_counter()
     try:
         await service.compute.call(warm)

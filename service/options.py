@@ -1,30 +1,32 @@
-"""Options of every route: their types, defaults and meaning, and how a request gives them."""
+"""Options of every route: their types, defaults and meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Iterable
+from copy import copy
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import parse_qsl
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+)
 
-from kernels import OUTPUTS
+from kernels.plan import outputs_of
 from service.codecs.base import shown
-from service.codecs.naming import Spellings, advice
-from service.errors import InvalidOption
 
-_MOST_FIELDS = 64
-# Texts that are remembered are shorter, in all.
-_LONG = 256
-_LONGEST = 4096  # characters of an option's text: ten times what any needs
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+MOST_FIELDS = 64  # of a query string, and of a list
 
 _Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 _Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
 
-# Log-probabilities are no logits: only their loss is known.
-NLL_OUTPUTS = ("loss", "per_element")
+# Outputs without being asked: in /v1 with the sums that losses of parts are merged from.
+LOSSES = ("loss", "per_element")
+MERGEABLE = (*LOSSES, "count", "weight_sum", "loss_sum")
 
 
 def _split(value: Any) -> Any:
@@ -41,9 +43,9 @@ def _known(known: tuple[str, ...], names: list[str]) -> list[str]:
 
 def _some_of(known: tuple[str, ...]) -> Any:
     return Field(
-        ["loss", "per_element"],
+        list(MERGEABLE),
         min_length=1,
-        max_length=_MOST_FIELDS,
+        max_length=MOST_FIELDS,
         description=f"What to return, a list or one text with commas: of {', '.join(known)}.",
         json_schema_extra={"items": {"type": "string", "enum": list(known)}},
     )
@@ -101,18 +103,31 @@ class LossOptions(LabelOptions):
         "nan",
         description="What the mean over no elements is: NaN as in PyTorch, zero, or an error.",
     )
+    shift: _Integer = Field(
+        0,
+        description="How many positions before a label the logits lie that score it, along the axis"
+        " of the labels after the first: 1 for the logits of a causal language model and its"
+        " tokens. At most the length of that axis. Nothing is copied, and large bodies stream.",
+    )
+    bytes: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = Field(
+        None,
+        description="Length in bytes of the text that the labels are: for `bits_per_byte`.",
+    )
+
+
+_OF_NLL_LOSS, _OF_CROSS_ENTROPY = outputs_of("nll_loss"), outputs_of("cross_entropy")
 
 
 class NllLossOptions(LossOptions):
     """Options of ``/v1/nll_loss``."""
 
     outputs: Annotated[
-        list[str], BeforeValidator(_split), AfterValidator(partial(_known, NLL_OUTPUTS))
-    ] = _some_of(NLL_OUTPUTS)
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_NLL_LOSS))
+    ] = _some_of(_OF_NLL_LOSS)
 
 
-class CrossEntropyOptions(LossOptions, LogitOptions):
-    """Options of ``/v1/cross_entropy``."""
+class SmoothingOptions(Options):
+    """Options of every route that can smooth its labels."""
 
     label_smoothing: float = Field(
         0.0,
@@ -120,6 +135,11 @@ class CrossEntropyOptions(LossOptions, LogitOptions):
         le=1,
         description="Share of every label that is spread evenly over all classes, from 0 to 1.",
     )
+
+
+class CrossEntropyOptions(LossOptions, LogitOptions, SmoothingOptions):
+    """Options of ``/v1/cross_entropy``."""
+
     z_loss: float = Field(
         0.0,
         ge=0,
@@ -134,12 +154,64 @@ class CrossEntropyOptions(LossOptions, LogitOptions):
         " anything.",
     )
     outputs: Annotated[
-        list[str], BeforeValidator(_split), AfterValidator(partial(_known, OUTPUTS))
-    ] = _some_of(OUTPUTS)
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_CROSS_ENTROPY))
+    ] = _some_of(_OF_CROSS_ENTROPY)
 
 
-class ExplainOptions(LabelOptions):
+_OF_KL_DIV = outputs_of("kl_div")
+
+
+class KlDivOptions(LossOptions):
+    """Options of ``/v1/kl_div``."""
+
+    direction: Literal["forward", "reverse", "jsd"] = Field(
+        "forward",
+        description="`forward`: KL(teacher || student), `reverse`: KL(student || teacher), `jsd`:"
+        " the generalised Jensen-Shannon divergence, `beta * KL(teacher || m) + (1 - beta) *"
+        " KL(student || m)` with `m = beta * teacher + (1 - beta) * student`.",
+    )
+    beta: float = Field(
+        0.5, gt=0, lt=1, description="Weight of the teacher in `jsd`: between 0 and 1, and neither."
+    )
+    tail: Literal["bucket", "ignore", "renormalize"] = Field(
+        "bucket",
+        description="What becomes of the classes that a sparse teacher does not list: they are one"
+        " more class on both sides (`bucket`), are left out of the sum (`ignore`), or count as"
+        " impossible, both sides being divided by their sums over the listed ones (`renormalize`).",
+    )
+    temperature: _Scale = Field(
+        1.0, description="What both sides' logits are divided by: from 1e-30 to 1e30."
+    )
+    target_temperature: _Scale | None = Field(
+        None,
+        description="What the targets are divided by, where it is not `temperature`: 1 takes"
+        " log-probabilities that were made at the student's temperature as they are.",
+    )
+    temperature_squared: bool = Field(
+        False,
+        description="Whether divergences are multiplied by the square of `temperature`, so that"
+        " gradients keep their size.",
+    )
+    shift: _Integer = Field(
+        0,
+        description="How many positions labels, mask and weights are behind the logits that they"
+        " are of: those at t belong to `logits[t - shift]`, along the axis next to the batch's.",
+    )
+    check_probabilities: bool = Field(
+        True,
+        description="Whether the probabilities of `target_log_probs` must sum to 1, and those of"
+        " `target_top_log_probs` to at most 1, some rounding aside. Elements of weight 0 may be"
+        " anything.",
+    )
+    outputs: Annotated[
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_KL_DIV))
+    ] = _some_of(_OF_KL_DIV)
+
+
+class ExplainOptions(LabelOptions, SmoothingOptions):
     """Options of ``/v1/explain``: those that all three routes to the loss have."""
+
+    temperature: _Scale = Field(1.0, description="What the logits are divided by: 1e-30 to 1e30.")
 
     reduction: Literal["mean", "sum"] = Field(
         "mean", description="What the loss of each route is: the weighted mean, or the sum."
@@ -148,133 +220,12 @@ class ExplainOptions(LabelOptions):
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
-# The options of any route, and of the kernels: their names are ours in everybody's metadata.
-_EVERY = frozenset(
-    {*CrossEntropyOptions.model_fields, *ExplainOptions.model_fields, "logits_dtype"}
-)
-_SPELLINGS = Spellings(_EVERY)
 
-
-def from_query(model: type[Options], query: bytes) -> dict[str, str]:
-    """Read the options of a query string; raises ``InvalidOption`` for unknown or repeated ones.
-
-    A list may be repeated, an element or several at a time.
-    """
-    if not query:
-        return {}
-    try:
-        pairs = parse_qsl(
-            query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS
-        )
-    except ValueError:
-        raise InvalidOption(f"more than {_MOST_FIELDS} options in the query string") from None
-    _check_names(model, [name for name, _ in pairs])
-    given: dict[str, str] = {}
-    for name, value in pairs:
-        if name in given and model.model_fields[name].annotation != list[str]:
-            raise InvalidOption(
-                f"option {shown(name)} is given twice in the query string", field=name
-            )
-        given[name] = f"{given[name]},{value}" if name in given else value
-    return given
-
-
-def combine(
-    model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], *, typed: bool
-) -> AnyOptions:
-    """Combine and validate the options that a request gives in its ``query`` and its ``body``.
-
-    ``typed`` says that the body's values are JSON's, which have types, and that every one is an
-    option, of which null is none; otherwise they are texts, as those of a query always are, and may
-    be notes of others'. Raises ``InvalidOption`` for an option that is unknown, given in both
-    places, or of the wrong type.
-    """
-    given = _plain(query), _plain(body)
-    if None in given:
-        # To take a million digits or names for a value takes long.
-        for name, value in (*query.items(), *body.items()):
-            if isinstance(value, str) and len(value) > _LONGEST and name in model.model_fields:
-                raise InvalidOption(
-                    f"option {shown(name)} has {len(value):,} characters, and at most {_LONGEST:,}"
-                    " are read",
-                    field=name,
-                )
-        return _combined(model, query, body, typed)
-    known = _known_options(model, typed, *given)
-    assert isinstance(known, model)
-    return known
-
-
-def _plain(given: Mapping[str, Any]) -> tuple[tuple[str, type, Any], ...] | None:
-    """``given`` with each value's type, since 1 is equal to True; None if it is not remembered.
-
-    It is not where a value is long, or anything but JSON's scalars and lists of texts.
-    """
-    plain = []
-    for name, value in given.items():
-        kind = type(value)
-        if kind is list:
-            if len(value) > _MOST_FIELDS or not all(type(item) is str for item in value):
-                return None
-            value = tuple(value)
-        elif kind not in _PLAIN:
-            return None
-        if kind in (str, list) and sum(map(len, value)) > _LONG:
-            return None
-        plain.append((name, kind, value))
-    return tuple(plain)
-
-
-# Clients send the same few options again and again, and to validate them takes 10 us.
-@lru_cache(256)
-def _known_options(model: type[Options], typed: bool, query: Any, body: Any) -> Options:
-    texts = {name: value for name, _, value in query}
-    values = {name: list(value) if kind is list else value for name, kind, value in body}
-    return _combined(model, texts, values, typed)
-
-
-def _combined(
-    model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], typed: bool
-) -> AnyOptions:
-    # Of metadata, names that are options or were meant to be: others are its writer's.
-    ours = (name for name in body if typed or name in _EVERY or _SPELLINGS.meant(name))
-    _check_names(model, ours)
-    known = model.model_fields
-    body = {name: value for name, value in body.items() if name in known and value is not None}
-    for name in body:
-        if name in query:
-            raise InvalidOption(
-                f"option {shown(name)} is given both in the query string and in the body",
-                field=name,
-            )
-    try:
-        if not typed:
-            return model.model_validate_strings({**query, **body})
-        from_texts = model.model_validate_strings(query).model_dump(exclude_unset=True)
-        return model.model_validate({**body, **from_texts}, strict=True)
-    except ValidationError as error:
-        raise _as_invalid_option(error) from None
-
-
-def _check_names(model: type[Options], names: Iterable[str]) -> None:
-    # Before any validation, whose errors would list every one of a million unknown names.
-    for name in names:
-        if name not in model.model_fields:
-            known = ", ".join(model.model_fields)
-            raise InvalidOption(
-                f"unknown option {shown(name)}: the options here are {known}"
-                f"{advice(name, model.model_fields)}",
-                field=name,
-            )
-
-
-def _as_invalid_option(error: ValidationError) -> InvalidOption:
-    problem = error.errors(include_url=False)[0]
-    name = str(problem["loc"][0])
-    if problem["type"] == "value_error":
-        return InvalidOption(str(problem["ctx"]["error"]), field=name)
-    value = problem["input"]
-    text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
-    if isinstance(value, str | float):
-        text += f", not {shown(value) if isinstance(value, str) else value}"
-    return InvalidOption(f"{name}: {text}", field=name)
+def answering(model: type[AnyOptions], outputs: Iterable[str]) -> type[AnyOptions]:
+    """Make ``model`` with other default outputs; without that option it is returned itself."""
+    if "outputs" not in model.model_fields:
+        return model
+    field = copy(model.model_fields["outputs"])
+    field.default = list(outputs)
+    changed: Any = {"outputs": (field.annotation, field)}
+    return create_model(model.__name__, __base__=model, **changed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 # can be landed.
 LANDED_BODY_BYTES = 2**16
 JOINED_BODY_BYTES = 2**13  # or fewer: its tensors are sooner copied than placed in aligned memory
-HEAD_BYTES = 2**16  # in which a body should say where its first tensor starts
+HEAD_BYTES = 2**16  # in which a body should say where its tensors start
 UNKNOWN_AHEAD_BYTES = 2**20  # leased, at most, ahead of a body of unknown length
 # Claimed at least by a body of unknown length, and of a large budget most: so much one of them
 # always has to itself, and the others go on in the rest.

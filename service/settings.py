@@ -50,11 +50,39 @@ class Settings(BaseSettings):
         description="Path of a Unix socket to listen on instead of host and port, of up to 107"
         " bytes; the umask decides who may connect.",
     )
+    root_path: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="Prefix of every path behind a proxy that does not remove it, such as /loss;"
+        " paths without it are answered as well.",
+    )
+    trusted_proxies: str | None = Field(
+        None,
+        min_length=1,
+        description="Addresses or networks of proxies, separated by commas, whose Forwarded or"
+        " X-Forwarded-For and -Proto are believed; unix for all clients of the Unix socket.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        min_length=1,
+        description="Origins whose pages may read answers in a browser, separated by commas, such"
+        " as https://example.org; * for every page.",
+    )
+    tls_certificate: str | None = Field(
+        None,
+        min_length=1,
+        description="PEM file of a certificate and its chain: HTTPS is spoken then, and no HTTP.",
+    )
+    tls_key: str | None = Field(
+        None,
+        min_length=1,
+        description="PEM file of the certificate's private key, if that is not in its file.",
+    )
     auth_token_file: str | None = Field(
         None,
         min_length=1,
         description="File with bearer tokens, one a line, read at the start: without one of them"
-        " only health and /docs are answered (401).",
+        " only health, the page and /docs are answered (401).",
     )
     auth_tokens: SecretStr | None = Field(
         None,
@@ -74,6 +102,11 @@ class Settings(BaseSettings):
         25,
         description="Seconds that running requests are given to finish at shutdown: 25 leaves 5 of"
         " the 30 that Kubernetes grants.",
+    )
+    drain_seconds: _WholeSeconds = Field(
+        0,
+        description="Seconds at shutdown in which /readyz is 503 and connections are still taken,"
+        " for load balancers that learn of the end late; shutdown_seconds come after it.",
     )
     header_seconds: _Seconds = Field(
         10,
@@ -166,6 +199,12 @@ class Settings(BaseSettings):
         0,
         description="Most bytes of the GPU's memory that a worker holds, and as many of the host's,"
         " pinned; 0 for its share of 80 % of what is free.",
+    )
+
+    page: bool = Field(
+        True,
+        description="Whether / answers browsers with the page that explains a loss and draws"
+        " reports; its requests need a token where there are any.",
     )
 
     allow_shared_memory: bool = Field(

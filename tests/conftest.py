@@ -1,4 +1,4 @@
-"""What every test may ask for: a dtype, a layout; and one Hypothesis profile."""
+"""Fixtures of every test: a dtype, a layout; and one Hypothesis profile."""
 
 from __future__ import annotations
 

@@ -30,12 +30,12 @@ def widen(array: Array) -> Array:
 
 
 def class_dimension(ndim: int, class_axis: int | None) -> int:
-    """Which axis holds the classes: 1, or 0 of a single row, where the caller does not say."""
+    """Axis of the classes: 1, or 0 of a single row, where the caller does not say."""
     return class_axis % ndim if class_axis is not None else min(1, ndim - 1)
 
 
 def scaled(logits: Array, temperature: float = 1.0, softcap: float | None = None) -> Array:
-    """What the softmax is of: ``softcap * tanh(x / softcap)``, then divided by ``temperature``."""
+    """Softmax's argument: ``softcap * tanh(x / softcap)``, then divided by ``temperature``."""
     x = widen(logits)
     if softcap is not None:
         x = softcap * np.tanh(x / np.longdouble(softcap))
@@ -78,7 +78,7 @@ def prediction(logits: Array, class_axis: int | None = None) -> Array:
 def rank(
     logits: Array, labels: Array, *, ignore_index: int = -100, class_axis: int | None = None
 ) -> Array:
-    """How many classes come before the label: of a larger logit, or of an equal one and a lower
+    """Number of classes before the label: of a larger logit, or of an equal one and a lower
     index. -1 where the label is ignored or any logit is NaN.
     """
     x = np.moveaxis(widen(logits), class_dimension(logits.ndim, class_axis), -1)

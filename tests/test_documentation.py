@@ -96,6 +96,16 @@ def test_readme_is_for_a_user_in_a_hurry() -> None:
     assert len(PAGES["README.md"].splitlines()) <= LONGEST_README
 
 
+MODULES = [path for package in ("kernels", "service") for path in (ROOT / package).rglob("*.py")]
+
+
+@pytest.mark.parametrize(
+    "name", [str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py"]
+)
+def test_every_module_has_a_line(name: str) -> None:
+    assert len(rows("docs/files.md", name)) == 1
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     for target, anchor in links(page):

@@ -15,9 +15,17 @@ LONGEST = 300  # lines: about five screens
 # llvmlite is how Numba's intrinsics are written, and comes with it.
 KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_module_names
 
-# The service from the bottom up: a module imports those of lower storeys, and of its own room.
-STOREYS = (
-    ("service", "service.settings", "service.regimes", "service.codecs"),
+# Layers of the service from the bottom up: a module imports from lower layers, and from its own
+# package or module.
+LAYERS = (
+    (
+        "service",
+        "service.settings",
+        "service.cgroups",
+        "service.regimes",
+        "service.codecs",
+        "service.page",
+    ),
     ("service.errors", "service.problems"),
     ("service.options", "service.memory", "service.middleware", "service.protocol"),
     ("service.compute",),
@@ -26,9 +34,9 @@ STOREYS = (
     ("service.app",),
     ("service.cli",),
 )
-HEIGHT = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}
+LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 
-# Each turns bytes from a client into whatever those bytes say.
+# Modules that make any object, or call any function, that bytes from a client name.
 NEVER_IMPORTED = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multipart"}
 
 
@@ -50,11 +58,11 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room_of(module: str) -> str | None:
+def package_of(module: str) -> str | None:
     """The longest name in the table that ``module`` is, or lies in."""
     parts = module.split(".")
     names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
-    return next((name for name in names if name in HEIGHT), None)
+    return next((name for name in names if name in LAYER), None)
 
 
 def module_of(path: Path) -> str:
@@ -81,18 +89,18 @@ def test_targets_are_apart(folder: str) -> None:
 
 
 @pytest.mark.parametrize("path", sources("service"), ids=named)
-def test_nothing_walks_back_up(path: Path) -> None:
-    own = room_of(module_of(path))
+def test_nothing_is_imported_from_a_higher_layer(path: Path) -> None:
+    own = package_of(module_of(path))
     assert own is not None
     if own == "service" and module_of(path) != "service":
-        pytest.fail(f"{named(path)} has no storey in the table")
+        pytest.fail(f"{named(path)} has no layer in the table")
     for name in imports(path):
         if name.partition(".")[0] != "service":
             continue
-        room = room_of(name)
-        assert room is not None
-        if room != own:
-            assert HEIGHT[room] <= HEIGHT[own], f"{module_of(path)} imports {name}"
+        package = package_of(name)
+        assert package is not None
+        if package != own:
+            assert LAYER[package] <= LAYER[own], f"{module_of(path)} imports {name}"
 
 
 def imported_at_once(path: Path) -> Iterator[str]:

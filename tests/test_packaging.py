@@ -1,4 +1,4 @@
-"""What is shipped: the locks, the distribution, and that the two say the same."""
+"""Locks and the distribution: what is shipped, and that the two agree."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -22,6 +23,8 @@ PIN = re.compile(r"^(?P<name>[a-z0-9-]+)==(?P<version>\S+)", re.MULTILINE)
 OURS = {"kernels", "service", "benchmarks", "deploy", "tests"}
 # A dependency's own base, of which it takes one version and no other: not ours to choose.
 INHERITED = {"llvmlite", "starlette", "cuda"}
+# Distributions of modules that are called otherwise.
+DISTRIBUTIONS = {"yaml": "pyyaml"}
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -107,7 +110,7 @@ def test_no_peer_is_locked() -> None:
     ids=["kernels", "service", "benchmarks", "tests"],
 )
 def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
-    names = {canonicalize_name(name) for name in imported(package)} - OURS
+    names = {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in imported(package)} - OURS
     assert names <= {requirement.name for requirement in declared(*extras)} | INHERITED
 
 
@@ -119,3 +122,14 @@ def test_what_is_installed_is_this_tree() -> None:
     assert installed.version == PROJECT["version"]
     [script] = [entry for entry in installed.entry_points if entry.group == "console_scripts"]
     assert (script.name, script.value) == ("lossd", PROJECT["scripts"]["lossd"])
+
+
+def test_the_wheel_holds_the_page() -> None:
+    included = {
+        Path(file.distribution_path) for file in WheelBuilder(str(ROOT)).recurse_included_files()
+    }
+    page = {
+        path.relative_to(ROOT) for path in (ROOT / "service" / "page").iterdir() if path.is_file()
+    }
+    assert len(page) > 20
+    assert page <= included

@@ -10,12 +10,24 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from kernels import dtypes
+from kernels import OUTPUTS, dtypes
+from kernels.plan import TABLE, Kind
 
 Array = np.ndarray[Any, Any]
 
 # Classes at which a kernel's loop changes block, vector or index width.
 SEAMS = (0, 63, 64, 1023, 1024, 2047, 2048, 4095, 4096, 8191, 8192, 32767, 32768, 65535, 65536)
+
+
+def outputs(soft: bool = False) -> list[str]:
+    """Outputs that need no option or tensor of their own, for labels of one kind."""
+    rows = ((name, TABLE[name]) for name in OUTPUTS)
+    return [name for name, row in rows if row.requires is None and (row.soft or not soft)]
+
+
+def each_alone() -> list[str]:
+    """Outputs of ``outputs`` that a position has by itself, whatever its neighbours are."""
+    return [name for name in outputs() if TABLE[name].kind in (Kind.POSITION, Kind.CLASS)]
 
 
 def cast(values: Array, dtype: dtypes.DType) -> Array:
@@ -205,7 +217,7 @@ class Example(NamedTuple):
         return Example(layout(self.logits), layout(self.labels), options)
 
     def softened(self) -> float:
-        """What one unit of error in a capped logit's tanh makes of the logit, at least 1."""
+        """Error of a logit for one unit of error in its softcap's tanh, at least 1."""
         cap = self.options.get("softcap") or 0.0
         return max(1.0, float(cap)) / min(1.0, float(self.options.get("temperature", 1.0)))
 

@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 import kernels
+from benchmarks.kernel import divergence
 from benchmarks.kernel.onnx_model import ELEMENT, cross_entropy_model
 from benchmarks.machine import THREADS, version
 from benchmarks.plain_read import exponentials, read_and_sum
@@ -78,6 +79,8 @@ def _error(data: Data) -> Callable[[Any], float]:
 def _ours(data: Data) -> Entry:
     numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
     logits, labels = data.logits, data.labels
+    if data.case.wants == "divergence":
+        return Entry(*divergence.ours(data))
     if data.case.wants == "gradient":
 
         def call() -> Any:
@@ -102,6 +105,8 @@ def _limited(data: Data) -> None:
 def _plain_read(data: Data) -> Entry:
     """Read logits and labels, in the place where they are; a gradient's write counts as a read."""
     _limited(data)
+    if data.case.wants == "divergence":
+        return Entry(*divergence.plain_read(data))
     numbers = data.logits.reshape(-1).view(np.float32)  # 16-bit ones in pairs
     labels = np.ones(data.labels.nbytes // 4, np.float32)
     exact = float(numbers.sum(dtype=np.float64) + labels.sum(dtype=np.float64))
@@ -154,8 +159,15 @@ def _torch_entry(data: Data, torch: Any, function: Any, **options: Any) -> Entry
     return Entry(lambda: function(logits, labels), _error(data), **options)
 
 
+def _no_divergence(data: Data) -> None:
+    if data.case.wants == "divergence":
+        raise CannotRun("no divergence in one call")
+
+
 def _eager(data: Data) -> Entry:
     torch = _torch()
+    if data.case.wants == "divergence":
+        return Entry(*divergence.torch(data, torch, compiled=False))
     function = torch.nn.functional.cross_entropy
     if data.case.dtype is not FLOAT32 or data.case.wants != "loss":
         return _torch_entry(data, torch, function)
@@ -171,6 +183,8 @@ def _eager(data: Data) -> Entry:
 def _compiled(data: Data) -> Entry:
     torch = _torch()
     torch.compiler.reset()  # or the next shape counts as dynamic, which is slower
+    if data.case.wants == "divergence":
+        return Entry(*divergence.torch(data, torch, compiled=True))
     function = torch.compile(
         lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels), dynamic=False
     )
@@ -178,6 +192,7 @@ def _compiled(data: Data) -> Entry:
 
 
 def _jax(data: Data) -> Entry:
+    _no_divergence(data)
     os.environ.setdefault("NPROC", str(THREADS))  # the size of XLA's thread pool
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     jax = import_module("jax")
@@ -197,6 +212,7 @@ def _jax(data: Data) -> Entry:
 
 
 def _onnxruntime(data: Data) -> Entry:
+    _no_divergence(data)
     if data.case.wants == "gradient":
         raise CannotRun("no gradients")
     if data.case.dtype not in ELEMENT:
@@ -220,6 +236,7 @@ def _onnxruntime(data: Data) -> Entry:
 
 
 def _scipy(data: Data) -> Entry:
+    _no_divergence(data)
     if data.case.wants == "gradient":
         raise CannotRun("no gradients")
     if data.case.dtype is BFLOAT16:

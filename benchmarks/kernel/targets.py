@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 
 from benchmarks.bars import Bar
-from benchmarks.kernel.contestants import COMPILED, EAGER, OURS
+from benchmarks.kernel.contestants import COMPILED, EAGER, OURS, READ
 from benchmarks.kernel.report import Results, best_peer, share_of_limit, times_as_fast
 from benchmarks.problems import (
+    DIVERGENCES,
     GRADIENT,
     HUNDRED,
     LARGE,
@@ -48,6 +49,8 @@ _RATIOS: tuple[tuple[tuple[Case, ...], str, float, float], ...] = (
     ((STRIDED,), _BEST, 2.0, 4.0),
     ((*LONG_ROWS, TEN, HUNDRED, STRIDED), EAGER.name, 8.0, 12.0),
     ((GRADIENT,), COMPILED.name, 1.5, 2.5),
+    *(((case,), READ.name, 0.8, 0.95) for case in DIVERGENCES),
+    (DIVERGENCES, COMPILED.name, 1.5, 3.0),
     ((PLANES_IN_CACHE,), COMPILED.name, 2.0, 4.0),
     ((TINY,), EAGER.name, 1.5, 3.0),
 )

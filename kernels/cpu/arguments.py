@@ -31,11 +31,15 @@ class Results(NamedTuple):
     """Arrays that kernels write, with one value a position; unwanted ones are empty.
 
     ``blocks`` holds a (loss, weight) for each block of ``kernels.reduce``, ``bad[share]`` the
-    first position with an impossible label. The others are those of ``plan.PER_POSITION``.
+    first position with an impossible label. ``sequence`` is the index of each position's sequence,
+    and ``sequence_greedy`` has an element for each sequence. The others are those of
+    ``plan.PER_POSITION``.
     """
 
     blocks: Any
     bad: Any
+    sequence: Any
+    sequence_greedy: Any
     losses: Any
     weights: Any
     per_element: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,16 +11,25 @@ import numpy as np
 
 from kernels import reduce
 from kernels.cpu import tile
-from kernels.cpu.arguments import Operands, Results, Scratch
+from kernels.cpu.arguments import Operands, Results
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
-from kernels.cpu.plain_scratch import ROWS, WIDTH, columns_of
 from kernels.cpu.rows import SEGMENT
+from kernels.cpu.scratch import scratch_of
 from kernels.cpu.threads import bound, compiled, run
 from kernels.cpu.views import PerClass, labels_of, pieces, view_of
 from kernels.dtypes import DType
 from kernels.options import Options, options_of
-from kernels.plan import PER_CLASS, PER_POSITION, Array, Computed, ImpossibleLabel, View
+from kernels.plan import (
+    BY_SEQUENCE,
+    PER_CLASS,
+    PER_POSITION,
+    Array,
+    Computed,
+    ImpossibleLabel,
+    View,
+)
 from kernels.problem import Problem
+from kernels.sequences import moved
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
 SERIAL = 65536
@@ -31,17 +39,13 @@ TILE = 8192
 RUN = 128
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
-# Bytes of two cache lines: the hardware fetches them in pairs.
-LINES = 128
-# Scratches that a thread keeps for its next losses; it drops all of them before it adds one more.
-KEPT = 8
-_KEPT = threading.local()
 
 
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
 def _no_results(dtype: DType) -> Results:
     empty = {name: np.empty(0, kind or dtype.result) for name, kind in PER_POSITION.items()}
-    return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
+    none = np.empty(0, np.int64)
+    return Results(np.empty((0, 2)), bad=none, sequence=none, sequence_greedy=none, **empty)
 
 
 class Cut(NamedTuple):
@@ -78,42 +82,6 @@ def _segments(view: View) -> int:
     return view.positions * -(-view.classes // SEGMENT)
 
 
-def _apart(workers: int, rows: int, size: int, dtype: Any) -> Array:
-    """Array of ``rows`` of at least ``size`` for each worker, of whole cache lines.
-
-    Two workers that write to one line, or to neighbouring ones, wait for each other: that took
-    40 % of the time of 500,000 x 100.
-    """
-    dtype = np.dtype(dtype)
-    size = -(-size * dtype.itemsize // LINES) * LINES // dtype.itemsize
-    flat = np.empty(workers * rows * size + LINES // dtype.itemsize, dtype)
-    skipped = -flat.__array_interface__["data"][0] % LINES // dtype.itemsize
-    return flat[skipped : skipped + workers * rows * size].reshape(workers, rows, size)
-
-
-def _scratch(workers: int, tile_size: int, view: View, dtype: DType) -> Scratch:
-    """Scratch for ``workers``; a thread keeps what it used last."""
-    columns = columns_of(view, tile_size)
-    key = workers, tile_size, columns, dtype
-    kept: dict[Any, Scratch] = _KEPT.__dict__
-    if key in kept:
-        return kept[key]
-    tiles = _apart(workers, tile.ROWS, tile_size + 2 * tile.SLACK, np.float64)
-    tiles[...] = 1.0  # ignored positions keep what was there before: ones are harmless
-    scratch = Scratch(
-        _apart(workers, 1, tile_size, np.int64)[:, 0],
-        tiles,
-        _apart(workers, 3, WIDTH, dtype.result),
-        _apart(workers, ROWS, tile_size + 2 * tile.SLACK, np.float32),
-        _apart(workers, 1, columns, np.float32)[:, 0],
-        _apart(workers, 1, WIDTH, np.int64)[:, 0],
-    )
-    if len(kept) >= KEPT:
-        kept.clear()
-    kept[key] = scratch
-    return scratch
-
-
 def in_steps(
     problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
@@ -133,6 +101,10 @@ def in_steps(
         for name, kind in PER_POSITION.items()
         if name in wanted or (shared and name in ("losses", "weights"))
     }
+    by_sequence: dict[str, Any] = {}
+    if "sequence_greedy" in wanted:
+        sequence = moved(problem.sequences.of, -problem.shift, 0).reshape(-1)
+        by_sequence["sequence_greedy"] = np.ones(problem.sequences.size, np.int64)
     options = options_of(problem, wanted, upstream)
     kernel = _kernel(problem)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
@@ -147,7 +119,10 @@ def in_steps(
             blocks=blocks[first // reduce.BLOCK :],
             bad=np.full(shares, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
+            **by_sequence,
         )
+        if by_sequence:
+            results = results._replace(sequence=sequence[first:stop])
         key = _key(logits, soft, options)
         segments = 0 if problem.normalised else _segments(logits)
         if segments:
@@ -160,7 +135,7 @@ def in_steps(
             options,
             results,
             *per_class.views(first, logits),
-            _scratch(cut.workers, cut.tile, logits, dtype),
+            scratch_of(cut.workers, cut.tile, logits, dtype),
         )
         if segments:
             yield everything
@@ -175,7 +150,7 @@ def in_steps(
                 raise ImpossibleLabel(first + wrong)
     if shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
-    return blocks, {**arrays, **per_class.arrays()}
+    return blocks, {**arrays, **by_sequence, **per_class.arrays()}
 
 
 def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
@@ -188,7 +163,7 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array],
 
     They are of its types and shapes, C-contiguous and aligned. None where the kernel is not
     compiled yet, since callers may have no time for that, or where threads share rows. The problem
-    is not empty, and its logits need no copy; ``wanted`` is of "loss" and "per_element". Each call
+    is not empty, and its logits need no copy; ``wanted`` is of scalars and "per_element". Each call
     gives the same arrays. It raises ``ImpossibleLabel``.
     """
     ((_, logits, soft),) = pieces(problem, True)
@@ -203,7 +178,8 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array],
     cut = _cut(logits, shared, None)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
     bad = np.full(cut.workers, positions)
-    arrays = {name: np.empty(positions, problem.dtype.result) for name in wanted if name != "loss"}
+    names = [name for name in wanted if name in PER_POSITION]
+    arrays = {name: np.empty(positions, problem.dtype.result) for name in names}
     alone = np.empty((2, positions if shared else 0))
     results = _no_results(problem.dtype)._replace(
         blocks=blocks, bad=bad, losses=alone[0], weights=alone[1], **arrays
@@ -216,7 +192,7 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array],
         options,
         results,
         *PerClass(problem, wanted).views(0, logits),
-        _scratch(cut.workers, cut.tile, logits, problem.dtype),
+        scratch_of(cut.workers, cut.tile, logits, problem.dtype),
     )
     call = bound(kernel, key, cut.workers, operands, (problem.logits, problem.labels))
 
@@ -240,6 +216,8 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
         if name in kept
     )
     whole = sum(name in kept for name in PER_CLASS) * problem.dtype.result.itemsize
+    # Each position's sequence, and at most one sequence a position and one a row.
+    each += 0 if BY_SEQUENCE.isdisjoint(wanted) else 3 * np.dtype(np.int64).itemsize
     blocks = -(-problem.positions // reduce.BLOCK) * 16
     return each * problem.positions + whole * problem.logits.size + blocks
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from kernels.compiled import inlined
 from kernels.cpu.careful import careful_outputs
+from kernels.cpu.greedy import judge_sequences
 from kernels.cpu.output_planes import (
     entropies,
     predictions,
@@ -96,6 +97,8 @@ def output_step(operands: Any, lo: int, count: int, label: Any, scratch: Any, at
         for i in range(0, count, step):
             few = min(count - i, step)
             _plane_outputs(operands, lo + i, few, label, scratch, at + i)
+    if results.sequence.size:
+        judge_sequences(operands, lo, count, label, scratch, at)
     for i in range(count):
         if scratch[CAREFUL, at + i] != 0.0:
             careful_outputs(operands, lo + i, label[at + i], scratch, at + i)

@@ -38,6 +38,8 @@ from kernels.plan import PER_CLASS, ImpossibleLabel, View
 from kernels.problem import Array, Problem, check
 
 _STREAM = 0
+# The derivative of a mean is by the labels that count; outputs that are made of labels here.
+_HOST_LABELS = frozenset({"gradient", "count", "sequence_count", "sequence_greedy"})
 
 
 class Resident:
@@ -144,15 +146,16 @@ def cross_entropy(logits: Any, labels: Any, outputs: Sequence[str] | None, **opt
     ``InvalidInput`` for arrays that are not in C order.
     """
     there = adopt(logits, "logits")
-    for name in ("weight", "sample_weight"):
+    for name in ("weight", "sample_weight", "mask", "segments"):
         if lies_on_gpu(options.get(name)):
             options[name] = adopt(options[name], name).to_host()
     asked = ("loss",) if outputs is None else tuple(outputs)
     found = adopt(labels, "labels") if lies_on_gpu(labels) else None
     soft = found is not None and found.dtype in FLOATS
     if found is not None:
-        # The derivative of a mean is by the labels that count, so that these are needed here.
-        in_place = soft or (found.dtype is BY_NAME["int64"] and "gradient" not in asked)
+        as_given = not options.get("shift") and options.get("mask") is None
+        as_given &= _HOST_LABELS.isdisjoint(asked)
+        in_place = soft or (found.dtype is BY_NAME["int64"] and as_given)
         labels = found.stand_in if in_place else found.to_host()
     problem = check(there.stand_in, labels, **options)
     if soft and found is not None and found.dtype.result != problem.dtype.result:

@@ -16,7 +16,11 @@ from service.cli import foreign_kernels
 from service.process import START_FAILED, numba_variables
 
 # Name -> module whose function ``command`` it is, so that none waits for the imports of another.
-_COMMANDS = {"serve": "service.cli.serve", "score": "service.cli.score"}
+_COMMANDS = {
+    "serve": "service.cli.serve",
+    "score": "service.cli.score",
+    "warm": "service.cli.warm",
+}
 
 
 class _Lazy(TyperGroup):

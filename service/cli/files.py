@@ -13,7 +13,7 @@ from service.codecs.naming import meant
 from service.codecs.npz import CODEC as NPZ
 from service.codecs.safetensors import CODEC as SAFETENSORS
 
-TENSORS = ("logits", "labels", "weight", "sample_weight")
+SCORED = ("logits", "labels", "weight", "sample_weight", "mask", "segments")
 
 # Names of other tensors that a message lists.
 _LISTED = 20
@@ -32,7 +32,7 @@ def read(paths: Sequence[Path]) -> Message:
     """
     suffixes = [path.suffix.lower() for path in paths]
     if suffixes == [".npy", ".npy"]:
-        names = TENSORS[:2]
+        names = SCORED[:2]
         return Message(
             {
                 name: npy.decode(_mapped(path), _LIMITS, where=str(path))
@@ -41,8 +41,8 @@ def read(paths: Sequence[Path]) -> Message:
             {},
         )
     if len(paths) == 1 and suffixes[0] in _CODECS:
-        message = _CODECS[suffixes[0]].decode(_mapped(paths[0]), frozenset(TENSORS), _LIMITS)
-        for name in TENSORS[:2]:
+        message = _CODECS[suffixes[0]].decode(_mapped(paths[0]), frozenset(SCORED), _LIMITS)
+        for name in SCORED[:2]:
             if name not in message.tensors:
                 raise DecodeError(_missing(name, message), where=name)
         tensors = {name: numbers(array) for name, array in message.tensors.items()}

@@ -19,11 +19,12 @@ from rich.table import Table
 
 from kernels import InvalidInput
 from service.cli import fail, parameters
-from service.cli.files import TENSORS, listed, read
+from service.cli.files import SCORED, listed, read
 from service.cli.scoring import OPTIONS, Score, score
 from service.codecs import DecodeError
 from service.errors import InvalidOption
-from service.options import CrossEntropyOptions, combine
+from service.options import CrossEntropyOptions
+from service.request.given import combine
 
 # Seconds before a progress bar is shown.
 _PATIENCE = 1.0
@@ -57,7 +58,7 @@ def command(
     try:
         message = read(files)
         if message.others:
-            only = ", ".join(TENSORS)
+            only = ", ".join(SCORED)
             typer.echo(f"only {only} count; passed over: {listed(message.others)}", err=True)
         chosen = combine(CrossEntropyOptions, query, message.options, typed=False)
         with _progress() as advance:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels import steps
 from kernels.plan import STEP
-from kernels.problem import widened
+from kernels.tensors import widened
 from service.options import CrossEntropyOptions
 
 Array = np.ndarray[Any, Any]

@@ -18,19 +18,11 @@ from typing import Any
 from uvicorn import Config
 
 from service.cli import signals
+from service.cli.events import Action, Command, Ended, Event, Heard, Tick, Verb
 from service.cli.listening import Listener
 from service.cli.server import Server
-from service.cli.supervision import (
-    Action,
-    Command,
-    Ended,
-    Event,
-    Heard,
-    State,
-    Tick,
-    Verb,
-    advance,
-)
+from service.cli.supervision import State, advance
+from service.process.shutdown import DRAIN
 
 # Seconds that a worker may take to end after the time for its requests is up.
 _LAST_SECONDS = 5
@@ -51,15 +43,18 @@ _COMMANDS = {
 _log = logging.getLogger("uvicorn.lossd")
 
 
-def run(config: Config, listener: Listener, ready: Callable[[], None]) -> int:
+def run(
+    config: Config, listener: Listener, ready: Callable[[], None], drain_seconds: float = 0
+) -> int:
     """Run the workers until told to stop, and return the status to end with.
 
-    ``ready`` is called once all workers are.
+    ``ready`` is called once all workers are. They go on for ``drain_seconds`` once told to stop.
     """
     state = State(
         wanted=config.workers,
         silence=config.timeout_worker_healthcheck,
         grace=(config.timeout_graceful_shutdown or 0) + _LAST_SECONDS,
+        drain=drain_seconds if DRAIN is not None else 0,
     )
     with _Processes(config, listener, ready) as processes:
         events: list[Event] = [Tick()]
@@ -150,6 +145,9 @@ class _Processes:
         match action.verb:
             case Verb.START:
                 self._start(action.number)
+            case Verb.DRAIN if worker and worker[0].pid and DRAIN is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker[0].pid, DRAIN)
             case Verb.TERMINATE if worker:
                 worker[0].terminate()
             case Verb.KILL if worker:

@@ -32,7 +32,7 @@ from service.regimes import AT_ONCE_NPZ_BYTES
 
 _SUFFIX = ".npy"
 
-# Bytes of the zip64 field that zipfile writes into a member's own header, and of the head of ours.
+# Bytes of the zip64 field that zipfile writes into a member's own header, and of the start of ours.
 _ZIP64_BYTES = 20
 _ALIGNMENT_BYTES = 6
 
@@ -97,7 +97,7 @@ class Npz(Codec):
                     member.write(flat_bytes(array))
         return body.getvalue()
 
-    def first_tensor_at(self, prefix: bytes) -> int | None:
+    def aligned_at(self, prefix: bytes) -> int | None:
         """Return where the first member's elements start, if it is stored.
 
         ``None`` as well if ``prefix`` does not hold its zip and .npy headers.

@@ -1,8 +1,8 @@
 """Budget: all memory that requests hold is counted against it, by lease, before it is taken.
 
-A lease that does not fit waits its turn (``turns``). Large bodies get memory whose pages are there
-already, and which the next body uses again. It is not wiped in between: a body is read only as far
-as it has come.
+A lease that does not fit waits until it is granted (``grants``). Large bodies get memory whose
+pages are there already, and which the next body uses again. It is not wiped in between: a body is
+read only as far as it has come.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 from service.errors import Overloaded
 from service.memory.claims import Claimed
+from service.memory.grants import FULL, Grants
 from service.memory.pages import ALIGNMENT, Block, Bytes, Idle
 from service.memory.sliding import Sliding
-from service.memory.turns import FULL, Turns
 from service.memory.upload import Upload
 from service.regimes import OPENING_LEASE_BYTES, OPENING_LEASES, SMALL_LEASE_BYTES
 
@@ -81,7 +81,8 @@ class Lease:
         for sliding in self._sliding:
             sliding.give_back()
         blocks = self._given if self._ready is None else [*self._given, self._ready]
-        self._given, self._ready, self._sliding = [], None, []
+        if blocks:
+            self._given, self._ready, self._sliding = [], None, []
         if size < self.size:
             self._budget.count(self, size - self.size)
         for block in blocks:
@@ -117,7 +118,7 @@ class Lease:
         self.release()
 
 
-class Budget(Turns):
+class Budget(Grants):
     """``total`` bytes that all requests of a process share; for use on its event loop."""
 
     def __init__(self, total: int, wait_seconds: float) -> None:
@@ -133,10 +134,12 @@ class Budget(Turns):
         ``Overloaded`` if they do not fit in time.
         """
         lease = Lease(self, claim)
+        if self.granted(lease, size):
+            return lease
         try:
             await self.grant(lease, size)
             if size > SMALL_LEASE_BYTES:
-                # A body is shifted by up to a cache line, to align its first tensor.
+                # A body is shifted by up to a cache line, to align its data.
                 await lease.warm(size + ALIGNMENT if memory is None else memory)
         except BaseException:
             lease.release()

@@ -1,4 +1,4 @@
-"""Bearer tokens: without a known one only health and the documentation are answered.
+"""Bearer tokens: without a known one only health, the page and the documentation are answered.
 
 The path is the one that requests are routed by, never a URL built from the Host header
 (CVE-2026-48710). Every path that is not in ``PUBLIC`` needs a token.
@@ -19,14 +19,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Unauthorized
 from service.middleware import PROBES
+from service.page import ASSETS
 from service.problems import problem
 from service.settings import Settings, SettingsError, variable
 
-# The documentation holds no secret, and a browser sends no token with a page's address: the page's
-# Authorize button asks for one, and sends it with the requests that are tried out.
+# The page and the documentation hold no secret, and a browser sends no token with a page's address:
+# they ask for one, and send it with the requests that they make.
 _FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 DOCUMENTATION = frozenset({"/docs", "/openapi.json", *(f"/docs/{name}" for name in _FILES)})
-PUBLIC = PROBES | DOCUMENTATION
+PAGE = frozenset({"/", *(f"/page/{name}" for name in ASSETS if not name.endswith(".html"))})
+PUBLIC = PROBES | DOCUMENTATION | PAGE
 
 _MISSING = "a token is needed: send the header Authorization: Bearer TOKEN"
 _WRONG = (

@@ -33,6 +33,7 @@ class Direct:
         except Exception as error:
             refusal = problems.answer_to(error)
             if refusal is None:
-                raise
+                await problems.problem(error)(scope, receive, send)
+                raise  # for the server to log
             response = refusal
         await response(scope, receive, send)

@@ -17,9 +17,9 @@ from service.protocol.limits import REFUSED_PART, Limits, overloaded
 from service.protocol.requests import Requests
 from service.protocol.states import ENDED, State
 
-# Bytes of a read of a header. It brings the beginning of a body too, which is all that a request
-# holds while it waits for its turn; the rest of a body is only read when it is asked for.
-_HEAD_READ = 2**14
+# Bytes of a read of a header section. It brings the beginning of a body too, which is all that a
+# request holds while it waits for memory; the rest of a body is only read when it is asked for.
+_HEADER_READ = 2**14
 # Bytes of a read of a body.
 _BODY_READ = 2**16
 # Bytes of a read of small chunks: a thousand of them take 1 ms to parse.
@@ -67,7 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         self._http = http
         self._watch = watch
         self._scratch = scratch
-        self._head_buffer = scratch[:_HEAD_READ]
+        self._header_buffer = scratch[:_HEADER_READ]
         self._small_chunks_buffer = scratch[:_SMALL_CHUNKS_READ]
         self._transport: asyncio.Transport
         self._room: memoryview | None = None  # of a landing, while it is read into
@@ -76,8 +76,8 @@ class Connection(asyncio.BufferedProtocol):
         self._sending = Pace(limits.body_bytes_per_second, limits.send_seconds)
         self._unsent = 0  # bytes, at the last look
         self._writes = 0  # looks that found all sent, or more to send: each starts a new credit
-        self._head = (0, False)  # which header is timed, and whether from its own first byte on
-        self._head_since = 0.0
+        self._header = (0, False)  # which header is timed, and whether from its own first byte on
+        self._header_since = 0.0
         self._lingering_since: float | None = None
         self._may_linger = limits.linger_bytes
 
@@ -85,7 +85,7 @@ class Connection(asyncio.BufferedProtocol):
         """Start the deadline of the first header."""
         self._transport = cast(asyncio.Transport, transport)
         _bound_unsent(transport.get_extra_info("socket"))
-        self._head_since = self._http.loop.time()
+        self._header_since = self._http.loop.time()
         self._watch.add(self)
         self._http.connection_made(cast(asyncio.Transport, Line(self._transport, self._close)))
         # Above the limit it is refused at its first request, or at once if many more are: so
@@ -102,8 +102,8 @@ class Connection(asyncio.BufferedProtocol):
         self._room = None if landing is None else landing.room()
         if self._room is not None:
             return self._room
-        if self._http.state is State.HEAD:
-            return self._head_buffer
+        if self._http.state is State.HEADER:
+            return self._header_buffer
         chunks = self._http.chunks
         small = chunks is not None and chunks.small
         return self._small_chunks_buffer if small else self._scratch
@@ -147,11 +147,11 @@ class Connection(asyncio.BufferedProtocol):
             transport.abort()
         elif http.state in ENDED:
             return  # the answers that are due close it
-        elif http.state is State.HEAD:
-            self._look_at_head(now)
+        elif http.state is State.HEADER:
+            self._look_at_header(now)
         elif http.flow.read_paused:
             self._receiving.rest()
-        elif self._receiving.behind(http.heads, self._received, now):
+        elif self._receiving.behind(http.number, self._received, now):
             rate = http.limits.body_bytes_per_second
             http.refuse(TooSlow(f"the body comes at less than {rate:,.0f} bytes a second"))
 
@@ -161,17 +161,17 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent = unsent
         return self._sending.behind(self._writes, -unsent, now)
 
-    def _look_at_head(self, now: float) -> None:
+    def _look_at_header(self, now: float) -> None:
         http = self._http
-        begun = http.head_bytes > 0
+        begun = http.header_read > 0
         # The first header's time runs from the connection on, later ones' from their first byte.
-        state = (-1, False) if http.busy else (http.heads, begun and http.heads > 0)
-        if self._head != state:
-            self._head, self._head_since = state, now
+        state = (-1, False) if http.busy else (http.number, begun and http.number > 0)
+        if self._header != state:
+            self._header, self._header_since = state, now
             return
-        kept_alive = http.heads > 0 and not begun
+        kept_alive = http.number > 0 and not begun
         most = http.timeout_keep_alive if kept_alive else http.limits.header_seconds
-        if http.busy or now - self._head_since <= most:
+        if http.busy or now - self._header_since <= most:
             return
         if begun:
             http.refuse(TooSlow(f"the header did not come within {most:g} seconds"))
@@ -187,7 +187,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport.is_closing():
             return
-        at_end = self._http.state in (State.HEAD, State.DONE)
+        at_end = self._http.state in (State.HEADER, State.DONE)
         if at_end or self._lingering_since is not None or not transport.can_write_eof():
             transport.close()
             return

@@ -60,7 +60,7 @@ class Pace:
         self._what: Hashable = None
 
     def rest(self) -> None:
-        """Charge no time until the next look: it is not the client's turn."""
+        """Charge no time until the next look: the client is not waited for."""
         self._at = None
 
     def behind(self, what: Hashable, moved: int, now: float) -> bool:

@@ -9,22 +9,22 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.errors import HeaderTooLarge, MalformedRequest, OutOfMemory, RequestError
 from service.protocol import parser
+from service.protocol.answer_order import AnswerOrder
 from service.protocol.cycle import begin
 from service.protocol.landing import Landing
 from service.protocol.limits import Chunks, body_length, overloaded
 from service.protocol.states import ENDED, State, following
-from service.protocol.turns import Turns
 from service.regimes import LANDED_BODY_BYTES
 
 # Requests that may wait for the answer to another on their connection; browsers pipelined 6.
 _PIPELINED = 64
 
 
-class Requests(Turns):
+class Requests(AnswerOrder):
     """Protocol whose callbacks of the parser move ``state`` on (``service.protocol.states``)."""
 
     surplus = False  # whether this connection is one more than there may be
-    heads = 0  # headers that were complete: the number of the request
+    number = 0  # of requests whose header has been read
     unread = 0  # bytes of the body that are still to come, where its length is known
     chunks: Chunks | None = None  # of the body that is coming, if it is in chunks
 
@@ -41,16 +41,16 @@ class Requests(Turns):
         """Parse the beginning of ``data``; return the number of its bytes."""
         if self.state is State.LANDING:
             return self._take_past_parser(data)
-        if self.state is not State.HEAD:
+        if self.state is not State.HEADER:
             return self._take_body(data)
-        head, most = self.heads, self.limits.header_bytes
-        if self.head_bytes >= most:
+        number, most = self.number, self.limits.header_bytes
+        if self.header_read >= most:
             self.refuse(HeaderTooLarge(f"a header may have at most {most:,} bytes"))
             return 0
-        taken = self._parse(data[: most - self.head_bytes])
+        taken = self._parse(data[: most - self.header_read])
         # A header that begins behind the end of another request is counted from the next read on.
-        if self.heads == head:
-            self.head_bytes += taken
+        if self.number == number:
+            self.header_read += taken
         return taken
 
     def _take_body(self, data: memoryview) -> int:
@@ -116,8 +116,8 @@ class Requests(Turns):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
-        self.heads += 1
-        self.head_bytes = 0
+        self.number += 1
+        self.header_read = 0
         # The scope keeps the old list: trailers, which come next, are dropped.
         self.headers = []
         self._begin_body(length)
@@ -177,7 +177,7 @@ class Requests(Turns):
             self.flow.resume_reading()
 
     def _end_body(self) -> None:
-        self.state = following(self.state, State.DONE if self._last else State.HEAD)
+        self.state = following(self.state, State.DONE if self._last else State.HEADER)
         self.chunks = None
         self.landing = None
         self.flow.held = False

@@ -8,8 +8,8 @@ from enum import StrEnum
 class State(StrEnum):
     """Place in the stream of requests that the next byte from the client belongs to."""
 
-    HEAD = "between two requests, or in the header of one"
-    SKIPPED = "behind the header of an upgrade, whose body the parser leaves out"
+    HEADER = "between two requests, or in the header section of one"
+    SKIPPED = "behind the header section of an upgrade, whose body the parser leaves out"
     BODY = "in a body that the parser reads"
     LANDING = "in a body of known length that goes past the parser"
     DONE = "behind the connection's last request"
@@ -21,10 +21,10 @@ ENDED = (State.DONE, State.REFUSED)
 
 # A skipped body is read by another parser or lands; a landing may also begin within a body.
 _NEXT = {
-    State.HEAD: {State.BODY, State.SKIPPED, State.REFUSED},
+    State.HEADER: {State.BODY, State.SKIPPED, State.REFUSED},
     State.SKIPPED: {State.BODY, State.LANDING, State.REFUSED},
-    State.BODY: {State.LANDING, State.HEAD, State.DONE, State.REFUSED},
-    State.LANDING: {State.HEAD, State.DONE, State.REFUSED},
+    State.BODY: {State.LANDING, State.HEADER, State.DONE, State.REFUSED},
+    State.LANDING: {State.HEADER, State.DONE, State.REFUSED},
 }
 
 

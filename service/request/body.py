@@ -1,4 +1,4 @@
-"""Receives a request's body into leased memory, placed so that its first tensor is aligned."""
+"""Receives a request's body into leased memory, placed so that most of its data is aligned."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ class Body:
 
     async def all(self) -> memoryview:
         """Return the whole body. Raises as ``at_least``, and ``DecodeError`` where more comes."""
-        await self.at_least(len(self.memory))
-        if isinstance(self._source, Reception):
+        if self.filled < len(self.memory):
+            await self.at_least(len(self.memory))
+        if isinstance(self._source, Reception) and not self._source.ended:
             await self._source.end()
         return self.memory
 
@@ -89,7 +90,7 @@ class Reception:
     """
 
     __slots__ = (
-        "_came", "_codec", "_landing", "_limit", "_more", "_rest", "_tensor_at", "length",
+        "_aligned_at", "_came", "_codec", "_landing", "_limit", "_more", "_rest", "length",
         "prefix", "receive",
     )  # fmt: skip
 
@@ -110,7 +111,7 @@ class Reception:
         self._more = True
         self._came = 0
         self._rest = memoryview(b"")
-        self._tensor_at: int | None = None
+        self._aligned_at: int | None = None
 
     @property
     def source(self) -> Landing:
@@ -118,22 +119,22 @@ class Reception:
         return self._landing or self
 
     async def begin(self) -> bytearray:
-        """Receive ``prefix`` up to the first tensor, or 64 KiB and a message if none is named."""
+        """Receive ``prefix`` up to the data to align, or 64 KiB and a message if none is named."""
         ask_at = 0
-        # Up to the first tensor, since what precedes it says where the others are.
+        # Up to there, since what precedes it says where the other tensors are.
         while self._more and len(self.prefix) < min(
-            regimes.HEAD_BYTES, self._tensor_at or regimes.HEAD_BYTES
+            regimes.HEAD_BYTES, self._aligned_at or regimes.HEAD_BYTES
         ):
             self.prefix += await self._next()
             # Asked again only of twice as much, since each time it may be read from its start.
-            if self._tensor_at is None and (len(self.prefix) >= ask_at or not self._more):
-                self._tensor_at = self._codec.first_tensor_at(bytes(self.prefix))
+            if self._aligned_at is None and (len(self.prefix) >= ask_at or not self._more):
+                self._aligned_at = self._codec.aligned_at(bytes(self.prefix))
                 ask_at = 2 * len(self.prefix)
         return self.prefix
 
     def start_in(self, memory: Bytes) -> int:
-        """Index in ``memory``, below ALIGNMENT, from which on the first tensor is aligned."""
-        return -(memory.ctypes.data + (self._tensor_at or 0)) % ALIGNMENT
+        """Index in ``memory``, below ALIGNMENT, from which on the data is aligned."""
+        return -(memory.ctypes.data + (self._aligned_at or 0)) % ALIGNMENT
 
     def placed(self, memory: Bytes, length: int) -> memoryview:
         """Room for a body of ``length`` bytes in ``memory``; its beginning is there."""
@@ -174,6 +175,11 @@ class Reception:
             filled += len(piece)
             progress(filled)
 
+    @property
+    def ended(self) -> bool:
+        """True once all of the body has come."""
+        return not self._more
+
     async def end(self) -> None:
         """Return once the body has ended."""
         while self._more:
@@ -201,7 +207,7 @@ class Reception:
 
         Pages that nothing is written to are none: so it never leases what it does not come to.
         """
-        start = -(self._tensor_at or 0) % ALIGNMENT
+        start = -(self._aligned_at or 0) % ALIGNMENT
         filled = len(self.prefix)
         capacity = leased = min(2 * max(filled, regimes.HEAD_BYTES), self._limit)
         lease.expect_more()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from fastapi import Request, Response
 
-from service import options, regimes
+from service import regimes
 from service.codecs import Codec
 from service.errors import NotReady
 from service.memory.budget import Lease
 from service.memory.upload import Upload
 from service.request import media
 from service.request.body import Reception, declared_length
-from service.request.operation import Call, Operation, Service
+from service.request.given import from_query
+from service.request.operation import Call, Operation
 from service.request.plan import Plan, plan_of_head, plan_of_length
-from service.request.reply import Reply, size_of
+from service.request.reply import Reply
 from service.request.stages import encoded
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
@@ -26,8 +26,9 @@ async def answer(request: Request, operation: Operation) -> Response:
     """Serve one request of ``operation``; raises what ``service.errors`` has a row for."""
     named = tuple([field for field in request.scope["headers"] if field[0] in _NEGOTIATED])
     codec, reply, media_type = formats(named)
-    query = options.from_query(operation.options, request.scope["query_string"])
-    return await respond(request, operation, codec, reply, media_type, query)
+    query = from_query(operation.options, request.scope["query_string"])
+    call = Call(request.app.state.service, operation, codec, reply, query)
+    return await respond(request, call, media_type)
 
 
 # Clients send the same few headers again and again.
@@ -43,38 +44,31 @@ def formats(fields: tuple[tuple[bytes, bytes], ...]) -> tuple[Codec, Codec, str]
     return codec, *media.of_answer(accepts, codec)
 
 
-async def respond(
-    request: Request,
-    operation: Operation,
-    codec: Codec,
-    reply: Codec,
-    media_type: str,
-    query: Mapping[str, str],
-) -> Response:
-    """Serve one request in formats that are known: ``query`` holds options from outside the body.
+async def respond(request: Request, call: Call, media_type: str) -> Response:
+    """Serve ``call``, whose answer is of ``media_type``.
 
     What the request holds is leased before it is taken, until its answer is sent or it has failed.
     Raises what ``service.errors`` has a row for.
     """
-    service: Service = request.app.state.service
+    service, codec = call.service, call.codec
     if not service.ready:
         raise NotReady(service.why_not_ready)
     limit = service.settings.max_body_bytes
     scope = request.scope
     length = declared_length(media.values(scope["headers"], b"content-length"), limit)
     landing = scope.get("extensions", {}).get("lossd.landing")
-    call = Call(service, operation, codec, reply, query)
     with Upload(request.receive, landing, length, service.budget.uploads) as upload:
         reception = Reception(upload.receive, upload.landing, codec, length, limit)
         plan, lease = await _planned(call, upload, reception)
         try:
             outputs = await plan.run(call, lease, reception)
             answer = await encoded(call, lease, outputs, upload.receive)
-            await lease.resize(size_of(answer))
+            reply = Reply(answer, media_type, lease)
+            await lease.resize(reply.size)
         except BaseException:
             lease.release()
             raise
-    return Reply(answer, media_type, lease)
+    return reply
 
 
 async def _planned(call: Call, upload: Upload, reception: Reception) -> tuple[Plan, Lease]:

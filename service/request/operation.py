@@ -12,13 +12,24 @@ from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, TENSORS, WEIGHTS, Answer, Arrays, numbers, shown
+from service.codecs.base import (
+    INTEGERS,
+    LOGITS,
+    TARGETS,
+    TENSORS,
+    WEIGHTS,
+    Answer,
+    Arrays,
+    numbers,
+    shown,
+)
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
 from service.compute.lane import Lane
 from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
+from service.request.given import combine
 from service.settings import Settings, SettingsError, variable
 
 
@@ -26,9 +37,10 @@ class Operation(NamedTuple):
     """Operation of one route.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
-    may; ``compute`` checks them and the options, and gives the work that makes the outputs;
-    ``footprint`` says from their shapes what memory that takes, where it can be streamed;
-    ``limit`` picks from the settings how many elements the logits may have, where that is limited.
+    may, of which ``sized`` may be as large as the logits; ``compute`` checks them and the options,
+    and gives the work that makes the outputs; ``footprint`` says from their shapes what memory that
+    takes, where it can be streamed; ``limit`` picks from the settings how many elements the logits
+    may have, where that is limited.
     """
 
     path: str
@@ -38,6 +50,7 @@ class Operation(NamedTuple):
     options: type[options.Options]
     compute: Compute
     takes: tuple[str, ...] = ()
+    sized: tuple[str, ...] = ()
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
 
@@ -82,7 +95,7 @@ class Call(NamedTuple):
 
         Raises as the codec, and ``TakesLong`` after ``until``, as ``perf_counter`` counts.
         """
-        limits = self.service.limits._replace(until=until)
+        limits = Limits(self.service.limits.decoded_bytes, until)
         message = self.codec.decode(body, TENSORS, limits)
         check_tensors(self.operation, message, self.service.settings)
         check_dtypes(message.tensors, self.service.offered)
@@ -100,16 +113,22 @@ class Call(NamedTuple):
         None where that cannot be told from shapes and types. Raises ``InvalidInput``.
         """
         operation = self.operation
-        tensors = {name: message.tensors[name] for name in operation.needs}
+        present = (*operation.needs, *(name for name in operation.sized if name in message.tensors))
+        tensors = {name: message.tensors[name] for name in present}
         if operation.footprint is None or converted_bytes(operation, tensors):
             return None
         chosen = self._options(message)
         device = self.service.device.named(chosen)
         return operation.footprint({**tensors, **vars(chosen), "device": device, "step": step})
 
+    def converted_bytes(self, message: Message) -> int:
+        """Bytes, at most, that ``work`` copies or converts before any work starts."""
+        shift = getattr(self._options(message), "shift", 0)
+        return converted_bytes(self.operation, message.tensors, shift)
+
     def _options(self, message: Message) -> options.Options:
         model, typed = self.operation.options, self.codec.typed
-        return options.combine(model, self.query, message.options, typed=typed)
+        return combine(model, self.query, message.options, typed=typed)
 
     def encoded(self, outputs: Arrays) -> Answer:
         """Encode the answer; raises ``NotAcceptable`` for more numbers than the settings allow."""
@@ -129,6 +148,8 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
     known = operation.needs + operation.takes
     if message.tensors.keys() - known or not message.tensors.keys() >= set(operation.needs):
         raise _misfit(operation, message)
+    if operation.sized and not TARGETS & message.tensors.keys():
+        _hint_at_targets(operation, message)
     if operation.limit is not None:
         name, most = operation.needs[0], operation.limit(settings)
         size = message.tensors[name].size
@@ -159,7 +180,7 @@ def check_dtypes(tensors: Arrays, offered: tuple[DType, ...]) -> None:
     """
     if len(offered) == len(FLOATS):
         return
-    for name in ("logits", "log_probs", "labels"):
+    for name in ("logits", "log_probs", "labels", "target_logits", "target_log_probs"):
         dtype = dtypes.of(tensors[name]) if name in tensors else None
         if dtype in FLOATS and dtype not in offered:
             listed = ", ".join(each.name for each in offered)
@@ -182,6 +203,13 @@ def _misfit(operation: Operation, message: Message) -> MissingTensor:
     return MissingTensor(f"{operation.path} has no use for {name}: it takes {uses}", field=name)
 
 
+def _hint_at_targets(operation: Operation, message: Message) -> None:
+    """Raise ``MissingTensor`` where targets may be there by another name."""
+    for name in operation.takes:
+        if hint := _instead(name, message):
+            raise MissingTensor(f"{operation.path} takes a teacher{hint}", field=name)
+
+
 def _instead(missing: str, message: Message) -> str:
     """Hint at what the tensor ``missing`` may be called in ``message``."""
     for name in message.options:
@@ -195,22 +223,30 @@ def _instead(missing: str, message: Message) -> str:
     return ""
 
 
-def converted_bytes(operation: Operation, tensors: Arrays) -> int:
+def converted_bytes(operation: Operation, tensors: Arrays, shift: int = 0) -> int:
     """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
     finite; labels are laid out in one dimension, and probabilities of another width than the logits
-    are made like them. Nothing may lie across its natural addresses.
+    are made like them. Masked labels, and those moved by a ``shift``, are new, as int64 at most;
+    weights are moved with them. Nothing may lie across its natural addresses.
     """
     logits = tensors[operation.needs[0]]
     total = 0
     for name, array in tensors.items():
         if name in WEIGHTS:
-            total += array.size * (8 + 4 + 1)
+            total += array.size * (8 + 4 + 1 + (8 if shift else 0))
+        elif name in INTEGERS:
+            total += array.size * (8 + 8 + 1)
         elif name == "labels" and array.shape == logits.shape:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
-        elif name == "labels" and not array.flags.c_contiguous:
-            total += array.nbytes
+        elif name == "labels":
+            total += array.size * 8 if shift else 0
+            total += 0 if array.flags.c_contiguous else array.nbytes
+        elif name in TARGETS:
+            wide = logits.itemsize == 8
+            if name not in operation.sized or wide != (array.itemsize == 8):
+                total += array.size * (4 if name in operation.sized and not wide else 8 + 4)
         if not array.flags.aligned:
             total += array.nbytes
     return total

@@ -35,11 +35,13 @@ class AtOnce(NamedTuple):
     length: int | None
 
     async def lease(self, call: Call) -> Lease:
-        lease = await Whole(self.length or 0).lease(call)
-        # Claimed once a body of unknown length proves to be a longer one.
-        most = call.service.budget.most()
-        share = most - most // (2 * call.codec.growth)
-        lease.unknown = max(share, min(most, regimes.UNKNOWN_CLAIM_BYTES))
+        budget, size = call.service.budget, self.length or 0
+        lease = await budget.lease(size, claim=size * call.codec.growth)
+        if self.length is None:
+            # Claimed once the body proves to be a longer one.
+            most = budget.most()
+            share = most - most // (2 * call.codec.growth)
+            lease.unknown = max(share, min(most, regimes.UNKNOWN_CLAIM_BYTES))
         return lease
 
     async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
@@ -130,9 +132,9 @@ def plan_of_head(call: Call, reception: Reception, length: int) -> Plan:
         return Whole(length, head)
     kept = whole_pieces(ALIGNMENT + max(head.logits_at, len(reception.prefix)))
     held = kept + whole_pieces(footprint.window + regimes.STREAMED_AHEAD_BYTES)
-    if held > length // 2:
+    if held > length * 3 // 4:
         return Whole(length, head)
-    converted = converted_bytes(call.operation, message.tensors)
+    converted = call.converted_bytes(message)
     return Streamed(length, head, kept, held, held + footprint.result_bytes + converted)
 
 

@@ -21,7 +21,10 @@ class JSONResponse(responses.JSONResponse):
 
 
 class Reply(Response):
-    """Answer with status 200; ``lease`` is released once all of it is sent, or never will be."""
+    """Answer with status 200; ``lease`` is released once all of it is sent, or never will be.
+
+    ``size``: bytes of its body.
+    """
 
     def __init__(self, answer: Answer, media_type: str, lease: Lease) -> None:
         # Not the base class's, which makes each header anew: a small loss takes hardly longer.
@@ -29,18 +32,19 @@ class Reply(Response):
         self.status_code = HTTPStatus.OK
         self.background = None
         self.body = whole.content
+        self.size = size_of(answer)
         self.raw_headers = [
-            (b"content-length", b"%d" % size_of(whole)),
+            (b"content-length", b"%d" % self.size),
             (b"content-type", (whole.media_type or media_type).encode("latin-1")),
-            *((name.lower().encode(), text.encode()) for name, text in whole.headers.items()),
+            *[(name.lower().encode(), text.encode()) for name, text in whole.headers.items()],
         ]
         self._more = whole.more
         self._lease = lease
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head = {"status": self.status_code, "headers": self.raw_headers}
+        status, headers = self.status_code, self.raw_headers
         try:
-            await send({"type": "http.response.start", **head})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             if not self._more and len(self.body) <= REPLY_PIECE_BYTES:
                 await send({"type": "http.response.body", "body": self.body})
                 return

@@ -22,7 +22,7 @@ from service.memory.budget import Lease
 from service.memory.upload import Receive
 from service.request.body import Body
 from service.request.head import Head
-from service.request.operation import Call, converted_bytes
+from service.request.operation import Call
 
 T = TypeVar("T")
 # Leases so many bytes more, before they are taken.
@@ -78,7 +78,7 @@ async def _computed_early(
 
 
 async def _checked(call: Call, grow: Grow, message: Message, step: int | None = None) -> Work:
-    needed = converted_bytes(call.operation, message.tensors)
+    needed = call.converted_bytes(message)
     if needed <= regimes.AT_ONCE_BYTES:
         return call.work(message, step)
     await grow(needed)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.request.exchange import answer
 from service.request.operation import Operation
-from service.routes import docs, explain, health, losses, openapi, v2
+from service.routes import docs, explain, health, losses, openapi, page, v2
 
 OPERATIONS = (*losses.OPERATIONS, explain.OPERATION)
 
@@ -38,4 +38,4 @@ def _add(operation: Operation) -> None:
 for _operation in OPERATIONS:
     _add(_operation)
 
-ROUTERS = (_computing, v2.router, health.router, docs.router)
+ROUTERS = (_computing, v2.router, health.router, docs.router, page.router)

@@ -6,10 +6,9 @@ from functools import cache
 from importlib.resources import files
 
 from fastapi import APIRouter, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 
-from service.request.reply import JSONResponse
+from service.routes.page import HEADERS, asset
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,39 +18,23 @@ ASSETS = {
     "swagger-ui.css": "text/css",
     "favicon.png": "image/png",
 }
-
-
-@router.get("/")
-async def index(request: Request) -> JSONResponse:
-    """The service's name and version, and links: relative ones, since a proxy may add a prefix."""
-    return JSONResponse(
-        {
-            "name": request.app.title,
-            "version": request.app.version,
-            "docs": "docs",
-            "openapi": "openapi.json",
-            "ready": "readyz",
-        }
-    )
+# Swagger UI's styles hold their icons, as data, and its elements have styles of their own.
+_POLICY = (
+    f"{HEADERS['Content-Security-Policy']}; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
+)
 
 
 @router.get("/docs")
-async def docs(request: Request) -> HTMLResponse:
+async def docs(request: Request) -> Response:
     """Swagger UI over the OpenAPI description, by links that hold below any prefix."""
-    return get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title=request.app.title,
-        swagger_js_url="docs/swagger-ui-bundle.js",
-        swagger_css_url="docs/swagger-ui.css",
-        swagger_favicon_url="docs/favicon.png",
-    )
+    return asset(request, "docs.html", {"Content-Security-Policy": _POLICY})
 
 
 def _add(name: str, media_type: str) -> None:
     read = cache((files("fastapi_offline") / "static" / name).read_bytes)
 
     @router.get(f"/docs/{name}")
-    async def asset() -> Response:
+    async def file() -> Response:
         return Response(read(), media_type=media_type)
 
 

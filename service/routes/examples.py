@@ -29,7 +29,14 @@ _GRADIENT = [
     [0.05, 0.05, -0.2, 0.05, 0.05],
 ]
 _LIKELY = [0, 2, 1, 0]
-_LOSS = {"loss": 1.572180, "per_element": _PER_ELEMENT}
+
+
+def _sums(count: int, total: float, weight: float | None = None) -> dict[str, Any]:
+    """Members of every default answer that losses of parts are merged from."""
+    return {"count": count, "weight_sum": weight or float(count), "loss_sum": total}
+
+
+_LOSS = {"loss": 1.572180, "per_element": _PER_ELEMENT} | _sums(4, 6.288722)
 
 # By path: name -> (summary, request, the answer's members).
 EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
@@ -48,17 +55,45 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
         "probabilities": (
             "Class probabilities as labels, and label smoothing",
             {"logits": [[1.0, 2.0]], "labels": [[0.25, 0.75]], "label_smoothing": 0.1},
-            {"loss": 0.588262, "per_element": [0.588262]},
+            {"loss": 0.588262, "per_element": [0.588262]} | _sums(1, 0.588262),
         ),
         "channels-last": (
             "One image of 1 x 2 pixels and three classes, the classes last",
             {"logits": [[[[1, 0, 0], [0, 2, 0]]]], "labels": [[[0, 1]]], "class_axis": -1},
-            {"loss": 0.395495, "per_element": [[[0.551445, 0.239545]]]},
+            {"loss": 0.395495, "per_element": [[[0.551445, 0.239545]]]} | _sums(2, 0.790990),
         ),
         "training step": (
             "The gradient by the logits, the label's rank and the likeliest class, in one pass",
             _WORKED | {"outputs": ["loss", "gradient", "rank", "prediction"]},
             {"loss": 1.572180, "gradient": _GRADIENT, "rank": [1, 4, 1, 2], "prediction": _LIKELY},
+        ),
+        "sequences": (
+            "Two texts of four tokens, one padded, each token scored by the logits before it: the"
+            " log-likelihood of each, whether it is greedy, and the perplexity",
+            {
+                "logits": [
+                    [[3, 1, 0], [0, 4, 1], [1, 0, 2], [0, 0, 0]],
+                    [[0, 2, 1], [5, 0, 0], [0, 0, 1], [2, 0, 0]],
+                ],
+                "labels": [[1, 0, 1, 2], [2, 2, 0, 0]],
+                "mask": [[1, 1, 1, 1], [1, 1, 1, 0]],
+                "class_axis": -1,
+                "shift": 1,
+                "outputs": [
+                    "sequence_loss",
+                    "sequence_count",
+                    "sequence_greedy",
+                    "perplexity",
+                    "sequence_perplexity",
+                ],
+            },
+            {
+                "sequence_loss": [0.643336, 1.420992],
+                "sequence_count": [3, 2],
+                "sequence_greedy": [1, 0],
+                "perplexity": 1.511142,
+                "sequence_perplexity": 1.637087,
+            },
         ),
         "scaled logits": (
             "Logits capped and divided by a temperature, a z-loss, and weighted samples",
@@ -88,7 +123,49 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
         "weighted": (
             "Weighted classes",
             {"log_probs": [[-0.5, -1.0], [-2.0, -0.25]], "labels": [0, 1], "weight": [1.0, 3.0]},
-            {"loss": 0.3125, "per_element": [0.5, 0.75]},
+            {"loss": 0.3125, "per_element": [0.5, 0.75]} | _sums(2, 1.25, 4.0),
+        ),
+    },
+    "/v1/kl_div": {
+        "worked": (
+            "Two rows of three classes against a teacher's logits",
+            {"logits": [[2, 1, 0], [0.5, 0.5, 3]], "target_logits": [[1, 1, 0], [0, 1, 3]]},
+            {"loss": 0.070774, "per_element": [0.123292, 0.018255]} | _sums(2, 0.141547),
+        ),
+        "quantisation": (
+            "With labels: the change of their probability, and whether the likeliest class stays",
+            {
+                "logits": [[2, 1, 0], [0.5, 0.5, 3]],
+                "target_logits": [[1, 1, 0], [0, 1, 3]],
+                "labels": [0, 2],
+                "outputs": ["per_element", "same_top", "delta_p"],
+            },
+            {
+                "per_element": [0.123292, 0.018255],
+                "same_top": [1, 1],
+                "delta_p": [0.242922, 0.015186],
+            },
+        ),
+        "distillation": (
+            "Jensen-Shannon divergence from log-probabilities, at a temperature, with its gradient",
+            {
+                "logits": [[2, 1, 0]],
+                "target_log_probs": [[-0.356675, -1.609438, -2.302585]],
+                "direction": "jsd",
+                "temperature": 2,
+                "temperature_squared": True,
+                "outputs": ["loss", "gradient"],
+            },
+            {"loss": 0.001903, "gradient": [[-0.008373, 0.014030, -0.005657]]},
+        ),
+        "sparse teacher": (
+            "The two likeliest classes of one element, and one of another; the rest is a class",
+            {
+                "logits": [[2, 1, 0, -1], [0, 0, 0, 0]],
+                "target_classes": [[0, 1], [2, -1]],
+                "target_top_log_probs": [[-0.5, -1.2], [-0.3, 0]],
+            },
+            {"loss": 0.270897, "per_element": [0.012440, 0.529355]} | _sums(2, 0.541794),
         ),
     },
     "/v1/log_softmax": {

@@ -10,8 +10,8 @@ from kernels.steps import Steps, Work
 from service.options import ExplainOptions
 from service.request.operation import Operation
 
-# For each logit, at most: six arrays of float64 on the way, of which three are answered.
-_BYTES = 6 * 8
+# For each logit, at most: eight arrays of float64 on the way, of which three are answered.
+_BYTES = 8 * 8
 _ROUTES = (*explain.ROUTES, explain.DIFFERENCE)
 
 
@@ -42,7 +42,8 @@ OPERATION = Operation(
     description="For small inputs: softmax, log-softmax, one-hot labels, per-element loss, and the "
     "loss by three routes that must agree, with their largest difference: the formula "
     "`-sum(w * one_hot * log_softmax) / n`, `nll_loss(log_softmax(logits), labels)` and "
-    "`cross_entropy(logits, labels)`. In the binary formats the routes are named "
+    "`cross_entropy(logits, labels)`. With `label_smoothing` e, `one_hot` in the formula is "
+    "`(1 - e) * one_hot + e / C`. In the binary formats the routes are named "
     "`routes.formula` and so on.",
     needs=("logits", "labels"),
     takes=("weight",),

@@ -3,6 +3,7 @@
 from kernels import steps
 from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
 from service.request.operation import Operation
+from service.routes import divergence
 
 OPERATIONS = (
     Operation(
@@ -13,7 +14,7 @@ OPERATIONS = (
         "gradient, the log-softmax, and of each position the log-sum-exp, the entropy, the label's "
         "rank and the likeliest class.",
         needs=("logits", "labels"),
-        takes=("weight", "sample_weight"),
+        takes=("weight", "sample_weight", "mask", "segments"),
         options=CrossEntropyOptions,
         compute=lambda given: steps.cross_entropy(**given),
         footprint=lambda given: steps.footprint(**given),
@@ -23,7 +24,7 @@ OPERATIONS = (
         summary="Negative log-likelihood of log-probabilities and labels",
         description="PyTorch's `nll_loss`: minus the log-probability at each label.",
         needs=("log_probs", "labels"),
-        takes=("weight", "sample_weight"),
+        takes=("weight", "sample_weight", "mask", "segments"),
         options=NllLossOptions,
         compute=lambda given: steps.nll_loss(**given),
         footprint=lambda given: steps.footprint(given.pop("log_probs"), normalised=True, **given),
@@ -47,4 +48,5 @@ OPERATIONS = (
         compute=lambda given: steps.softmax(**given),
         footprint=lambda given: steps.footprint(**given),
     ),
+    divergence.OPERATION,
 )

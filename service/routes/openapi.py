@@ -19,12 +19,13 @@ from service import problems
 from service.codecs import CODECS
 from service.middleware import PROBES
 from service.request.operation import Operation
+from service.routes import divergence
 from service.routes.examples import EXAMPLES
 
 _JSON = "application/json"
 _REF = "#/components/schemas/"
 
-TENSORS = {
+_TENSORS = {
     "logits": "Unnormalised scores: `(C)`, `(N, C)` or `(N, C, d1, ..., dK)`, C classes along"
     " `class_axis`. float32, float64, float16 or bfloat16.",
     "log_probs": "Log-probabilities, shaped and typed as logits are.",
@@ -36,8 +37,14 @@ TENSORS = {
     " label. Boolean ones are 1 and 0. By default all are 1.",
     "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
     " scales each element's loss, and counts in the denominator of a mean as class weights do."
-    " Boolean ones are a mask. By default all are 1.",
-}
+    " Boolean ones are 1 and 0. By default all are 1.",
+    "mask": "Integers or Boolean, in the labels' shape, those being class indices: where it is 0,"
+    " the label at the same place is ignored, whatever it is. By default all are 1.",
+    "segments": "Integers, in the labels' shape: the number of the sequence that each label belongs"
+    " to, where several are packed into a row; from 0 to the number of positions in a row. Outputs"
+    " by sequence then have the shape (rows, largest number + 1), or without rows of labels of one"
+    " dimension. By default each row is a sequence.",
+} | divergence.TENSORS
 # What is only needed where numbers do not say their type.
 _DTYPE = {
     "type": "string",
@@ -60,12 +67,28 @@ OUTPUTS = {
     "gradient": "The derivative of the loss, or with `none` of its sum, by each logit, in the"
     " logits' shape; 0 where the label is ignored.",
     "log_probs": "The log-softmax, in the logits' shape.",
+    "count": "How many elements are not ignored, an integer.",
+    "weight_sum": "The sum of their weights, the denominator of the mean: of the weights of their"
+    " labels times `sample_weight`, or 1 each.",
+    "loss_sum": "The sum of the per-element losses, as float64. Means of parts of a batch are"
+    " merged by the sum of all `loss_sum` over that of all `weight_sum`.",
+    "perplexity": "The exponential of the mean loss, `loss_sum` over `weight_sum`, so of all"
+    " elements together (of all tokens, not of sequences), whatever `reduction` is.",
+    "sequence_loss": "The sum of the per-element losses of each sequence, in float64, added in"
+    " order; without weights and smoothing its log-likelihood is minus that. One value for each"
+    " index of the labels' first axis, or each of `segments`.",
+    "sequence_count": "How many elements of each sequence are not ignored.",
+    "sequence_greedy": "1 where every label of the sequence, but for ignored ones, is the likeliest"
+    " class (of rank 0), else 0. Not for labels that are probabilities.",
+    "sequence_perplexity": "The mean of the perplexities of the sequences, each the exponential of"
+    " its own mean loss; sequences without an element that counts are left out.",
+    "bits_per_byte": "`loss_sum` in bits, over the option `bytes`.",
     "probs": "The softmax, in the logits' shape.",
     "softmax": "The softmax, in the logits' shape.",
     "log_softmax": "The log-softmax, in the logits' shape.",
     "one_hot": "1 where the label is, else 0, in the logits' shape; all 0 where it is ignored.",
     "routes": "The loss by each route, and the largest difference between two of them.",
-}
+} | divergence.OUTPUTS
 
 _SCHEMAS: dict[str, Any] = {
     "Number": {
@@ -208,7 +231,8 @@ def _with_default(schema: dict[str, Any]) -> str:
 
 def _request_content(operation: Operation) -> dict[str, Any]:
     tensors = (*operation.needs, *operation.takes)
-    fields = {name: tensor(TENSORS[name]) for name in tensors} | _properties(operation)
+    described = _TENSORS | (divergence.OWN if operation.path == divergence.PATH else {})
+    fields = {name: tensor(described[name]) for name in tensors} | _properties(operation)
     fields["dtype"] = _DTYPE
     schema = {
         "type": "object",

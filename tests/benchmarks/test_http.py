@@ -89,7 +89,7 @@ def test_who_disagrees_or_fails_is_not_timed() -> None:
 
 
 def answered(client: Any, whole: bytes) -> Answer:
-    """What the application of ``client`` answers to a request as it is sent over a socket."""
+    """Answer of ``client``'s application to a request as it is sent over a socket."""
     head, _, body = whole.partition(b"\r\n\r\n")
     path = head.split()[1].decode()
     _, headers = parsed_head(b"- 0\r\n" + head.partition(b"\r\n")[2])

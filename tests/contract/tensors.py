@@ -1,4 +1,4 @@
-"""What the clients of the protocol are given to send, and the numbers that must come back."""
+"""Tensors that the protocol's clients send, and the numbers that must come back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.codecs.base import row_of
 
 Array = np.ndarray[Any, Any]
 
-MODELS = ["cross_entropy", "nll_loss", "log_softmax", "softmax"]
+MODELS = ["cross_entropy", "nll_loss", "log_softmax", "softmax", "kl_div"]
 LOGITS = np.random.default_rng(21).normal(0, 3, (6, 5)).astype(np.float32)
 LABELS = np.random.default_rng(22).integers(0, 5, 6)
 
@@ -23,6 +23,8 @@ def given(model: str) -> dict[str, Array]:
     """The tensors that ``model`` needs."""
     if model == "nll_loss":
         return {"log_probs": kernels.log_softmax(LOGITS), "labels": LABELS}
+    if model == "kl_div":
+        return {"target_logits": LOGITS[::-1].copy(), "logits": LOGITS, "labels": LABELS}
     return {"logits": LOGITS} | ({"labels": LABELS} if model == "cross_entropy" else {})
 
 
@@ -39,7 +41,7 @@ def asking(client: ModuleType, tensors: Mapping[str, Array], binary: bool = True
 def expected(
     model: str, tensors: Mapping[str, Array], outputs: tuple[str, ...] = (), **options: Any
 ) -> dict[str, Array]:
-    """What the kernels themselves make of it: to the bit what must come over the wire."""
+    """Results of the kernels themselves: to the bit what must come over the wire."""
     if model == "softmax":
         return {"probs": kernels.softmax(tensors["logits"], **options)}
     if model == "log_softmax":

@@ -164,7 +164,7 @@ def test_options_are_parameters(client: Any) -> None:
 
 @pytest.mark.parametrize("first", ["logits", "labels"])
 def test_a_body_that_is_computed_with_while_it_comes(client: Any, first: str) -> None:
-    """Where the logits come last, and take more than a few megabytes."""
+    """Logits that come last, and take more than a few megabytes."""
     logits = np.random.default_rng(5).normal(0, 3, (4000, 1000)).astype(np.float32)
     tensors: dict[str, Array] = {"logits": logits, "labels": np.arange(4000) % 1000}
     ordered = {first: tensors[first], **tensors}

@@ -112,7 +112,7 @@ def example(name: str, number: int) -> Body:
 
 
 def codec(name: str, body: Body) -> Codec:
-    """What reads ``body``; V2 has a codec a request, as the service makes it."""
+    """Codec that reads ``body``; V2 has one a request, as the service makes it."""
     if name == "infer":
         return infers.inference(body.header_length, coding=body.coding, limits=LIMITS)
     if name == "npy":
@@ -129,12 +129,12 @@ class _Npy(Codec):
     def encode(self, arrays: Arrays) -> bytes:
         return b""
 
-    def first_tensor_at(self, prefix: bytes) -> int | None:
+    def aligned_at(self, prefix: bytes) -> int | None:
         return npy.data_start(prefix)
 
 
 def decode(codec: Codec, body: memoryview) -> Message:
-    """What the service does to decode ``body``, in its order."""
+    """Decode ``body`` by the calls that the service makes, in its order."""
     if not codec.at_once(body):
         codec.decoded_bytes(body)
     return codec.decode(body, samples.NAMES, LIMITS)

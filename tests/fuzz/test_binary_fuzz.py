@@ -74,7 +74,7 @@ def _check_accepted(name: str, body: bytes, tensors: dict[str, samples.Array]) -
         for array in tensors.values()
         if np.shares_memory(array, whole)
     ]
-    at = codec(name, Body(body)).first_tensor_at(body)
+    at = codec(name, Body(body)).aligned_at(body)
     assert at is None or not starts or at <= min(starts)
     if len(starts) == len(tensors) > 0:
         assert at == min(starts)
@@ -93,7 +93,7 @@ def test_reads_what_the_reference_reads_and_refuses_the_rest(name: str) -> None:
     for number in range(EXAMPLES):
         body = example(name, number)
         try:
-            codec(name, body).first_tensor_at(body.raw[: number % 300])
+            codec(name, body).aligned_at(body.raw[: number % 300])
             outcome = _outcome(name, body)
             if isinstance(outcome, DecodeError):
                 text = f"{outcome.message}{outcome.where}"
@@ -110,7 +110,7 @@ def test_reads_what_the_reference_reads_and_refuses_the_rest(name: str) -> None:
 
 
 def test_a_stream_of_any_deflate_bits_is_inflated_or_refused() -> None:
-    """What zlib makes of random bits at once, is made of them in steps as well."""
+    """Random bits inflate in steps to the bytes that zlib makes of them at once."""
     inflated = 0
     for number in range(EXAMPLES // 10):
         rng = random.Random(number)

@@ -69,7 +69,7 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def fed(made: Codec, source: Source, length: int | None, landing: bool) -> Message:
-    """What is decoded, early where that can be."""
+    """Decoded message, early where that can be."""
     lease = Lease(length or 0)
     extension = source if landing else None
     incoming = await Reception(source.receive, extension, made, length, LIMIT).body(lease)

@@ -83,7 +83,7 @@ class Exchange:
         return b"".join(bytes(message.get("body", b"")) for message in self.sent[1:])
 
     def check(self) -> None:
-        """That what was sent is one answer, fit for a client."""
+        """Assert that the bytes sent are one answer, fit for a client."""
         assert self.sent[0]["type"] == "http.response.start"
         assert [message.get("more_body", False) for message in self.sent[1:]].count(False) == 1
         headers = dict(self.sent[0]["headers"])

@@ -73,11 +73,11 @@ def mutated(rng: random.Random) -> tuple[bytes, int | None]:
 
 
 def outcome(body: bytes, header: int | None, coding: str | None = None) -> Any:
-    """What is decoded, as bytes that can be compared; None where it is refused as it should be."""
+    """Decoded tensors, as bytes that can be compared; None where the body is rightly refused."""
     made = inference(header, coding=coding, memory=Memory(REGIONS), limits=LIMITS)
     view = memoryview(bytearray(body))
     for end in (0, 1, len(body) // 2, len(body)):
-        at = made.first_tensor_at(body[:end])
+        at = made.aligned_at(body[:end])
         ready = made.ready_at(view[:end])
         assert at is None or at >= (header or 0)
         assert ready is None or ready == at

@@ -68,7 +68,7 @@ def is_whole(element: Any) -> bool:
 
 
 def oracle(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What ``body`` means: tensors and options; ValueError if it means nothing."""
+    """Meaning of ``body``: tensors and options; ValueError if it has none."""
     try:
         options = json.loads(body.decode(), object_pairs_hook=unique, parse_float=finite)
     except OverflowError:
@@ -113,7 +113,7 @@ def outcome(body: bytes) -> Message | str:
 
 
 def agrees(body: bytes) -> bool:
-    """Whether ``body`` is accepted, proved to be right."""
+    """True if ``body`` is accepted; either answer is proved to be right."""
     try:
         expected = oracle(body)
     except (ValueError, OverflowError, RecursionError):

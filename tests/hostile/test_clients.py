@@ -25,7 +25,7 @@ FOR_LARGE = MEMORY_BYTES * 7 // 8
 
 
 def within_patience(holds: Callable[[], bool]) -> bool:
-    """Whether it holds at some time."""
+    """True if ``holds`` returns true before the patience ends."""
     patience = time.monotonic() + PATIENCE
     while not holds():
         if time.monotonic() > patience:

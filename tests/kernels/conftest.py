@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kernels import options, plan_cache, reduce
-from kernels.cpu import launch, threads, views
+from kernels.cpu import divergence_launch, launch, scratch, threads, views
 from kernels.cpu.arguments import Operands
 
 POISONED = os.environ.get("LOSSD_POISON", "1") != "0"
@@ -72,7 +72,8 @@ def _poison_launches(patch: pytest.MonkeyPatch) -> None:
 
         return call_poisoned
 
-    patch.setattr(launch, "run", run_poisoned)
+    for module in (launch, divergence_launch):
+        patch.setattr(module, "run", run_poisoned)
     patch.setattr(launch, "bound", bound_poisoned)
 
 
@@ -110,7 +111,7 @@ def poisoned() -> Iterator[bool]:
     with pytest.MonkeyPatch.context() as patch:
         if POISONED:
             _poison_launches(patch)
-            for module in (launch, views, options, reduce, plan_cache):
+            for module in (launch, divergence_launch, scratch, views, options, reduce, plan_cache):
                 patch.setattr(module, "np", _NumPy())
             if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" and "numba.cuda" in sys.modules:
                 _poison_simulator(patch)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import kernels
 from kernels import dtypes
+from kernels.accumulate import SUMS
 from tests import zoo
 from tests.oracle import Array
 
@@ -180,3 +184,92 @@ def test_wrong_options(field: str, value: Any) -> None:
     with pytest.raises(kernels.InvalidInput) as caught:
         kernels.LossAccumulator(**{field: value})
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_split_merges_to_the_loss_of_the_whole(reduction: str, data: st.DataObject) -> None:
+    """By sums alone, in any order, twice over; and fed to an accumulator."""
+    dtype = data.draw(st.sampled_from(dtypes.FLOATS))
+    soft, ignoring = data.draw(st.booleans()), data.draw(st.booleans())
+    options = data.draw(st.sampled_from(sorted(zoo.OPTIONS)))
+    rows = data.draw(st.integers(1, 70))
+    example = zoo.example((rows, 7), 1, dtype, options, soft=soft)
+    if ignoring and not soft:
+        example.labels[data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows))] = -100
+    names = ("loss", "per_element", *SUMS)
+    whole = kernels.cross_entropy(
+        *example[:2], outputs=names, reduction=reduction, **example.options
+    )
+    cuts = sorted({0, rows, *data.draw(st.lists(st.integers(0, rows), max_size=5))})
+    answers = []
+    for start, stop in itertools.pairwise(cuts):
+        own = {**example.options}
+        if "sample_weight" in own:
+            own["sample_weight"] = own["sample_weight"][start:stop]
+        logits, labels = example.logits[start:stop], example.labels[start:stop]
+        how = data.draw(st.sampled_from(["none", "mean", "sum"]))
+        answers.append(kernels.cross_entropy(logits, labels, outputs=SUMS, reduction=how, **own))
+    told = {
+        name: example.options[name]
+        for name in ("label_smoothing", "z_loss")
+        if name in example.options
+    }
+    merged = kernels.merge(answers, reduction=reduction, **told)
+    shuffled = data.draw(st.permutations(answers))
+    assert repr(merged) == repr(kernels.merge(shuffled, reduction=reduction, **told))
+    halves = [kernels.merge(part, **told) for part in (answers[:2], answers[2:])]
+    fed = kernels.LossAccumulator(reduction=reduction, **told)
+    for part in halves:
+        fed.add(part)
+    again = kernels.merge(halves, reduction=reduction, **told)
+    for got in (merged, again, {"loss": fed.result(), **fed.sums()}):
+        assert got["count"] == whole["count"] == (rows if soft else (example.labels != -100).sum())
+        for name in ("loss", "weight_sum", "loss_sum"):
+            rounding = 1e-6 if name == "loss" else 1e-12
+            np.testing.assert_allclose(got[name], whole[name], rtol=rounding, atol=1e-30)
+    exact = whole["per_element"].astype(np.float64).sum()
+    np.testing.assert_allclose(whole["loss_sum"], exact, rtol=1e-6)
+
+
+def test_a_merge_over_nothing_is_that_of_one_call() -> None:
+    logits, labels = np.ones((3, 2), np.float32), np.full(3, -100)
+    for empty in ("nan", "zero"):
+        whole = kernels.cross_entropy(logits, labels, empty=empty)
+        nothing = kernels.cross_entropy(logits, labels, empty=empty, outputs=SUMS)
+        np.testing.assert_array_equal(kernels.merge([nothing] * 2, empty=empty)["loss"], whole)
+        np.testing.assert_array_equal(kernels.merge([], empty=empty)["loss"], whole)
+    with pytest.raises(kernels.InvalidInput, match="over nothing"):
+        kernels.merge([], empty="error")
+    cancelling = {"count": 2, "weight_sum": 0.0, "loss_sum": -1.5}
+    assert kernels.merge([cancelling])["loss"] == -np.inf
+    assert np.isnan(kernels.merge([cancelling], z_loss=0.1)["loss"])
+
+
+def test_parts_may_hold_the_texts_of_json() -> None:
+    parts: list[dict[str, Any]] = [
+        {"count": 1, "weight_sum": 1.0, "loss_sum": "Infinity"},
+        {"count": 2, "weight_sum": 2.0, "loss_sum": 3.0},
+    ]
+    assert kernels.merge(parts)["loss"] == np.inf
+    parts[1]["loss_sum"] = "-Infinity"
+    assert np.isnan(kernels.merge(parts)["loss"])
+    huge = {"count": 1, "weight_sum": 1.0, "loss_sum": 1.7e308}
+    assert kernels.merge([huge, huge], reduction="sum")["loss"] == np.inf
+
+
+@pytest.mark.parametrize("part", [{}, {"count": 1, "weight_sum": 1.0}, dict.fromkeys(SUMS, "x")])
+def test_a_part_without_its_sums_is_refused(part: dict[str, Any]) -> None:
+    for call in (lambda: kernels.merge([part]), lambda: kernels.LossAccumulator().add(part)):
+        with pytest.raises(kernels.InvalidInput, match="each part needs count, weight_sum"):
+            call()
+
+
+def test_an_accumulator_counts(dtype: dtypes.DType) -> None:
+    example = zoo.example((ROWS, 10), 1, dtype, "all")
+    fed = accumulator(example)
+    for logits, labels, samples in parts(example, 31):
+        fed.update(logits, labels, sample_weight=samples)
+    want = kernels.cross_entropy(*example[:2], outputs=SUMS, **example.options)
+    assert {name: float(want[name]) for name in SUMS} == fed.sums()

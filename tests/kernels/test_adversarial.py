@@ -23,7 +23,7 @@ NAMES = ["per_element", "log_sum_exp", "entropy", "gradient", "rank", "predictio
 
 
 def truth(logits: Array, labels: Array, **options: Any) -> dict[str, Array]:
-    """What ``NAMES`` should be, of rows."""
+    """Expected values of ``NAMES``, for rows."""
     return {
         "per_element": oracle.cross_entropy(logits, labels, reduction="none", **options),
         "log_sum_exp": oracle.log_sum_exp(logits),

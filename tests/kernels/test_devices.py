@@ -1,4 +1,4 @@
-"""Where a problem is computed: asked for, fallen back from, refused; and nothing imported early."""
+"""Choice of a device: asked for, fallen back from, refused; and nothing imported early."""
 
 from __future__ import annotations
 

@@ -56,6 +56,32 @@ def test_the_routes_agree_along_any_axis(axis: int | None, weighted: bool, reduc
     assert (explained["per_element"][labels < 0] == 0).all()
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("temperature", "label_smoothing"), [(0.5, 0.0), (3.0, 0.1), (1.0, 1.0)], ids=str
+)
+def test_the_routes_agree_when_labels_are_smoothed(
+    temperature: float, label_smoothing: float, weighted: bool, reduction: str
+) -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0, 3, (3, 4, 5)).astype(np.float32)
+    labels = np.where(rng.random((3, 5)) < 0.3, -100, rng.integers(0, 4, (3, 5)))
+    weight = rng.random(4).astype(np.float32) if weighted else None
+    options: dict[str, Any] = {
+        "temperature": temperature,
+        "label_smoothing": label_smoothing,
+        "reduction": reduction,
+        "weight": weight,
+    }
+    explained = chain(logits, labels, **options)
+    want = oracle.cross_entropy(logits, labels, **options)
+    assert agree(explained, within=1e-6) == pytest.approx(float(want), rel=1e-6)
+    log_probs = oracle.log_softmax(logits, 1, temperature=temperature)
+    np.testing.assert_allclose(explained["log_softmax"], log_probs.astype(float), atol=1e-6)
+    np.testing.assert_allclose(explained["softmax"], np.exp(log_probs.astype(float)), atol=1e-6)
+
+
 @pytest.mark.parametrize("row", dtypes.INTEGERS, ids=lambda row: row.name)
 def test_labels_of_any_integer_type(row: dtypes.DType) -> None:
     expected = chain(LOGITS, LABELS)

@@ -1,4 +1,4 @@
-"""Where the answer is better than PyTorch's, on purpose: one test each.
+"""Answers that are better than PyTorch's on purpose: one test each.
 
 ``test_torch_facts.py`` names these functions beside the facts that they replace.
 """

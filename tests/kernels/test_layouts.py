@@ -113,7 +113,7 @@ def test_layouts(dtype: dtypes.DType, layout: Layout, axis: int) -> None:
 def test_logits_and_labels_in_different_layouts(
     layout: Layout, other: str, shape: tuple[int, ...]
 ) -> None:
-    """What is walked together need not lie in the same order."""
+    """Arrays that are walked together need not lie in the same order."""
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 3, shape).astype(np.float32)
     soft = rng.random(shape).astype(np.float32)

@@ -27,7 +27,7 @@ SHAPES += [((4, 5, 6, 21), 3), ((3, 5000), 1), ((200,), 0)]
 
 
 def scale_of(example: zoo.Example, reduction: str) -> float:
-    """What an error of 1 in a tanh can grow to; weights are at most 2, probabilities sum to 2."""
+    """Growth of an error of 1 in a tanh; weights are at most 2, probabilities sum to 2."""
     terms = max(1, example.labels.size) if reduction == "sum" else 1
     return 8.0 * example.softened() * terms
 
@@ -71,7 +71,7 @@ def test_softmax_of_scaled_logits(
 
 def test_options_at_rest_change_no_bit(dtype: dtypes.DType) -> None:
     logits, labels, _ = zoo.example((40, 300), 1, dtype, "plain")
-    names = list(kernels.OUTPUTS)
+    names = zoo.outputs()
     plain = kernels.cross_entropy(logits, labels, outputs=names)
     rest = kernels.cross_entropy(
         logits, labels, temperature=1, softcap=None, z_loss=0, sample_weight=None, outputs=names

@@ -16,12 +16,14 @@ import pytest
 
 import kernels
 from kernels import dtypes
+from kernels.plan import TABLE, Kind, outputs_of
 from tests import oracle, zoo
 from tests.oracle import Array
 
 Layout = Callable[[Array], Array]
-ALL = list(kernels.OUTPUTS)
-SOFT = [name for name in ALL if name != "rank"]
+ALL = zoo.outputs()
+EACH = zoo.each_alone()
+SOFT = zoo.outputs(soft=True)
 SHAPES = [((37, 10), 1), ((5, 300), 1), ((2, 9001), 1), ((129,), 0), ((3, 19, 7, 11), 1)]
 SHAPES += [((300, 21), 0), ((2, 3, 33, 6), 2), ((2, 3, 6, 33), 3), ((40, 1), 1)]
 
@@ -104,8 +106,9 @@ def test_edges(name: str, axis: int, pad: int) -> None:
     for kind in (np.float32, np.float64):
         logits = np.repeat(np.array([[*row, *[-np.inf] * pad]], kind), 3, axis=0)
         lying = logits if axis else np.array(logits.T, order="C")
+        names = ["log_sum_exp", "entropy", "rank", "prediction"]
         got = kernels.cross_entropy(
-            lying, np.arange(3), class_axis=axis, reduction="none", outputs=ALL[2:6]
+            lying, np.arange(3), class_axis=axis, reduction="none", outputs=names
         )
         np.testing.assert_allclose(got["log_sum_exp"], [lse] * 3, rtol=1e-6)
         np.testing.assert_allclose(got["entropy"], [entropy] * 3, rtol=2e-5)
@@ -128,7 +131,7 @@ def test_ties(classes: int, axis: int, dtype: dtypes.DType) -> None:
 
 
 def test_ignored_positions_have_all_but_a_rank(dtype: dtypes.DType) -> None:
-    """What needs no label is given; and what needs one is 0, or -1."""
+    """Outputs that need no label are given; those that need one are 0, or -1."""
     for axis in (1, 0):
         logits, labels, options = zoo.example((40, 21)[:: 2 * axis - 1], axis, dtype, "all")
         ignored = labels == -100
@@ -165,8 +168,9 @@ def test_of_nothing(shape: tuple[int, ...], layout: Layout, dtype: dtypes.DType)
     logits = layout(zoo.cast(np.zeros(shape), dtype))
     labels = np.zeros((shape[0], *shape[2:]), np.int64)
     got = kernels.cross_entropy(logits, labels, outputs=ALL)
-    for name in ALL[1:]:
-        assert got[name].shape == (shape if name in ("log_probs", "gradient") else labels.shape)
+    shapes = {Kind.SCALAR: (), Kind.CLASS: shape, Kind.SEQUENCE: labels.shape[:1]}
+    for name in ALL:
+        assert got[name].shape == shapes.get(TABLE[name].kind, labels.shape)
 
 
 def test_rank_is_of_a_class() -> None:
@@ -176,7 +180,7 @@ def test_rank_is_of_a_class() -> None:
     assert caught.value.field == "outputs"
 
 
-@pytest.mark.parametrize("name", ALL[2:])
+@pytest.mark.parametrize("name", sorted({*ALL} - {*outputs_of("nll_loss")}))
 def test_nll_loss_has_losses_alone(name: str) -> None:
     with pytest.raises(kernels.InvalidInput) as caught:
         kernels.nll_loss(np.ones((2, 3), np.float32), np.zeros(2, int), outputs=[name])
@@ -218,12 +222,12 @@ def test_a_position_knows_nothing_of_its_neighbours(
                 sample_weight=weights[order], **options,
             )  # fmt: skip
             turn = ("log_probs", "gradient") if axis == 0 else ()
-            return [got[name].T if name in turn else got[name] for name in ALL[1:]]
+            return [got[name].T if name in turn else got[name] for name in EACH]
 
         for axis in (1, 0):
             whole = answers(np.arange(75), axis)
             for order in ORDERS:
-                for name, array, part in zip(ALL[1:], whole, answers(order, axis), strict=True):
+                for name, array, part in zip(EACH, whole, answers(order, axis), strict=True):
                     assert part.tobytes() == array[order].tobytes(), (name, axis, order)
 
 
@@ -238,7 +242,7 @@ def test_a_pixel_knows_nothing_of_its_image(dtype: dtypes.DType) -> None:
         got = kernels.cross_entropy(
             logits[crop], labels[:, rows, columns], reduction="sum", outputs=ALL
         )
-        for name in ALL[1:]:
+        for name in EACH:
             cut = crop if whole[name].ndim == 4 else (slice(None), rows, columns)
             assert got[name].tobytes() == whole[name][cut].tobytes(), name
 
@@ -264,7 +268,7 @@ def digest() -> str:
 
 
 def print_for_every_thread_count() -> None:
-    """What the subprocess below runs."""
+    """Program of the subprocess below."""
     for threads in range(1, MANY + 1):
         numba.set_num_threads(threads)
         print(digest())

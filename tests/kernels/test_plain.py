@@ -113,6 +113,6 @@ def test_labels_of_any_width(name: str, kind: str) -> None:
     narrow.reshape(-1)[37] = numbers.shape[axis]
     with pytest.raises(InvalidInput) as caught:
         losses(numbers, narrow, axis)
-    assert caught.value.position == tuple(np.unravel_index(37, labels.shape))
+    assert caught.value.position == tuple(map(int, np.unravel_index(37, labels.shape)))
     ignoring = {"ignore_index": int(narrow.reshape(-1)[37])}
     assert losses(numbers, narrow, axis, **ignoring).reshape(-1)[37] == 0.0

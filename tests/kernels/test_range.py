@@ -69,10 +69,6 @@ def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> No
         labels = np.array(labels.T, order="C")
     scaling = {name: options[name] for name in ("temperature", "softcap") if name in options}
     given = {"class_axis": axis, **options}
-    names = [name for name in kernels.OUTPUTS[1:] if not (soft and name == "rank")]
-    got = kernels.cross_entropy(
-        logits, labels, reduction="none", outputs=names, check_probabilities=False, **given
-    )
     want = {
         "per_element": oracle.cross_entropy(logits, labels, reduction="none", **given),
         "log_sum_exp": oracle.log_sum_exp(logits, axis, **scaling),
@@ -83,7 +79,10 @@ def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> No
     }
     if not soft:
         want["rank"] = oracle.rank(logits, labels, class_axis=axis)
-    for name in names:
+    got = kernels.cross_entropy(
+        logits, labels, reduction="none", outputs=list(want), check_probabilities=False, **given
+    )
+    for name in want:
         # The cap is a logit's error as well, and a gradient is in the weights' size.
         scale = 1e30 if "softcap" in options else float(np.max(options.get("weight", 1.0)))
         scale = max(scale, 1.0) / (options.get("temperature", 1.0) if name == "gradient" else 1.0)

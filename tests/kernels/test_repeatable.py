@@ -52,7 +52,7 @@ def all_answers() -> list[str]:
 
 
 def print_for_every_thread_count() -> None:
-    """What the subprocess below runs."""
+    """Program of the subprocess below."""
     for threads in range(1, MANY + 1):
         numba.set_num_threads(threads)
         print(*all_answers())

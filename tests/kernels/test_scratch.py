@@ -9,7 +9,8 @@ import pytest
 
 import kernels
 from kernels import dtypes
-from kernels.cpu import launch, plain_scratch, tile
+from kernels.cpu import plain_scratch, tile
+from kernels.cpu.scratch import scratch_of
 from kernels.cpu.views import view_of
 from tests import oracle, zoo
 from tests.kernels.conftest import NOWHERE
@@ -35,7 +36,7 @@ def test_scratch_is_poisoned(poisoned: bool) -> None:
     kernels.cross_entropy(logits, np.zeros(3, np.int64), z_loss=1.0, outputs=["loss"])
     view = view_of(logits, 1)
     assert view is not None
-    scratch = launch._scratch(1, tile.LARGEST, view, dtypes.FLOAT32)
+    scratch = scratch_of(1, tile.LARGEST, view, dtypes.FLOAT32)
     assert np.isnan(scratch.tiles[0, tile.PUSH]).all()
     assert (scratch.labels[0, 3:] == NOWHERE).all()
     assert not np.isnan(scratch.tiles[0, tile.LOSS, :3]).any()
@@ -50,7 +51,7 @@ def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> No
     soft = labels.dtype.kind not in "iu"
     unchecked: dict[str, Any] = {"check_probabilities": False}  # they are of any sum
     given = np.array(labels.T, order="C") if soft and axis == 0 else labels
-    names = [name for name in kernels.OUTPUTS if not (soft and name == "rank")]
+    names = zoo.outputs(soft)
     got = kernels.cross_entropy(
         lying, given, class_axis=axis, outputs=names, **options, **unchecked
     )

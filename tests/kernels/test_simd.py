@@ -120,7 +120,7 @@ def test_transpose(count: int) -> None:
 
 
 @kernel
-def _pairs(x: Any, out: Any) -> int:
+def _pairs(x: Any, out: Any) -> Any:
     a, b = load(x, 0), load(x, 16)
     store(out, 0, pair_maxima(a, b, 4))
     return count_greater(a, b)

@@ -48,7 +48,7 @@ def test_same_bits_while_the_logits_arrive(
 ) -> None:
     example = zoo.example(shape, axis, dtype, "plain")
     logits, labels, options = example.lying(np.asarray)
-    options = {**options, "reduction": reduction, "outputs": list(kernels.OUTPUTS)}
+    options = {**options, "reduction": reduction, "outputs": zoo.outputs()}
     want = kernels.cross_entropy(logits, labels, **options)
     arriving = np.zeros(logits.shape, logits.dtype)
     got, announced = taken(steps.cross_entropy(arriving, labels, **options), arriving, logits)
@@ -63,7 +63,7 @@ def test_same_bits_while_the_logits_arrive(
 @pytest.mark.parametrize(
     ("shape", "axis"), [*SHAPES[:2], ((7, 19, 40, 30), 1), ((600, 50, 17), -1)]
 )
-@pytest.mark.parametrize("names", [["loss"], list(kernels.OUTPUTS)], ids=["loss", "all"])
+@pytest.mark.parametrize("names", [["loss"], zoo.outputs()], ids=["loss", "all"])
 def test_nothing_before_the_window_is_read_again(
     shape: tuple[int, ...], axis: int, names: list[str], dtype: dtypes.DType
 ) -> None:

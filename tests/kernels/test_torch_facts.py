@@ -27,7 +27,7 @@ SIGN_OF_ZERO_IS_OURS = {"empty_soft/sum"}
 
 
 class Case(NamedTuple):
-    """What to call ``cross_entropy`` with; for an error, the argument that is at fault."""
+    """Arguments of ``cross_entropy``; for an error, the argument that is at fault."""
 
     logits: Array
     labels: Array

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels import dtypes
+from service.options import MERGEABLE
 from tests import zoo
 from tests.service import wire
 
@@ -26,14 +27,18 @@ def tensors_for(path: str) -> dict[str, wire.Array]:
     tensors = worked()
     if path == "/v1/nll_loss":
         tensors["log_probs"] = tensors.pop("logits")
+    if path == "/v1/kl_div":
+        tensors["target_logits"] = tensors["logits"][::-1].copy()
+        tensors["weight"] = np.full(LABELS.shape, 0.5, np.float32)
     if path.endswith("softmax"):
         tensors = {"logits": tensors["logits"]}
     return tensors
 
 
 ANSWERS = {
-    "/v1/cross_entropy": {"loss", "per_element"},
-    "/v1/nll_loss": {"loss", "per_element"},
+    "/v1/cross_entropy": {*MERGEABLE},
+    "/v1/nll_loss": {*MERGEABLE},
+    "/v1/kl_div": {*MERGEABLE},
     "/v1/log_softmax": {"log_probs"},
     "/v1/softmax": {"probs"},
 }

@@ -1,4 +1,4 @@
-"""What the OpenAPI description promises, asked of a real server by Schemathesis.
+"""Promises of the OpenAPI description, asked of a real server by Schemathesis.
 
 Requests follow the description, or break it in one place; more than it says makes a loss, so which
 of them are taken is for other tests to say.

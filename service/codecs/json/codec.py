@@ -10,13 +10,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import orjson
 
-from service.codecs.base import LOGITS, Array, Arrays, Codec, DecodeError, Limits, Message, shown
+from service.codecs.base import (
+    INTEGERS,
+    LOGITS,
+    Array,
+    Arrays,
+    Codec,
+    DecodeError,
+    Limits,
+    Message,
+    shown,
+)
 from service.codecs.json import members, small, tensor
 from service.codecs.json.tensor import DEFAULT, FLOATS, INTEGER, WIDEST, Kind, Reading
 from service.codecs.naming import advice
@@ -74,6 +85,10 @@ class Json(Codec):
             if key in names and (end := tensor.null_at(body, at)) is not None:
                 absent.add(key)
                 at = end
+            elif key in names and key in INTEGERS:
+                room = _room(tensors, limits)
+                tensors[key] = tensor.integers(body, at, key, room, limits.until)
+                at = tensors[key].at
             elif key in names:
                 floats = [DEFAULT, WIDEST] if options.get(_DTYPE) is None else [_kind(options)]
                 kinds = [INTEGER, *floats] if key == _LABELS else floats
@@ -101,15 +116,17 @@ class Json(Codec):
         are members of the object ``group``. float32 and float64 are written with the fewest digits
         that give the same bits when read as float64 and rounded to the array's dtype.
         """
-        groups: dict[str, dict[str, Array]] = {"": {}}
+        groups: dict[str, list[bytes]] = {"": []}
         for name, array in arrays.items():
             group, _, own = name.rpartition(".")
-            groups.setdefault(group, {})[own] = array
-        parts = [b"{", *_members(groups.pop(""))]
+            parts = groups.setdefault(group, [])
+            parts += (b"," if parts else b"", _key(own), *pieces(np.asarray(array, order="C")))
+        whole = [b"{", *groups.pop("")]
         for group, inside in groups.items():
-            parts += [b",", _key(group), b"{", *_members(inside), b"}"]
+            whole += [b",", _key(group), b"{", *inside, b"}"]
+        whole.append(b"}\n")
         # A single join: above 1 MiB it copies without the GIL.
-        return b"".join([*parts, b"}\n"])
+        return b"".join(whole)
 
     def at_once(self, body: memoryview) -> bool:
         """Return whether plain numbers of this length are read in less than a millisecond."""
@@ -144,6 +161,8 @@ def _as_kind(
             body, name, tensor.read(body, first.start, kind, room, first.at, limits.until)
         )
 
+    if name in INTEGERS:
+        return first
     if name == _LABELS:
         # Floats of the logits' shape are class probabilities.
         like_logits = any(tensors[other].shape == first.shape for other in LOGITS & tensors.keys())
@@ -178,20 +197,14 @@ def _room(tensors: Mapping[str, Reading], limits: Limits) -> int:
     return limits.decoded_bytes - sum(reading.elements.nbytes for reading in tensors.values())
 
 
-def _members(arrays: Arrays) -> Iterator[bytes]:
-    for index, (name, array) in enumerate(arrays.items()):
-        yield b"," if index else b""
-        yield _key(name)
-        yield from pieces(np.asarray(array, order="C"))
-
-
+@lru_cache(64)
 def _key(name: str) -> bytes:
     return json.dumps(name).encode() + b":"
 
 
 def written_size(array: Array) -> int:
     """Return how many numbers, or lists without any, the text of ``array`` holds."""
-    return math.prod(takewhile(bool, array.shape))
+    return array.size or math.prod(takewhile(bool, array.shape))
 
 
 def pieces(array: Array) -> Iterator[bytes]:

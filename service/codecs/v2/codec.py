@@ -14,6 +14,7 @@ import numpy as np
 
 from service.codecs import compression
 from service.codecs.base import (
+    IN_ORDER,
     Array,
     Arrays,
     Codec,
@@ -31,7 +32,7 @@ from service.codecs.json.members import VALUE_LIMIT
 from service.codecs.json.tensor import commas
 from service.codecs.v2 import answer
 from service.codecs.v2.answer import BINARY, HEADER_LENGTH
-from service.codecs.v2.head import Head, head_of
+from service.codecs.v2.header import Header, header_of
 from service.codecs.v2.members import has_elements
 from service.codecs.v2.model import Model, SharedMemory
 from service.codecs.v2.request import InferRequest, Input, Region
@@ -82,9 +83,9 @@ class Inference(Codec):
         if self.coding is not None:
             size = self._most_inflated(body, self.coding)
             body = compression.inflate(body, self.coding, size, limits.until)
-        head = self._head(body, limits)
-        request, at = head.request, self._json_length(body)
-        present, needed = len(body) - at, request.binary_size
+        header = self._header(body, limits)
+        request, at = header.request, self._json_length(body)
+        present, needed = len(body) - at, header.binary_size
         if present != needed:
             raise DecodeError(
                 f"{present:,} bytes follow the JSON, but its inputs' binary_data_size make "
@@ -99,12 +100,11 @@ class Inference(Codec):
                 data, entry.row, entry.shape, limits, where=entry.name
             )
             at = end
-        self._targets = {name: self.memory.view(at) for name, at in request.written.items()}
-        if self._targets:
-            self.memory.check_apart(request.read, request.written)
-        # The inputs' elements are the caller's from here on.
-        self._request = request._replace(inputs=())
-        return Message(tensors, {**head.options})
+        if header.written:
+            self._targets = {name: self.memory.view(at) for name, at in header.written.items()}
+            self.memory.check_apart(request.read, header.written)
+        self._request = header.asked
+        return Message(tensors, {**header.options})
 
     def encode(self, arrays: Arrays) -> Encoded:
         """Write the answer; raises what ``memory`` raises if any of it was lost meanwhile."""
@@ -113,14 +113,14 @@ class Inference(Codec):
         self.memory.check()
         return answer.compressed(written, self.reply_coding)
 
-    def first_tensor_at(self, prefix: bytes | memoryview) -> int | None:
+    def aligned_at(self, prefix: bytes | memoryview) -> int | None:
         return (self._starts(prefix) or {}).get(self.model.largest)
 
     def ready_at(self, prefix: memoryview) -> int | None:
         starts = self._starts(prefix)
-        if not starts or next(reversed(starts)) != self.model.largest:
+        if not starts or (last := next(reversed(starts))) not in IN_ORDER:
             return None
-        return starts[self.model.largest]
+        return starts[last]
 
     def at_once(self, body: memoryview) -> bool:
         """Return whether decoding is quick: never if compressed, by up to 1000 times.
@@ -132,19 +132,19 @@ class Inference(Codec):
         raw = bytes(body[:length])
         if has_elements(raw) and _REGION not in raw and b"\\" not in raw:
             return (raw.count(b",") + 1) * _NUMBER <= AT_ONCE_COPIED_BYTES
-        return self._head(body, self.limits).held <= AT_ONCE_COPIED_BYTES
+        return self._header(body, self.limits).held <= AT_ONCE_COPIED_BYTES
 
     def decoded_bytes(self, body: memoryview) -> int:
         length = self.header_length
         if self.coding is not None:
             most = self._most_inflated(body, self.coding)
             if length is not None and length <= VALUE_LIMIT:
-                return most + self._coded_head(body, self.coding, length).held
+                return most + self._coded_header(body, self.coding, length).held
             size, count = compression.measured(body, self.coding, most, self.limits.until)
             return size + (count + 1) * _NUMBER
         length = self._json_length(body)
         if length <= VALUE_LIMIT:
-            return self._head(body, self.limits).held
+            return self._header(body, self.limits).held
         # Labels in shared memory, which are copied, stand beside so much text.
         return (commas(np.frombuffer(body[:length], np.uint8)) + 1) * _NUMBER
 
@@ -191,19 +191,19 @@ class Inference(Codec):
             raise compression.too_large(f"{length:,} of JSON", len(body), coding, text)
         if length > VALUE_LIMIT:
             return most
-        size = length + self._coded_head(body, coding, length).request.binary_size
+        size = length + self._coded_header(body, coding, length).binary_size
         if size > most:
             raise compression.too_large(f"{size:,}", len(body), coding, most)
         return size
 
-    def _coded_head(self, body: memoryview, coding: str, length: int) -> Head:
+    def _coded_header(self, body: memoryview, coding: str, length: int) -> Header:
         begun = compression.beginning(body, coding, length, self.limits.until)
-        return self._head(memoryview(begun), self.limits)
+        return self._header(memoryview(begun), self.limits)
 
-    def _head(self, body: memoryview, limits: Limits) -> Head:
+    def _header(self, body: memoryview, limits: Limits) -> Header:
         text = body[: self._json_length(body)]
         try:
-            return head_of(text, self.model, self.names, limits)
+            return header_of(text, self.model, self.names, limits)
         except DecodeError as error:
             # Not JSON, or not only; up to a cache line of space may follow it.
             ends = bytes(text[-64:]).rstrip().endswith(b"}")
@@ -226,7 +226,7 @@ class Inference(Codec):
             return None
         # ``decode`` reports what is wrong with it.
         with suppress(DecodeError):
-            starts = self._head(memoryview(prefix), self.limits).starts
+            starts = self._header(memoryview(prefix), self.limits).starts
             return {name: length + start for name, start in starts.items()}
         return None
 

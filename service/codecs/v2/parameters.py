@@ -72,6 +72,13 @@ def natural(value: Any, what: str, where: str) -> int:
     return value
 
 
+def string(value: Any, name: str) -> str:
+    """Return ``value``, which must be a string."""
+    if not isinstance(value, str):
+        raise DecodeError(f"{name} must be there, and a string", where=name)
+    return value
+
+
 def flag(value: Any, default: bool, name: str) -> bool:
     """Return ``value``, which must be true or false, or null for ``default``."""
     if value is None:

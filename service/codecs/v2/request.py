@@ -89,11 +89,6 @@ class InferRequest(NamedTuple):
         """Regions of the outputs in shared memory, by name."""
         return {wanted.name: wanted.region for wanted in self.outputs if wanted.region is not None}
 
-    @property
-    def binary_size(self) -> int:
-        """Bytes that must follow the JSON."""
-        return sum(entry.source for entry in self.inputs if isinstance(entry.source, int))
-
 
 def parse(text: memoryview, names: frozenset[str], limits: Limits) -> InferRequest:
     """Read the request whose JSON ``text`` is; ``names`` are those that inputs may have.
@@ -133,7 +128,7 @@ def _input(entry: Any, text: memoryview, names: frozenset[str], limits: Limits) 
         )
     if isinstance(given["data"], Reading):
         elements = _elements(given["data"], text, name, row, shape, limits)
-        return Input(name, kind_of(row).row, shape, elements)
+        return Input(name, row if row is BOOL else kind_of(row).row, shape, elements)
     size = math.prod(shape) * row.size
     region = _region(parameters, name)
     if region is None:
@@ -181,7 +176,7 @@ def _elements(
                 )
     if row is BOOL and ((reading.elements != 0) & (reading.elements != 1)).any():
         raise DecodeError(f"{name}: data of {row.v2} must be true or false, or 1 or 0", where=name)
-    return reading.elements
+    return reading.elements != 0 if row is BOOL else reading.elements
 
 
 def _requested(entry: Any, binary: bool) -> Requested:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from service.codecs.base import DecodeError
-from service.codecs.v2.parameters import LARGEST, natural
+from service.codecs.v2.parameters import LARGEST, natural, string
 from service.errors import NotOffered
 from service.memory.regions import Regions
 from service.request.reply import JSONResponse
@@ -50,9 +49,7 @@ async def region_status(request: Request) -> JSONResponse:
 )
 async def register(request: Request) -> Response:
     given = await small_object(request)
-    key = given.get("key")
-    if not isinstance(key, str):
-        raise DecodeError("key must be there, and a string", where="key")
+    key = string(given.get("key"), "key")
     offset = 0 if given.get("offset") is None else natural(given["offset"], "offset", "offset")
     size = natural(given.get("byte_size"), "byte_size", "byte_size")
     _regions(request).register(request.path_params["region"], key, offset, size)

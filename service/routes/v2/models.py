@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from fastapi import Request
 
 from kernels import dtypes
-from kernels.plan import PER_POSITION
+from kernels.plan import TABLE, Kind
+from service import options
 from service.codecs.base import shown
 from service.codecs.v2.model import Model
 from service.errors import UnknownPath
@@ -19,7 +21,13 @@ VERSION = "1"
 PLATFORM = "lossd"
 DATATYPES = (*dtypes.BY_V2, dtypes.BOOL.v2)
 
-OPERATIONS = {operation.path.rpartition("/")[2]: operation for operation in losses.OPERATIONS}
+# The protocol's clients name the outputs that they want; others get the losses alone.
+OPERATIONS = {
+    operation.path.rpartition("/")[2]: operation._replace(
+        options=options.answering(operation.options, options.LOSSES)
+    )
+    for operation in losses.OPERATIONS
+}
 MODELS = {
     name: Model(
         name=name,
@@ -35,12 +43,26 @@ MODELS = {
 # ``kernels.dtypes`` and every rank is taken.
 _FLOAT, _INTEGER = dtypes.FLOATS[0].v2, dtypes.INTEGERS[0].v2
 _SAMPLES, _ROWS = [-1], [-1, -1]
+_SHAPES = {
+    Kind.SCALAR: [1],
+    Kind.POSITION: _SAMPLES,
+    Kind.SEQUENCE: _SAMPLES,
+    Kind.CLASS: _ROWS,
+    Kind.TOP: _ROWS,
+}
+_DATATYPES = {row.numpy: row.v2 for row in dtypes.ALL}
 _INPUTS = {
     "logits": (_FLOAT, _ROWS),
     "log_probs": (_FLOAT, _ROWS),
     "labels": (_INTEGER, _SAMPLES),
     "weight": (_FLOAT, [-1]),
     "sample_weight": (_FLOAT, _SAMPLES),
+    "mask": (dtypes.BOOL.v2, _SAMPLES),
+    "target_logits": (_FLOAT, _ROWS),
+    "target_log_probs": (_FLOAT, _ROWS),
+    "target_classes": (_INTEGER, _ROWS),
+    "target_top_log_probs": (_FLOAT, _ROWS),
+    "segments": (_INTEGER, _SAMPLES),
 }
 
 
@@ -88,12 +110,11 @@ def _inputs(operation: Operation) -> Mapping[str, tuple[str, list[int]]]:
 
 
 def _outputs(names: Iterable[str]) -> Mapping[str, tuple[str, list[int]]]:
-    found = {}
-    for name in names:
-        shape = _SAMPLES if name in PER_POSITION else _ROWS
-        datatype = _FLOAT if PER_POSITION.get(name) is None else _INTEGER
-        found[name] = (datatype, [1] if name == "loss" else shape)
-    return found
+    rows = {name: TABLE[name] for name in names}
+    return {
+        name: (_FLOAT if row.dtype is None else _DATATYPES[np.dtype(row.dtype)], _SHAPES[row.kind])
+        for name, row in rows.items()
+    }
 
 
 def _tensor(name: str, entry: tuple[str, list[int]]) -> dict[str, Any]:

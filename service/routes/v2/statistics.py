@@ -6,8 +6,7 @@ Statistics count a model's requests since the start, and the time of their phase
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -33,28 +32,40 @@ class Request:
     spent: dict[str, int] = field(default_factory=dict)
     batch: int = 1
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the time of the block as phase ``name``."""
-        started = time.perf_counter_ns()
-        try:
-            yield
-        finally:
-            self._add(name, started)
+    def phase(self, name: str) -> Phase:
+        """Context manager that counts its block's time as phase ``name``."""
+        return Phase(self, name)
 
     def computed(self, work: Work) -> Work:
         """Return ``work`` with its time counted: as queue until its first step, then as compute."""
         return work._replace(steps=self._steps(work.steps, time.perf_counter_ns()))
 
     def _steps(self, steps: Generator[int, None, T], queued: int) -> Generator[int, None, T]:
-        self._add("queue", queued)
+        self.add("queue", queued)
         started = time.perf_counter_ns()
         result = yield from steps
-        self._add("compute_infer", started)
+        self.add("compute_infer", started)
         return result
 
-    def _add(self, phase: str, started: int) -> None:
+    def add(self, phase: str, started: int) -> None:
+        """Count the time since ``started``, in nanoseconds."""
         self.spent[phase] = self.spent.get(phase, 0) + time.perf_counter_ns() - started
+
+
+class Phase:
+    """Phase of a request, as a context manager: ``contextlib``'s takes 1 us more."""
+
+    __slots__ = ("_name", "_request", "_started")
+
+    def __init__(self, request: Request, name: str) -> None:
+        self._request = request
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter_ns()
+
+    def __exit__(self, *_: object) -> None:
+        self._request.add(self._name, self._started)
 
 
 class Counters:

@@ -22,11 +22,12 @@ from numba.cuda.typing.typeof import typeof
 from benchmarks.cuda import ptx
 from benchmarks.cuda.compiled import CAPABILITIES, Case, cases, compiled
 from benchmarks.cuda.table import summary
-from kernels import OUTPUTS, dtypes
+from kernels import dtypes
 from kernels.cuda.kinds import SIMULATED
 from kernels.cuda.tensors import device_options, operands_of, wanted_of
 from kernels.plan import View
 from kernels.problem import check
+from tests import zoo
 
 pytestmark = pytest.mark.skipif(SIMULATED, reason="the simulator compiles nothing")
 EVERYTHING = os.environ.get("LOSSD_COMPILE") == "all"
@@ -72,7 +73,7 @@ def test_machine_code(case: Case, capability: tuple[int, int]) -> None:
 
 
 class Pretended:
-    """What stands for an array on a device that is not there: it has a type, and no memory."""
+    """Stand-in for an array on a device that is not there: it has a type, and no memory."""
 
     size = 1
 
@@ -90,7 +91,7 @@ def test_what_is_compiled_is_what_is_launched(dtype: dtypes.DType, everything: b
     logits = np.zeros((2, 9000), dtype.numpy)
     options: dict[str, Any] = {"softcap": 3.0, "weight": np.ones(9000)} if everything else {}
     problem = check(logits, logits if everything else np.zeros(2, int), **options)
-    names = [name for name in OUTPUTS if everything and name != "rank"] or ["loss"]
+    names = zoo.outputs(soft=True) if everything else ["loss"]
     wanted = wanted_of(problem, tuple(names), True)
     own = {name: Pretended(tensor.dtype) for name, tensor in wanted.tensors.items()}
     own |= {"losses": Pretended("f8"), "weights": Pretended("f8"), "status": Pretended("i8")}

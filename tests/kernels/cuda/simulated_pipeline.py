@@ -25,7 +25,7 @@ from kernels.problem import check
 from tests import zoo
 from tests.oracle import Array
 
-ALL = list(kernels.OUTPUTS)
+ALL = zoo.outputs()
 SHAPES = [((37, 5), 1), ((7, 70), 1), ((5, 37), 0), ((3, 4, 3, 5), 1), ((2, 3, 4, 5), 2)]
 
 
@@ -77,7 +77,7 @@ def test_a_position_knows_nothing_of_its_neighbours(
             logits, labels[order], class_axis=axis, reduction="sum", outputs=ALL, z_loss=0.1
         )
         turn = ("log_probs", "gradient") if axis == 0 else ()
-        return [got[name].T if name in turn else got[name] for name in ALL[1:]]
+        return [got[name].T if name in turn else got[name] for name in zoo.each_alone()]
 
     whole = one_by_one(np.arange(11))
     for order in (np.arange(11)[::-1], np.arange(4, 7), np.array([8, 2, 2, 0, 10])):
@@ -88,7 +88,7 @@ def test_a_position_knows_nothing_of_its_neighbours(
 @pytest.mark.parametrize("name", zoo.LAYOUTS)
 def test_pieces_of_every_layout(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     example = zoo.example((3, 7, 5), 1, dtypes.FLOAT32, "all", soft=True).lying(zoo.LAYOUTS[name])
-    outputs = [output for output in ALL if output != "rank"]
+    outputs = zoo.outputs(soft=True)
     whole = answers(example, outputs)
     monkeypatch.setattr(pipeline, "STEP", 2 * 7 * 4)
     assert answers(example, outputs) == whole
@@ -150,7 +150,7 @@ def test_the_first_impossible_label_of_any_piece(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_is_held_until_the_logits_are_there(fresh_budget: memory.Budget) -> None:
-    """What they hold may still be anything until then, and so may who sends them."""
+    """Logits may hold anything until they have arrived, and their sender may still go away."""
     logits = np.random.default_rng(0).normal(0, 3, (16, 6)).astype(np.float32)
     problem = check(logits.copy(), np.arange(16) % 6, device="cuda")
     arriving: Array = np.full_like(logits, np.nan)
@@ -216,7 +216,7 @@ def test_more_classes_than_a_grid_has_blocks(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_end_of_a_call_may_fail_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it waits for what still runs, whatever made it end."""
+    """Failure in the wait for kernels that still run, whatever ended the call."""
 
     def context() -> None:
         raise driver_error(700)

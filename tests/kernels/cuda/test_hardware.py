@@ -30,8 +30,8 @@ from kernels.cuda import memory
 from tests.kernels.cuda.hardware import REHEARSED, on_host, sizes
 from tests.kernels.test_outputs import hold
 
-ALL = list(kernels.OUTPUTS)
-SOFT = [name for name in ALL if name != "rank"]
+ALL = zoo.outputs()
+SOFT = zoo.outputs(soft=True)
 # One of each shape of the launch table and its neighbours, then several segments; planes.
 ROWS = sizes(
     (1, 10, 16, 17, 64, 65, 256, 257, 1000, 1025, 4096, 4097, 8192, 8193, 32000, 128256),

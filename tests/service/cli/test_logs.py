@@ -15,7 +15,7 @@ from service.cli import logs
 
 
 def logged(path: str, client: str = "127.0.0.1:1") -> str | None:
-    """What is written of a request: one line, or nothing."""
+    """Log line of a request, or None."""
     arguments = (client, "GET", path, "1.1", 200)
     message = '%s - "%s %s HTTP/%s" %d'
     record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, message, arguments, None)

@@ -1,4 +1,4 @@
-"""What the tests of the JSON codec share: one tensor's text to an array, or to an error."""
+"""Helpers of the JSON codec's tests: one tensor's text to an array, or to an error."""
 
 from __future__ import annotations
 

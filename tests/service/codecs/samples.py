@@ -1,4 +1,4 @@
-"""What the tests of the binary formats share: arrays of any bits, and how to compare them."""
+"""Helpers of the binary formats' tests: arrays of any bits, and their comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which misspelled names are found, and which are names of something else."""
+"""Misspelled names that are found, and names of something else, which are not."""
 
 from __future__ import annotations
 

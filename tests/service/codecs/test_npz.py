@@ -162,11 +162,11 @@ def test_an_empty_archive_is_an_empty_message(body: bytes) -> None:
         (archive([Part("logits.npy", bytes(300))]), None),
     ],
 )
-def test_first_tensor_at(body: bytes, expected: int | None) -> None:
-    assert CODEC.first_tensor_at(body) == expected
+def test_aligned_at(body: bytes, expected: int | None) -> None:
+    assert CODEC.aligned_at(body) == expected
     for size in range(60):
-        assert CODEC.first_tensor_at(body[:size]) is None
-    assert CODEC.first_tensor_at(body[:200]) == expected
+        assert CODEC.aligned_at(body[:size]) is None
+    assert CODEC.aligned_at(body[:200]) == expected
 
 
 @pytest.mark.parametrize(("body", "message"), REFUSED.values(), ids=REFUSED)

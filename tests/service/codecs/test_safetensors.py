@@ -100,7 +100,7 @@ def test_refuses_to_write_a_dtype_that_is_not_in_the_table() -> None:
 def test_data_is_aligned_and_the_widest_elements_come_first() -> None:
     arrays = {"weight": sample(dtypes.BFLOAT16, (3,)), "logits": sample(dtypes.FLOAT64, (5,))}
     body = encode(arrays)
-    start = CODEC.first_tensor_at(body[:8])
+    start = CODEC.aligned_at(body[:8])
     assert start is not None
     assert start % ALIGNMENT == 0
     assert body[start : start + 40] == arrays["logits"].tobytes()
@@ -141,8 +141,8 @@ def test_no_tensors_and_no_metadata_make_an_empty_message() -> None:
         (packed({"logits": entry()}, bytes(8)), 8 + len(json.dumps({"logits": entry()}))),
     ],
 )
-def test_first_tensor_at(prefix: bytes, expected: int | None) -> None:
-    assert CODEC.first_tensor_at(prefix) == expected
+def test_aligned_at(prefix: bytes, expected: int | None) -> None:
+    assert CODEC.aligned_at(prefix) == expected
 
 
 @pytest.mark.parametrize(("body", "message"), REFUSED.values(), ids=REFUSED)

@@ -96,7 +96,7 @@ def zip64(*values: int) -> bytes:
 
 
 def descriptor(part: Part, layout: str, signature: bytes) -> bytes:
-    """What follows a streamed member: its CRC, and its sizes in 4 ("L") or 8 ("Q") bytes each."""
+    """Data descriptor of a streamed member: its CRC, and its sizes in 4 ("L") or 8 ("Q") bytes."""
     values = (zlib.crc32(part.data), len(part.stored), len(part.data))
     return signature + struct.pack(f"<L{layout}{layout}", *values)
 

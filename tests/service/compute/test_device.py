@@ -1,4 +1,4 @@
-"""Which device computes a request, and what is said where it is not the one asked for.
+"""Device that computes a request, and the log where it is not the one asked for.
 
 A GPU is pretended by its absence being denied, and by what stands for its pipeline.
 ``test_simulated.py`` has one that computes.

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks.server import Server, started
-from kernels import OUTPUTS, devices
+from kernels import devices
+from tests import zoo
 from tests.service import wire
 from tests.service.cases import ANSWERS, tensors_for
 from tests.service.conftest import ROOT
@@ -62,7 +63,7 @@ def row_of(classes: int) -> dict[str, wire.Array]:
 @pytest.mark.parametrize("path", ANSWERS)
 def test_a_gpu_gives_the_numbers_of_the_cpu(on_a_gpu: httpx.Client, path: str) -> None:
     """To the last place or two; and those that were asked for are not the other's."""
-    more = f"&outputs={','.join(OUTPUTS)}" if path == "/v1/cross_entropy" else ""
+    more = f"&outputs={','.join(zoo.outputs())}" if path == "/v1/cross_entropy" else ""
     asked = {
         device: posted(on_a_gpu, f"{path}?device={device}{more}", tensors_for(path))
         for device in ("cpu", "cuda", "auto")

@@ -30,7 +30,7 @@ def app() -> FastAPI:
 
 
 def status_of(app: Any, path: str, method: str = "GET", **headers: str) -> int:
-    """What ``app`` answers to a request whose body nobody may ask for."""
+    """Status that ``app`` answers to a request whose body nobody may ask for."""
     statuses: list[int] = []
 
     async def receive() -> MutableMapping[str, Any]:
@@ -57,7 +57,9 @@ def status_of(app: Any, path: str, method: str = "GET", **headers: str) -> int:
 
 
 PATHS = (
-    "/",
+    "/page",
+    "/page/",
+    "/page/index.html",
     "/docs/",
     "/docs/other.js",
     "/openapi.yaml",

@@ -61,7 +61,7 @@ class Slow:
 
 
 def refused(address: tuple[str, int]) -> bool:
-    """Whether nobody listens there any more."""
+    """True if nobody listens at ``address`` any more."""
     try:
         socket.create_connection(address, timeout=PATIENCE).close()
     except ConnectionRefusedError:
@@ -252,7 +252,7 @@ def test_workers_are_renewed_one_by_one_and_read_their_tokens_anew(tmp_path: Pat
 
 
 def others_run_during(call: Callable[[], object]) -> bool:
-    """Whether another thread gets a turn in the middle of ``call``, without being given one."""
+    """True if another thread runs in the middle of ``call``, though nothing yields to it."""
     inside = seen = False
 
     def work() -> None:

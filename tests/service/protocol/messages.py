@@ -9,7 +9,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 class Answers:
-    """What an HTTP client makes of ``Wire.sent``: a status, a header and a body at a time."""
+    """HTTP client's reading of ``Wire.sent``: a status, headers and a body an answer."""
 
     def __init__(self, sent: bytes) -> None:
         self.statuses: list[int] = []

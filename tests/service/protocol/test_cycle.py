@@ -1,4 +1,4 @@
-"""Answers on the wire: a head and the beginning of its body in one write."""
+"""Answers on the wire: a header section and the beginning of its body in one write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Counting(Wire):
 async def writes(
     pieces: Sequence[bytes], headers: Sequence[Any] = (LENGTH,), head: bytes = GET
 ) -> list[bytes]:
-    """What is written where an application answers with ``pieces``."""
+    """Writes of a connection whose application answers with ``pieces``."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [*headers]})
@@ -46,7 +46,7 @@ async def writes(
 
 
 @pytest.mark.parametrize("pieces", [[b"0123456789"], [b"01234", b"56789"], [b"", b"0123456789"]])
-async def test_the_head_goes_out_with_the_first_of_the_body(pieces: Sequence[bytes]) -> None:
+async def test_the_header_goes_out_with_the_first_of_the_body(pieces: Sequence[bytes]) -> None:
     first, *others = await writes(pieces)
     assert Answers(first + b"".join(others)).bodies == [b"0123456789"]
     assert first.endswith(b"\r\n\r\n" + pieces[0])
@@ -83,7 +83,7 @@ async def test_a_large_body_waits_for_the_client_to_read() -> None:
     assert wire.open
 
 
-async def test_chunks_follow_the_head() -> None:
+async def test_chunks_follow_the_header() -> None:
     sent = b"".join(await writes([b"01234", b"56789"], []))
     assert sent.endswith(b"\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n")
 

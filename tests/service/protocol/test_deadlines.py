@@ -1,4 +1,4 @@
-"""Who is slow is cut off, and who is merely long is not."""
+"""Slow clients are cut off, and those that merely send much are not."""
 
 from __future__ import annotations
 

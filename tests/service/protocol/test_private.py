@@ -26,7 +26,8 @@ IMPL = "uvicorn.protocols.http.httptools_impl"
 # Module or class -> its names that ``service.protocol`` uses, separated by spaces. Neither package
 # promises to keep them, so pyproject.toml pins both to the minor versions that were tested.
 NAMES = {
-    IMPL: "STATUS_LINE",
+    IMPL: "HEADER_RE HEADER_VALUE_RE STATUS_LINE",
+    "uvicorn.protocols.utils": "get_client_addr get_path_with_query_string",
     f"{IMPL}.HttpToolsProtocol": (
         "_start_asgi_task access_log access_logger app client connection_lost connection_made"
         " connections cycle data_received expect_100_continue flow headers limit_concurrency"
@@ -36,12 +37,12 @@ NAMES = {
     ),
     f"{IMPL}.RequestResponseCycle": (
         "access_log access_logger body chunked_encoding default_headers disconnected"
-        " expected_content_length flow keep_alive logger message_event more_body receive"
-        " response_complete response_started run_asgi scope send transport"
+        " expected_content_length flow keep_alive logger message_event more_body on_response"
+        " receive response_complete response_started run_asgi scope send transport"
         " waiting_for_100_continue"
     ),
     "uvicorn.protocols.http.flow_control.FlowControl": (
-        "pause_reading pause_writing read_paused resume_reading resume_writing"
+        "pause_reading pause_writing read_paused resume_reading resume_writing write_paused"
     ),
     "uvicorn.server.ServerState": "connections default_headers tasks total_requests",
     "uvicorn.config": "Config",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.protocol import requests, turns
+from service.protocol import answer_order, requests
 from service.protocol.states import State, following
 from tests.service.protocol.apps import BODY, Lander
 from tests.service.protocol.messages import CHUNKED, chunked, request
@@ -18,30 +18,30 @@ UPGRADE = ("Connection: upgrade", "Upgrade: x")
 @pytest.mark.parametrize(
     ("data", "way"),
     [
-        (request("Host: a"), "HEAD BODY HEAD"),
-        (request(body=b"abc"), "HEAD BODY HEAD"),
-        (request(CHUNKED, body=chunked([b"abc"])), "HEAD BODY HEAD"),
-        (request("Connection: close", body=b"abc"), "HEAD BODY DONE"),
-        (request(*UPGRADE), "HEAD BODY HEAD"),
-        (request(*UPGRADE, body=b"abc"), "HEAD SKIPPED LANDING HEAD"),
-        (request(*UPGRADE, CHUNKED, body=chunked([b"abc"])), "HEAD SKIPPED BODY HEAD"),
-        (request(body=BODY), "HEAD BODY LANDING HEAD"),
-        (request(body=BODY) + b"x y\r\n", "HEAD BODY LANDING HEAD REFUSED"),
-        (request(CHUNKED, body=b"x"), "HEAD BODY REFUSED"),
-        (b"GET", "HEAD"),
+        (request("Host: a"), "HEADER BODY HEADER"),
+        (request(body=b"abc"), "HEADER BODY HEADER"),
+        (request(CHUNKED, body=chunked([b"abc"])), "HEADER BODY HEADER"),
+        (request("Connection: close", body=b"abc"), "HEADER BODY DONE"),
+        (request(*UPGRADE), "HEADER BODY HEADER"),
+        (request(*UPGRADE, body=b"abc"), "HEADER SKIPPED LANDING HEADER"),
+        (request(*UPGRADE, CHUNKED, body=chunked([b"abc"])), "HEADER SKIPPED BODY HEADER"),
+        (request(body=BODY), "HEADER BODY LANDING HEADER"),
+        (request(body=BODY) + b"x y\r\n", "HEADER BODY LANDING HEADER REFUSED"),
+        (request(CHUNKED, body=b"x"), "HEADER BODY REFUSED"),
+        (b"GET", "HEADER"),
     ],
 )
 async def test_a_request_goes_its_way(
     monkeypatch: pytest.MonkeyPatch, data: bytes, way: str
 ) -> None:
-    passed = [State.HEAD]
+    passed = [State.HEADER]
 
     def noted(state: State, chosen: State) -> State:
         passed.append(following(state, chosen))
         return passed[-1]
 
     monkeypatch.setattr(requests, "following", noted)
-    monkeypatch.setattr(turns, "following", noted)
+    monkeypatch.setattr(answer_order, "following", noted)
 
     app: Any = Lander(0)
     wire = Wire(app)

@@ -129,7 +129,7 @@ def test_the_first_tensor_is_aligned_and_the_body_writable(size: int, declared: 
     received = receive(feed, SAFETENSORS, length, limit=2**22)
     assert received == content
     assert not received.readonly
-    offset = SAFETENSORS.first_tensor_at(content)
+    offset = SAFETENSORS.aligned_at(content)
     assert offset is not None
     if not declared or len(content) > regimes.JOINED_BODY_BYTES:
         assert (address(received) + offset) % 64 == 0
@@ -175,7 +175,7 @@ def test_a_client_that_goes_away_ends_it(received: int) -> None:
 @pytest.mark.parametrize("first", [1, 100, 16_384])
 async def test_what_is_landed_is_the_same_and_aligned(size: int, first: int) -> None:
     content = wire.safetensors_body({"logits": np.arange(size, dtype=np.float32)}, {"odd": "x" * 5})
-    offset = SAFETENSORS.first_tensor_at(content)
+    offset = SAFETENSORS.aligned_at(content)
     assert offset is not None
     told: list[int] = []
 
@@ -201,7 +201,7 @@ def test_the_place_of_the_first_tensor_is_waited_for() -> None:
     content = wire.safetensors_body({"logits": np.arange(40_000, dtype=np.float32)}, {"odd": "x"})
     feed = Feed(content[at : at + 1] for at in range(len(content)))
     received = receive(feed, SAFETENSORS, len(content))
-    offset = SAFETENSORS.first_tensor_at(content)
+    offset = SAFETENSORS.aligned_at(content)
     assert offset is not None
     assert (address(received) + offset) % 64 == 0
 

@@ -18,7 +18,7 @@ MIB = 2**20
 async def sent(
     answer: Answer, fail_at: int | None = None
 ) -> tuple[list[MutableMapping[str, Any]], int]:
-    """What is sent of ``answer``, and what is leased at most meanwhile."""
+    """Messages that are sent of ``answer``, and the bytes leased at most meanwhile."""
     messages: list[MutableMapping[str, Any]] = []
     leased: list[int] = []
 

@@ -106,7 +106,7 @@ async def answered(app: FastAPI, body: bytes, query: bytes = b"") -> bytes:
 
 
 CASES: dict[str, tuple[dict[str, wire.Array], bytes]] = {
-    "all outputs": (MANY, b"outputs=" + ",".join(OUTPUTS).encode()),
+    "all outputs": (MANY, b"outputs=" + ",".join(zoo.outputs()).encode()),
     "smoothed": (MANY, b"label_smoothing=0.1&reduction=none"),
     "weighted": (
         {
@@ -123,6 +123,17 @@ CASES: dict[str, tuple[dict[str, wire.Array], bytes]] = {
             "weight": RANDOM.uniform(0, 2, 20_011),
         },
         b"",
+    ),
+    "sequences": (
+        {
+            # Of a narrower type than the logits, the library would write it behind them.
+            "mask": (RANDOM.random((40, 99)) < 0.9).astype(np.int64),
+            "segments": RANDOM.integers(0, 5, (40, 99)),
+            "sample_weight": RANDOM.uniform(0, 2, (40, 99)),
+            "logits": RANDOM.normal(0, 3, (40, 99, 1501)).astype(np.float32),
+            "labels": RANDOM.integers(0, 1501, (40, 99)),
+        },
+        b"shift=1&class_axis=-1&bytes=99&outputs=" + ",".join(OUTPUTS).encode(),
     ),
     "images": (
         {

@@ -257,7 +257,7 @@ def test_arrays_of_a_group_are_members_of_its_object() -> None:
 def test_the_codec() -> None:
     codec = JSON
     assert (codec.name, codec.media_types) == ("json", ("application/json",))
-    assert codec.first_tensor_at(b'{"logits":[1]}') is None
+    assert codec.aligned_at(b'{"logits":[1]}') is None
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     body = codec.encode({"logits": array})
     assert isinstance(body, bytes)

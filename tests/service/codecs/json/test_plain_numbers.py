@@ -33,7 +33,7 @@ narrower = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 
 
 def expected(numbers: list[str], dtype: str) -> Array:
-    """What float() reads, rounded to ``dtype``, as its carrier."""
+    """Values that float() reads, rounded to ``dtype``, as its carrier."""
     values = [float(number) for number in numbers]
     carrier = FLOATS[dtype].row.numpy
     if dtype == "bfloat16":
@@ -58,7 +58,7 @@ def reader() -> Any:
 
 
 def read_in_vectors(text: str, dtype: str = "float32", most: int = 10**6) -> tuple[int, int]:
-    """Where ``read_plain`` ends, and how many numbers it reads."""
+    """End of what ``read_plain`` reads, and the count of its numbers."""
     size = text.count(",") + 1
     kinds = (np.float32, np.float64, np.uint16, np.int64)
     outputs = [np.empty(size, kind) for kind in kinds]

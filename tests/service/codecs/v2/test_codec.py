@@ -103,15 +103,15 @@ def test_the_largest_tensor_is_found_before_it_has_come() -> None:
         body, header = binary(tensors)
         for prefix in (body[:header], body[: header + 1], body):
             made = inference(header)
-            assert made.first_tensor_at(prefix) == header + at
+            assert made.aligned_at(prefix) == header + at
             assert made.ready_at(memoryview(prefix)) == (None if ready is None else header + ready)
         made = inference(header)
-        assert made.first_tensor_at(body[: header - 1]) is None
+        assert made.aligned_at(body[: header - 1]) is None
         assert made.ready_at(memoryview(body[: header - 1])) is None
-    assert inference(None).first_tensor_at(body) is None
-    assert inference(header, coding="gzip").first_tensor_at(body) is None
+    assert inference(None).aligned_at(body) is None
+    assert inference(header, coding="gzip").aligned_at(body) is None
     broken = b"x" * header
-    assert inference(header).first_tensor_at(broken) is None
+    assert inference(header).aligned_at(broken) is None
 
 
 def test_null_is_no_data() -> None:

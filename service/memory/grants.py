@@ -1,4 +1,4 @@
-"""Turns: whose growth or new lease is granted next, who is refused, and which body has to go.
+"""Grants: which growth or new lease is next, which is refused, and which body has to go.
 
 Ranks (``claims``) have shares: what is larger than tiny leaves room for tiny leases, what is large
 for small ones too, so that however slow large bodies are to come, small requests are answered.
@@ -33,13 +33,13 @@ class _Waiter:
     size: int
     rank: int
     given_back: int  # how often memory was, before
-    turn: asyncio.Future[None]
+    granted: asyncio.Future[None]
     timer: asyncio.TimerHandle | None = None
     counted: bool = False
 
 
-class Turns:
-    """Leases of ``total`` bytes in turn.
+class Grants:
+    """Leases of ``total`` bytes, granted in the order of their ranks and ages.
 
     A new one waits for ``wait_seconds`` at most. One that has begun waits on while others give
     back memory; and where all wait for each other, which claims mostly rule out, what fits goes on
@@ -70,6 +70,9 @@ class Turns:
         tiny, small, large = self._new
         return len(self._growing) + len(tiny) + len(small) + len(large)
 
+    def _anyone_waits(self) -> bool:
+        return bool(self._growing) or any(self._new)
+
     def most(self, rank: int = LARGE) -> int:
         """Bytes that leases of ``rank`` and above may hold."""
         return self.total - self._shares[rank]
@@ -79,17 +82,9 @@ class Turns:
 
         Raises ``TooLarge`` and ``Overloaded``.
         """
-        if not size:
+        if self.granted(lease, size):
             return
         whole = lease.size + size
-        if (
-            whole <= TINY_LEASE_BYTES
-            and lease.claim <= TINY_LEASE_BYTES
-            and not self.waiting
-            and self.leased + size <= self.total
-        ):
-            self.count(lease, size)
-            return
         self.expect(lease, whole)
         rank = rank_of(lease.claim)
         if whole > self.most(rank):
@@ -105,8 +100,18 @@ class Turns:
         if not behind and self._fits(lease, size):
             self.count(lease, size)
         else:
-            turn = asyncio.get_running_loop().create_future()
-            await self._wait(_Waiter(lease, size, rank, sum(self._given_back[rank:]), turn))
+            granted = asyncio.get_running_loop().create_future()
+            await self._wait(_Waiter(lease, size, rank, sum(self._given_back[rank:]), granted))
+
+    def granted(self, lease: Claimed, size: int) -> bool:
+        """Count ``size`` bytes more if they are few and nobody waits: what most requests need."""
+        if not size:
+            return True
+        few = lease.size + size <= TINY_LEASE_BYTES and lease.claim <= TINY_LEASE_BYTES
+        if not few or self.leased + size > self.total or self._anyone_waits():
+            return False
+        self.count(lease, size)
+        return True
 
     def expect(self, lease: Claimed, claim: int) -> None:
         """Have ``lease`` claim ``claim`` bytes, if it does not claim more."""
@@ -123,7 +128,7 @@ class Turns:
         self._set(lease, lease.size + change)
         if change < 0:
             self._given_back[rank_of(lease.claim)] += 1
-            if self.waiting:
+            if self._anyone_waits():
                 self._admit()
 
     def _set(self, lease: Claimed, size: int) -> None:
@@ -163,7 +168,7 @@ class Turns:
         self.look_soon()
         self._unlock()
         try:
-            await waiter.turn
+            await waiter.granted
         except BaseException:
             self._forget(waiter)
             if waiter.counted:
@@ -188,15 +193,15 @@ class Turns:
 
     def _refuse(self, waiter: _Waiter) -> None:
         self._forget(waiter)
-        if not waiter.turn.done():
-            waiter.turn.set_exception(Overloaded(FULL))
+        if not waiter.granted.done():
+            waiter.granted.set_exception(Overloaded(FULL))
 
     def _forget(self, waiter: _Waiter) -> None:
         self._growing.pop(waiter, None)
         self._new[waiter.rank].pop(waiter, None)
 
     def _admit(self) -> None:
-        """Give their turn to those who wait, as far as they fit."""
+        """Grant what waits, as far as it fits."""
         for waiter in [*self._growing]:
             if self._fits(waiter.lease, waiter.size):
                 self._grant(waiter)
@@ -213,10 +218,10 @@ class Turns:
     def _grant(self, waiter: _Waiter) -> None:
         self._forget(waiter)
         # One that is done already gave up, and has not got as far as its cleaning up.
-        if not waiter.turn.done():
+        if not waiter.granted.done():
             self.count(waiter.lease, waiter.size)
             waiter.counted = True
-            waiter.turn.set_result(None)
+            waiter.granted.set_result(None)
 
     def _unlock(self) -> None:
         """Grant one, or refuse the youngest, where all that hold memory wait for more."""

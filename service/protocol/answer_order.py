@@ -1,4 +1,4 @@
-"""Turns: the answers on one connection, one at a time and in the order of its requests."""
+"""Order of answers: those on one connection go out one at a time, as its requests came in."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from service.protocol.limits import Limits
 from service.protocol.states import ENDED, State, following
 
 
-class Turns(HttpToolsProtocol):
-    """uvicorn's protocol, with refusals that wait for their turn and a last request."""
+class AnswerOrder(HttpToolsProtocol):
+    """uvicorn's protocol, with refusals behind the answers that are due, and a last request."""
 
     flow: Flow
 
-    state = State.HEAD
-    head_bytes = 0  # of the header that is not complete yet
+    state = State.HEADER
+    header_read = 0  # bytes of the header that is not complete yet
     landing: Landing | None = None  # of the request that is coming
     _answering: RequestResponseCycle | None = None
-    _refusal: RequestError | None = None  # which waits for its turn
+    _refusal: RequestError | None = None  # which waits for the answers before it
     _stopping = False  # the server: one more request is answered, if it comes
     _last = False  # whether the request that is coming is the connection's last
 
@@ -66,7 +66,7 @@ class Turns(HttpToolsProtocol):
         self.loop.call_later(self.limits.last_idle_seconds, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
-        begun = self.busy or self.state is not State.HEAD or self.head_bytes
+        begun = self.busy or self.state is not State.HEADER or self.header_read
         if not begun and not self.transport.is_closing():
             self.transport.close()
 
@@ -95,13 +95,13 @@ class Turns(HttpToolsProtocol):
             self._answer(self._refusal)
 
     def refuse(self, error: RequestError) -> None:
-        """Answer ``error`` to the request that is coming, when its turn comes, and close.
+        """Answer ``error`` to the request that is coming, after the answers before it, and close.
 
         All that follows on this connection is ignored.
         """
         if self.state in ENDED:
             return
-        coming = None if self.state is State.HEAD else self.cycle
+        coming = None if self.state is State.HEADER else self.cycle
         self.state = following(self.state, State.REFUSED)
         client = "{}:{}".format(*self.client) if self.client else "a client"
         self.logger.info("%s refused: %d, %s", client, row_for(error).status, error.message)

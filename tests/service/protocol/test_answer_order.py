@@ -1,4 +1,4 @@
-"""Every request of a connection has its turn, and the last one ends it."""
+"""Answers go out in the order of a connection's requests, and the last one ends it."""
 
 from __future__ import annotations
 

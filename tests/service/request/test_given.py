@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import kernels
-from service import options
+from kernels.plan import outputs_of
 from service.errors import InvalidOption
 from service.options import (
     CrossEntropyOptions,
@@ -16,6 +16,7 @@ from service.options import (
     NllLossOptions,
     Options,
 )
+from service.request.given import combine, from_query
 
 EVERY: dict[str, Any] = {
     "class_axis": -1,
@@ -27,6 +28,8 @@ EVERY: dict[str, Any] = {
     "softcap": 30.0,
     "z_loss": 1e-4,
     "empty": "zero",
+    "shift": 1,
+    "bytes": 12,
     "check_probabilities": False,
     "outputs": ["per_element", "gradient", "loss"],
 }
@@ -42,8 +45,7 @@ def combined(
     typed: bool = True,
     model: type[Options] = CrossEntropyOptions,
 ) -> dict[str, Any]:
-    given = options.from_query(model, query.encode())
-    return options.combine(model, given, body or {}, typed=typed).model_dump()
+    return combine(model, from_query(model, query.encode()), body or {}, typed=typed).model_dump()
 
 
 def test_the_defaults_are_those_of_pytorch() -> None:
@@ -57,8 +59,10 @@ def test_the_defaults_are_those_of_pytorch() -> None:
         "softcap": None,
         "z_loss": 0.0,
         "empty": "nan",
+        "shift": 0,
+        "bytes": None,
         "check_probabilities": True,
-        "outputs": ["loss", "per_element"],
+        "outputs": ["loss", "per_element", "count", "weight_sum", "loss_sum"],
     }
 
 
@@ -101,6 +105,10 @@ def test_outputs_are_a_list_or_a_text(value: Any) -> None:
         ("z_loss", -1e-4),
         ("z_loss", float("inf")),
         ("z_loss", float("nan")),
+        ("shift", 0.5),
+        ("shift", True),
+        ("bytes", 0),
+        ("bytes", "12"),
         ("reduction", "average"),
         ("reduction", 1),
         pytest.param("reduction", "x" * 10**6, id="reduction-long"),
@@ -117,7 +125,7 @@ def test_a_value_of_the_wrong_type_is_named(name: str, value: Any) -> None:
     with pytest.raises(InvalidOption) as caught:
         combined(body={name: value})
     assert caught.value.field == name
-    assert len(caught.value.message) < 300
+    assert len(caught.value.message) < 1000
 
 
 @pytest.mark.parametrize(
@@ -139,7 +147,7 @@ def test_a_text_of_the_wrong_type_is_named(query: str) -> None:
         (Options, "reduction"),
         (Options, "outputs"),
         (NllLossOptions, "label_smoothing"),
-        (ExplainOptions, "label_smoothing"),
+        (ExplainOptions, "softcap"),
         (Options, "z_loss"),
         (LogitOptions, "label_smoothing"),
         (NllLossOptions, "temperature"),
@@ -162,7 +170,7 @@ def test_an_unknown_option_is_named_and_the_known_are_listed(
     ("model", "unknown", "known"),
     [
         (CrossEntropyOptions, "accuracy", kernels.OUTPUTS),
-        (NllLossOptions, "gradient", ("loss", "per_element")),
+        (NllLossOptions, "gradient", outputs_of("nll_loss")),
     ],
 )
 def test_outputs_that_are_unknown_are_named_and_those_of_the_route_are_listed(
