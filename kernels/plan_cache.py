@@ -96,29 +96,27 @@ class _Plan:
 def answers(
     logits: Any,
     labels: Any,
-    outputs: Sequence[str],
-    options: Mapping[str, Any],
+    outputs: tuple[str, ...],
+    options: tuple[str, ...],
+    values: tuple[Any, ...],
     largest: int = SMALL,
 ) -> dict[str, Array] | None:
     """Compute ``cross_entropy`` by a plan, where this thread has one for such a loss; else None.
 
-    That is for at most ``largest`` logits. The dict has all of ``outputs``, and may have more.
-    Raises ``InvalidInput``.
+    That is on the CPU, for at most ``largest`` logits, and ``options`` with these ``values``. The
+    dict has all of ``outputs``, and may have more. Raises ``InvalidInput``.
     """
     if type(logits) is not np.ndarray or type(labels) is not np.ndarray:
         return None
     flags = logits.flags
     if not (0 < logits.size <= largest and flags.c_contiguous and flags.aligned):
         return None
-    if options.get("device", "cpu") != "cpu":
-        return None
-    names, values = tuple(outputs), tuple(options.values())
     # 1.0 == 1, but 1.0 is no index. Types come first: a number is not compared with an array.
     kinds, shapes = tuple(map(type, values)), (logits.shape, labels.shape)
-    key = (logits.dtype, labels.dtype, shapes, names, kinds, values, tuple(options))
+    key = (logits.dtype, labels.dtype, shapes, outputs, kinds, values, options)
     last, plan = _KEPT.last
     if key != last or plan is None:
-        plan = _find(key, logits, labels, names, options)
+        plan = _find(key, logits, labels, outputs, dict(zip(options, values, strict=True)))
     return None if plan is None else plan.answers(logits, labels)
 
 
