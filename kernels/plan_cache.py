@@ -18,7 +18,6 @@ from kernels.cpu.launch import ready
 from kernels.errors import InvalidInput
 from kernels.plan import TABLE, ImpossibleLabel, Kind
 from kernels.problem import Array, check
-from kernels.reduce import add_blocks
 
 # Logits of a loss that takes no lane, and of any: larger ones take milliseconds, and a plan saves
 # some 25 us.
@@ -80,11 +79,11 @@ class _Plan:
             self._labels[...] = labels
             labels = self._labels
         try:
-            blocks, arrays = self._compute(logits, labels)
+            total, weight, blocks, arrays = self._compute(logits, labels)
         except ImpossibleLabel as error:
             raise self._impossible_label(labels, error.position) from None
         if self._loss_alone:
-            return {"loss": reduced(self._problem, *add_blocks(blocks))}
+            return {"loss": reduced(self._problem, total, weight)}
         # The next call writes to the same arrays.
         own = {name: array.copy() for name, array in arrays.items()}
         return answers_of(self._problem, self._names, blocks, own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -39,6 +39,9 @@ TILE = 8192
 RUN = 128
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
+
+# Result of ``ready``'s call: the sums of ``reduce.add_blocks``, and what ``Computed`` is.
+Again: TypeAlias = tuple[float, float, Array, dict[str, Array]]
 
 
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
@@ -158,7 +161,7 @@ def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
     return logits.data.dtype, soft.data.dtype, options.cap is None
 
 
-def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array], Computed] | None:
+def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array], Again] | None:
     """A call that returns what ``in_steps`` does, for logits and labels like ``problem``'s.
 
     They are of its types and shapes, C-contiguous and aligned. None where the kernel is not
@@ -196,13 +199,15 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array],
     )
     call = bound(kernel, key, cut.workers, operands, (problem.logits, problem.labels))
 
-    def compute_again(logits: Array, labels: Array) -> Computed:
-        call(logits, labels)
-        wrong = min(bad.tolist())
+    def compute_again(logits: Array, labels: Array) -> Again:
+        total, weight, wrong = call(logits, labels)
         if wrong < positions:
             bad[:] = positions
             raise ImpossibleLabel(wrong)
-        return reduce.sum_all_blocks(alone) if shared else blocks, arrays
+        if shared:
+            own = reduce.sum_all_blocks(alone)
+            return (*reduce.add_blocks(own), own, arrays)
+        return total, weight, blocks, arrays
 
     return compute_again
 

@@ -24,6 +24,7 @@ from kernels.cache import folder
 from kernels.compiled import kernel, one_process, parallel_kernel
 from kernels.cpu.arguments import Operands
 from kernels.cpu.packed import Packed, PackedOperands, pack, point
+from kernels.reduce import add_blocks
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -46,6 +47,18 @@ def _call(typing: Any, code: Any, share: Any, shares: Any, operands: Any) -> Any
 @kernel
 def _alone(code: int, first: int, shares: int, operands: int) -> None:
     _call(code, first, shares, operands)
+
+
+@kernel
+def _again(
+    code: int, operands: int, slot: int, array: int, other_slot: int, other: int, blocks: Any,
+    bad: Any,
+) -> Any:  # fmt: skip
+    """A whole loss on this thread, in one call from Python: see ``bound``."""
+    point(slot, array, other_slot, other)
+    _call(code, 0, 1, operands)
+    loss, weight = add_blocks(blocks)
+    return loss, weight, bad[0]
 
 
 @parallel_kernel
@@ -99,26 +112,34 @@ def compiled(kernel: Any, key: tuple[Any, ...]) -> bool:
 
 def bound(
     kernel: Any, key: tuple[Any, ...], workers: int, operands: Operands, arrays: tuple[Any, Any]
-) -> Callable[[Any, Any], None]:
+) -> Callable[[Any, Any], tuple[float, float, int]]:
     """``run`` for the same operands again and again, but for two of their ``arrays``.
 
-    Each call takes two others of their types and sizes.
+    Each call takes two others of their types and sizes. It returns the sums of ``add_blocks``, and
+    the first position with an impossible label.
     """
     code = _code(kernel, key, operands)
     packed = PackedOperands(code.pack, operands)
     slot, other_slot = map(packed.slot, arrays)
-    repoint = _compile(point, (types.intp,) * 4).entry_point
-    alone, many = _launcher(True), None if workers == 1 else _launcher(False)
+    blocks, bad = operands.results.blocks, operands.results.bad
+    if workers == 1:
+        kinds = (*(types.intp,) * 6, numba.typeof(blocks), numba.typeof(bad))
+        again = _compile(_again, kinds).entry_point
 
-    def call(array: Any, other: Any) -> None:
+        def call(array: Any, other: Any) -> Any:
+            arrays = slot, id(array), other_slot, id(other)
+            return again(code.address, packed.address, *arrays, blocks, bad)
+
+        return call
+    repoint, many = _compile(point, (types.intp,) * 4).entry_point, _launcher(False)
+
+    def call_many(array: Any, other: Any) -> tuple[float, float, int]:
         repoint(slot, id(array), other_slot, id(other))
-        if many is None:
-            alone(code.address, 0, 1, packed.address)
-            return
         with _ONE_AT_A_TIME:
             many(code.address, workers, 0, workers, packed.address)
+        return (*add_blocks(blocks), min(bad.tolist()))
 
-    return call
+    return call_many
 
 
 def run(

@@ -66,9 +66,9 @@ def _poison_launches(patch: pytest.MonkeyPatch) -> None:
     def bound_poisoned(kernel: Any, key: Any, workers: int, operands: Operands, arrays: Any) -> Any:
         call = bound(kernel, key, workers, operands, arrays)
 
-        def call_poisoned(*others: Any) -> None:
+        def call_poisoned(*others: Any) -> Any:
             _fill_scratch(operands)
-            call(*others)
+            return call(*others)
 
         return call_poisoned
 
