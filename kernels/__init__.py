@@ -49,19 +49,9 @@ __all__ = [
 _LOSS = ("loss",)
 # Options of ``cross_entropy`` that are no tensors, in the order in which it passes them on.
 _OPTIONS = (
-    "logits_dtype",
-    "class_axis",
-    "ignore_index",
-    "label_smoothing",
-    "reduction",
-    "temperature",
-    "softcap",
-    "z_loss",
-    "empty",
-    "check_probabilities",
-    "shift",
-    "bytes",
-)
+    "logits_dtype", "class_axis", "ignore_index", "label_smoothing", "reduction", "temperature",
+    "softcap", "z_loss", "empty", "check_probabilities", "shift", "bytes",
+)  # fmt: skip
 
 
 def cross_entropy(
@@ -112,19 +102,9 @@ def cross_entropy(
     ``InvalidInput``.
     """
     values = (
-        logits_dtype,
-        class_axis,
-        ignore_index,
-        label_smoothing,
-        reduction,
-        temperature,
-        softcap,
-        z_loss,
-        empty,
-        check_probabilities,
-        shift,
-        bytes,
-    )
+        logits_dtype, class_axis, ignore_index, label_smoothing, reduction, temperature,
+        softcap, z_loss, empty, check_probabilities, shift, bytes,
+    )  # fmt: skip
     alone = weight is None and sample_weight is None and mask is None and segments is None
     if alone and outputs is None and device == "cpu":
         known = plan_cache.answers(logits, labels, _LOSS, _OPTIONS, values, plan_cache.LARGEST)
