@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import cold_start, demo, levels
+from benchmarks import cold_start, demo, levels, operable
 from benchmarks.cuda import main as cuda
 from benchmarks.cuda import table
 from benchmarks.hostile import main as hostile
@@ -39,6 +39,7 @@ _OTHERS = {
     "cuda": "CUDA kernels against PyTorch and Liger, on a GPU",
     "cuda-table": "registers, spills and occupancy of the CUDA kernels, compiled without a GPU",
     "levels": "kernels compiled for a level of CPUs (lossd warm) against those for this CPU",
+    "operable": "what metrics and logs cost a small request, against another commit's checkout",
     "demo": "three requests to a server of its own, checked against NumPy",
 }
 
@@ -58,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
             return table.main()
         case "levels":
             return levels.main(chosen.level, chosen.rounds, chosen.case, chosen.cpu)
+        case "operable":
+            return operable.main(chosen.against, chosen.rounds)
         case "demo":
             return demo.main()
     return _SUITES[chosen.part].run(chosen.case, chosen.rounds, chosen.quick)
@@ -73,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         part.add_argument("--quick", action="store_true", help="small and few: no verdict")
     for name, about in _OTHERS.items():
         part = parts.add_parser(name, help=about)
+        if name == "operable":
+            part.add_argument("--against", metavar="PATH", help="checkout of the commit before")
+            part.add_argument("--rounds", type=int, metavar="N", default=operable.ROUNDS)
         if name == "cuda":
             part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
             part.add_argument("--quick", action="store_true", help="few rows")

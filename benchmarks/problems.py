@@ -24,8 +24,9 @@ _QUICK = 8  # one in so many rows, with --quick
 
 @dataclass(frozen=True)
 class Case:
-    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss", "gradient" (loss and gradient) or
-    "divergence", KL(targets || logits), whose targets are as large as the logits.
+    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss", "gradient" (loss and gradient),
+    "divergence", KL(targets || logits), whose targets are as large as the logits, or a name of
+    ``kernel.workloads`` or ``kernel.outputs``.
 
     A ``latency`` is reported in microseconds, not in GB/s.
     """
@@ -39,7 +40,7 @@ class Case:
     def name(self) -> str:
         """Name in tables and for ``--case``."""
         size = "x".join(map(str, self.shape))
-        suffix = {"loss": "", "gradient": " +gradient", "divergence": " kl_div"}[self.wants]
+        suffix = {"loss": "", "divergence": " kl_div"}.get(self.wants, f" +{self.wants}")
         return f"{size} {self.dtype.name}{suffix}"
 
     @property
@@ -72,10 +73,19 @@ STRIDED = Case((8, 19, 512, 256))
 GRADIENT = Case((2048, 32000), wants="gradient")
 PLANES_IN_CACHE = Case((4, 3, 256, 256))
 SIXTY_FOUR = Case((64, 1000), latency=True)
+MARGINS = (
+    Case((2048, 32000), wants="margin"),
+    Case((2048, 32000), BFLOAT16, wants="margin"),
+)
+TOPS = (
+    Case((2048, 32000), wants="top 20"),
+    Case((2048, 32000), BFLOAT16, wants="top 20"),
+)
 DIVERGENCES = (
     Case((2048, 32000), wants="divergence"),
     Case((2048, 32000), BFLOAT16, wants="divergence"),
 )
+SEQUENCES = tuple(Case((2048, 32000), dtype, wants="sequences") for dtype in (FLOAT32, BFLOAT16))
 TINY = Case((4, 5), latency=True)
 CASES = (
     *LONG_ROWS,
@@ -86,7 +96,10 @@ CASES = (
     PLANES_IN_CACHE,
     GRADIENT,
     SIXTY_FOUR,
+    *MARGINS,
+    *TOPS,
     *DIVERGENCES,
+    *SEQUENCES,
     TINY,
 )
 

@@ -23,6 +23,7 @@ from typing import Any
 from kernels import devices, divergence, divergence_answer, plan_cache, steps
 from kernels.accumulate import LossAccumulator, merge
 from kernels.answer import answer
+from kernels.binary_loss import binary_cross_entropy
 from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
 from kernels.plan import OUTPUTS, finish
 from kernels.problem import Array, check
@@ -35,6 +36,7 @@ __all__ = [
     "DeviceUnavailable",
     "InvalidInput",
     "LossAccumulator",
+    "binary_cross_entropy",
     "class_shard",
     "cross_entropy",
     "kl_div",
@@ -50,7 +52,7 @@ _LOSS = ("loss",)
 # Options of ``cross_entropy`` that are no tensors, in the order in which it passes them on.
 _OPTIONS = (
     "logits_dtype", "class_axis", "ignore_index", "label_smoothing", "reduction", "temperature",
-    "softcap", "z_loss", "empty", "check_probabilities", "shift", "bytes",
+    "softcap", "z_loss", "empty", "check_probabilities", "shift", "bytes", "top_k", "focal",
 )  # fmt: skip
 
 
@@ -74,6 +76,9 @@ def cross_entropy(
     mask: Any = None,
     segments: Any = None,
     bytes: int | None = None,
+    top_k: int | None = None,
+    chosen: Any = None,
+    focal: float = 0.0,
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
@@ -103,7 +108,7 @@ def cross_entropy(
     """
     values = (
         logits_dtype, class_axis, ignore_index, label_smoothing, reduction, temperature,
-        softcap, z_loss, empty, check_probabilities, shift, bytes,
+        softcap, z_loss, empty, check_probabilities, shift, bytes, top_k, focal,
     )  # fmt: skip
     alone = weight is None and sample_weight is None and mask is None and segments is None
     if alone and outputs is None and device == "cpu":
@@ -116,6 +121,7 @@ def cross_entropy(
         "sample_weight": sample_weight,
         "mask": mask,
         "segments": segments,
+        "chosen": chosen,
     }
     if device != "cpu" and devices.lies_on_gpu(logits):
         return devices.cross_entropy(logits, labels, outputs, **tensors, **options)

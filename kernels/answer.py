@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from kernels import dtypes, mismatch
+from kernels import binary, dtypes, mismatch
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
 from kernels.plan import (
     BY_SEQUENCE,
     PER_CLASS,
+    PER_TOP,
     TABLE,
     ImpossibleLabel,
     Kind,
@@ -26,7 +27,6 @@ from kernels.sequences import moved, summed
 from kernels.tensors import widened
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-_KNOWN = {False: outputs_of("cross_entropy"), True: outputs_of("nll_loss")}
 _SCALARS = frozenset(name for name, row in TABLE.items() if row.kind is Kind.SCALAR)
 
 
@@ -55,7 +55,7 @@ def answers_of(
 ) -> dict[str, Array]:
     """Outputs ``names`` from the ``Computed`` of ``devices.in_steps``."""
     answers = {
-        name: array if name in PER_CLASS else _at_labels(problem, name, array)
+        name: array if _shaped(problem, name) else _at_labels(problem, name, array)
         for name, array in arrays.items()
         if name in names
     }
@@ -66,6 +66,11 @@ def answers_of(
     if "loss" in names and problem.reduction == "none":
         answers["loss"] = answers["per_element"]
     return answers
+
+
+def _shaped(problem: Problem, name: str) -> bool:
+    """Return True if the array of the output ``name`` is in its final shape."""
+    return not problem.binary and (name in PER_CLASS or name in PER_TOP)
 
 
 def _at_labels(problem: Problem, name: str, array: Array) -> Array:
@@ -124,10 +129,12 @@ def _scalars(problem: Problem, names: tuple[str, ...], blocks: Array) -> dict[st
 
 def counted(problem: Problem, weight: float) -> int:
     """Number of positions that are not ignored; ``weight`` is SCALE times the sum of weights."""
-    if problem.labels is None:
+    if problem.labels is None and not problem.binary:
         return problem.positions
-    if problem.weight is None and problem.sample_weight is None:
+    if (problem.weight is None or problem.binary) and problem.sample_weight is None:
         return int(weight / SCALE)  # exact: each position that counts weighs 1
+    if problem.binary:
+        return int(np.count_nonzero(binary.kept(problem)))
     return int(np.count_nonzero(problem.counts))
 
 
@@ -136,7 +143,7 @@ def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
 
     Raises ``InvalidInput`` for outputs that are unknown, or that this problem has not.
     """
-    known = _KNOWN[problem.normalised]
+    known = outputs_of(problem.operation)
     more = ["per_element"] if problem.reduction == "none" else []
     for name in outputs:
         if name not in known:
@@ -164,7 +171,9 @@ def upstream_of(problem: Problem) -> float:
     if problem.reduction != "mean":
         return 1.0
     weights = np.ones(problem.positions)
-    if problem.labels is not None:
+    if problem.binary:
+        weights = binary.kept(problem).astype(np.float64)
+    elif problem.labels is not None:
         kept = problem.labels != problem.ignore_index
         wrong = np.flatnonzero(kept & ((problem.labels < 0) | (problem.labels >= problem.classes)))
         if wrong.size:
@@ -180,6 +189,8 @@ def upstream_of(problem: Problem) -> float:
 
 def impossible_label(problem: Problem, position: int) -> InvalidInput:
     """Error of the label or class probabilities at ``position``, counted in C order."""
+    if problem.binary:
+        return binary.impossible(problem, position)
     index = tuple(int(i) for i in np.unravel_index(position, problem.shape))
     if problem.shift:
         index = (index[0], index[1] + problem.shift, *index[2:])

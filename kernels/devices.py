@@ -131,18 +131,20 @@ def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) ->
     return finish(in_steps(problem, wanted, upstream))
 
 
-def quick(problem: Problem | Divergence) -> bool:
+def quick(problem: Problem | Divergence, wanted: tuple[str, ...] = ()) -> bool:
     """Return True if the problem takes well below a millisecond on this thread, all compiled."""
     if problem.device != "cpu":
         return False
-    return (
-        launch.quick(problem) if isinstance(problem, Problem) else divergence_launch.quick(problem)
-    )
+    if isinstance(problem, Problem):
+        return launch.quick(problem, wanted)
+    return divergence_launch.quick(problem)
 
 
-def uncompiled(problem: Problem | Divergence) -> tuple[AnySpecialisation, ...]:
+def uncompiled(
+    problem: Problem | Divergence, wanted: tuple[str, ...] = ()
+) -> tuple[AnySpecialisation, ...]:
     """``specialisations.uncompiled``; a GPU's kernels are compiled when they are launched."""
-    return specialisations.uncompiled(problem) if problem.device == "cpu" else ()
+    return specialisations.uncompiled(problem, wanted) if problem.device == "cpu" else ()
 
 
 def window(problem: Problem | Divergence, step: int) -> int | None:

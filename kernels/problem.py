@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from kernels import dtypes, mismatch
+from kernels import choice, dtypes, mismatch
 from kernels.errors import InvalidInput
+from kernels.plan import PER_TOP, TOP
 from kernels.scalars import flag, integer, named, number, positive
 from kernels.sequences import (
     Sequences,
@@ -54,6 +55,8 @@ class Problem:
     Labels and sample weights lie where the logits that score them do: ``shift`` positions before
     their own. ``given`` holds the labels as they were given, where that or a mask makes them others
     (flat). ``segments`` are int64, of the labels' shape, or None; ``bytes``: the option, or None.
+    ``chosen`` holds classes, int64, of shape (positions, K), or (1, K) where they are the same for
+    all positions. ``binary``: of a binary cross-entropy; see ``kernels.binary``.
     """
 
     logits: Array
@@ -77,6 +80,29 @@ class Problem:
     given: Array | None = None
     segments: Array | None = None
     bytes: int | None = None
+
+    top_k: int | None = None
+    chosen: Array | None = None
+    focal: float = 0.0
+    binary: bool = False
+    weight_run: int = 1
+    factor: Array | None = None
+    factor_run: int = 1
+
+    @property
+    def operation(self) -> str:
+        """Name of what is computed, as in ``plan.TABLE``."""
+        if self.binary:
+            return "binary_cross_entropy"
+        return "nll_loss" if self.normalised else "cross_entropy"
+
+    def values_each(self, output: str) -> int:
+        """Number of values that ``output`` has of each position."""
+        if output in TOP:
+            return self.top_k or 0
+        if output in PER_TOP:
+            return 0 if self.chosen is None else int(self.chosen.shape[1])
+        return 1
 
     @cached_property
     def sequences(self) -> Sequences:
@@ -194,6 +220,9 @@ def check(
     mask: Any = None,
     segments: Any = None,
     bytes: int | None = None,
+    top_k: int | None = None,
+    chosen: Any = None,
+    focal: float = 0.0,
 ) -> Problem:
     """Check the arguments of a loss. Raises ``InvalidInput``."""
     name = "log_probs" if normalised else "logits"
@@ -249,4 +278,7 @@ def check(
         given,
         None if segments is None else segments_of(segments, shape),
         positive("bytes", bytes),
+        None if top_k is None else choice.checked_top_k(top_k, array.shape[axis]),
+        None if chosen is None else choice.checked_classes(chosen, array.shape, axis),
+        number("focal", focal),
     )

@@ -16,6 +16,7 @@ _NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "label_smoothing": ("between 0.0 and 1.0", lambda value: 0.0 <= value <= 1.0),
     "temperature": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
     "softcap": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
+    "focal": ("zero, or positive and finite", lambda value: 0.0 <= value < math.inf),
     "target_temperature": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
     "beta": ("between 0 and 1, and neither", lambda value: 0.0 < value < 1.0),
     "z_loss": ("zero, or positive and finite", lambda value: 0.0 <= value < math.inf),

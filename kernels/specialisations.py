@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 from kernels.divergence import Divergence
 from kernels.dtypes import FLOATS
+from kernels.plan import LIKELIEST
 from kernels.problem import Problem
 
 _BY_LOAD = {dtype.load: dtype.name for dtype in FLOATS}
@@ -15,18 +17,24 @@ class Specialisation(NamedTuple):
     """Dtypes and options that decide the types of a kernel's arguments.
 
     ``normalised``: the logits are log-probabilities; ``logits`` and ``soft`` are dtypes' names
-    (class indices count as probabilities of the logits' type); ``capped``: there is a softcap.
+    (class indices count as probabilities of the logits' type); ``capped``: there is a softcap;
+    ``likeliest``: outputs of ``plan.LIKELIEST`` are wanted; ``binary``: a binary cross-entropy.
     """
 
     normalised: bool
     logits: str
     soft: str
     capped: bool
+    likeliest: bool = False
+    binary: bool = False
 
     def __str__(self) -> str:
         name = "nll_loss" if self.normalised else "cross_entropy"
+        name = "binary_cross_entropy" if self.binary else name
         soft = "" if self.soft == self.logits else f" with {self.soft} probabilities"
-        return f"{name} of {self.logits}{soft}{' with softcap' if self.capped else ''}"
+        capped = " with softcap" if self.capped else ""
+        likeliest = " with the likeliest classes" if self.likeliest else ""
+        return f"{name} of {self.logits}{soft}{capped}{likeliest}"
 
 
 class DivergenceSpecialisation(NamedTuple):
@@ -56,11 +64,14 @@ def mark_compiled(specialisation: AnySpecialisation) -> None:
     _COMPILED.add(specialisation)
 
 
-def of(problem: Problem) -> Specialisation:
-    """Specialisation that computes ``problem``."""
+def of(problem: Problem, wanted: Iterable[str] = ()) -> Specialisation:
+    """Specialisation that computes the outputs ``wanted`` of ``problem``."""
     soft = problem.dtype.name if problem.soft is None else _BY_LOAD[problem.soft.dtype]
     capped = problem.softcap is not None and not problem.normalised
-    return Specialisation(problem.normalised, problem.dtype.name, soft, capped)
+    likeliest = not LIKELIEST.keys().isdisjoint(wanted)
+    return Specialisation(
+        problem.normalised, problem.dtype.name, soft, capped, likeliest, problem.binary
+    )
 
 
 def of_divergence(problem: Divergence) -> DivergenceSpecialisation:
@@ -77,6 +88,10 @@ def not_compiled(*needed: AnySpecialisation) -> tuple[AnySpecialisation, ...]:
     return tuple([each for each in needed if each not in _COMPILED])
 
 
-def uncompiled(problem: Problem | Divergence) -> tuple[AnySpecialisation, ...]:
-    """Specialisations to compile or load before ``problem`` is computed."""
-    return not_compiled(of(problem) if isinstance(problem, Problem) else of_divergence(problem))
+def uncompiled(
+    problem: Problem | Divergence, wanted: Iterable[str] = ()
+) -> tuple[AnySpecialisation, ...]:
+    """Specialisations to compile or load before ``wanted`` of ``problem`` are computed."""
+    if isinstance(problem, Problem):
+        return not_compiled(of(problem, wanted))
+    return not_compiled(of_divergence(problem))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from kernels import divergence, divergence_answer, plan_cache
 from kernels.answer import answer_in_steps, wanted
+from kernels.binary import check as check_binary
 from kernels.cpu import divergence_launch
 from kernels.cpu.launch import result_bytes
 from kernels.devices import in_steps, quick, uncompiled, window
@@ -61,6 +62,7 @@ def footprint(
     step: int,
     outputs: Sequence[str] = ("log_probs",),
     normalised: bool = False,
+    binary: bool = False,
     **options: Any,
 ) -> Footprint:
     """The footprint of the losses, or without ``labels`` of the log-softmax or softmax.
@@ -72,7 +74,10 @@ def footprint(
         problem, names = unlabelled(logits, **options), tuple(outputs)
     else:
         options.pop("shift", None)  # it moves labels, which have not come yet
-        problem = check(logits, labels, normalised=normalised, **options)
+        if binary:
+            problem = check_binary(logits, labels, **options)
+        else:
+            problem = check(logits, labels, normalised=normalised, **options)
         names = wanted(problem, outputs)
     return Footprint(result_bytes(problem, names), window(problem, step))
 
@@ -101,6 +106,13 @@ def nll_loss(
     """``kernels.nll_loss``."""
     problem = check(log_probs, labels, normalised=True, **options)
     return _losses(problem, outputs, step)
+
+
+def binary_cross_entropy(
+    logits: Any, labels: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any
+) -> Work:
+    """``kernels.binary_cross_entropy``."""
+    return _losses(check_binary(logits, labels, **options), outputs, step)
 
 
 def kl_div(logits: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any) -> Work:
@@ -179,8 +191,8 @@ def _work(problem: Problem, names: tuple[str, ...], steps: Steps, step: int | No
     return Work(
         problem.logits.size,
         result_bytes(problem, names),
-        quick(problem),
+        quick(problem, names),
         steps,
         reach,
-        uncompiled(problem),
+        uncompiled(problem, names),
     )

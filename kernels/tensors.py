@@ -71,7 +71,13 @@ def weights_of(name: str, value: Any, logits: tuple[int, ...], axis: int) -> Arr
     by_class = name == "weight"
     if array.shape != ((logits[axis],) if by_class else mismatch.without(logits, axis)):
         raise mismatch.weight_shape(name, array.shape, logits, axis)
-    array = np.ascontiguousarray(widened(array), np.float64)
+    return finite(name, array)
+
+
+@np.errstate(invalid="ignore")
+def finite(name: str, array: Array) -> Array:
+    """Convert weights to float64, all finite."""
+    array = np.ascontiguousarray(widened(array), np.float64).reshape(array.shape)
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         at = tuple(int(i) for i in wrong[0])

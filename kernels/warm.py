@@ -44,23 +44,35 @@ class SelfTestFailed(RuntimeError):
     """Wrong loss of the worked example."""
 
 
-def compile_specialisation(normalised: bool, logits: str, soft: str, capped: bool) -> None:
+def compile_specialisation(
+    normalised: bool,
+    logits: str,
+    soft: str,
+    capped: bool,
+    likeliest: bool = False,
+    binary: bool = False,
+) -> None:
     """Run every kernel of a ``Specialisation`` once."""
+    options: dict[str, Any] = {"softcap": 1.0 if capped else None}
+    if likeliest:
+        options["outputs"] = ("max_logit",)
     for rows, classes in _SHAPES:
         array = np.zeros((rows, classes), dtypes.BY_NAME[logits].numpy)
         labels = np.zeros(rows, np.int64)
         if normalised:
             kernels.nll_loss(array, labels)
+        elif binary:
+            kernels.binary_cross_entropy(array, np.zeros(array.shape, dtypes.BY_NAME[soft].numpy))
         elif soft != logits:
             kernels.cross_entropy(
                 array,
                 np.zeros((rows, classes), dtypes.BY_NAME[soft].numpy),
-                softcap=1.0 if capped else None,
                 check_probabilities=False,
+                **options,
             )
         else:
-            kernels.cross_entropy(array, labels, softcap=1.0 if capped else None)
-    mark_compiled(Specialisation(normalised, logits, soft, capped))
+            kernels.cross_entropy(array, labels, **options)
+    mark_compiled(Specialisation(normalised, logits, soft, capped, likeliest, binary))
 
 
 def compile_divergence(logits: str, targets: str, reverse: bool, sparse: bool) -> None:

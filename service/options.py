@@ -16,7 +16,7 @@ from pydantic import (
     create_model,
 )
 
-from kernels.plan import outputs_of
+from kernels.plan import MOST_TOP, outputs_of
 from service.codecs.base import shown
 
 MOST_FIELDS = 64  # of a query string, and of a list
@@ -56,11 +56,6 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    class_axis: _Integer | None = Field(
-        None,
-        description="Axis of the logits that holds the classes; negative counts from the end."
-        " By default 1, or 0 for logits of one dimension; -1 for channels-last data.",
-    )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "auto",
         description="What computes: `auto` is what the server was started for; `cuda` is its GPU,"
@@ -68,7 +63,17 @@ class Options(BaseModel):
     )
 
 
-class LogitOptions(Options):
+class ClassOptions(Options):
+    """Options of every route whose logits have a class axis."""
+
+    class_axis: _Integer | None = Field(
+        None,
+        description="Axis of the logits that holds the classes; negative counts from the end."
+        " By default 1, or 0 for logits of one dimension; -1 for channels-last data.",
+    )
+
+
+class LogitOptions(ClassOptions):
     """Options of every route that starts from logits."""
 
     temperature: _Scale = Field(
@@ -81,8 +86,8 @@ class LogitOptions(Options):
     )
 
 
-class LabelOptions(Options):
-    """Options of every route that has labels."""
+class LabelOptions(ClassOptions):
+    """Options of every route that has labels that are classes."""
 
     ignore_index: _Integer = Field(
         -100,
@@ -91,7 +96,7 @@ class LabelOptions(Options):
     )
 
 
-class LossOptions(LabelOptions):
+class ReductionOptions(Options):
     """Options of every route that reduces losses."""
 
     reduction: Literal["none", "mean", "sum"] = Field(
@@ -103,6 +108,11 @@ class LossOptions(LabelOptions):
         "nan",
         description="What the mean over no elements is: NaN as in PyTorch, zero, or an error.",
     )
+
+
+class LossOptions(ReductionOptions, LabelOptions):
+    """Options of every route that reduces losses of labels that are classes."""
+
     shift: _Integer = Field(
         0,
         description="How many positions before a label the logits lie that score it, along the axis"
@@ -116,6 +126,7 @@ class LossOptions(LabelOptions):
 
 
 _OF_NLL_LOSS, _OF_CROSS_ENTROPY = outputs_of("nll_loss"), outputs_of("cross_entropy")
+_OF_BINARY = outputs_of("binary_cross_entropy")
 
 
 class NllLossOptions(LossOptions):
@@ -146,6 +157,19 @@ class CrossEntropyOptions(LossOptions, LogitOptions, SmoothingOptions):
         allow_inf_nan=False,
         description="Share of the squared log-sum-exp of its logits that is added to each"
         " element's loss: zero, or positive and finite.",
+    )
+    focal: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Exponent gamma of a focal loss: each element's cross-entropy is multiplied by"
+        " `(1 - p) ** focal`, where p is the probability of its label, or the mean under the"
+        " smoothed label or the class probabilities. Zero, or positive and finite.",
+    )
+    top_k: Annotated[int, Field(ge=1, le=MOST_TOP)] | None = Field(
+        None,
+        description="How many classes `top_log_probs` and `top_classes` have of each element: from"
+        f" 1 to {MOST_TOP}, and no more than there are.",
     )
     check_probabilities: bool = Field(
         True,
@@ -206,6 +230,23 @@ class KlDivOptions(LossOptions):
     outputs: Annotated[
         list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_KL_DIV))
     ] = _some_of(_OF_KL_DIV)
+
+
+class BinaryCrossEntropyOptions(ReductionOptions):
+    """Options of ``/v1/binary_cross_entropy``."""
+
+    ignore_index: _Integer = Field(
+        -100,
+        description="Label that marks an element as ignored: it contributes neither to the sum nor"
+        " to the count. Any integer, which labels that are probabilities may equal as well.",
+    )
+    check_probabilities: bool = Field(
+        True,
+        description="Whether floating-point labels must be from 0 to 1, or `ignore_index`.",
+    )
+    outputs: Annotated[
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_BINARY))
+    ] = _some_of(_OF_BINARY)
 
 
 class ExplainOptions(LabelOptions, SmoothingOptions):

@@ -18,6 +18,8 @@ PREFIX = "LOSSD_"
 # Settings that are no command-line options: all users of a machine may read command lines.
 SECRETS = frozenset({"auth_tokens"})
 
+METRIC_ALIASES = ("triton", "kserve")
+
 _MIB = 2**20
 _GIB = 2**30
 _Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -96,7 +98,30 @@ class Settings(BaseSettings):
         " core; more share the cores, unless NUMBA_NUM_THREADS is set.",
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
-        "info", description="Least severe level that is logged; info holds one line a request."
+        "info", description="Least severe level that is logged; lines of requests are info."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log's lines: for people, or a JSON object a line."
+    )
+    access_log: bool = Field(
+        False,
+        description="Whether the log has a line for each request: that takes some 10 us of each.",
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None,
+        description="TCP port that answers /metrics without a token, besides the one that answers"
+        " everything; 0 lets the system choose a free one.",
+    )
+    metrics_host: str | None = Field(
+        None,
+        min_length=1,
+        description="Address of the metrics' port: by default, that of host.",
+    )
+    metrics_aliases: str = Field(
+        "",
+        max_length=200,
+        description="Other servers whose names of metrics are answered as well, separated by"
+        " commas: triton, kserve.",
     )
     shutdown_seconds: _WholeSeconds = Field(
         25,
@@ -227,6 +252,18 @@ class Settings(BaseSettings):
             raise ValueError("shared memory needs Linux, and a single worker")
         return value
 
+    @field_validator("metrics_aliases")
+    @classmethod
+    def _are_aliases(cls, value: str) -> str:
+        unknown = [name for name in _names(value) if name not in METRIC_ALIASES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(METRIC_ALIASES)}")
+        return value
+
+    def metric_aliases(self) -> tuple[str, ...]:
+        """Names of servers in ``metrics_aliases``."""
+        return tuple(_names(self.metrics_aliases))
+
     def environment(self) -> dict[str, str]:
         """Return these settings as environment variables, for processes that a supervisor spawns.
 
@@ -236,6 +273,10 @@ class Settings(BaseSettings):
             variable(name): str(value)
             for name, value in self.model_dump(exclude_none=True, exclude=set(SECRETS)).items()
         }
+
+
+def _names(value: str) -> list[str]:
+    return [name for name in (each.strip() for each in value.split(",")) if name]
 
 
 def variable(name: str) -> str:

@@ -118,7 +118,7 @@ def main(rounds: int = ROUNDS, quick: bool = False, only: str | None = None) -> 
 
 def _cases(quick: bool, bench: Bench) -> Iterator[Case]:
     """Cases, the large batches early, since a time limit may end the run."""
-    losses = [case for case in CASES if case.wants != "divergence"]
+    losses = [case for case in CASES if case.wants in ("loss", "gradient")]
     for case in (*losses[:2], *_BATCHES, *losses[2:]):
         if bench.simulated:
             classes = min(case.shape[1], 70)

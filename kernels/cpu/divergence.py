@@ -152,7 +152,7 @@ def _sums_to_1(
     """
     if plain.scale != own.scale:
         first = place(teacher, position)
-        power, shift = sum_segment(teacher.data, first, teacher.classes, plain)
+        power, shift = sum_segment(teacher.data, first, teacher.classes, plain, None, 0, 0)
         log2 = math.log2(power) + shift
     return abs(2.0**log2 - 1.0) <= tolerance
 

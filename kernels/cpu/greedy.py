@@ -49,6 +49,16 @@ def _leads(logits: Any, position: int, y: int) -> bool:
 
 
 @inlined
+def any_greedy(results: Any, lo: int, count: int) -> bool:
+    """Return True if one of ``count`` positions is of a sequence that has not missed yet."""
+    if results.sequence.size:
+        for i in range(lo, lo + count):
+            if results.sequence_greedy[results.sequence[i]] != 0:
+                return True
+    return False
+
+
+@inlined
 def judge_sequences(operands: Any, lo: int, count: int, label: Any, scratch: Any, at: int) -> None:
     """Clear ``results.sequence_greedy`` of sequences that miss in these ``count`` positions.
 

@@ -12,15 +12,23 @@ import numpy as np
 from kernels import reduce
 from kernels.cpu import tile
 from kernels.cpu.arguments import Operands, Results
+from kernels.cpu.binary import binary_kernel
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
 from kernels.cpu.scratch import scratch_of
 from kernels.cpu.threads import bound, compiled, run
-from kernels.cpu.views import PerClass, labels_of, pieces, view_of
+from kernels.cpu.views import (
+    LikeliestArrays,
+    PerClass,
+    labels_of,
+    pieces,
+    view_of,
+)
 from kernels.dtypes import DType
 from kernels.options import Options, options_of
 from kernels.plan import (
     BY_SEQUENCE,
+    LIKELIEST,
     PER_CLASS,
     PER_POSITION,
     Array,
@@ -39,6 +47,11 @@ TILE = 8192
 RUN = 128
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
+_KERNELS = {
+    "cross_entropy": cross_entropy_kernel,
+    "nll_loss": nll_kernel,
+    "binary_cross_entropy": binary_kernel,
+}
 
 # Result of ``ready``'s call: the sums of ``reduce.add_blocks``, and what ``Computed`` is.
 Again: TypeAlias = tuple[float, float, Array, dict[str, Array]]
@@ -97,7 +110,7 @@ def in_steps(
     them, from their first, have to be there. Raises ``ImpossibleLabel``.
     """
     dtype, positions, everything = problem.dtype, problem.positions, problem.logits.nbytes
-    per_class = PerClass(problem, wanted)
+    per_class, likeliest = PerClass(problem, wanted), LikeliestArrays(problem, wanted)
     shared = _shared(problem)
     arrays = {
         name: np.empty(positions, kind or dtype.result)
@@ -126,8 +139,10 @@ def in_steps(
         )
         if by_sequence:
             results = results._replace(sequence=sequence[first:stop])
-        key = _key(logits, soft, options)
-        segments = 0 if problem.normalised else _segments(logits)
+        about = likeliest.arguments(first, logits, cut.workers)
+        key = (*_key(logits, soft, options), about is None)
+        # Maxima are kept by the worker that needs them: it sums the whole row.
+        segments = 0 if problem.normalised or about is not None else _segments(logits)
         if segments:
             options = options._replace(segments=np.empty((segments, 2)))
         operands = Operands(
@@ -139,6 +154,7 @@ def in_steps(
             results,
             *per_class.views(first, logits),
             scratch_of(cut.workers, cut.tile, logits, dtype),
+            about,
         )
         if segments:
             yield everything
@@ -153,7 +169,7 @@ def in_steps(
                 raise ImpossibleLabel(first + wrong)
     if shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
-    return blocks, {**arrays, **by_sequence, **per_class.arrays()}
+    return blocks, {**arrays, **by_sequence, **per_class.arrays(), **likeliest.arrays()}
 
 
 def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
@@ -175,7 +191,7 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array],
         options_of(problem, wanted, 1.0),
         _shared(problem),
     )
-    kernel, key = _kernel(problem), _key(logits, soft, options)
+    kernel, key = _kernel(problem), (*_key(logits, soft, options), True)
     if not compiled(kernel, key) or _segments(logits):
         return None
     cut = _cut(logits, shared, None)
@@ -221,6 +237,11 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
         if name in kept
     )
     whole = sum(name in kept for name in PER_CLASS) * problem.dtype.result.itemsize
+    each += sum(
+        np.dtype(kind or problem.dtype.result).itemsize * problem.values_each(name)
+        for name, kind in LIKELIEST.items()
+        if name in kept
+    )
     # Each position's sequence, and at most one sequence a position and one a row.
     each += 0 if BY_SEQUENCE.isdisjoint(wanted) else 3 * np.dtype(np.int64).itemsize
     blocks = -(-problem.positions // reduce.BLOCK) * 16
@@ -244,12 +265,13 @@ def window(problem: Problem, step: int) -> int | None:
     return _reach(logits, positions + logits.inner_size - 1)
 
 
-def quick(problem: Problem) -> bool:
+def quick(problem: Problem, wanted: tuple[str, ...] = ()) -> bool:
     """Return True if the problem takes well below a millisecond on this thread, all compiled."""
     if problem.logits.size > SERIAL:
         return False
     soft = problem.logits if problem.soft is None else problem.soft
-    key = (problem.logits.dtype, soft.dtype, problem.softcap is None)
+    plain = LIKELIEST.keys().isdisjoint(wanted)
+    key = (problem.logits.dtype, soft.dtype, problem.softcap is None, plain)
     return compiled(_kernel(problem), key)
 
 
@@ -258,7 +280,7 @@ def _shared(problem: Problem) -> bool:
 
 
 def _kernel(problem: Problem) -> Any:
-    return nll_kernel if problem.normalised else cross_entropy_kernel
+    return _KERNELS[problem.operation]
 
 
 def _in_order(problem: Problem) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 
 from kernels.compiled import inlined, kernel_by_address
 from kernels.cpu.careful import weigh_careful
+from kernels.cpu.greedy import any_greedy, judge_sequences
+from kernels.cpu.likeliest import likeliest_step
 from kernels.cpu.outputs import output_step
 from kernels.cpu.packed import unpacked
 from kernels.cpu.plain import is_plain, plain_losses, weigh_plain, write_plain
@@ -62,7 +64,7 @@ def _write_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
 def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all tiles. See ``Operands``."""
     operands = unpacked(packed)
-    tile, logits, soft, labels, options, results, _, _, scratches = operands
+    tile, logits, soft, labels, options, results, _, _, scratches, likeliest = operands
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
@@ -85,17 +87,21 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
             label[:count] = -1
         else:
             _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
-        done, odd = 0, False
+        done, odd, judging = 0, False, any_greedy(results, lo, count)
         while done < count:
             first, rest = lo + done, count - done
-            size = step_size(logits, first, rest, options.outputs)
+            size = step_size(logits, first, rest, options.outputs or judging)
             all_positions = softly or options.ignored_too
             odd |= sum_step(
-                logits, soft, options, first, size, label, lanes, scratch, done, all_positions
-            )
+                logits, soft, options, first, size, label, lanes, scratch, done, all_positions,
+                likeliest, own,
+            )  # fmt: skip
             take_logarithms(scratch, done, size, options.scale, logits.data)
             if options.outputs:
                 output_step(operands, first, size, label, scratch, done)
+                likeliest_step(likeliest, operands, first, size, label, scratch, done, own)
+            if judging:
+                judge_sequences(operands, first, size, label, scratch, done)
             done += size
         if softly and options.tolerance < math.inf:
             wrong = prove_shares(scratch, labels, lo, count, options.tolerance)
@@ -115,7 +121,7 @@ def nll_kernel(share: int, shares: int, packed: Any) -> None:
 
     Those of the labels alone are read, and losses are the only outputs.
     """
-    tile, logits, _, labels, options, results, _, _, scratches = unpacked(packed)
+    tile, logits, _, labels, options, results, _, _, scratches, _ = unpacked(packed)
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
@@ -140,5 +146,5 @@ def segments_kernel(share: int, shares: int, packed: Any) -> None:
     for i in range(count * share // shares, count * (share + 1) // shares):
         position = i // parts
         first, part = place(logits, position), i - position * parts
-        total, shift = sum_part(logits.data, first, logits.classes, part, options)
+        total, shift = sum_part(logits.data, first, logits.classes, part, options, None, 0)
         options.segments[i, 0], options.segments[i, 1] = total, shift

@@ -82,6 +82,7 @@ def is_plain(logits: Any, soft: Any, labels: Any, options: Any) -> Any:
             and soft.data.size == 0
             and options.lane_weight.size == 0
             and options.z_loss == 0.0
+            and options.focal == 0.0
         )
 
     return without_options
@@ -142,7 +143,8 @@ def _take_losses(rows: Any, count: int, options: Any, blocks: Any) -> bool:
 
 @inlined
 def _plain_losses(operands: Any, lo: Any, count: Any, own: Any) -> Any:
-    _, logits, _, labels, options, results, _, _, scratch = operands
+    logits, labels, options = operands.logits, operands.labels, operands.options
+    results, scratch = operands.results, operands.scratch
     rows, columns, classes = scratch.floats[own], scratch.columns[own], logits.classes
     if labels.int64s.size:
         right = _read_labels(labels, labels.int64s, lo, count, classes, rows)

@@ -28,13 +28,14 @@ from kernels.cuda.tensors import (
     STATUS,
     Nothing,
     device_options,
+    more_inputs,
     operands_of,
     wanted_of,
 )
 from kernels.devices import lies_on_gpu
 from kernels.dtypes import BY_NAME, FLOATS
 from kernels.errors import InvalidInput
-from kernels.plan import PER_CLASS, ImpossibleLabel, View
+from kernels.plan import PER_CLASS, PER_TOP, ImpossibleLabel, View
 from kernels.problem import Array, Problem, check
 
 _STREAM = 0
@@ -67,6 +68,7 @@ class Resident:
             own["soft"] = self._send(problem.soft.reshape(-1))
         if problem.sample_weight is not None:
             own["sample_weight"] = self._send(problem.sample_weight)
+        own |= {name: self._send(values) for name, values in more_inputs(problem).items()}
         for name, tensor in self._wanted.tensors.items():
             if name in PER_CLASS:
                 own[name] = cuda.device_array(tensor.each * positions, tensor.dtype)
@@ -90,8 +92,8 @@ class Resident:
         """Queue all kernels; may be called again and again."""
         problem, wanted = self._problem, self._wanted
         self._own["status"].copy_to_device(self._fresh, _STREAM)
-        segments, normalised = wanted.segments, problem.normalised
-        launch(wanted.kind, _rows(problem), segments, normalised, self._operands, _STREAM)
+        segments, operation = wanted.segments, problem.operation
+        launch(wanted.kind, _rows(problem), segments, operation, self._operands, _STREAM)
         blocks, threads = self._sums.size // 2, TABLE.threads
         kernel = blocks_kernel()[-(-blocks // threads), threads, _STREAM]
         kernel(self._own["losses"], self._own["weights"], self._sums.reshape(blocks, 2))
@@ -113,7 +115,10 @@ class Resident:
 
     def _kept(self, name: str) -> Array:
         self._own[name].copy_to_host(self._pinned[name])
-        return self._pinned[name].copy()
+        array = self._pinned[name].copy()
+        if name in PER_TOP:
+            return array.reshape(*self._problem.shape, self._problem.values_each(name))
+        return array
 
     def _send(self, array: Array) -> Any:
         if array.size == 0:

@@ -1,6 +1,7 @@
 """SIMD registers for Numba kernels: lanes, memory, elementary functions."""
 
 from kernels.simd.elementary import exp2 as exp2
+from kernels.simd.elementary import log1p as log1p
 from kernels.simd.elementary import log2 as log2
 from kernels.simd.elementary import log2_above as log2_above
 from kernels.simd.elementary import log2_float32 as log2_float32
@@ -22,6 +23,10 @@ from kernels.simd.lanes import where_equal as where_equal
 from kernels.simd.lanes import where_greater as where_greater
 from kernels.simd.lanes import widen_high as widen_high
 from kernels.simd.lanes import widen_low as widen_low
+from kernels.simd.masks import above as above
+from kernels.simd.masks import at_least as at_least
+from kernels.simd.masks import bits_set as bits_set
+from kernels.simd.masks import lowest_bit as lowest_bit
 from kernels.simd.memory import constant as constant
 from kernels.simd.memory import element as element
 from kernels.simd.memory import keep_first as keep_first
@@ -34,3 +39,10 @@ from kernels.simd.memory import width as width
 from kernels.simd.stream import ahead as ahead
 from kernels.simd.stream import prefetch as prefetch
 from kernels.simd.transpose import transpose as transpose
+from kernels.simd.words import as_lanes as as_lanes
+from kernels.simd.words import bar_of as bar_of
+from kernels.simd.words import knows_negatives as knows_negatives
+from kernels.simd.words import no_maximum as no_maximum
+from kernels.simd.words import raised as raised
+from kernels.simd.words import reach as reach
+from kernels.simd.words import reaching as reaching

@@ -5,7 +5,7 @@ exp2: Cody and Waite's reduction, t = n + r with n = rint(t); a polynomial for 2
 and r from [0, 1). log2: m in [sqrt(1/2), sqrt(2)) and
 log2(m) = 2/ln(2) * atanh(z), z = (m - 1)/(m + 1), by its series; for float32, a polynomial in
 m - 1, which spares the division. tanh: a polynomial near 0, and
-1 - 2/(e**(2z) + 1) away from it.
+1 - 2/(e**(2z) + 1) away from it. log1p, from 0 to 1: 2 * atanh(u / (2 + u)) by its series.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ _LOG2_IN_FLOAT32 = tuple(
         -0.14580978478570994,
     )
 )
+
+# 2 / (2k + 1); s = u / (2 + u) <= 1/3, so the first term left out is 1.4e-9 of the first in float32
+# (9**-8 / 17), and 2e-19 in float64.
+_LOG1P = tuple(2 / (2 * k + 1) for k in range(18))
+_LOG1P_TERMS = {FLOAT32X16: 8, FLOAT64X8: 18}
 
 # tanh(z) = z + z * s * P(s), s = z*z, for abs(z) < 0.625: Chebyshev fits of P, within 1.7e-8 of
 # tanh in float32 and 2e-18 in float64.
@@ -237,6 +242,27 @@ def log2_above(x: Any, t: Any) -> Any:
     least = (e - most) - t
     # The bits of NaN and infinity mean another number; this product keeps them, as NaN.
     return fma(p, u, fma(x, splat(_ZERO_FLOAT32), least)) + most
+
+
+@by_type
+def log1p(u: Any) -> Any:
+    """log(1 + u) in each lane, for u from 0 to 1; NaN stays NaN.
+
+    Largest relative error 2.5e-7 in float32 and 5e-16 in float64.
+    """
+    scalar = np.float32 if u == FLOAT32X16 else np.float64
+    coefficients = tuple(scalar(c) for c in _LOG1P[: _LOG1P_TERMS[u]])
+    last, two = len(coefficients) - 1, scalar(2)
+
+    def log1p_lanes(u: Any) -> Any:
+        s = u / (u + splat(two))
+        square = s * s
+        p = splat(coefficients[last])
+        for k in range(last - 1, -1, -1):
+            p = fma(p, square, splat(coefficients[k]))
+        return s * p
+
+    return log1p_lanes
 
 
 @by_type

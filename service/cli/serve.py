@@ -65,21 +65,22 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
     # Not for the help, nor for settings that are refused: these imports take long.
     import uvicorn
 
-    from service.cli import workers
+    from service.cli import metrics_port, workers
     from service.cli.descriptors import most_connections
     from service.cli.server import Server
     from service.protocol import Http, Limits
+    from service.telemetry import counters
+    from service.telemetry.memory import Table
 
     config = uvicorn.Config(
         "service.cli.serve:application",
         factory=True,
         workers=chosen.workers,
-        log_config=logs.CONFIG,
+        log_config=logs.config(chosen.log_format),
         log_level=chosen.log_level,
         http=cast(Any, Http(Limits.of(chosen))),  # uvicorn calls it as it would a class
         ws="none",
-        # Its lines are of this level: at a higher one they would be made and discarded.
-        access_log=chosen.log_level in ("info", "debug"),
+        access_log=False,  # ``service.cli.access_log`` has its own
         server_header=False,
         proxy_headers=False,  # ``middleware.forwarded`` has its own, for both kinds of fields
         backlog=BACKLOG,
@@ -97,9 +98,12 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
     # Python would write its warnings on stderr itself, and block where that is not read.
     logging.captureWarnings(True)
     tls = chosen.tls_certificate is not None
+    table = Table()
+    metrics_port.start(chosen, table)
     greet = partial(_print, greeting(listener.address, secured=secured, tls=tls))
     if chosen.workers > 1:
-        return workers.run(config, listener, greet, chosen.drain_seconds)
+        return workers.run(config, listener, greet, table, chosen.drain_seconds)
+    counters.use(table, table.assign())
     threading.Thread(target=_greet, args=(listener.address, tls, greet), daemon=True).start()
     server = Server(config, listener.shut, chosen.drain_seconds)
     server.run(sockets=[listener.socket])
@@ -111,7 +115,7 @@ def application() -> Any:
     try:
         # By name, as uvicorn does: no module of the package imports the application.
         made = import_module("service.app").create_app(told=progress.bar())
-        logs.redact(import_module("service.middleware.auth").tokens(settings.load()))
+        _log_requests(settings.load())
         return made
     except settings.SettingsError as error:
         _log.critical("%s", error)
@@ -120,6 +124,15 @@ def application() -> Any:
         unknown = f"the application cannot be made{numba_variables.named(os.environ)}"
         _log.critical("%s", known or unknown, exc_info=known is None)
     raise SystemExit(START_FAILED)
+
+
+def _log_requests(chosen: settings.Settings) -> None:
+    if not chosen.access_log or chosen.log_level not in ("info", "debug"):
+        return
+    access_log = import_module("service.cli.access_log")
+    access_log.redact(import_module("service.middleware.auth").tokens(chosen))
+    record = import_module("service.telemetry.record")
+    record.observers.append(access_log.observer(chosen.log_format))
 
 
 def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[str, str]:
@@ -196,7 +209,15 @@ _PANELS = {
         "allow_shared_memory",
         "shared_memory_prefix",
     ),
-    "Processes": ("workers", "log_level", "shutdown_seconds", "drain_seconds"),
+    "Processes": ("workers", "shutdown_seconds", "drain_seconds"),
+    "Log and metrics": (
+        "log_level",
+        "log_format",
+        "access_log",
+        "metrics_port",
+        "metrics_host",
+        "metrics_aliases",
+    ),
     "Connections": (
         "header_seconds",
         "header_bytes",

@@ -16,6 +16,7 @@ import uvicorn
 
 from service.cli.signals import ENDING
 from service.process.shutdown import DRAIN
+from service.telemetry.counters import here
 
 # Seconds in which connections are still accepted: at least, for handshakes that have begun, and at
 # most, where other processes go on with the socket.
@@ -45,6 +46,10 @@ class Server(uvicorn.Server):
         self._shut = shut
         self._drain_seconds = drain_seconds
         self._drained: float | None = None  # when the drain is over
+        gauges, state = here().gauges, self.server_state
+        gauges["connections"] = lambda: len(state.connections)
+        gauges["connections_limit"] = lambda: config.limit_concurrency or 0
+        gauges["requests_in_flight"] = lambda: len(state.tasks)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -27,8 +27,8 @@ NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
 # Names of tensors: the largest one of a request, which kernels read in order; those that become
 # float64; those that are integers; those that may be Boolean; and all.
 LOGITS = frozenset({"logits", "log_probs"})
-WEIGHTS = frozenset({"weight", "sample_weight"})
-INTEGERS = frozenset({"mask", "segments", "target_classes"})
+WEIGHTS = frozenset({"weight", "pos_weight", "sample_weight"})
+INTEGERS = frozenset({"mask", "segments", "chosen", "target_classes"})
 BOOLEAN = WEIGHTS | {"mask"}
 TARGETS = frozenset({"target_logits", "target_log_probs", "target_top_log_probs"})
 # Those that kernels read in order, so that the last one of a body may still be coming.

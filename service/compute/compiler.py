@@ -20,6 +20,7 @@ from kernels.compiling import PROGRESS, Child, ChildFailed, Job
 from kernels.specialisations import AnySpecialisation
 from service.compute.lane import Lane
 from service.errors import Compiling, Overloaded
+from service.telemetry.counters import here
 
 _log = logging.getLogger("uvicorn.lossd")
 
@@ -99,6 +100,7 @@ class Compiler:
                 self._child = None
             if not self._closed:
                 job.run()
+                here().add("kernel_compilations")
 
     def close(self) -> None:
         """Refuse what waits, and end the child."""

@@ -1,7 +1,7 @@
 // A grid of values as a picture: a loss map, a strip of tokens, a large confusion matrix.
 
 import { h, readable, responsive } from "./dom.js";
-import { classColour, colours } from "./heat.js";
+import { classColour, colours, onTheme } from "./heat.js";
 
 const TALLEST = 520; // pixels
 const GAP_FROM = 8; // pixels of a cell from which cells stand apart
@@ -89,7 +89,7 @@ export function grid(label, readout) {
     step: (from, key) => from + ({ ArrowRight: 1, ArrowLeft: -1, ArrowDown: shown.columns, ArrowUp: -shown.columns })[key],
   };
   const select = readable(canvas, readout, source);
-  document.addEventListener("theme", draw);
+  onTheme(canvas, draw);
   const element = h("div", { class: "grid-box" }, frame);
   responsive(element, (now) => {
     width = now;

@@ -21,7 +21,7 @@ const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at 
 const theme = () => (document.documentElement.dataset.theme === "dark" ? "dark" : "light");
 
 /** The colour of `share` (0 to 1) on a ramp of today's theme, as [red, green, blue]. */
-export function colour(ramp, share) {
+function colour(ramp, share) {
   const stops = RAMPS[theme()][ramp];
   const place = Math.min(1, Math.max(0, Number.isFinite(share) ? share : 1)) * (stops.length - 1);
   const at = Math.min(stops.length - 2, Math.floor(place));
@@ -61,3 +61,9 @@ export function paint(element, ramp, share) {
 }
 
 document.addEventListener("theme", () => document.querySelectorAll("[data-heat]").forEach(apply));
+
+/** Have `apply` called at each switch of the theme, as long as `element` is on the page. */
+export function onTheme(element, apply) {
+  const listener = () => (element.isConnected ? apply() : document.removeEventListener("theme", listener));
+  document.addEventListener("theme", listener);
+}

@@ -2,7 +2,7 @@
 
 import { choice, h, range } from "./dom.js";
 import { count, num, percent } from "./format.js";
-import { colour } from "./heat.js";
+import { paint } from "./heat.js";
 import { grid } from "./grid.js";
 
 const STRIP = { wide: 48, narrow: 16 }; // tokens a row
@@ -20,13 +20,7 @@ function topOf(report) {
 
 /** Colours and their values. */
 function scaleKey(ramp, low, high) {
-  const swatches = range(24, (at) => {
-    const swatch = h("span", { class: "swatch" });
-    const apply = () => { swatch.style.backgroundColor = `rgb(${colour(ramp, at / 23)})`; };
-    document.addEventListener("theme", apply);
-    apply();
-    return swatch;
-  });
+  const swatches = range(24, (at) => paint(h("span", { class: "swatch" }), ramp, at / 23));
   return h("div", { class: "scale" }, h("span", {}, low), h("span", { class: "swatches", "aria-hidden": "true" }, swatches), h("span", {}, high));
 }
 

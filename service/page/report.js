@@ -26,7 +26,7 @@ function summary(report) {
 const placed = (index, layout) => {
   if (layout === "image") return `image ${index[0]}, row ${index[1]}, column ${index[2]}`;
   if (layout === "sequence") return `sequence ${index.slice(0, -1).join(", ")}, token ${index.at(-1)}`;
-  return `position ${index.join(", ")}`;
+  return index.length === 0 ? "the only position" : `position ${index.join(", ")}`;
 };
 
 const SEQUENCES = 200; // rows of a table

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kernels import InvalidInput, dtypes
 from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
@@ -31,6 +33,8 @@ from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.request.given import combine
 from service.settings import Settings, SettingsError, variable
+from service.telemetry.entry import BEGAN, WORK
+from service.telemetry.record import sizes
 
 
 class Operation(NamedTuple):
@@ -82,13 +86,17 @@ class Service:
 
 
 class Call(NamedTuple):
-    """Call of an operation: formats of its body and reply; ``query``: options of its address."""
+    """Call of an operation: formats of its body and reply; ``query``: options of its address.
+
+    ``entry`` is what is counted of the request that it serves (``service.telemetry.entry``).
+    """
 
     service: Service
     operation: Operation
     codec: Codec
     reply: Codec
     query: Mapping[str, str]
+    entry: list[int]
 
     def decoded(self, body: memoryview, until: float = math.inf) -> Message:
         """Decode a body, whose tensors are all that the operation takes.
@@ -104,8 +112,13 @@ class Call(NamedTuple):
     def work(self, message: Message, step: int | None = None) -> Work:
         """Check a message, and return the work on it; raises ``InvalidInput``."""
         tensors = {name: numbers(array) for name, array in message.tensors.items()}
-        compute = self.operation.compute
-        return self.service.device.work(compute, tensors, self._options(message), step)
+        operation, chosen, device = self.operation, self._options(message), self.service.device
+        work = device.work(operation.compute, tensors, chosen, step)
+        name = device.name if chosen.device == "auto" else chosen.device
+        logits = tensors[operation.needs[0]]
+        axis = getattr(chosen, "class_axis", None)
+        self.entry[WORK:BEGAN] = sizes(logits.shape, logits.dtype, axis, name)
+        return work
 
     def footprint(self, message: Message, step: int) -> Footprint | None:
         """Memory that the work on ``message`` takes, none of whose tensors has come.
@@ -115,6 +128,8 @@ class Call(NamedTuple):
         operation = self.operation
         present = (*operation.needs, *(name for name in operation.sized if name in message.tensors))
         tensors = {name: message.tensors[name] for name in present}
+        if "chosen" in message.tensors:  # of which the shape alone is known, and class 0 is one
+            tensors["chosen"] = np.broadcast_to(np.int64(0), message.tensors["chosen"].shape)
         if operation.footprint is None or converted_bytes(operation, tensors):
             return None
         chosen = self._options(message)
@@ -227,18 +242,21 @@ def converted_bytes(operation: Operation, tensors: Arrays, shift: int = 0) -> in
     """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
-    finite; labels are laid out in one dimension, and probabilities of another width than the logits
-    are made like them. Masked labels, and those moved by a ``shift``, are new, as int64 at most;
-    weights are moved with them. Nothing may lie across its natural addresses.
+    finite; those that broadcast may take one for each logit. Labels are laid out in one dimension,
+    and probabilities of another width than the logits are made like them. Masked labels, and those
+    moved by a ``shift``, are new, as int64 at most; weights are moved with them. Nothing may lie
+    across its natural addresses, and what has no class axis is read in C order.
     """
-    logits = tensors[operation.needs[0]]
+    logits, broadcasts = tensors[operation.needs[0]], "pos_weight" in operation.takes
     total = 0
     for name, array in tensors.items():
         if name in WEIGHTS:
             total += array.size * (8 + 4 + 1 + (8 if shift else 0))
+            if broadcasts and (array.ndim > 1 or name == "sample_weight"):
+                total += logits.size * 8
         elif name in INTEGERS:
             total += array.size * (8 + 8 + 1)
-        elif name == "labels" and array.shape == logits.shape:
+        elif name == "labels" and array.shape == logits.shape and dtypes.of(array) in FLOATS:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
         elif name == "labels":
             total += array.size * 8 if shift else 0
@@ -247,6 +265,8 @@ def converted_bytes(operation: Operation, tensors: Arrays, shift: int = 0) -> in
             wide = logits.itemsize == 8
             if name not in operation.sized or wide != (array.itemsize == 8):
                 total += array.size * (4 if name in operation.sized and not wide else 8 + 4)
+        if broadcasts and name in ("logits", "labels") and not array.flags.c_contiguous:
+            total += array.nbytes
         if not array.flags.aligned:
             total += array.nbytes
     return total

@@ -67,6 +67,36 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
             _WORKED | {"outputs": ["loss", "gradient", "rank", "prediction"]},
             {"loss": 1.572180, "gradient": _GRADIENT, "rank": [1, 4, 1, 2], "prediction": _LIKELY},
         ),
+        "likeliest classes": (
+            "The two likeliest classes, the label's margin, and the log-probability of class 2",
+            {
+                "logits": [[1, 3, 2, 3, 0]],
+                "labels": [3],
+                "top_k": 2,
+                "chosen": [2],
+                "outputs": [
+                    "top_classes",
+                    "top_log_probs",
+                    "max_logit",
+                    "confidence",
+                    "margin",
+                    "chosen_log_probs",
+                ],
+            },
+            {
+                "top_classes": [[1, 3]],
+                "top_log_probs": [[-0.937270, -0.937270]],
+                "max_logit": [3.0],
+                "confidence": [0.391696],
+                "margin": [0.0],
+                "chosen_log_probs": [[-1.937270]],
+            },
+        ),
+        "focal loss": (
+            "A focal loss, with gamma 2: what is known well counts little",
+            _WORKED | {"focal": 2, "outputs": ["loss", "per_element"]},
+            {"loss": 1.015971, "per_element": [1.030040, 1.656982, 0.346822, 1.030040]},
+        ),
         "sequences": (
             "Two texts of four tokens, one padded, each token scored by the logits before it: the"
             " log-likelihood of each, whether it is greedy, and the perplexity",
@@ -112,6 +142,32 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
                 "log_sum_exp": [2.629662, 2.249513],
                 "entropy": [0.538132, 0.984554],
             },
+        ),
+    },
+    "/v1/binary_cross_entropy": {
+        "worked": (
+            "Two rows of three labels, of which one is not known",
+            {
+                "logits": [[1.5, -2.0, 0.0], [3.0, 0.5, -1.0]],
+                "labels": [[1, 0, 1], [1, -1, 0]],
+                "ignore_index": -1,
+            },
+            {
+                "loss": 0.276668,
+                "per_element": [[0.201413, 0.126928, 0.693147], [0.048587, 0.000000, 0.313262]],
+            }
+            | _sums(5, 1.383338),
+        ),
+        "weighted": (
+            "Probabilities as labels, weights of positive labels, and the gradient",
+            {
+                "logits": [[2.0, -1.0]],
+                "labels": [[0.9, 0.2]],
+                "pos_weight": [1.0, 3.0],
+                "reduction": "sum",
+                "outputs": ["loss", "gradient"],
+            },
+            {"loss": 1.365494, "gradient": [[-0.019203, -0.223482]]},
         ),
     },
     "/v1/nll_loss": {

@@ -19,9 +19,10 @@ from service import problems
 from service.codecs import CODECS
 from service.middleware import PROBES
 from service.request.operation import Operation
-from service.routes import divergence
+from service.routes import divergence, likeliest
 from service.routes.examples import EXAMPLES
 
+PATH = "/openapi.json"
 _JSON = "application/json"
 _REF = "#/components/schemas/"
 
@@ -32,19 +33,24 @@ _TENSORS = {
     "labels": "Class indices of any integer type, in the logits' shape without the class axis:"
     " each from 0 to C - 1, or `ignore_index`; JSON may spell them as floats (`2.0`)."
     " `/v1/cross_entropy` also takes class probabilities, floating and in exactly the logits'"
-    " shape: a sum of 1 for each element, and none below 0 (`check_probabilities`).",
+    " shape: a sum of 1 for each element, and none below 0 (`check_probabilities`). In"
+    " `/v1/binary_cross_entropy`, in the logits' shape: 0 or 1, or floating-point from 0 to 1, or"
+    " `ignore_index`.",
     "weight": "One weight per class, `(C)`, finite: scales each element's loss by the weight of its"
-    " label. Boolean ones are 1 and 0. By default all are 1.",
+    " label. Boolean ones are 1 and 0. By default all are 1. In `/v1/binary_cross_entropy` of a"
+    " shape that broadcasts to the logits': scales each loss, and does not count in a mean's"
+    " denominator.",
     "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
     " scales each element's loss, and counts in the denominator of a mean as class weights do."
-    " Boolean ones are 1 and 0. By default all are 1.",
+    " Boolean ones are 1 and 0. By default all are 1. In `/v1/binary_cross_entropy`, of a shape"
+    " that broadcasts to the logits'.",
     "mask": "Integers or Boolean, in the labels' shape, those being class indices: where it is 0,"
     " the label at the same place is ignored, whatever it is. By default all are 1.",
     "segments": "Integers, in the labels' shape: the number of the sequence that each label belongs"
     " to, where several are packed into a row; from 0 to the number of positions in a row. Outputs"
     " by sequence then have the shape (rows, largest number + 1), or without rows of labels of one"
     " dimension. By default each row is a sequence.",
-} | divergence.TENSORS
+} | divergence.TENSORS | likeliest.TENSORS
 # What is only needed where numbers do not say their type.
 _DTYPE = {
     "type": "string",
@@ -88,7 +94,7 @@ OUTPUTS = {
     "log_softmax": "The log-softmax, in the logits' shape.",
     "one_hot": "1 where the label is, else 0, in the logits' shape; all 0 where it is ignored.",
     "routes": "The loss by each route, and the largest difference between two of them.",
-} | divergence.OUTPUTS
+} | divergence.OUTPUTS | likeliest.OUTPUTS
 
 _SCHEMAS: dict[str, Any] = {
     "Number": {
@@ -177,7 +183,7 @@ def install(app: FastAPI, *, secured: bool = False) -> None:
 
     app.openapi = description  # type: ignore[method-assign]
     # Not FastAPI's own route, which writes the JSON anew for each request.
-    app.openapi_url = "/openapi.json"
+    app.openapi_url = PATH
     app.add_route(app.openapi_url, answer, include_in_schema=False)
 
 

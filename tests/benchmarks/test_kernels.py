@@ -17,6 +17,7 @@ from benchmarks.kernel.contestants import (
     EAGER,
     EXPONENTIALS,
     OURS,
+    PLAIN,
     READ,
     Contestant,
     Entry,
@@ -25,7 +26,8 @@ from benchmarks.kernel.measure import Outcome, admit, run_case, temporaries
 from benchmarks.kernel.onnx_model import cross_entropy_model
 from benchmarks.kernel.report import case_table, limit_of, markdown
 from benchmarks.kernel.targets import bars
-from benchmarks.problems import CASES, LARGE, STRIDED, TEN, TINY, Case, Data, data_for
+from benchmarks.kernel.workloads import WORKLOADS
+from benchmarks.problems import CASES, LARGE, SEQUENCES, STRIDED, TEN, TINY, Case, Data, data_for
 from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 
 SMALL = Case((64, 40))
@@ -59,6 +61,20 @@ def test_ours_is_admitted(case: Case) -> None:
     assert entry is not None
     assert outcome.error is not None
     assert outcome.error < 1e-6
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_workloads_are_admitted(name: str) -> None:
+    for dtype in (FLOAT32, BFLOAT16):
+        data = data_for(Case((64, 40), dtype, wants=name))
+        for who in (OURS, PLAIN):
+            outcome, entry = admit(who, data)
+            assert entry is not None, outcome.refused
+            assert outcome.error is not None
+            assert outcome.error < 1e-6
+        loss, *others = WORKLOADS[name].ours(*WORKLOADS[name].prepare(data))
+        assert OURS.enter(data).error((float(loss) + 0.1, *others)) > 0.01
+    assert "itself" in str(admit(PLAIN, data_for(SMALL))[0].refused)
 
 
 def test_a_wrong_contestant_is_not_timed() -> None:
@@ -129,6 +145,7 @@ def test_ratios_are_of_medians_and_the_best_peer_is_the_fastest() -> None:
             EXPONENTIALS.name: outcome(0.97),
             EAGER.name: outcome(10.0),
             COMPILED.name: outcome(2.0),
+            PLAIN.name: outcome(0.98),
         }
         for case in CASES
     }
@@ -143,6 +160,7 @@ def test_ratios_are_of_medians_and_the_best_peer_is_the_fastest() -> None:
     eager = verdicts["every case above, against PyTorch eager"]
     assert (eager.verdict, eager.measured, eager.note) == ("bar", 8.0, TEN.name)
     assert verdicts[f"{TINY.name}, against PyTorch eager"].verdict == "goal"
+    assert verdicts[f"{SEQUENCES[0].name}, against {PLAIN.name}"].verdict == "bar"
     assert verdicts["worst single loss against float64"].verdict == "MISSED"
     assert verdicts["N x C temporaries for a loss, bytes a logit"].verdict == "goal"
     assert len(bars_table(table)) == len(table) + 1

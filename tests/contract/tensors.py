@@ -15,6 +15,9 @@ from service.codecs.base import row_of
 Array = np.ndarray[Any, Any]
 
 MODELS = ["cross_entropy", "nll_loss", "log_softmax", "softmax", "kl_div"]
+# Tensors that a model cannot do without, where those are fewer than what it is given here: a
+# divergence takes one teacher of three.
+NEEDED = {"kl_div": ["logits"]}
 LOGITS = np.random.default_rng(21).normal(0, 3, (6, 5)).astype(np.float32)
 LABELS = np.random.default_rng(22).integers(0, 5, 6)
 

@@ -52,6 +52,9 @@ class _NumPy:
 def _fill_scratch(operands: Operands) -> None:
     for array in operands.scratch:
         fill(array)
+    if operands.likeliest is not None:
+        for name in ("maxima", "row", "marks", "candidates", "at", "values", "places"):
+            fill(getattr(operands.likeliest, name))
 
 
 def _poison_launches(patch: pytest.MonkeyPatch) -> None:

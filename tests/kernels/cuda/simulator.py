@@ -45,6 +45,9 @@ SAMPLED = (
     "test_scratch",
     "test_sequences",
     "test_probabilities",
+    "test_likeliest",
+    "test_focal",
+    "test_binary",
     "test_divergence",
     "test_divergence_sparse",
     "test_divergence_gradient",
@@ -87,7 +90,14 @@ NOT_RUN = {
     "test_compiling": "it is of compiling in other processes",
 }
 # Kernels without a barrier: one thread of Python is all of a block's, one after another.
-ALONE = {"sum_planes", "merge_segments", "write_per_class", "take_log_probs", "sum_blocks"}
+ALONE = {
+    "sum_planes",
+    "merge_segments",
+    "write_per_class",
+    "take_log_probs",
+    "sum_blocks",
+    "binary",
+}
 _calls = [0]
 _calls_before_test = [0]
 
@@ -100,7 +110,14 @@ def pytest_configure() -> None:
 
 def redirect(largest: int) -> None:
     """Has the door's functions compute on the device what is of ``largest`` elements at most."""
-    for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax", "kl_div"):
+    for name in (
+        "cross_entropy",
+        "nll_loss",
+        "binary_cross_entropy",
+        "log_softmax",
+        "softmax",
+        "kl_div",
+    ):
         setattr(kernels, name, _on_device(getattr(kernels, name), largest))
 
 

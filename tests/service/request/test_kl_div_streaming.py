@@ -19,15 +19,15 @@ from tests.service.request.test_streaming import app, asked, planned, run, small
 __all__ = ["app", "planned", "smaller"]  # fixtures
 pytestmark = pytest.mark.skipif(not sliding.available(), reason="this system moves no pages")
 RANDOM = np.random.default_rng(5)
-ROWS, CLASSES = 2008, 1501  # so that no tensor lies across its addresses
-STUDENT = RANDOM.normal(0, 3, (ROWS, CLASSES)).astype(np.float32)
+ROWS, CLASSES = (8, 251), 1501  # so that no tensor lies across its addresses
+STUDENT = RANDOM.normal(0, 3, (*ROWS, CLASSES)).astype(np.float32)
 TEACHER = STUDENT + RANDOM.normal(0, 0.5, STUDENT.shape).astype(np.float32)
 TOP = {
-    "target_classes": np.tile(np.arange(10, dtype=np.int64), (ROWS, 1)),
-    "target_top_log_probs": np.full((ROWS, 10), -3.0),
+    "target_classes": np.tile(np.arange(10, dtype=np.int64), (*ROWS, 1)),
+    "target_top_log_probs": np.full((*ROWS, 10), -3.0),
 }
 SIDE = {"labels": RANDOM.integers(0, CLASSES, ROWS), "mask": RANDOM.random(ROWS) < 0.9}
-QUERY = b"outputs=loss,per_element,same_top,delta_p,count&shift=2"
+QUERY = b"outputs=loss,per_element,same_top,delta_p,count&shift=2&class_axis=-1"
 
 
 def body_of(tensors: dict[str, wire.Array]) -> bytes:

@@ -21,7 +21,7 @@ RANDOM = np.random.default_rng(21)
 STUDENT, TEACHER = RANDOM.normal(0, 3, (2, 3, 7, 11)).astype(np.float32)
 LOG_PROBS = oracle.log_softmax(TEACHER, -1).astype(np.float32)
 LABELS = RANDOM.integers(0, 11, (3, 7))
-CLASSES = np.argsort(-TEACHER, -1)[..., :4]
+CLASSES = np.ascontiguousarray(np.argsort(-TEACHER, -1)[..., :4])
 CLASSES[0, 0, 2:] = -1
 OF_POSITIONS: dict[str, wire.Array] = {
     "labels": LABELS,

@@ -52,6 +52,9 @@ def test_the_index_says_where_to_read_on_and_what_is_allowed(client: Client) -> 
 def test_everything_that_the_page_loads_is_its_own(client: Client) -> None:
     text = client.get("/", headers={"accept": BROWSER}).text
     links = set(re.findall(r'(?:href|src)="([^"#]+)"', text))
+    # All modules at once: those that others import would come a round trip later each.
+    asked = {link.partition("/")[2] for link in links if link.endswith(".js")}
+    assert asked == {name for name in page.ASSETS if name.endswith(".js")} - NOT_OF_THE_PAGE
     seen: set[str] = set()
     while links:
         link = links.pop()
