@@ -55,18 +55,24 @@ class Case:
 
 
 LARGE = Case((2048, 32000))
+LARGE_BFLOAT16 = Case((2048, 32000), BFLOAT16)
+THOUSAND = Case((2048, 1000))
+THOUSAND_BFLOAT16 = Case((2048, 1000), BFLOAT16)
+LONGEST = Case((2, 262144))
 LONG_ROWS = (
     LARGE,
-    Case((2048, 32000), BFLOAT16),
-    Case((2048, 1000)),
-    Case((2048, 1000), BFLOAT16),
+    LARGE_BFLOAT16,
+    THOUSAND,
+    THOUSAND_BFLOAT16,
     Case((512, 128256)),
-    Case((2, 262144)),
+    LONGEST,
 )
 TEN = Case((1_000_000, 10))
 HUNDRED = Case((500_000, 100))
 STRIDED = Case((8, 19, 512, 256))
 GRADIENT = Case((2048, 32000), wants="gradient")
+PLANES_IN_CACHE = Case((4, 3, 256, 256))
+SIXTY_FOUR = Case((64, 1000), latency=True)
 MARGINS = (
     Case((2048, 32000), wants="margin"),
     Case((2048, 32000), BFLOAT16, wants="margin"),
@@ -87,8 +93,9 @@ CASES = (
     TEN,
     HUNDRED,
     STRIDED,
-    Case((4, 3, 256, 256)),
+    PLANES_IN_CACHE,
     GRADIENT,
+    SIXTY_FOUR,
     *MARGINS,
     *TOPS,
     *DIVERGENCES,

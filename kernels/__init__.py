@@ -48,6 +48,13 @@ __all__ = [
     "steps",
 ]
 
+_LOSS = ("loss",)
+# Options of ``cross_entropy`` that are no tensors, in the order in which it passes them on.
+_OPTIONS = (
+    "logits_dtype", "class_axis", "ignore_index", "label_smoothing", "reduction", "temperature",
+    "softcap", "z_loss", "empty", "check_probabilities", "shift", "bytes", "top_k", "focal",
+)  # fmt: skip
+
 
 def cross_entropy(
     logits: Any,
@@ -99,23 +106,16 @@ def cross_entropy(
     ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (see ``kernels.plan``). Raises
     ``InvalidInput``.
     """
-    options: dict[str, Any] = {
-        "logits_dtype": logits_dtype,
-        "class_axis": class_axis,
-        "ignore_index": ignore_index,
-        "label_smoothing": label_smoothing,
-        "reduction": reduction,
-        "temperature": temperature,
-        "softcap": softcap,
-        "z_loss": z_loss,
-        "empty": empty,
-        "check_probabilities": check_probabilities,
-        "shift": shift,
-        "bytes": bytes,
-        "top_k": top_k,
-        "focal": focal,
-        "device": device,
-    }
+    values = (
+        logits_dtype, class_axis, ignore_index, label_smoothing, reduction, temperature,
+        softcap, z_loss, empty, check_probabilities, shift, bytes, top_k, focal,
+    )  # fmt: skip
+    alone = weight is None and sample_weight is None and mask is None and segments is None
+    if alone and outputs is None and device == "cpu":
+        known = plan_cache.answers(logits, labels, _LOSS, _OPTIONS, values, plan_cache.LARGEST)
+        if known is not None:
+            return known["loss"]
+    options: dict[str, Any] = {**dict(zip(_OPTIONS, values, strict=True)), "device": device}
     tensors = {
         "weight": weight,
         "sample_weight": sample_weight,
@@ -125,10 +125,6 @@ def cross_entropy(
     }
     if device != "cpu" and devices.lies_on_gpu(logits):
         return devices.cross_entropy(logits, labels, outputs, **tensors, **options)
-    if outputs is None and all(tensor is None for tensor in tensors.values()):
-        known = plan_cache.answers(logits, labels, ("loss",), options)
-        if known is not None:
-            return known["loss"]
     problem = check(logits, labels, **tensors, **options)
     return answer(problem, outputs)
 

@@ -145,6 +145,11 @@ def kernel(function: Function) -> Function:
     return _optimised_once(_cached(njit(**_OPTIONS)(function)))
 
 
+def kernel_by_address(function: Function) -> Function:
+    """Compile for calls by address (``cpu.threads``), on one thread."""
+    return _optimised_once(_cached(njit(**_INNER)(function)))
+
+
 def parallel_kernel(function: Function) -> Function:
     """Compile for use from Python, on many threads; one call at a time (``cpu.threads``)."""
     return _cached(njit(parallel=True, **_OPTIONS)(function))

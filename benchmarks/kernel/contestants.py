@@ -1,4 +1,4 @@
-"""Contestants: the kernels, a plain read of memory, and other libraries as their users call them.
+"""Contestants: the kernels, the machine's limits, and other libraries as their users call them.
 
 Peers are imported by name when they are measured: none is needed to install, test or run lossd.
 """
@@ -16,11 +16,10 @@ import numba
 import numpy as np
 
 import kernels
-from benchmarks.kernel import divergence, outputs
+from benchmarks.kernel import divergence, limits, outputs
 from benchmarks.kernel.onnx_model import ELEMENT, cross_entropy_model
 from benchmarks.kernel.workloads import WORKLOADS, Workload
 from benchmarks.machine import THREADS, version
-from benchmarks.plain_read import read_and_sum
 from benchmarks.problems import Array, Data
 from kernels.dtypes import BFLOAT16, FLOAT32
 
@@ -35,13 +34,14 @@ class Entry:
 
     ``error`` gives the relative error of a call's result against float64; ``per_element``, where
     given, computes the unreduced losses; ``release`` frees memory that the contestant keeps, so
-    that a peak can be measured.
+    that a peak can be measured. A call does the work of the case ``times``.
     """
 
     call: Callable[[], Any]
     error: Callable[[Any], float]
     per_element: Callable[[], Array] | None = None
     release: Callable[[], Any] = lambda: None
+    times: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,25 @@ def _ours(data: Data) -> Entry:
     )
 
 
-def _plain_read(data: Data) -> Entry:
-    if data.case.wants == "gradient" or data.case.latency:
-        raise CannotRun("no limit is claimed here")
+def _limited(data: Data) -> None:
+    """Raise ``CannotRun`` where a case has no limit but Python; else take the threads."""
+    if data.logits.nbytes < limits.LEAST:
+        raise CannotRun("no limit: calls take longer than the work")
     numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
+
+
+def _plain_read(data: Data) -> Entry:
+    _limited(data)
     if data.case.wants == "divergence":
         return Entry(*divergence.plain_read(data))
-    numbers = data.logits.reshape(-1).view(np.float32)  # 16-bit ones in pairs
-    exact = float(numbers.sum(dtype=np.float64))
-    size = float(np.abs(numbers).sum(dtype=np.float64))
-    return Entry(lambda: read_and_sum(numbers), lambda total: abs(total - exact) / size)
+    call, error, times = limits.plain_read(data)
+    return Entry(call, error, times=times)
+
+
+def _exponentials(data: Data) -> Entry:
+    _limited(data)
+    call, error, times = limits.in_l1(data)
+    return Entry(call, error, times=times)
 
 
 def _only_losses(data: Data) -> None:
@@ -269,6 +278,7 @@ def _scipy(data: Data) -> Entry:
 OURS = Contestant("lossd", "numba", _ours)
 PLAIN = Contestant("lossd, plain", "numba", _plain)
 READ = Contestant("plain read", "numba", _plain_read)
+EXPONENTIALS = Contestant("exponentials", "numba", _exponentials)
 EAGER = Contestant("PyTorch eager", "torch", _eager)
 COMPILED = Contestant("torch.compile", "torch", _compiled)
 PEERS = (
@@ -278,4 +288,4 @@ PEERS = (
     Contestant("onnxruntime", "onnxruntime", _onnxruntime),
     Contestant("SciPy", "scipy", _scipy),
 )
-CONTESTANTS = (OURS, PLAIN, READ, *PEERS)
+CONTESTANTS = (OURS, PLAIN, READ, EXPONENTIALS, *PEERS)

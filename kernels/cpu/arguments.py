@@ -50,13 +50,16 @@ class Results(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory of each worker: a tile's labels, ``tile``'s rows, and three registers of the type
-    that the logits are computed in.
+    """Memory of each worker: a tile's labels, ``tile``'s rows, three registers of the type that the
+    logits are computed in; and ``plain``'s rows, its copies of logits, and 16 places of rows.
     """
 
     labels: Any
     tiles: Any
     lanes: Any
+    floats: Any
+    columns: Any
+    starts: Any
 
 
 class Likeliest(NamedTuple):

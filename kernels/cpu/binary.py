@@ -13,7 +13,8 @@ from typing import Any
 
 from numba import types
 
-from kernels.compiled import by_type, inlined, kernel
+from kernels.compiled import by_type, inlined, kernel_by_address
+from kernels.cpu.packed import unpacked
 from kernels.cpu.planes import keep, narrowed
 from kernels.cpu.tile import (
     LOSS,
@@ -119,10 +120,10 @@ def _power(x: Any, z: Any) -> Any:
     return fma(power, rest * constant(x, -math.log(2.0)), power)
 
 
-@kernel
-def binary_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def binary_kernel(share: int, shares: int, packed: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all tiles; see ``loss``."""
-    tile, logits, soft, labels, options, results, _, out, scratches, _ = operands
+    tile, logits, soft, labels, options, results, _, out, scratches, _ = unpacked(packed)
     x, tiles = logits.data, (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]

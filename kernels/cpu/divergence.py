@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from kernels.compiled import inlined, kernel
+from kernels.compiled import inlined, kernel_by_address
 from kernels.cpu.divergence_careful import careful_pair
 from kernels.cpu.divergence_outputs import sum_mixture, write_slopes
 from kernels.cpu.divergence_rows import sum_rows
 from kernels.cpu.output_rows import prediction, write_zeros
+from kernels.cpu.packed import unpacked
 from kernels.cpu.rows import sum_segment
 from kernels.divergence_formula import FORWARD, JSD, LN2, REVERSE, not_negative
 from kernels.formula import LARGEST_SHIFT
@@ -173,10 +174,10 @@ def _finished(
     return not_negative(value * LN2)
 
 
-@kernel
-def pair_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def pair_kernel(share: int, shares: int, packed: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all positions."""
-    _, p, q, given, constants, results, _, gradient, _ = operands
+    _, p, q, given, constants, results, _, gradient, _ = unpacked(packed)
     options = options_of(constants)
     swapped, first = options.mode == REVERSE, p.positions * share // shares
     for position in range(first, p.positions * (share + 1) // shares):

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from kernels.compiled import called, inlined, kernel
+from kernels.compiled import called, inlined, kernel_by_address
 from kernels.cpu.divergence import leave_out, options_of, write_position
 from kernels.cpu.divergence_careful import log_sum
 from kernels.cpu.output_rows import least_exponent, prediction
+from kernels.cpu.packed import unpacked
 from kernels.cpu.rows import BLOCK, BLOCK_LIMIT, GUESS, shift_for, sum_powers
 from kernels.divergence_formula import LN2, REVERSE, not_negative, slope_of, term_of
 from kernels.formula import LARGEST_SHIFT
@@ -158,10 +159,10 @@ def _gradient(
         gradient.data[out + classes[k]] = factor * slope
 
 
-@kernel
-def sparse_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def sparse_kernel(share: int, shares: int, packed: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all positions."""
-    _, logits, _, given, constants, results, top, gradient, scratch = operands
+    _, logits, _, given, constants, results, top, gradient, scratch = unpacked(packed)
     options = options_of(constants)
     own, most = share % scratch.classes.shape[0], logits.classes
     classes, x, factors = scratch.classes[own], logits.data, options.p

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
 
 from kernels import reduce
 from kernels.cpu import tile
-from kernels.cpu.arguments import Operands, Results, Scratch
+from kernels.cpu.arguments import Operands, Results
 from kernels.cpu.binary import binary_kernel
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
+from kernels.cpu.scratch import scratch_of
 from kernels.cpu.threads import bound, compiled, run
 from kernels.cpu.views import (
     LikeliestArrays,
@@ -31,6 +31,7 @@ from kernels.plan import (
     LIKELIEST,
     PER_CLASS,
     PER_POSITION,
+    Array,
     Computed,
     ImpossibleLabel,
     View,
@@ -42,14 +43,18 @@ from kernels.sequences import moved
 SERIAL = 65536
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
+# Positions of a tile of planes at least: memory is read in runs of so many neighbours.
+RUN = 128
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
-_KEPT = threading.local()
 _KERNELS = {
     "cross_entropy": cross_entropy_kernel,
     "nll_loss": nll_kernel,
     "binary_cross_entropy": binary_kernel,
 }
+
+# Result of ``ready``'s call: the sums of ``reduce.add_blocks``, and what ``Computed`` is.
+Again: TypeAlias = tuple[float, float, Array, dict[str, Array]]
 
 
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
@@ -76,7 +81,8 @@ def _cut(view: View, shared: bool, step: int | None) -> Cut:
     threads = 1 if elements <= SERIAL else numba.get_num_threads()
     launches = 1 if step is None else -(-elements * view.data.itemsize // step)
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
-    size = min(max(rows, reduce.BLOCK), tile.LARGEST)
+    least = reduce.BLOCK if view.class_stride == 1 else RUN
+    size = min(max(rows, least), tile.LARGEST)
     if shared and view.positions < size * threads * launches:
         size = -(-view.positions // (threads * launches))
     tiles = -(-view.positions // size)
@@ -90,22 +96,6 @@ def _segments(view: View) -> int:
     if view.class_stride != 1 or view.classes <= SEGMENT or view.positions >= threads:
         return 0
     return view.positions * -(-view.classes // SEGMENT)
-
-
-def _scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
-    """Scratch for ``workers``; a thread keeps its own for the next small problem."""
-    kept: dict[Any, Scratch] = _KEPT.__dict__
-    if workers == 1 and (tile_size, dtype) in kept:
-        return kept[tile_size, dtype]
-    scratch = Scratch(
-        np.empty((workers, tile_size), np.int64),
-        # Ignored positions keep what was there before: ones are harmless.
-        np.ones((workers, tile.ROWS, tile_size + 2 * tile.SLACK)),
-        np.empty((workers, 3, 16), dtype.result),
-    )
-    if workers == 1:
-        kept[tile_size, dtype] = scratch
-    return scratch
 
 
 def in_steps(
@@ -163,7 +153,7 @@ def in_steps(
             options,
             results,
             *per_class.views(first, logits),
-            _scratch(cut.workers, cut.tile, dtype),
+            scratch_of(cut.workers, cut.tile, logits, dtype),
             about,
         )
         if segments:
@@ -187,41 +177,53 @@ def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
     return logits.data.dtype, soft.data.dtype, options.cap is None
 
 
-def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] | None:
-    """A call that returns what ``in_steps`` does, of what ``problem``'s arrays hold by then.
+def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array], Again] | None:
+    """A call that returns what ``in_steps`` does, for logits and labels like ``problem``'s.
 
-    None where its kernel is not compiled yet: callers may have no time for that. The problem is
-    small, not empty, and its logits need no copy; ``wanted`` is of scalars and "per_element". Each
-    call gives the same arrays. It raises ``ImpossibleLabel``.
+    They are of its types and shapes, C-contiguous and aligned. None where the kernel is not
+    compiled yet, since callers may have no time for that, or where threads share rows. The problem
+    is not empty, and its logits need no copy; ``wanted`` is of scalars and "per_element". Each call
+    gives the same arrays. It raises ``ImpossibleLabel``.
     """
     ((_, logits, soft),) = pieces(problem, True)
-    positions, options = logits.positions, options_of(problem, wanted, 1.0)
+    positions, options, shared = (
+        logits.positions,
+        options_of(problem, wanted, 1.0),
+        _shared(problem),
+    )
     kernel, key = _kernel(problem), (*_key(logits, soft, options), True)
-    if not compiled(kernel, key):
+    if not compiled(kernel, key) or _segments(logits):
         return None
-    size = _cut(logits, False, None).tile
+    cut = _cut(logits, shared, None)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
-    bad = np.empty(1, np.int64)
+    bad = np.full(cut.workers, positions)
     names = [name for name in wanted if name in PER_POSITION]
     arrays = {name: np.empty(positions, problem.dtype.result) for name in names}
+    alone = np.empty((2, positions if shared else 0))
+    results = _no_results(problem.dtype)._replace(
+        blocks=blocks, bad=bad, losses=alone[0], weights=alone[1], **arrays
+    )
     operands = Operands(
-        size,
+        cut.tile,
         logits,
         soft,
         labels_of(problem, 0, positions),
         options,
-        _no_results(problem.dtype)._replace(blocks=blocks, bad=bad, **arrays),
+        results,
         *PerClass(problem, wanted).views(0, logits),
-        _scratch(1, size, problem.dtype),
+        scratch_of(cut.workers, cut.tile, logits, problem.dtype),
     )
-    call = bound(kernel, key, operands)
+    call = bound(kernel, key, cut.workers, operands, (problem.logits, problem.labels))
 
-    def compute_again() -> Computed:
-        bad[0] = positions
-        call()
-        if bad[0] < positions:
-            raise ImpossibleLabel(int(bad[0]))
-        return blocks, arrays
+    def compute_again(logits: Array, labels: Array) -> Again:
+        total, weight, wrong = call(logits, labels)
+        if wrong < positions:
+            bad[:] = positions
+            raise ImpossibleLabel(wrong)
+        if shared:
+            own = reduce.sum_all_blocks(alone)
+            return (*reduce.add_blocks(own), own, arrays)
+        return total, weight, blocks, arrays
 
     return compute_again
 

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from kernels.compiled import by_type
 from kernels.simd.lanes import FLOAT32X16, Lanes, int32s, maximum, repeat, where_greater
 from kernels.simd.masks import at_least
-from kernels.simd.memory import _check, _widen, address_of, constant, load, width
+from kernels.simd.memory import address_of, check, constant, load, widen, width
 
 _WORDS = Lanes(types.int16, 32)
 _WORD = ir.IntType(16)
@@ -61,7 +61,7 @@ def _half(first: int) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kept = int32s(range(first, _WORDS.count, 2))
             part = builder.shuffle_vector(args[1], args[1], kept)
-            return _widen(builder, array.dtype, part, context.get_value_type(FLOAT32X16))
+            return widen(builder, array.dtype, part, context.get_value_type(FLOAT32X16))
 
         return FLOAT32X16(array, words), codegen
 
@@ -93,7 +93,7 @@ def raised(array: Any, index: Any, one: Any, other: Any, largest: Any) -> Any:
     if _narrow(array):
 
         def raised_words(array: Any, index: Any, one: Any, other: Any, largest: Any) -> Any:
-            _check(array, index, 2 * width(array))
+            check(array, index, 2 * width(array))
             return _larger_words(largest, _load_words(array, index))
 
         return raised_words
@@ -182,7 +182,7 @@ def reaching(array: Any, index: Any, bar: Any) -> Any:
     if _narrow(array):
 
         def reaching_words(array: Any, index: Any, bar: Any) -> int:
-            _check(array, index, 2 * width(array))
+            check(array, index, 2 * width(array))
             return _words_at_least(_load_words(array, index), bar)
 
         return reaching_words
