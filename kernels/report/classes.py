@@ -127,7 +127,7 @@ class Classes:
         self._keys, self._numbers = keys.astype(np.int64), numbers.astype(np.int64)
 
     def confusion(self) -> dict[str, Any]:
-        """The matrix, or the PAIRS most confused pairs: of equals the least label and prediction."""
+        """The matrix, or the PAIRS most confused pairs, of equals the first by label."""
         if self.matrix is not None:
             return {"matrix": self.matrix.tolist()}
         keys, numbers = self.pairs()

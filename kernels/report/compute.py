@@ -78,9 +78,10 @@ def begin(
     """
     problem = check(logits, labels, **options)
     if problem.soft is not None:
+        shape = mismatch.without(problem.logits.shape, problem.axis)
         raise InvalidInput(
-            "a report needs labels that are class indices, of shape "
-            f"{mismatch.without(problem.logits.shape, problem.axis)}; these are class probabilities",
+            f"a report needs labels that are class indices, of shape {shape}; these are class"
+            " probabilities",
             field="labels",
         )
     for name, value, least, most in (("bins", bins, 1, MOST_BINS), ("worst", worst, 0, MOST_WORST)):

@@ -60,8 +60,8 @@ def computed(
     ``advance`` is called with shares of the work as they are done, 1 in total. Raises
     ``InvalidInput``.
     """
-    options = {name: value for name, value in chosen if name != "device"}
-    problem, report = begin(**tensors, **options)
+    arguments = {**tensors, **{name: value for name, value in chosen if name != "device"}}
+    problem, report = begin(**arguments)
     maps = report.form.layout != "flat" and report.positions <= _MAPPED
     steps = in_steps(problem, report, maps)
     reached, size = 0, max(1, problem.logits.nbytes)

@@ -1,4 +1,4 @@
-"""Nested values as JSON, with the texts that lossd's answers have for what JSON has no number for."""
+"""Nested values as JSON, with texts for the floats that JSON cannot write."""
 
 from __future__ import annotations
 

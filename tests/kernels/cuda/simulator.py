@@ -59,6 +59,8 @@ NOT_RUN = {
     "test_error_budget": "rows of up to 32,769 classes",
     "test_properties": "hundreds of random calls a test",
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
+    "test_report": "it is of NumPy, and calls kernels without the door",
+    "test_exact": "it is of NumPy alone",
     "test_explain": "explain names the device of each call",
     "test_formula": "it is of plain Python",
     "test_footprint": "it is of shapes alone",

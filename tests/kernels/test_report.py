@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import kernels
 from kernels import InvalidInput, dtypes
 from kernels.plan import finish
+from kernels.problem import widened
 from kernels.report import Report, begin, compute, in_steps, numbers, report_of
 from kernels.report.classes import MATRIX
 from tests import zoo
@@ -148,7 +149,7 @@ def problems(draw: st.DrawFn) -> tuple[Array, Array, dict[str, Any]]:
 
 
 def wide(array: Array) -> Array:
-    return np.asarray(kernels.problem.widened(array), np.float64)  # type: ignore[attr-defined]
+    return np.asarray(widened(array), np.float64)
 
 
 @settings(max_examples=60, deadline=None)
