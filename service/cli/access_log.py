@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -33,14 +35,17 @@ def redact(tokens: Iterable[str]) -> None:
     _tokens.update(tokens)
 
 
-def observer(form: str, put: Callable[[str], None] = logs.put) -> Callable[[Record], None]:
-    """Return a function that has a request's line written by ``put``; ``form``: text or json."""
+def observer(form: str, put: Callable[[logs.Line], None] = logs.put) -> Callable[[Record], None]:
+    """Return a function that has a request's line written by ``put``; ``form``: text or json.
+
+    The line is made when it is written: that takes 11 us, a fifth of a small request.
+    """
     line = {"json": json_line, "text": text_line}[form]
 
     def observe(record: Record) -> None:
         scope = record.scope
         if scope is None or scope["path"] not in UNLOGGED or scope["query_string"]:
-            put(line(record))
+            put(partial(line, record, time.time()))
 
     return observe
 
@@ -83,8 +88,8 @@ def _texts(record: Record) -> _Texts:
 
 # An f-string, as 11 us of a request are too many: a dict of these, and orjson, take three times as
 # long. Seconds have nine digits, so that the phases add up to the duration.
-def json_line(record: Record) -> str:
-    """Write the line as a JSON object; times are in seconds."""
+def json_line(record: Record, at: float) -> str:
+    """Write the line of a request that ended ``at`` seconds since 1970, as a JSON object."""
     request_id, trace, span, client, method, path, route = _texts(record)
     entry, status = record.entry, record.status
     traced = "" if trace is None else f'"trace_id":"{trace}","span_id":"{span}",'
@@ -100,7 +105,7 @@ def json_line(record: Record) -> str:
     if record.problem is not None:
         problem = f',"problem":"{record.problem}"'
     return (
-        f'{{"time":"{logs.now()}","level":"info","message":"{method} {path} {status}",'
+        f'{{"time":"{logs.now(at)}","level":"info","message":"{method} {path} {status}",'
         f'"request_id":"{request_id}",{traced}"client":"{client}","method":"{method}",'
         f'"path":"{path}","route":"{route}","status":{status},'
         f'"duration":{(entry[ENDED] - entry[BEGAN]) / 1e9:.9f},'
@@ -109,7 +114,7 @@ def json_line(record: Record) -> str:
     )
 
 
-def text_line(record: Record) -> str:
+def text_line(record: Record, at: float) -> str:
     """Write the line for people: the request, its status and time, and then names and values."""
     request_id, trace, _, client, method, path, route = _texts(record)
     entry = record.entry
@@ -122,7 +127,7 @@ def text_line(record: Record) -> str:
         more.append(f"problem={record.problem}")
     spent = (entry[ENDED] - entry[BEGAN]) / 1e6
     return (
-        f'{logs.now()} INFO:     {client} "{method} {path}" {record.status} {spent:.3f} ms '
+        f'{logs.now(at)} INFO:     {client} "{method} {path}" {record.status} {spent:.3f} ms '
         + " ".join(more)
     )
 

@@ -11,15 +11,21 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from queue import Empty, SimpleQueue
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
+
+# A line, or a function that makes it, in the thread that writes: requests do not wait for that.
+Line: TypeAlias = str | Callable[[], str]
 
 _STDERR = 2
 # Lines that may wait to be written, and characters of each: 32 MB at most.
 _MOST_LINES = 4096
 LONGEST_LINE = 8192
+# Lines that may wait to be made: each keeps its request's header, of up to 64 KiB.
+_MOST_UNMADE = 256
 # Seconds that lines are gathered for, to be written with one call.
 _GATHER = 0.01
 # Seconds that the end of the process waits until its last lines are written.
@@ -48,19 +54,22 @@ class Writer:
     def __init__(self, descriptor: int, most: int = _MOST_LINES) -> None:
         self._descriptor = descriptor
         self._most = most
-        self._lines: SimpleQueue[str | threading.Event] = SimpleQueue()
+        self._lines: SimpleQueue[Line | threading.Event] = SimpleQueue()
         self._dropped = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.formatter = logging.Formatter("%(levelname)s:  %(message)s")  # of its own line
 
-    def put(self, line: str) -> None:
-        if self._lines.qsize() >= self._most:
+    def put(self, line: Line) -> None:
+        waiting = self._lines.qsize()
+        if waiting >= self._most:
             with self._lock:
                 self._dropped += 1
             return
-        if len(line) > LONGEST_LINE:
-            line = f"{line[:LONGEST_LINE]} [{len(line) - LONGEST_LINE} more characters]"
+        if isinstance(line, str):
+            line = _cut(line)
+        elif waiting >= _MOST_UNMADE:
+            line = self._made(line)
         if self._thread is None:
             self._start()
         self._lines.put(line)
@@ -86,17 +95,40 @@ class Writer:
             with suppress(Empty):
                 while True:
                     items.append(self._lines.get_nowait())
-            write(self._descriptor, "".join(f"{item}\n" for item in items if isinstance(item, str)))
+            write(self._descriptor, "".join(map(self._ended, items)))
             with self._lock:
                 dropped, self._dropped = self._dropped, 0
             if dropped:
                 _count(dropped)
-                text = f"{dropped} lines were dropped: the log was not read"
-                record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
-                write(self._descriptor, f"{self.formatter.format(record)}\n")
+                text = self._warning(f"{dropped} lines were dropped: the log was not read")
+                write(self._descriptor, f"{text}\n")
             for item in items:
-                if not isinstance(item, str):
+                if isinstance(item, threading.Event):
                     item.set()
+
+    def _ended(self, item: Line | threading.Event) -> str:
+        """Make the line of ``item``, with its end; an event has none."""
+        if isinstance(item, threading.Event):
+            return ""
+        if not isinstance(item, str):
+            time.sleep(0)  # a request that waits for the interpreter goes first
+            item = self._made(item)
+        return f"{item}\n"
+
+    def _made(self, make: Callable[[], str]) -> str:
+        try:
+            return _cut(make())
+        except Exception as error:  # or no line would be written any more
+            return self._warning(f"a line could not be made: {error!r:.200}")
+
+    def _warning(self, text: str) -> str:
+        record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
+        return self.formatter.format(record)
+
+
+def _cut(line: str) -> str:
+    more = len(line) - LONGEST_LINE
+    return line if more <= 0 else f"{line[:LONGEST_LINE]} [{more} more characters]"
 
 
 def _count(dropped: int) -> None:
@@ -138,7 +170,7 @@ class Handler(logging.Handler):
 _writer = Writer(_STDERR)
 
 
-def put(line: str) -> None:
+def put(line: Line) -> None:
     """Have ``line`` written on stderr by the thread for that."""
     _writer.put(line)
 

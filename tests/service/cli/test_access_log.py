@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from service.cli import access_log
+from service.cli import access_log, logs
 from service.telemetry.counters import here
 from service.telemetry.record import Record
 
@@ -23,9 +23,10 @@ def logged(path: str, form: str = "text", request_id: str = "an-id") -> str | No
         "client": ("127.0.0.1", 1),
     }
     record.end(200)
-    written: list[str] = []
+    written: list[logs.Line] = []
     access_log.observer(form, written.append)(record)
-    return written[0] if written else None
+    line = written[0] if written else None
+    return line() if callable(line) else line
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -106,6 +107,26 @@ def test_a_line_may_be_only_so_long(pipe: tuple[int, int]) -> None:
     logs.Writer(writing).put("y" * 100_000 + "z")
     [line] = lines_of(reading, "more characters")
     assert line == "y" * 8192 + " [91809 more characters]"
+
+
+def test_lines_are_made_when_they_are_written_and_one_that_cannot_be_stops_none(
+    pipe: tuple[int, int],
+) -> None:
+    reading, writing = pipe
+    writer = logs.Writer(writing, most=10_000)
+
+    def failing() -> str:
+        raise ValueError("no such path")
+
+    for number in range(1000):  # more than may wait to be made
+        writer.put(partial("line {}".format, number))
+    writer.put(failing)
+    writer.put(lambda: "z" * 10_000)
+    writer.put("end")
+    lines = lines_of(reading, "end")
+    assert lines[:1000] == [f"line {number}" for number in range(1000)]
+    assert "ValueError('no such path')" in lines[1000]
+    assert lines[1001] == "z" * 8192 + " [1808 more characters]"
 
 
 def test_lines_of_several_threads_are_all_written(pipe: tuple[int, int]) -> None:
