@@ -7,8 +7,9 @@
 #   -v "$PWD/tokens:/run/secrets/lossd:ro" -e LOSSD_AUTH_TOKEN_FILE=/run/secrets/lossd
 # Running requests get 25 s to end (LOSSD_SHUTDOWN_SECONDS), and Docker's own patience is 10 s:
 #   docker run --stop-timeout 30 ...
+# deploy/ holds files for Compose, Kubernetes and KServe.
 #
-# For an NVIDIA GPU, with NVIDIA's Container Toolkit and a driver of CUDA 13; each start compiles:
+# For an NVIDIA GPU, with NVIDIA's Container Toolkit and a driver of CUDA 13; each start compiles its kernels:
 #   docker build --target cuda -t lossd:cuda . && docker run --gpus all -p 8000:8000 lossd:cuda
 
 # Any image with Python 3.11 or newer, its venv, and apt.
@@ -29,6 +30,9 @@ RUN /opt/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
     /opt/tools/bin/pip --python /opt/lossd/bin/python install --no-cache-dir --no-deps wheels/*.whl
 # The libraries' own tests: 33 MB, a tenth of the environment, and nothing imports them.
 RUN find /opt/lossd/lib -type d -name tests -prune -exec rm -rf {} +
+# Kernels for the levels of x86-64 (or for arm64), so that no container compiles them at its start:
+# 10 MB. Those for the machine that builds are thrown away.
+RUN NUMBA_CACHE_DIR=/tmp/native /opt/lossd/bin/lossd warm --target all && rm -rf /tmp/native
 
 # NVIDIA's libraries, as wheels and no toolkit; cicc, 103 MB, is one of them once more, as a program.
 FROM build AS build-cuda
@@ -46,7 +50,19 @@ RUN apt-get update && \
     rm -rf /var/lib/apt/lists/* && \
     useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin lossd && \
     install --directory --owner lossd --group lossd /var/cache/lossd
-# Compiled kernels are for one kind of CPU, so they are not built in: a volume keeps them.
+# Kernels that the image does not hold are compiled on first use: a volume keeps them.
+ARG BASE
+ARG VERSION=""
+ARG REVISION=""
+ARG CREATED=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="lossd" \
+    org.opencontainers.image.description="A loss server: PyTorch's cross-entropy over HTTP, at memory speed, without PyTorch" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.base.name="${BASE}"
 ENV PATH=/opt/lossd/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     NUMBA_CACHE_DIR=/var/cache/lossd \
@@ -56,7 +72,7 @@ VOLUME /var/cache/lossd
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=180s \
-    CMD ["python", "-c", "import os, sys; from service.cli.listening import is_ready; sys.exit(not is_ready(os.environ.get('LOSSD_UDS') or ('127.0.0.1', int(os.environ.get('LOSSD_PORT', '8000')))))"]
+    CMD ["python", "-c", "import os, sys; from service.cli.listening import health_check; sys.exit(health_check(os.environ))"]
 ENTRYPOINT ["lossd"]
 CMD ["serve"]
 

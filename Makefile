@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, pinned and hashed.
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test bench check image check-image lock wheels clean python
+.PHONY: help serve demo test bench check image check-image sbom lock wheels clean python
 
 SUITS := -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'
 # PYTHON=/path/to/python3 chooses another one.
@@ -43,6 +43,11 @@ image: ## build the container image (BASE=python:3.13-slim NAME=lossd)
 # Needs root and buildah, and no engine.
 check-image: ## run what buildah built as an orchestrator would: a user, a read-only root
 	@$(PYTHON) deploy/check_image.py $(NAME)
+
+sbom: $(DEV) ## write the bill of materials of what runs, lossd.cdx.json (CycloneDX)
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --of JSON -o lossd.cdx.json requirements/run.txt
+	@echo "lossd.cdx.json: $$(grep -c '"purl"' lossd.cdx.json) components"
 
 UV := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --no-annotate --no-emit-index-url \

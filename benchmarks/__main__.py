@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import cold_start, demo
+from benchmarks import cold_start, demo, levels, operable
 from benchmarks.cuda import main as cuda
 from benchmarks.cuda import table
 from benchmarks.hostile import main as hostile
 from benchmarks.http import main as http
 from benchmarks.kernel import main as kernel
+from service.process.levels import LEVELS
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ _SUITES = {
 }
 # Parts without cases.
 _OTHERS = {
-    "cold": "seconds from the command to ready, with an empty and a warm compile cache",
+    "cold": "seconds from the command to ready: empty and warm compile cache, shipped kernels",
     "cuda": "CUDA kernels against PyTorch and Liger, on a GPU",
     "cuda-table": "registers, spills and occupancy of the CUDA kernels, compiled without a GPU",
+    "levels": "kernels compiled for a level of CPUs (lossd warm) against those for this CPU",
+    "operable": "what metrics and logs cost a small request, against another commit's checkout",
     "demo": "three requests to a server of its own, checked against NumPy",
 }
 
@@ -54,6 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
             return cuda.main(quick=chosen.quick, only=chosen.case)
         case "cuda-table":
             return table.main()
+        case "levels":
+            return levels.main(chosen.level, chosen.rounds, chosen.case, chosen.cpu)
+        case "operable":
+            return operable.main(chosen.against, chosen.rounds)
         case "demo":
             return demo.main()
     return _SUITES[chosen.part].run(chosen.case, chosen.rounds, chosen.quick)
@@ -69,9 +76,19 @@ def _parser() -> argparse.ArgumentParser:
         part.add_argument("--quick", action="store_true", help="small and few: no verdict")
     for name, about in _OTHERS.items():
         part = parts.add_parser(name, help=about)
+        if name == "operable":
+            part.add_argument("--against", metavar="PATH", help="checkout of the commit before")
+            part.add_argument("--rounds", type=int, metavar="N", default=operable.ROUNDS)
         if name == "cuda":
             part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
             part.add_argument("--quick", action="store_true", help="few rows")
+        if name == "levels":
+            part.add_argument(
+                "--cpu", metavar="NAME", help="LLVM's name of the CPU to compare with"
+            )
+            part.add_argument("--level", choices=LEVELS, help="by default this CPU's best")
+            part.add_argument("--case", metavar="NAME", help="only cases with this in their names")
+            part.add_argument("--rounds", type=int, metavar="N", help=f"rounds ({levels.ROUNDS})")
     return parser
 
 

@@ -24,7 +24,9 @@ _QUICK = 8  # one in so many rows, with --quick
 
 @dataclass(frozen=True)
 class Case:
-    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss" or "gradient" (loss and gradient).
+    """Logits of ``shape`` (N, C, d1, ...); ``wants`` is "loss", "gradient" (loss and gradient),
+    "divergence", KL(targets || logits), whose targets are as large as the logits, or a name of
+    ``kernel.workloads`` or ``kernel.outputs``.
 
     A ``latency`` is reported in microseconds, not in GB/s.
     """
@@ -38,12 +40,13 @@ class Case:
     def name(self) -> str:
         """Name in tables and for ``--case``."""
         size = "x".join(map(str, self.shape))
-        return f"{size} {self.dtype.name}" + (" +gradient" if self.wants == "gradient" else "")
+        suffix = {"loss": "", "divergence": " kl_div"}.get(self.wants, f" +{self.wants}")
+        return f"{size} {self.dtype.name}{suffix}"
 
     @property
     def nbytes(self) -> int:
-        """Bytes of logits."""
-        return math.prod(self.shape) * self.dtype.size
+        """Bytes of logits, and of a divergence's targets."""
+        return math.prod(self.shape) * self.dtype.size * (2 if self.wants == "divergence" else 1)
 
     def smaller(self) -> Case:
         """The same case with fewer rows."""
@@ -52,18 +55,37 @@ class Case:
 
 
 LARGE = Case((2048, 32000))
+LARGE_BFLOAT16 = Case((2048, 32000), BFLOAT16)
+THOUSAND = Case((2048, 1000))
+THOUSAND_BFLOAT16 = Case((2048, 1000), BFLOAT16)
+LONGEST = Case((2, 262144))
 LONG_ROWS = (
     LARGE,
-    Case((2048, 32000), BFLOAT16),
-    Case((2048, 1000)),
-    Case((2048, 1000), BFLOAT16),
+    LARGE_BFLOAT16,
+    THOUSAND,
+    THOUSAND_BFLOAT16,
     Case((512, 128256)),
-    Case((2, 262144)),
+    LONGEST,
 )
 TEN = Case((1_000_000, 10))
 HUNDRED = Case((500_000, 100))
 STRIDED = Case((8, 19, 512, 256))
 GRADIENT = Case((2048, 32000), wants="gradient")
+PLANES_IN_CACHE = Case((4, 3, 256, 256))
+SIXTY_FOUR = Case((64, 1000), latency=True)
+MARGINS = (
+    Case((2048, 32000), wants="margin"),
+    Case((2048, 32000), BFLOAT16, wants="margin"),
+)
+TOPS = (
+    Case((2048, 32000), wants="top 20"),
+    Case((2048, 32000), BFLOAT16, wants="top 20"),
+)
+DIVERGENCES = (
+    Case((2048, 32000), wants="divergence"),
+    Case((2048, 32000), BFLOAT16, wants="divergence"),
+)
+SEQUENCES = tuple(Case((2048, 32000), dtype, wants="sequences") for dtype in (FLOAT32, BFLOAT16))
 TINY = Case((4, 5), latency=True)
 CASES = (
     *LONG_ROWS,
@@ -71,8 +93,13 @@ CASES = (
     TEN,
     HUNDRED,
     STRIDED,
-    Case((4, 3, 256, 256)),
+    PLANES_IN_CACHE,
     GRADIENT,
+    SIXTY_FOUR,
+    *MARGINS,
+    *TOPS,
+    *DIVERGENCES,
+    *SEQUENCES,
     TINY,
 )
 
@@ -86,11 +113,21 @@ class Data:
     labels: Array
 
     @cached_property
+    def targets(self) -> Array:
+        """Logits of a teacher: these and normal noise of deviation 1/2, of the same dtype."""
+        noise = np.random.default_rng(1).standard_normal(self.case.shape, np.float32)
+        noise *= 0.5
+        noise += _as_float32(self.logits, self.case.dtype)
+        return _rounded(noise, self.case.dtype)
+
+    @cached_property
     def per_element(self) -> Array:
-        """Loss of each position in float64, of the labels' shape."""
+        """Loss or divergence of each position in float64, of the labels' shape."""
+        if self.case.wants == "divergence":
+            return self._divergences()
         losses = np.empty(self.labels.shape)
         for rows in self._chunks():
-            x, label = self._wide(rows), np.expand_dims(self.labels[rows], 1)
+            x, label = self._wide(self.logits[rows]), np.expand_dims(self.labels[rows], 1)
             largest = x.max(1, keepdims=True)
             sums = np.log(np.exp(x - largest).sum(1)) + largest[:, 0]
             losses[rows] = sums - np.take_along_axis(x, label, 1)[:, 0]
@@ -110,7 +147,7 @@ class Data:
         """Largest error in the gradient of the mean, times N."""
         worst = 0.0
         for rows in self._chunks():
-            x, label = self._wide(rows), np.expand_dims(self.labels[rows], 1)
+            x, label = self._wide(self.logits[rows]), np.expand_dims(self.labels[rows], 1)
             exact = np.exp(x - x.max(1, keepdims=True))
             exact /= exact.sum(1, keepdims=True)
             np.put_along_axis(exact, label, np.take_along_axis(exact, label, 1) - 1.0, 1)
@@ -123,11 +160,31 @@ class Data:
         step = max(1, _CHUNK // math.prod(rest))
         return (slice(first, first + step) for first in range(0, count, step))
 
-    def _wide(self, rows: slice) -> Array:
-        part = self.logits[rows]
-        if self.case.dtype is BFLOAT16:
-            part = (part.view("<u2").astype("<u4") << 16).view("<f4")
-        return part.astype(np.float64)
+    def _wide(self, part: Array) -> Array:
+        return _as_float32(part, self.case.dtype).astype(np.float64)
+
+    def _divergences(self) -> Array:
+        found = np.empty(self.labels.shape)
+        for rows in self._chunks():
+            logs = []
+            for tensor in (self.targets, self.logits):
+                x = self._wide(tensor[rows])
+                x -= x.max(1, keepdims=True)
+                logs.append(x - np.log(np.exp(x).sum(1, keepdims=True)))
+            found[rows] = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(1)
+        return found
+
+
+def _as_float32(part: Array, dtype: DType) -> Array:
+    """``part`` as float32, if it is bfloat16."""
+    return (part.view("<u2").astype("<u4") << 16).view("<f4") if dtype is BFLOAT16 else part
+
+
+def _rounded(numbers: Array, dtype: DType) -> Array:
+    """Float32 numbers as ``dtype``; bfloat16 by cutting them off."""
+    if dtype is BFLOAT16:
+        return (numbers.view("<u4") >> 16).astype("<u2").view(BFLOAT16.numpy)
+    return numbers.astype(dtype.numpy, copy=False)
 
 
 def data_for(case: Case) -> Data:
@@ -142,8 +199,4 @@ def data_for(case: Case) -> Data:
     likeliest = numbers.argmax(1)
     even = np.arange(labels.size).reshape(labels.shape) % 2 == 0
     labels[even] = likeliest[even]
-    if case.dtype is BFLOAT16:
-        logits = (numbers.view("<u4") >> 16).astype("<u2").view(BFLOAT16.numpy)
-    else:
-        logits = numbers.astype(case.dtype.numpy, copy=False)
-    return Data(case, logits, labels)
+    return Data(case, _rounded(numbers, case.dtype), labels)

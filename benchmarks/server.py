@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _ROOT = Path(__file__).resolve().parent.parent
-_READY = re.compile(r"ready on (http://\S+),")
+_READY = re.compile(r"ready on (https?://\S+),")
 _START_SECONDS = 300
 _STOP_SECONDS = 30
 
@@ -53,16 +53,18 @@ def serving(*arguments: str, **environment: str) -> Iterator[Server]:
 
 
 @contextmanager
-def started(module: str, arguments: Sequence[str] = (), **environment: str) -> Iterator[Server]:
+def started(
+    module: str, arguments: Sequence[str] = (), root: Path | str = _ROOT, **environment: str
+) -> Iterator[Server]:
     """Run ``python -m module arguments`` from the moment that it prints "ready on" a URL.
 
-    Raises ``RuntimeError``, with its log, where it does not get ready, or does not stop with status
-    0 on SIGTERM.
+    ``root`` is the checkout that it runs from. Raises ``RuntimeError``, with its log, where it does
+    not get ready, or does not stop with status 0 on SIGTERM.
     """
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            cwd=_ROOT,
+            cwd=root,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -20,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kernels import devices, plan_cache, steps
+from kernels import devices, divergence, divergence_answer, plan_cache, steps
 from kernels.accumulate import LossAccumulator, merge
 from kernels.answer import answer
+from kernels.binary_loss import binary_cross_entropy
 from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
-from kernels.plan import OUTPUTS
+from kernels.plan import OUTPUTS, finish
 from kernels.problem import Array, check
 from kernels.shards import class_shard, merge_class_shards
 
@@ -35,8 +36,10 @@ __all__ = [
     "DeviceUnavailable",
     "InvalidInput",
     "LossAccumulator",
+    "binary_cross_entropy",
     "class_shard",
     "cross_entropy",
+    "kl_div",
     "log_softmax",
     "merge",
     "merge_class_shards",
@@ -44,6 +47,13 @@ __all__ = [
     "softmax",
     "steps",
 ]
+
+_LOSS = ("loss",)
+# Options of ``cross_entropy`` that are no tensors, in the order in which it passes them on.
+_OPTIONS = (
+    "logits_dtype", "class_axis", "ignore_index", "label_smoothing", "reduction", "temperature",
+    "softcap", "z_loss", "empty", "check_probabilities", "shift", "bytes", "top_k", "focal",
+)  # fmt: skip
 
 
 def cross_entropy(
@@ -62,6 +72,13 @@ def cross_entropy(
     sample_weight: Any = None,
     empty: str = "nan",
     check_probabilities: bool = True,
+    shift: int = 0,
+    mask: Any = None,
+    segments: Any = None,
+    bytes: int | None = None,
+    top_k: int | None = None,
+    chosen: Any = None,
+    focal: float = 0.0,
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
@@ -79,31 +96,36 @@ def cross_entropy(
     ``Problem.tolerance``, unless ``check_probabilities`` is false or the position's
     ``sample_weight`` is 0.
 
+    Of sequences, whose labels have shape (N, T, ...): with ``shift`` the label at position t is
+    scored by the logits at t - shift; labels whose ``mask`` is 0 are ignored, integers or Boolean
+    of the labels' shape; ``segments``, integers of that shape, number the sequences that are packed
+    into a row; ``bytes`` is the length of the text. Outputs that depend on a label lie at its
+    position, those of the logits alone at theirs.
+
     Returns the loss, a scalar, or of the labels' shape with reduction "none"; or, where
     ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (see ``kernels.plan``). Raises
     ``InvalidInput``.
     """
-    options: dict[str, Any] = {
-        "logits_dtype": logits_dtype,
-        "class_axis": class_axis,
-        "ignore_index": ignore_index,
-        "label_smoothing": label_smoothing,
-        "reduction": reduction,
-        "temperature": temperature,
-        "softcap": softcap,
-        "z_loss": z_loss,
-        "empty": empty,
-        "check_probabilities": check_probabilities,
-        "device": device,
-    }
-    if device != "cpu" and devices.lies_on_gpu(logits):
-        weights = {"weight": weight, "sample_weight": sample_weight}
-        return devices.cross_entropy(logits, labels, outputs, **weights, **options)
-    if outputs is None and weight is None and sample_weight is None:
-        known = plan_cache.answers(logits, labels, ("loss",), options)
+    values = (
+        logits_dtype, class_axis, ignore_index, label_smoothing, reduction, temperature,
+        softcap, z_loss, empty, check_probabilities, shift, bytes, top_k, focal,
+    )  # fmt: skip
+    alone = weight is None and sample_weight is None and mask is None and segments is None
+    if alone and outputs is None and device == "cpu":
+        known = plan_cache.answers(logits, labels, _LOSS, _OPTIONS, values, plan_cache.LARGEST)
         if known is not None:
             return known["loss"]
-    problem = check(logits, labels, weight=weight, sample_weight=sample_weight, **options)
+    options: dict[str, Any] = {**dict(zip(_OPTIONS, values, strict=True)), "device": device}
+    tensors = {
+        "weight": weight,
+        "sample_weight": sample_weight,
+        "mask": mask,
+        "segments": segments,
+        "chosen": chosen,
+    }
+    if device != "cpu" and devices.lies_on_gpu(logits):
+        return devices.cross_entropy(logits, labels, outputs, **tensors, **options)
+    problem = check(logits, labels, **tensors, **options)
     return answer(problem, outputs)
 
 
@@ -118,6 +140,10 @@ def nll_loss(
     logits_dtype: str | None = None,
     sample_weight: Any = None,
     empty: str = "nan",
+    shift: int = 0,
+    mask: Any = None,
+    segments: Any = None,
+    bytes: int | None = None,
     outputs: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Any:
@@ -137,9 +163,92 @@ def nll_loss(
         reduction=reduction,
         sample_weight=sample_weight,
         empty=empty,
+        shift=shift,
+        mask=mask,
+        segments=segments,
+        bytes=bytes,
         device=device,
     )
     return answer(problem, outputs)
+
+
+def kl_div(
+    logits: Any,
+    target_logits: Any = None,
+    *,
+    target_log_probs: Any = None,
+    target_classes: Any = None,
+    target_top_log_probs: Any = None,
+    labels: Any = None,
+    mask: Any = None,
+    weight: Any = None,
+    direction: str = "forward",
+    beta: float = 0.5,
+    tail: str = "bucket",
+    temperature: float = 1.0,
+    target_temperature: float | None = None,
+    temperature_squared: bool = False,
+    shift: int = 0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    class_axis: int | None = None,
+    logits_dtype: str | None = None,
+    empty: str = "nan",
+    check_probabilities: bool = True,
+    outputs: Sequence[str] | None = None,
+    device: str = "cpu",
+) -> Any:
+    """Divergence of the softmax of ``logits``, a student's, from a teacher's, in nats.
+
+    The teacher is one of three: ``target_logits`` of the logits' shape; ``target_log_probs``, of
+    the same shape, which must sum to 1 in probability within ``Divergence.tolerance`` (unless
+    ``check_probabilities`` is false) and are scaled to do so; or a sparse one, ``target_classes``
+    with their ``target_top_log_probs``, both of shape (.., K) for logits whose positions are (..),
+    where class -1 is padding. What a sparse teacher gives to other classes is one more class on
+    both sides with ``tail`` "bucket", is left out with "ignore", and is taken for nothing with
+    "renormalize", which divides both sides by their sums over the listed classes.
+
+    ``direction`` is "forward", KL(teacher || student); "reverse", KL(student || teacher); or "jsd",
+    beta * KL(teacher || m) + (1 - beta) * KL(student || m) with m = beta * teacher +
+    (1 - beta) * student. Logits are divided by ``temperature``, targets by ``target_temperature``
+    (None: the same), and with ``temperature_squared`` divergences are multiplied by
+    ``temperature**2``.
+
+    ``labels`` (class indices), ``mask`` (0: left out) and ``weight`` have one element a position;
+    labels of ``ignore_index`` leave theirs out. With ``shift``, all three of position t are those
+    of ``logits[t - shift]`` on the second axis of the positions.
+
+    Returns the divergence reduced over positions, by their weights for "mean"; or, where
+    ``outputs`` lists some of ``divergence_answer.OUTPUTS``, a dict of these arrays. Raises
+    ``InvalidInput``.
+    """
+    problem = divergence.check(
+        logits,
+        target_logits=target_logits,
+        target_log_probs=target_log_probs,
+        target_classes=target_classes,
+        target_top_log_probs=target_top_log_probs,
+        labels=labels,
+        mask=mask,
+        weight=weight,
+        direction=direction,
+        beta=beta,
+        tail=tail,
+        temperature=temperature,
+        target_temperature=target_temperature,
+        temperature_squared=temperature_squared,
+        shift=shift,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        class_axis=class_axis,
+        logits_dtype=logits_dtype,
+        empty=empty,
+        check_probabilities=check_probabilities,
+        device=device,
+    )
+    names = divergence_answer.wanted(problem, ("loss",) if outputs is None else outputs)
+    answers = finish(divergence_answer.answer_in_steps(problem, names))
+    return answers["loss"] if outputs is None else {name: answers[name] for name in outputs}
 
 
 def log_softmax(

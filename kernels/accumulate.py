@@ -76,7 +76,7 @@ class LossAccumulator:
     def __init__(self, *, reduction: str = "mean", empty: str = "nan", **options: Any) -> None:
         self._mean = named("reduction", reduction, ("mean", "sum")) == "mean"
         self._empty = named("empty", empty, EMPTY)
-        for name in ("outputs", "sample_weight"):
+        for name in ("outputs", "sample_weight", "mask", "segments", "bytes"):
             if name in options:
                 raise InvalidInput(f"{name} is not an option of an accumulator", field=name)
         self._options = options
@@ -84,9 +84,11 @@ class LossAccumulator:
         self._pending = np.empty((2, 0))
         self._dtype: np.dtype[Any] | None = None
 
-    def update(self, logits: Any, labels: Any, *, sample_weight: Any = None) -> None:
+    def update(
+        self, logits: Any, labels: Any, *, sample_weight: Any = None, mask: Any = None
+    ) -> None:
         """Add rows, as ``cross_entropy`` takes them. Raises ``InvalidInput``, and adds nothing."""
-        problem = check(logits, labels, sample_weight=sample_weight, **self._options)
+        problem = check(logits, labels, sample_weight=sample_weight, mask=mask, **self._options)
         try:
             arrays = compute(problem, ("losses", "weights"))[1]
         except ImpossibleLabel as error:

@@ -8,15 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from kernels import dtypes, mismatch
+from kernels import binary, dtypes, mismatch
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
-from kernels.plan import PER_CLASS, TABLE, ImpossibleLabel, Kind, finish, outputs_of
-from kernels.problem import Array, Problem, widened
+from kernels.plan import (
+    BY_SEQUENCE,
+    PER_CLASS,
+    PER_TOP,
+    TABLE,
+    ImpossibleLabel,
+    Kind,
+    finish,
+    outputs_of,
+)
+from kernels.problem import Array, Problem
 from kernels.reduce import SCALE, add_blocks
+from kernels.sequences import moved, summed
+from kernels.tensors import widened
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-_KNOWN = {False: outputs_of("cross_entropy"), True: outputs_of("nll_loss")}
 _SCALARS = frozenset(name for name, row in TABLE.items() if row.kind is Kind.SCALAR)
 
 
@@ -45,15 +55,56 @@ def answers_of(
 ) -> dict[str, Array]:
     """Outputs ``names`` from the ``Computed`` of ``devices.in_steps``."""
     answers = {
-        name: array if name in PER_CLASS else array.reshape(problem.shape)
+        name: array if _shaped(problem, name) else _at_labels(problem, name, array)
         for name, array in arrays.items()
         if name in names
     }
+    if not BY_SEQUENCE.isdisjoint(names):
+        answers |= _by_sequence(problem, names, answers)
     if not _SCALARS.isdisjoint(names):
         answers |= _scalars(problem, names, blocks)
     if "loss" in names and problem.reduction == "none":
         answers["loss"] = answers["per_element"]
     return answers
+
+
+def _shaped(problem: Problem, name: str) -> bool:
+    """Return True if the array of the output ``name`` is in its final shape."""
+    return not problem.binary and (name in PER_CLASS or name in PER_TOP)
+
+
+def _at_labels(problem: Problem, name: str, array: Array) -> Array:
+    """``array`` in its shape; a value that depends on a label, at the position of that label."""
+    if name in BY_SEQUENCE:
+        return array.reshape(problem.sequences.shape)
+    array = array.reshape(problem.shape)
+    if problem.shift == 0:
+        return array
+    absent = TABLE[name].unlabelled if name in TABLE else 0.0
+    return array if absent is None else moved(array, problem.shift, absent)
+
+
+def _by_sequence(
+    problem: Problem, names: tuple[str, ...], answers: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Outputs of ``names`` that are sums by sequence, from ``answers`` that these are made of."""
+    sequences, found = problem.sequences, dict[str, Array]()
+    if "sequence_loss" in names:
+        found["sequence_loss"] = summed(answers["per_element"], sequences)
+    if "sequence_count" in names:
+        found["sequence_count"] = summed(problem.counts, sequences).astype(np.int64)
+    if "sequence_greedy" in names and "sequence_greedy" not in answers:
+        misses = problem.counts & (answers["rank"] != 0)
+        found["sequence_greedy"] = (summed(misses, sequences) == 0).astype(np.int64)
+    if "sequence_perplexity" in names:
+        loss, weight = (summed(answers[name], sequences) for name in ("per_element", "weights"))
+        kept = weight != 0.0
+        with np.errstate(over="ignore"):
+            each = np.exp(loss[kept] / weight[kept])
+        nothing = problem.empty == "zero" and each.size == 0
+        value = 1.0 if nothing else mean(float(each.sum()), each.size, problem.empty)
+        found["sequence_perplexity"] = np.array(value)
+    return found
 
 
 def _scalars(problem: Problem, names: tuple[str, ...], blocks: Array) -> dict[str, Array]:
@@ -68,16 +119,23 @@ def _scalars(problem: Problem, names: tuple[str, ...], blocks: Array) -> dict[st
         answers["weight_sum"] = np.array(weight / SCALE)
     if "loss_sum" in names:
         answers["loss_sum"] = np.array(total / SCALE)
+    if "perplexity" in names:
+        answers["perplexity"] = np.array(_exp(_mean(problem, total, weight)))
+    if "bits_per_byte" in names:
+        assert problem.bytes is not None
+        answers["bits_per_byte"] = np.array(total / (SCALE * math.log(2.0) * problem.bytes))
     return answers
 
 
 def counted(problem: Problem, weight: float) -> int:
     """Number of positions that are not ignored; ``weight`` is SCALE times the sum of weights."""
-    if problem.labels is None:
+    if problem.labels is None and not problem.binary:
         return problem.positions
-    if problem.weight is None and problem.sample_weight is None:
+    if (problem.weight is None or problem.binary) and problem.sample_weight is None:
         return int(weight / SCALE)  # exact: each position that counts weighs 1
-    return int(np.count_nonzero(problem.labels != problem.ignore_index))
+    if problem.binary:
+        return int(np.count_nonzero(binary.kept(problem)))
+    return int(np.count_nonzero(problem.counts))
 
 
 def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
@@ -85,7 +143,7 @@ def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
 
     Raises ``InvalidInput`` for outputs that are unknown, or that this problem has not.
     """
-    known = _KNOWN[problem.normalised]
+    known = outputs_of(problem.operation)
     more = ["per_element"] if problem.reduction == "none" else []
     for name in outputs:
         if name not in known:
@@ -103,6 +161,8 @@ def wanted(problem: Problem, outputs: Sequence[str]) -> tuple[str, ...]:
                 f"{name} needs {row.requires}, which is not given", field=row.requires
             )
         more += row.made_of
+    if problem.device != "cpu" and "sequence_greedy" in outputs:
+        more.append("rank")  # a GPU's kernels know no sequences
     return (*outputs, *more)
 
 
@@ -111,7 +171,9 @@ def upstream_of(problem: Problem) -> float:
     if problem.reduction != "mean":
         return 1.0
     weights = np.ones(problem.positions)
-    if problem.labels is not None:
+    if problem.binary:
+        weights = binary.kept(problem).astype(np.float64)
+    elif problem.labels is not None:
         kept = problem.labels != problem.ignore_index
         wrong = np.flatnonzero(kept & ((problem.labels < 0) | (problem.labels >= problem.classes)))
         if wrong.size:
@@ -127,26 +189,39 @@ def upstream_of(problem: Problem) -> float:
 
 def impossible_label(problem: Problem, position: int) -> InvalidInput:
     """Error of the label or class probabilities at ``position``, counted in C order."""
+    if problem.binary:
+        return binary.impossible(problem, position)
     index = tuple(int(i) for i in np.unravel_index(position, problem.shape))
+    if problem.shift:
+        index = (index[0], index[1] + problem.shift, *index[2:])
     if problem.soft is not None:
         row = np.moveaxis(problem.soft, problem.axis, -1)[index]
         stored = next(entry for entry in dtypes.FLOATS if entry.load == row.dtype)
         row = widened(row.view(stored.numpy)).astype(np.float64)
         return mismatch.no_distribution(row, index, problem.axis, problem.tolerance)
-    assert problem.labels is not None
+    labels = problem.labels if problem.given is None else problem.given
+    assert labels is not None
     return mismatch.no_class(
-        int(problem.labels[position]), index, problem.classes, problem.ignore_index
+        int(labels.reshape(problem.shape)[index]), index, problem.classes, problem.ignore_index
     )
 
 
 def reduced(problem: Problem, total: float, weight: float) -> Array:
     """Sum or mean of the losses, of the results' dtype; both arguments are SCALE times a sum."""
-    if problem.reduction == "mean":
-        plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
-        total = mean(total, weight, problem.empty, plain and total != 0.0)
-    else:
-        total /= SCALE
-    return narrowed(total, problem.dtype.result)
+    value = _mean(problem, total, weight) if problem.reduction == "mean" else total / SCALE
+    return narrowed(value, problem.dtype.result)
+
+
+def _mean(problem: Problem, total: float, weight: float) -> float:
+    plain = problem.label_smoothing == 0.0 and problem.z_loss == 0.0
+    return mean(total, weight, problem.empty, plain and total != 0.0)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def narrowed(value: float, dtype: np.dtype[Any]) -> Array:

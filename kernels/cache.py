@@ -4,6 +4,9 @@ Loading unpickles a file and runs the machine code in it: a user who may write t
 code in this process. So the folder is made for its user alone, and is not used where others may
 write to it. The checksum is against damage (a full disk, a torn write, a swapped file), not
 against an attacker.
+
+Kernels may also be shipped with the installation, for a CPU that Numba was told to compile for
+(``NUMBA_CPU_NAME``): files of the same kind, in a folder that is only read.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ HANDED_OVER: dict[str, bytes] = {}
 # Callbacks for the file name and code of each function loaded or compiled here. Where there are
 # any, they keep compiled code, and the cache does not.
 LISTENERS: list[Callable[[str, bytes], None]] = []
+# Functions with a cache, by the name that their files begin with.
+DISPATCHERS: dict[str, Any] = {}
 _STATE = threading.local()
 _once: set[str] = set()
 
@@ -83,6 +88,22 @@ def _parents() -> list[Path]:
     return [Path(__file__).parent / "__pycache__", users]
 
 
+@cache
+def shipped() -> Path | None:
+    """Folder of the kernels that were compiled with this installation for Numba's CPU, if any."""
+    if config.CPU_NAME is None:
+        return None
+    path = Path(sys.prefix, "share", "lossd", config.CPU_NAME, "lossd")
+    try:
+        why = _exposed(path.stat())
+    except OSError:
+        return None
+    if why is not None:
+        _log.warning("the kernels in %s are not used: %s", path, why)
+        return None
+    return path
+
+
 def _why_not(path: Path) -> str | None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,6 +113,11 @@ def _why_not(path: Path) -> str | None:
             return "it cannot be written"
     except OSError as error:
         return error.strerror or str(error)
+    return _exposed(status)
+
+
+def _exposed(status: os.stat_result) -> str | None:
+    """Say why a folder is not to be trusted, if it is not."""
     owners = {0, os.geteuid()} if hasattr(os, "geteuid") else {status.st_uid}
     if status.st_uid not in owners or status.st_mode & 0o002:
         return "another user may write to it"
@@ -113,7 +139,9 @@ class KernelCache(caching._Cache):
     """Numba's cache of compiled ``function``; its files are void where ``stamp`` has changed."""
 
     def __init__(self, function: Any, stamp: bytes) -> None:
-        self._function = f"{function.__module__}.{function.__qualname__}"
+        self.function = f"{function.__module__}.{function.__qualname__}"
+        # Signatures that were loaded or compiled, as they were asked for.
+        self.signatures: list[Any] = []
         self._stamp = hashlib.sha256(stamp + VERSIONS).digest()
 
     @property
@@ -130,18 +158,19 @@ class KernelCache(caching._Cache):
         """Load the compiled code for ``signature``, or return None. Raises ``NotCached``."""
         target.refresh()
         name = self._name(signature, target.codegen())
-        path = folder()
         code = HANDED_OVER.pop(name, None)
         if code is not None:
             self._keep(name, code)
-        elif path is not None:
-            code = self._read(path / name)
+        else:
+            paths = (path / name for path in (folder(), shipped()) if path is not None)
+            code = next((read for path in paths if (read := self._read(path)) is not None), None)
         if code is not None:
             try:
                 result = compiler.CompileResult._rebuild(target, *serialize.loads(code))
             except Exception as error:  # unpickling may raise any class
                 _tell_once(f"the compiled {name} cannot be loaded ({error!r}): compiling it anew")
             else:
+                self.signatures.append(signature)
                 for listener in LISTENERS:
                     listener(name, code)
                 return result
@@ -153,6 +182,7 @@ class KernelCache(caching._Cache):
         """Keep the code compiled for ``signature``; warn once where that is not possible."""
         name = self._name(signature, result.codegen)
         code = bytes(serialize.dumps(result._reduce()))
+        self.signatures.append(signature)
         for listener in LISTENERS:
             listener(name, code)
         if not LISTENERS:
@@ -162,7 +192,7 @@ class KernelCache(caching._Cache):
         # A change of sources replaces the file; another Python or CPU, which may share the folder,
         # makes another name.
         key = repr((signature, codegen.magic_tuple(), VERSIONS)).encode()
-        return f"{self._function}-{hashlib.sha256(key).hexdigest()[:32]}.kernel"
+        return f"{self.function}-{hashlib.sha256(key).hexdigest()[:32]}.kernel"
 
     def _keep(self, name: str, code: bytes) -> None:
         """Write a file: a checksum of all the rest, the stamp, the name's digest, the code."""
@@ -189,6 +219,14 @@ class KernelCache(caching._Cache):
             _tell_damage(path, "checksum")
             return None
         return rest[2 * _DIGEST :] if rest[:_DIGEST] == self._stamp else None
+
+
+def cached(dispatcher: Any, stamp: bytes) -> Any:
+    """Give Numba's ``dispatcher`` a ``KernelCache``, and return it."""
+    made = KernelCache(dispatcher.py_func, stamp)
+    dispatcher._cache = made
+    DISPATCHERS[made.function] = dispatcher
+    return dispatcher
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -20,7 +20,7 @@ from numba import njit
 from numba.core.codegen import JITCodeLibrary
 from numba.extending import overload, register_jitable
 
-from kernels.cache import KernelCache
+from kernels.cache import cached
 
 try:
     import fcntl
@@ -79,8 +79,7 @@ def _cached(dispatcher: Any) -> Any:
     Numba's own cache checks the kernel's file alone, not those of functions inlined into it, and
     does not verify what it loads.
     """
-    dispatcher._cache = KernelCache(dispatcher.py_func, STAMP)
-    return dispatcher
+    return cached(dispatcher, STAMP)
 
 
 class _Library(JITCodeLibrary):
@@ -144,6 +143,11 @@ def called(function: Function) -> Function:
 def kernel(function: Function) -> Function:
     """Compile for use from Python, on one thread."""
     return _optimised_once(_cached(njit(**_OPTIONS)(function)))
+
+
+def kernel_by_address(function: Function) -> Function:
+    """Compile for calls by address (``cpu.threads``), on one thread."""
+    return _optimised_once(_cached(njit(**_INNER)(function)))
 
 
 def parallel_kernel(function: Function) -> Function:

@@ -17,13 +17,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from queue import SimpleQueue
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from kernels.cache import HANDED_OVER, LISTENERS, NotCached, loading_only
 
 _log = logging.getLogger(__name__)
-# Seconds between two lines of progress.
+# Seconds between two lines of progress in the log, and between two calls of a ``Told``.
 PROGRESS = 10.0
+_TICK = 1.0
+# Callback for progress: how many kernels are done, and how many there are in all.
+Told: TypeAlias = Callable[[int, int], object]
 
 
 class ChildFailed(RuntimeError):
@@ -108,17 +111,18 @@ def _received(stdout: IO[bytes]) -> dict[str, bytes]:
     return code
 
 
-def compile_all(jobs: Sequence[Job], children: int) -> None:
-    """Compile ``jobs`` in up to ``children`` processes, and load them here; logs progress.
+def compile_all(jobs: Sequence[Job], children: int, told: Told | None = None) -> None:
+    """Compile ``jobs`` in up to ``children`` processes, and load them here.
 
-    Where a child fails, the rest is compiled in this process.
+    ``told`` is called with the progress every second; it is logged every 10 s without. Where a
+    child fails, the rest is compiled in this process.
     """
     if not jobs:
         return
     children = max(1, min(children, len(jobs)))
     _log.info("compiling %d kernels in %d processes", len(jobs), children)
     waiting, failed = list(reversed(jobs)), threading.Event()
-    progress = _Progress(len(jobs))
+    progress = Progress(len(jobs), told)
 
     def work() -> None:
         try:
@@ -137,27 +141,35 @@ def compile_all(jobs: Sequence[Job], children: int) -> None:
         thread.start()
     for thread in threads:
         while thread.is_alive():
-            thread.join(PROGRESS)
+            thread.join(_TICK)
             progress.tell()
     for job in jobs:
         job.run()
     HANDED_OVER.clear()
 
 
-class _Progress:
-    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._total, self._clock = total, clock
-        self._started = self._told = clock()
+class Progress:
+    """Count of compiled kernels, which is passed to ``told``, or else logged every 10 s."""
+
+    def __init__(
+        self, total: int, told: Told | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total, self._told, self._clock = total, told, clock
+        self._started = self._logged = clock()
         self._lock, self._count = threading.Lock(), 0
 
     def done(self) -> None:
+        """Count one more; may be called in any thread."""
         with self._lock:
             self._count += 1
 
     def tell(self) -> None:
+        """Tell how many are done, where it is time for that."""
         now = self._clock()
-        if now - self._told >= PROGRESS:
-            self._told = now
+        if self._told is not None:
+            self._told(self._count, self._total)
+        elif now - self._logged >= PROGRESS:
+            self._logged = now
             _log.info(
                 "compiled %d of %d kernels after %.0f s",
                 self._count,

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from kernels import specialisations
-from kernels.cpu import launch
+from kernels.cpu import divergence_launch, launch
+from kernels.divergence import Divergence
 from kernels.errors import DeviceUnavailable
 from kernels.plan import Computed, finish
 from kernels.problem import Problem
-from kernels.specialisations import Specialisation
+from kernels.specialisations import AnySpecialisation
 
 _DLPACK_CUDA = 2  # of dlpack.h's device types
 
@@ -81,6 +82,17 @@ def in_steps(
     return (yield from pipeline.in_steps(problem, wanted, upstream, step))
 
 
+def divergence_in_steps(
+    problem: Divergence, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
+) -> Generator[int, None, Computed]:
+    """``cpu.divergence_launch.in_steps``, or ``cuda.divergence.in_steps``; as ``in_steps``."""
+    if target(problem.device) == "cpu":
+        return (yield from divergence_launch.in_steps(problem, wanted, upstream, step))
+    from kernels.cuda.divergence import in_steps as on_device
+
+    return (yield from on_device(problem, wanted, upstream, step))
+
+
 def lies_on_gpu(array: Any) -> bool:
     """True for another library's array on a GPU, by DLPack or ``__cuda_array_interface__``.
 
@@ -119,16 +131,26 @@ def compute(problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0) ->
     return finish(in_steps(problem, wanted, upstream))
 
 
-def quick(problem: Problem) -> bool:
+def quick(problem: Problem | Divergence, wanted: tuple[str, ...] = ()) -> bool:
     """Return True if the problem takes well below a millisecond on this thread, all compiled."""
-    return problem.device == "cpu" and launch.quick(problem)
+    if problem.device != "cpu":
+        return False
+    if isinstance(problem, Problem):
+        return launch.quick(problem, wanted)
+    return divergence_launch.quick(problem)
 
 
-def uncompiled(problem: Problem) -> tuple[Specialisation, ...]:
+def uncompiled(
+    problem: Problem | Divergence, wanted: tuple[str, ...] = ()
+) -> tuple[AnySpecialisation, ...]:
     """``specialisations.uncompiled``; a GPU's kernels are compiled when they are launched."""
-    return specialisations.uncompiled(problem) if problem.device == "cpu" else ()
+    return specialisations.uncompiled(problem, wanted) if problem.device == "cpu" else ()
 
 
-def window(problem: Problem, step: int) -> int | None:
+def window(problem: Problem | Divergence, step: int) -> int | None:
     """``cpu.launch.window``; None for a GPU, which waits for all of the logits."""
-    return launch.window(problem, step) if problem.device == "cpu" else None
+    if problem.device != "cpu":
+        return None
+    if isinstance(problem, Problem):
+        return launch.window(problem, step)
+    return divergence_launch.window(problem, step)

@@ -12,8 +12,9 @@ import numpy as np
 
 import kernels
 from kernels import InvalidInput
-from kernels.problem import Array, widened
+from kernels.problem import Array
 from kernels.reduce import SCALE
+from kernels.tensors import widened
 
 ROUTES = ("formula", "nll_loss", "cross_entropy")
 DIFFERENCE = "largest_difference"

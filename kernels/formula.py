@@ -33,7 +33,8 @@ class Known(NamedTuple):
     ``mass`` the sum of q, and ``smooth`` the sum of q * t, where q is the class weight times the
     smoothed probability and t the shifted logit (``rows.sum_soft``). All are in base 2; those of
     ``careful`` are in nats, ``log_prob`` and ``smooth`` times TINY. ``log_sum_exp`` is always TINY
-    times the natural logarithm.
+    times the natural logarithm. ``expected`` is the sum of p times the class probability, for the
+    focal factor.
     """
 
     log_prob: float
@@ -41,6 +42,7 @@ class Known(NamedTuple):
     log_sum_exp: float
     mass: float
     smooth: float
+    expected: float
 
 
 @inlined
@@ -63,6 +65,13 @@ def loss_of(known: Any, y: int, soft: bool, sample: float, options: Any) -> Any:
             rest = -(known.log_prob * known.mass)
         rest *= options.to_nats
         loss = rest if soft else options.keep * loss + options.spread * rest
+    if options.focal > 0.0:
+        if soft:
+            miss = 1.0 - options.spread - options.keep * known.expected
+        else:
+            miss = -(options.keep * math.expm1(known.log_prob * options.to_nats))
+            miss += 1.0 - options.keep - options.spread
+        loss *= 0.0 if miss < 0.0 else miss**options.focal
     if options.z_loss > 0.0:
         nats = known.log_sum_exp / TINY
         loss += options.z_loss * (nats * nats)
@@ -83,6 +92,13 @@ def careful_loss(known: Any, y: int, soft: bool, sample: float, options: Any) ->
         mass = known.mass if soft else options.spread * known.mass
         rest = TINY * known.log_total * mass - known.smooth
         loss = rest if soft else options.keep * loss + rest
+    if options.focal > 0.0:
+        if soft:
+            miss = 1.0 - options.spread - options.keep * known.expected
+        else:
+            miss = -(options.keep * math.expm1(known.log_prob / TINY))
+            miss += 1.0 - options.keep - options.spread
+        loss *= 0.0 if miss < 0.0 else miss**options.focal
     if options.z_loss > 0.0:
         loss += known.log_sum_exp * (options.z_loss * known.log_sum_exp) / TINY
     return loss * sample / TINY, weight * sample
@@ -90,34 +106,63 @@ def careful_loss(known: Any, y: int, soft: bool, sample: float, options: Any) ->
 
 @inlined
 def gradient_factors(known: Any, y: int, soft: bool, sample: float, options: Any) -> Any:
-    """``(push, pull, own)``: the gradient by class c is push * p[c] - pull * q[c] - own * (c == y).
+    """``(push, pull, own, lean)``: the gradient by class c is
+    (push - lean * given[c]) * p[c] - pull * q[c] - own * (c == y).
 
-    p is the softmax, q the class weight times the smoothed probability (``target_of``). They are
-    the derivatives of the loss's terms; without options p - onehot. All 0 where the label is
-    ignored. Of ``known``, ``mass`` and ``log_sum_exp`` are read.
+    p is the softmax, q the class weight times the smoothed probability (``target_of``), given the
+    class probability. They are the derivatives of the loss's terms; without options p - onehot.
+    All 0 where the label is ignored. Of ``known``, which has no unit of ``careful``'s here but
+    TINY's in ``log_sum_exp``, all is read with a focal factor, else ``mass`` and ``log_sum_exp``.
+
+    With m = 1 - sum(q' * p), where q' are the smoothed probabilities, the derivative of
+    m**focal * loss is m**focal * d(loss) - focal * m**(focal - 1) * loss * p[c] * (q'[c] - 1 + m).
     """
     if y < 0 and not soft:
-        return 0.0, 0.0, 0.0
-    factor, own, push = options.upstream * options.unit * sample, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0
+    factor, own, push, weight = options.upstream * options.unit * sample, 0.0, 0.0, 1.0
+    pull, lean = factor, 0.0
     if not soft:
-        own = options.keep
         if options.weight.size:
-            own *= options.weight[y]
+            weight = options.weight[y]
+        own = options.keep * weight
         push = own
         if options.lane_weight.size:
             push += options.spread * known.mass
     else:
         push = known.mass
+    if options.focal > 0.0:
+        loss, hit = -(weight * (known.log_prob * options.to_nats)), known.expected
+        miss = 1.0 - options.spread - options.keep * known.expected
+        if not soft:
+            hit = math.exp(known.log_prob * options.to_nats)
+            miss = -(options.keep * math.expm1(known.log_prob * options.to_nats))
+            miss += 1.0 - options.keep - options.spread
+        if options.lane_weight.size:
+            rest = known.log_total * known.mass - known.smooth
+            if options.lane_weight.size == 1:
+                rest = -(known.log_prob * known.mass)
+            rest *= options.to_nats
+            loss = rest if soft else options.keep * loss + options.spread * rest
+        # Where nothing is missed, the loss is 0, and so is the limit of each term.
+        share = 0.0 if miss <= 0.0 else miss**options.focal
+        slant = 0.0 if miss <= 0.0 else options.keep * options.focal * (share / miss) * loss
+        # A label of probability 0 has an infinite loss, whose product with it is 0 in the limit.
+        moved = 0.0 if hit == 0.0 else slant * hit
+        push, own, pull = share * push + moved, share * own, share * pull
+        if soft:
+            lean = factor * slant
+        else:
+            own += moved
     if options.z_loss > 0.0:
         push += 2.0 * (options.z_loss * known.log_sum_exp) / TINY
-    return factor * push, factor, factor * own
+    return factor * push, pull, factor * own, lean
 
 
 @inlined
-def gradient_of(p: float, q: float, is_label: bool, factors: Any) -> float:
+def gradient_of(p: float, q: float, given: float, is_label: bool, factors: Any) -> float:
     """Gradient by one class's capped logit, from ``gradient_factors``."""
-    push, pull, own = factors
-    gradient = push * p - pull * q
+    push, pull, own, lean = factors
+    gradient = (push - lean * given) * p - pull * q
     return gradient - own if is_label else gradient
 
 

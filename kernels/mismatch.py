@@ -25,7 +25,7 @@ def _option(axis: int, rank: int) -> str:
     return f"class_axis={-1 if axis == rank - 1 else axis}"
 
 
-def _dtype_advice(array: Array, wanted: str) -> str:
+def dtype_advice(array: Array, wanted: str) -> str:
     """Advice how to convert ``array``, of a wrong dtype, to ``wanted``; or an empty text."""
     dtype = array.dtype
     if dtype.byteorder == ">" and dtypes.of(np.empty(0, dtype.newbyteorder("<"))) is not None:
@@ -40,7 +40,7 @@ def no_floats(name: str, array: Array) -> InvalidInput:
     listed = ", ".join(entry.name for entry in dtypes.FLOATS)
     bits = f", or say {name}_dtype if they are the bits of 16-bit floats"
     return InvalidInput(
-        f"{name} must be of {listed}, not {array.dtype}{_dtype_advice(array, 'float32')}"
+        f"{name} must be of {listed}, not {array.dtype}{dtype_advice(array, 'float32')}"
         + bits * (array.dtype == "<u2"),
         field=name,
     )
@@ -66,7 +66,7 @@ def labels_like_logits(labels: Array, name: str, axis: int) -> InvalidInput:
     if dtypes.of(labels) is None:
         return InvalidInput(
             f"labels in the shape of the {name}, {shape}, are class probabilities and must be "
-            f"floating-point, not {labels.dtype}{_dtype_advice(labels, 'float32')}",
+            f"floating-point, not {labels.dtype}{dtype_advice(labels, 'float32')}",
             field="labels",
         )
     if labels.ndim > 1:
@@ -124,7 +124,7 @@ def _moved(shape: Shape, source: int, destination: int) -> Shape:
 
 def no_indices(labels: Array, name: str, shape: Shape) -> InvalidInput:
     """Error of labels in the shape of class indices that are no integers."""
-    advice = _dtype_advice(labels, "int64")
+    advice = dtype_advice(labels, "int64")
     position: Shape | None = None
     if dtypes.of(labels) in dtypes.FLOATS:
         advice += f"; class probabilities have the {name}' shape, {shape}"
@@ -185,7 +185,7 @@ def no_weights(name: str, array: Array) -> InvalidInput:
     """Error of weights of a dtype that is not in ``dtypes.ALL``."""
     return InvalidInput(
         f"{name} must be floating-point or integers, not {array.dtype}"
-        f"{_dtype_advice(array, 'uint8')}",
+        f"{dtype_advice(array, 'uint8')}",
         field=name,
     )
 

@@ -19,14 +19,16 @@ class Options(NamedTuple):
 
     ``scale`` turns logits into exponents of 2, and ``to_nats`` a loss in base 2 into nats.
     ``unit`` (1 / temperature) multiplies the logits after the soft ``cap`` (None: no cap).
-    ``keep`` is 1 - label smoothing, ``spread`` is label smoothing / classes. ``weight`` is float64,
-    one a class, or empty; ``lane_weight`` is the same in the logits' compute type: ones where no
-    weights were given, empty where nothing sums over classes; ``mass`` is its sum. ``probs``:
-    softmax is wanted, not its logarithm. ``upstream`` is the derivative by each position's loss of
-    the value whose gradient is wanted. ``outputs``: some beside the loss are wanted;
-    ``ignored_too``: some of ignored positions. ``segments`` holds ``rows.sum_part`` of each segment
-    of each row, where threads share rows, or is empty. ``tolerance`` is the largest difference from
-    1 of a position's sum of class probabilities; infinite where they are not checked.
+    ``keep`` is 1 - label smoothing, ``spread`` is label smoothing / classes; ``focal`` is gamma.
+    ``weight`` is float64, one a class, or empty; ``lane_weight`` is the same in the logits' compute
+    type: ones where no weights were given, empty where nothing sums over classes; ``mass`` is its
+    sum. ``probs``: softmax is wanted, not its logarithm. ``upstream`` is the derivative by each
+    position's loss of the value whose gradient is wanted. ``outputs``: some beside the loss are
+    wanted; ``ignored_too``: some of ignored positions. ``segments`` holds ``rows.sum_part`` of each
+    segment of each row, where threads share rows, or is empty. ``tolerance`` is the largest
+    difference from 1 of a position's sum of class probabilities; infinite where they are not
+    checked. In a binary cross-entropy ``weight`` is that of positive labels and ``factor`` that of
+    all, each with its run (``binary.check``).
     """
 
     scale: float
@@ -36,6 +38,7 @@ class Options(NamedTuple):
     keep: float
     spread: float
     z_loss: float
+    focal: float
     weight: Any
     lane_weight: Any
     mass: float
@@ -45,6 +48,9 @@ class Options(NamedTuple):
     ignored_too: bool
     segments: Any
     tolerance: float
+    weight_run: int
+    factor: Any
+    factor_run: int
 
 
 @lru_cache  # made anew it takes 6 us, of a small loss's 25
@@ -61,6 +67,7 @@ def _constants(
         keep=1.0,
         spread=0.0,
         z_loss=0.0,
+        focal=0.0,
         weight=np.empty(0),
         lane_weight=np.empty(0, dtype.result),
         mass=0.0,
@@ -70,17 +77,28 @@ def _constants(
         ignored_too=not OF_IGNORED.isdisjoint(wanted),
         segments=np.empty((0, 2)),
         tolerance=math.inf,
+        weight_run=1,
+        factor=np.empty(0),
+        factor_run=1,
     )
 
 
 def options_of(problem: Problem, wanted: tuple[str, ...], upstream: float) -> Options:
     """``Options`` of ``problem`` and the outputs ``wanted``."""
-    changes: dict[str, Any] = {"z_loss": problem.z_loss, "upstream": upstream}
+    changes: dict[str, Any] = {
+        "z_loss": problem.z_loss,
+        "focal": problem.focal,
+        "upstream": upstream,
+    }
     if problem.normalised:
         changes["to_nats"] = 1.0
     if problem.weight is not None:
         changes["weight"] = problem.weight
-    if problem.soft is not None or problem.label_smoothing > 0.0:
+    if problem.binary:
+        changes["weight_run"], changes["factor_run"] = problem.weight_run, problem.factor_run
+        if problem.factor is not None:
+            changes["factor"] = problem.factor
+    elif problem.soft is not None or problem.label_smoothing > 0.0:
         each = np.ones(problem.classes) if problem.weight is None else problem.weight
         changes["keep"] = 1.0 - problem.label_smoothing
         changes["spread"] = problem.label_smoothing / problem.classes

@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from kernels import dtypes, mismatch
+from kernels import choice, dtypes, mismatch
 from kernels.errors import InvalidInput
-from kernels.scalars import flag, integer, named, number
+from kernels.plan import PER_TOP, TOP
+from kernels.scalars import flag, integer, named, number, positive
+from kernels.sequences import (
+    Sequences,
+    at_logits,
+    mask_of,
+    moved,
+    no_moves,
+    segments_of,
+    sequences_of,
+    shift_of,
+)
+from kernels.tensors import aligned, computed_like, flat, labels_of, weights_of
 
 Array = np.ndarray[Any, Any]
 REDUCTIONS = ("none", "mean", "sum")
@@ -38,6 +51,12 @@ class Problem:
     where ``soft`` holds class probabilities, or there are no labels. ``weight`` is float64, one a
     class, or None; ``sample_weight`` is float64, one a position, or None. ``normalised``: the
     logits are log-probabilities. ``device``: one of DEVICES.
+
+    Labels and sample weights lie where the logits that score them do: ``shift`` positions before
+    their own. ``given`` holds the labels as they were given, where that or a mask makes them others
+    (flat). ``segments`` are int64, of the labels' shape, or None; ``bytes``: the option, or None.
+    ``chosen`` holds classes, int64, of shape (positions, K), or (1, K) where they are the same for
+    all positions. ``binary``: of a binary cross-entropy; see ``kernels.binary``.
     """
 
     logits: Array
@@ -57,6 +76,46 @@ class Problem:
     sample_weight: Array | None = None
     device: str = "cpu"
     check_probabilities: bool = True
+    shift: int = 0
+    given: Array | None = None
+    segments: Array | None = None
+    bytes: int | None = None
+
+    top_k: int | None = None
+    chosen: Array | None = None
+    focal: float = 0.0
+    binary: bool = False
+    weight_run: int = 1
+    factor: Array | None = None
+    factor_run: int = 1
+
+    @property
+    def operation(self) -> str:
+        """Name of what is computed, as in ``plan.TABLE``."""
+        if self.binary:
+            return "binary_cross_entropy"
+        return "nll_loss" if self.normalised else "cross_entropy"
+
+    def values_each(self, output: str) -> int:
+        """Number of values that ``output`` has of each position."""
+        if output in TOP:
+            return self.top_k or 0
+        if output in PER_TOP:
+            return 0 if self.chosen is None else int(self.chosen.shape[1])
+        return 1
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """Sequences that the labels belong to."""
+        return sequences_of(self.shape, self.segments)
+
+    @cached_property
+    def counts(self) -> Array:
+        """Boolean, of the labels' shape and at their positions: false where one is ignored."""
+        if self.labels is None:
+            return np.ones(self.shape, np.bool_)
+        kept = np.asarray(self.labels != self.ignore_index).reshape(self.shape)
+        return moved(kept, self.shift, False)
 
     @property
     def tolerance(self) -> float:
@@ -93,14 +152,10 @@ def floats(name: str, value: Any, bits: str | None = None) -> tuple[Array, dtype
             raise InvalidInput(
                 f"{name} hold {array.dtype}, which cannot be the bits of {bits}", field=name
             )
-        return _aligned(array.view(wanted.load)), wanted
+        return aligned(array.view(wanted.load)), wanted
     if dtype not in dtypes.FLOATS:
         raise mismatch.no_floats(name, array)
-    return _aligned(array.view(dtype.load)), dtype
-
-
-def _aligned(array: Array) -> Array:
-    return array if array.flags.aligned else array.copy(order="K")
+    return aligned(array.view(dtype.load)), dtype
 
 
 def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> int:
@@ -120,71 +175,6 @@ def class_axis_of(shape: tuple[int, ...], class_axis: int | None, name: str) -> 
             field="class_axis",
         )
     return class_axis % rank
-
-
-def _labels(value: Any, name: str, shape: tuple[int, ...], axis: int) -> tuple[Any, Any]:
-    """``(class indices, None)`` or ``(None, class probabilities)``, by PyTorch's rule.
-
-    ``shape`` is that of the tensor ``name``, whose classes are on ``axis``.
-    """
-    array = np.asarray(value)
-    dtype = dtypes.of(array)
-    if array.shape == shape:
-        if dtype in dtypes.FLOATS:
-            return None, array
-        raise mismatch.labels_like_logits(array, name, axis)
-    if array.shape != mismatch.without(shape, axis):
-        raise mismatch.label_shape(array, name, shape, axis)
-    if dtype not in dtypes.INTEGERS:
-        raise mismatch.no_indices(array, name, shape)
-    return array, None
-
-
-def widened(array: Array) -> Array:
-    """Convert ``array`` of 16-bit floats to float32; others are returned as they are."""
-    dtype = dtypes.of(array)
-    if dtype is dtypes.BFLOAT16:
-        return (array.view(dtype.load).astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32) if dtype is dtypes.FLOAT16 else array
-
-
-def _flat(labels: Array) -> Array:
-    if not (labels.flags.c_contiguous and labels.flags.aligned):
-        labels = np.array(labels, order="C")
-    return labels.reshape(-1)
-
-
-@np.errstate(invalid="ignore")  # a signalling NaN is a NaN like any other
-def _computed_like(soft: Array, logits: dtypes.DType) -> Array:
-    """View of class probabilities for kernels; converted only if one dtype alone is float64."""
-    dtype = dtypes.of(soft)
-    assert dtype is not None
-    if dtype.result == logits.result:
-        return _aligned(soft.view(dtype.load))
-    return widened(soft).astype(logits.result)
-
-
-@np.errstate(invalid="ignore")
-def _weights(name: str, value: Any, logits: tuple[int, ...], axis: int) -> Array | None:
-    """Convert weights to float64, all finite: one a class of ``logits``' shape, or one a label."""
-    if value is None:
-        return None
-    array = np.asarray(value)
-    if dtypes.of(array) is None:
-        raise mismatch.no_weights(name, array)
-    by_class = name == "weight"
-    if array.shape != ((logits[axis],) if by_class else mismatch.without(logits, axis)):
-        raise mismatch.weight_shape(name, array.shape, logits, axis)
-    array = np.ascontiguousarray(widened(array), np.float64)
-    wrong = np.argwhere(~np.isfinite(array))
-    if len(wrong):
-        at = tuple(int(i) for i in wrong[0])
-        raise InvalidInput(
-            f"{name}[{', '.join(map(str, at))}] is {array[at]}; weights must be finite",
-            field=name,
-            position=at,
-        )
-    return array
 
 
 def unlabelled(
@@ -226,6 +216,13 @@ def check(
     empty: str = "nan",
     device: str = "cpu",
     check_probabilities: bool = True,
+    shift: int = 0,
+    mask: Any = None,
+    segments: Any = None,
+    bytes: int | None = None,
+    top_k: int | None = None,
+    chosen: Any = None,
+    focal: float = 0.0,
 ) -> Problem:
     """Check the arguments of a loss. Raises ``InvalidInput``."""
     name = "log_probs" if normalised else "logits"
@@ -236,7 +233,7 @@ def check(
     axis = class_axis_of(array.shape, class_axis, name)
     if array.shape[axis] == 0:
         raise InvalidInput(f"{name} of shape {array.shape} have no classes", field=name)
-    indices, soft = _labels(labels, name, array.shape, axis)
+    indices, soft = labels_of(labels, name, array.shape, axis)
     if soft is not None and normalised:
         raise InvalidInput(
             f"labels of shape {array.shape} are class probabilities; nll_loss takes class "
@@ -249,14 +246,23 @@ def check(
             f"ignore_index is {ignore_index}, but class probabilities have no index to ignore",
             field="ignore_index",
         )
-    samples = _weights("sample_weight", sample_weight, array.shape, axis)
+    samples = weights_of("sample_weight", sample_weight, array.shape, axis)
+    shape = mismatch.without(array.shape, axis)
+    shift = shift_of(shift, shape)
+    kept = None if mask is None else mask_of(mask, shape)
+    given = None
+    if shift or kept is not None:
+        if indices is None:
+            raise no_moves("shift" if shift else "mask")
+        given, indices = flat(indices), at_logits(indices, shift, kept, ignore_index)
+        samples = None if samples is None else moved(samples, -shift, 0.0)
     return Problem(
         array,
         dtype,
         axis,
-        None if indices is None else _flat(indices),
-        None if soft is None else _computed_like(soft, dtype),
-        _weights("weight", weight, array.shape, axis),
+        None if indices is None else flat(indices),
+        None if soft is None else computed_like(soft, dtype),
+        weights_of("weight", weight, array.shape, axis),
         ignore_index,
         number("label_smoothing", label_smoothing),
         named("reduction", reduction, REDUCTIONS),
@@ -268,4 +274,11 @@ def check(
         None if samples is None else samples.reshape(-1),
         named("device", device, DEVICES),
         flag("check_probabilities", check_probabilities),
+        shift,
+        given,
+        None if segments is None else segments_of(segments, shape),
+        positive("bytes", bytes),
+        None if top_k is None else choice.checked_top_k(top_k, array.shape[axis]),
+        None if chosen is None else choice.checked_classes(chosen, array.shape, axis),
+        number("focal", focal),
     )

@@ -16,6 +16,9 @@ _NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "label_smoothing": ("between 0.0 and 1.0", lambda value: 0.0 <= value <= 1.0),
     "temperature": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
     "softcap": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
+    "focal": ("zero, or positive and finite", lambda value: 0.0 <= value < math.inf),
+    "target_temperature": ("from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30),
+    "beta": ("between 0 and 1, and neither", lambda value: 0.0 < value < 1.0),
     "z_loss": ("zero, or positive and finite", lambda value: 0.0 <= value < math.inf),
 }
 
@@ -43,6 +46,16 @@ def integer(name: str, value: Any) -> int:
         raise InvalidInput(f"{name} must be an integer, not {value!r:.50}", field=name) from None
     if not -(2**63) <= whole < 2**63:
         raise InvalidInput(f"{name} must fit in 64 bits, not {whole!s:.50}", field=name)
+    return whole
+
+
+def positive(name: str, value: Any) -> int | None:
+    """Convert ``value`` to an integer from 1 on, unless it is None."""
+    if value is None:
+        return None
+    whole = integer(name, value)
+    if whole < 1:
+        raise InvalidInput(f"{name} must be positive, not {whole}", field=name)
     return whole
 
 

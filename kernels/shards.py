@@ -10,8 +10,9 @@ import numpy as np
 from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.mismatch import element
-from kernels.problem import Array, unlabelled, widened
+from kernels.problem import Array, unlabelled
 from kernels.scalars import integer
+from kernels.tensors import widened
 
 
 def class_shard(

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from kernels import plan_cache
+from kernels import divergence, divergence_answer, plan_cache
 from kernels.answer import answer_in_steps, wanted
+from kernels.binary import check as check_binary
+from kernels.cpu import divergence_launch
 from kernels.cpu.launch import result_bytes
 from kernels.devices import in_steps, quick, uncompiled, window
 from kernels.plan import STEP, Computed, finish
 from kernels.problem import Array, Problem, check, unlabelled
-from kernels.specialisations import Specialisation
+from kernels.specialisations import AnySpecialisation
+from kernels.teacher import DENSE
 
 Steps: TypeAlias = Generator[int, None, dict[str, Array]]
 
@@ -38,7 +41,7 @@ class Work(NamedTuple):
     quick: bool
     steps: Steps
     window: int | None = None
-    uncompiled: tuple[Specialisation, ...] = ()
+    uncompiled: tuple[AnySpecialisation, ...] = ()
 
     def run(self) -> dict[str, Array]:
         """Compute the outputs at once."""
@@ -59,6 +62,7 @@ def footprint(
     step: int,
     outputs: Sequence[str] = ("log_probs",),
     normalised: bool = False,
+    binary: bool = False,
     **options: Any,
 ) -> Footprint:
     """The footprint of the losses, or without ``labels`` of the log-softmax or softmax.
@@ -69,7 +73,11 @@ def footprint(
     if labels is None:
         problem, names = unlabelled(logits, **options), tuple(outputs)
     else:
-        problem = check(logits, labels, normalised=normalised, **options)
+        options.pop("shift", None)  # it moves labels, which have not come yet
+        if binary:
+            problem = check_binary(logits, labels, **options)
+        else:
+            problem = check(logits, labels, normalised=normalised, **options)
         names = wanted(problem, outputs)
     return Footprint(result_bytes(problem, names), window(problem, step))
 
@@ -81,7 +89,10 @@ def cross_entropy(
 
     Raises ``InvalidInput``. Both hold for all functions here.
     """
-    known = plan_cache.answers(logits, labels, outputs, options)
+    known = None
+    if options.get("device", "cpu") == "cpu":
+        names, values = tuple(options), tuple(options.values())
+        known = plan_cache.answers(logits, labels, tuple(outputs), names, values)
     if known is not None:
         answers = {name: known[name] for name in outputs}
         size = sum([array.nbytes for array in answers.values()])
@@ -95,6 +106,48 @@ def nll_loss(
     """``kernels.nll_loss``."""
     problem = check(log_probs, labels, normalised=True, **options)
     return _losses(problem, outputs, step)
+
+
+def binary_cross_entropy(
+    logits: Any, labels: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any
+) -> Work:
+    """``kernels.binary_cross_entropy``."""
+    return _losses(check_binary(logits, labels, **options), outputs, step)
+
+
+def kl_div(logits: Any, *, outputs: Sequence[str], step: int | None = None, **options: Any) -> Work:
+    """``kernels.kl_div``."""
+    problem = divergence.check(logits, **options)
+    names = divergence_answer.wanted(problem, outputs)
+    answers = divergence_answer.answer_in_steps(problem, names, step or STEP)
+    return Work(
+        problem.elements,
+        divergence_launch.result_bytes(problem, names),
+        quick(problem),
+        _named(answers, outputs),
+        None if step is None else window(problem, step),
+        uncompiled(problem),
+    )
+
+
+def kl_div_footprint(
+    logits: Any,
+    *,
+    step: int,
+    outputs: Sequence[str],
+    class_axis: int | None = None,
+    device: str = "cpu",
+    **given: Any,
+) -> Footprint:
+    """The footprint of ``kl_div``, as ``footprint``: no element is read.
+
+    ``given`` may hold dense targets; a sparse teacher, labels and options make no difference.
+    """
+    dense = {name: given[name] for name in DENSE if given.get(name) is not None}
+    problem = divergence.check(
+        logits, class_axis=class_axis, device=device, **(dense or {DENSE[0]: logits})
+    )
+    return Footprint(divergence_launch.result_bytes(problem, tuple(outputs)), window(problem, step))
 
 
 def log_softmax(logits: Any, *, step: int | None = None, **options: Any) -> Work:
@@ -138,8 +191,8 @@ def _work(problem: Problem, names: tuple[str, ...], steps: Steps, step: int | No
     return Work(
         problem.logits.size,
         result_bytes(problem, names),
-        quick(problem),
+        quick(problem, names),
         steps,
         reach,
-        uncompiled(problem),
+        uncompiled(problem, names),
     )

@@ -19,14 +19,19 @@ import kernels
 from kernels import dtypes
 from kernels.cache import folder
 from kernels.compiled import one_process
-from kernels.compiling import Job, compile_all
+from kernels.compiling import Job, Told, compile_all
 from kernels.cpu.launch import SERIAL, SHARED
 from kernels.cpu.rows import SEGMENT
-from kernels.specialisations import Specialisation, mark_compiled
+from kernels.specialisations import (
+    AnySpecialisation,
+    DivergenceSpecialisation,
+    Specialisation,
+    mark_compiled,
+)
 
 _log = logging.getLogger(__name__)
 # Child processes that compile at once: each takes some 400 MB, and containers are small.
-_CHILDREN = 2
+CHILDREN = 2
 # The worked example: PyTorch's loss of it is 1.5722.
 _PRED = ((0, 0, 0, 0, 0), (0, 0, 1, 1, 0), (1, 3, 2, 3, 0), (0, 0, 0, 0, 0))
 _TARGET = (1, 4, 3, 2)
@@ -39,28 +44,60 @@ class SelfTestFailed(RuntimeError):
     """Wrong loss of the worked example."""
 
 
-def compile_specialisation(normalised: bool, logits: str, soft: str, capped: bool) -> None:
+def compile_specialisation(
+    normalised: bool,
+    logits: str,
+    soft: str,
+    capped: bool,
+    likeliest: bool = False,
+    binary: bool = False,
+) -> None:
     """Run every kernel of a ``Specialisation`` once."""
+    options: dict[str, Any] = {"softcap": 1.0 if capped else None}
+    if likeliest:
+        options["outputs"] = ("max_logit",)
     for rows, classes in _SHAPES:
         array = np.zeros((rows, classes), dtypes.BY_NAME[logits].numpy)
         labels = np.zeros(rows, np.int64)
         if normalised:
             kernels.nll_loss(array, labels)
+        elif binary:
+            kernels.binary_cross_entropy(array, np.zeros(array.shape, dtypes.BY_NAME[soft].numpy))
         elif soft != logits:
             kernels.cross_entropy(
                 array,
                 np.zeros((rows, classes), dtypes.BY_NAME[soft].numpy),
-                softcap=1.0 if capped else None,
                 check_probabilities=False,
+                **options,
             )
         else:
-            kernels.cross_entropy(array, labels, softcap=1.0 if capped else None)
-    mark_compiled(Specialisation(normalised, logits, soft, capped))
+            kernels.cross_entropy(array, labels, **options)
+    mark_compiled(Specialisation(normalised, logits, soft, capped, likeliest, binary))
 
 
-def job(wanted: Specialisation) -> Job:
+def compile_divergence(logits: str, targets: str, reverse: bool, sparse: bool) -> None:
+    """Run the kernel of a ``DivergenceSpecialisation`` on one thread, and on many."""
+    for rows in (1, SERIAL // 64 + 64):
+        array = np.zeros((rows, 64), dtypes.BY_NAME[logits].numpy)
+        teacher: dict[str, Any] = {
+            "target_logits": np.zeros((rows, 64), dtypes.BY_NAME[targets].numpy)
+        }
+        if sparse:
+            top = np.zeros((rows, 1), np.int64)
+            teacher = {"target_classes": top, "target_top_log_probs": top.astype(np.float32)}
+        kernels.kl_div(array, direction="reverse" if reverse else "forward", **teacher)
+    mark_compiled(DivergenceSpecialisation(logits, targets, reverse, sparse))
+
+
+_COMPILE = {
+    Specialisation: compile_specialisation,
+    DivergenceSpecialisation: compile_divergence,
+}
+
+
+def job(wanted: AnySpecialisation) -> Job:
     """Job that compiles ``wanted``."""
-    return Job(str(wanted), __name__, compile_specialisation.__name__, tuple(wanted))
+    return Job(str(wanted), __name__, _COMPILE[type(wanted)].__name__, tuple(wanted))
 
 
 def common(offered: Sequence[dtypes.DType] = dtypes.FLOATS) -> list[Job]:
@@ -95,16 +132,20 @@ def check(device: str = "cpu", dtype: dtypes.DType = dtypes.FLOAT32) -> None:
 
 
 def compile_common(
-    offered: Sequence[dtypes.DType] = dtypes.FLOATS, more: Sequence[Job] = ()
-) -> None:
+    offered: Sequence[dtypes.DType] = dtypes.FLOATS,
+    more: Sequence[Job] = (),
+    told: Told | None = None,
+) -> list[str]:
     """Compile the ``common`` jobs and ``more``, or load them from the cache; then ``check``.
 
-    Raises ``SelfTestFailed``.
+    Returns the names of the jobs that were in no cache. ``told`` is called with the progress of
+    compiling. Raises ``SelfTestFailed``.
     """
     start = time.monotonic()
     jobs = common(offered)
     with one_process(folder(), "lock"):
         missing = [each for each in (*jobs, *more) if not each.load()]
-        compile_all(missing, min(_CHILDREN, os.cpu_count() or 1))
+        compile_all(missing, min(CHILDREN, os.cpu_count() or 1), told)
     check(dtype=dtypes.BY_NAME[jobs[0].arguments[1]])
     _log.info("kernels ready after %.1f s", time.monotonic() - start)
+    return [each.name for each in missing]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import numba
+import numpy as np
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kernels.compiling import Told
 from service import VERSION, routes, settings
 from service.compute import device
 from service.compute.compiler import Compiler
@@ -23,11 +29,18 @@ from service.memory.limit import default_budget
 from service.middleware import auth
 from service.middleware.direct import Direct
 from service.middleware.drain import Drain
+from service.middleware.forwarded import Forwarded, Trusted
 from service.middleware.methods import Methods
+from service.middleware.origins import EXPOSED, cors_origins
+from service.middleware.prefix import Prefix
 from service.process import START_FAILED, numba_variables, shutdown
 from service.process.warm_up import warm_up
-from service.request.operation import Service, offered_dtypes
+from service.request.offered import offered_dtypes
+from service.request.operation import Service
 from service.routes import guide, handlers, openapi
+from service.telemetry import spans
+from service.telemetry.counters import Counters, here
+from service.telemetry.record import observers
 
 # Below uvicorn's own logger, so that these lines have its format, level and place.
 _log = logging.getLogger("uvicorn.lossd")
@@ -49,21 +62,24 @@ class Application(FastAPI):
 def create_app(
     given: settings.Settings | None = None,
     *,
-    warm: Callable[[], None] | None = None,
+    warm: Callable[[], object] | None = None,
     fail: Callable[[int], None] = os._exit,
+    told: Told | None = None,
 ) -> FastAPI:
     """Make the ASGI application; without ``given`` its settings come from the environment.
 
     ``warm`` (``warm_up``, if None) runs in the compute lane once the server has started, and no
     other work is taken until it returns; where it raises, ``fail`` is called with the process's
-    exit status. Raises ``SettingsError`` where the environment holds a setting that cannot be used,
-    tokens and the device included.
+    exit status. ``told`` is called with the progress of compiling. Raises ``SettingsError`` where
+    the environment holds a setting that cannot be used, tokens and the device included.
     """
     chosen = given or settings.load()
     tokens = auth.tokens(chosen)
     auth.warn_of_weak(chosen, tokens)
+    origins = cors_origins(chosen)
+    proxies = None if chosen.trusted_proxies is None else Trusted(chosen.trusted_proxies)
     computing = device.chosen(chosen)
-    warming_up = warm or partial(warm_up, offered_dtypes(chosen))
+    warming_up = warm or partial(warm_up, offered_dtypes(chosen), told)
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -81,25 +97,44 @@ def create_app(
             device=computing,
         )
         app.state.service = service
+        counters = here()
+        _gauge(counters, service)
 
         def begin_stop() -> None:
             stopping.set()
+            counters.state("stopping")
+
+        def lengthen() -> None:
             # No connection is added from here on: what still comes is bounded, and was accepted.
             for lane in (service.compute, service.transcode, service.compiler.lane):
                 lane.length = sys.maxsize
 
-        stop = partial(asyncio.get_running_loop().call_soon_threadsafe, begin_stop)
+        # Of several workers, the supervisor says when the drain begins and when it is over.
+        drain_seconds = chosen.drain_seconds if chosen.workers == 1 else 0
+        stages = shutdown.Stages(drain_seconds, begin_stop, lengthen)
         computing.failed = shutdown.GpuFailure(service, fail).report
-        with shutdown.on_sigterm(stop):
-            warming = asyncio.create_task(_warm(service, warming_up, fail))
+        tracing = spans.started()
+        if tracing is not None:
+            # First: the access log has the trace that it begins.
+            observers.insert(0, tracing.observe)
+        with (
+            shutdown.on_signal(signal.SIGTERM, stages.signalled),
+            shutdown.on_signal(shutdown.DRAIN if chosen.workers > 1 else None, stages.drain),
+        ):
+            warming = asyncio.create_task(_warm(service, counters, warming_up, fail))
+            counting = asyncio.create_task(counters.keep_fresh())
             if chosen.workers > 1:
                 # Others that are ready take all the connections meanwhile.
                 await _either(warming, stopping)
             yield
         warming.cancel()
+        counting.cancel()
         service.compiler.close()
         service.transcode.close()
         service.compute.close()
+        if tracing is not None:
+            observers.remove(tracing.observe)
+            await asyncio.to_thread(tracing.stop)
 
     app = Application(
         title="lossd",
@@ -114,6 +149,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.stopping = stopping
+    app.state.aliases = chosen.metric_aliases()
     app.state.secured = bool(tokens)
     app.state.computing = sorted(routes.ENDPOINTS)
     app.state.v2 = routes.v2.State(chosen)
@@ -123,7 +159,18 @@ def create_app(
     openapi.install(app, secured=bool(tokens))
     app.add_middleware(Methods)
     direct = Direct(partial(FastAPI.__call__, app), endpoints=routes.ENDPOINTS)
-    app.entry = Drain(auth.Gate(direct, tokens) if tokens else direct)
+    entry: ASGIApp = Drain(auth.Gate(direct, tokens) if tokens else direct)
+    if origins:
+        entry = CORSMiddleware(
+            entry,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED,
+        )
+    if chosen.root_path:
+        entry = Prefix(entry, chosen.root_path)
+    app.entry = entry if proxies is None else Forwarded(entry, proxies)
     return app
 
 
@@ -136,7 +183,42 @@ async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
         waiting.cancel()
 
 
-async def _warm(service: Service, warm: Callable[[], None], fail: Callable[[int], None]) -> None:
+def _gauge(counters: Counters, service: Service) -> None:
+    """Have ``counters`` read the queues and the memory of ``service``."""
+    budget = service.budget
+    lanes = {
+        "compute": service.compute,
+        "transcode": service.transcode,
+        "compile": service.compiler.lane,
+    }
+    gauges = counters.gauges
+    for name, lane in lanes.items():
+        gauges[f"queue_length.{name}"] = partial(getattr, lane, "waiting")
+        # Without a limit, once the server was told to stop.
+        gauges[f"queue_limit.{name}"] = lambda: service.settings.lane_queue
+    gauges["queue_length.memory"] = lambda: budget.waiting + budget.openings_waiting
+    gauges["memory_leased_bytes"] = lambda: budget.leased
+    gauges["memory_budget_bytes"] = lambda: budget.total
+    gauges["kernel_threads"] = lambda: numba.config.NUMBA_NUM_THREADS
+    counters.describe(routes.labels(), _build(service))
+
+
+def _build(service: Service) -> dict[str, str]:
+    return {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "numba": numba.__version__,
+        "numpy": np.__version__,
+        "device": service.device.name,
+    }
+
+
+async def _warm(
+    service: Service,
+    counters: Counters,
+    warm: Callable[[], object],
+    fail: Callable[[int], None],
+) -> None:
     started = time.perf_counter()
     try:
         await service.compute.call(warm)
@@ -147,4 +229,6 @@ async def _warm(service: Service, warm: Callable[[], None], fail: Callable[[int]
         fail(START_FAILED)
     else:
         service.ready = True
+        counters.describe(routes.labels(), _build(service))  # the device may be another one
+        counters.state("ready")
         _log.info("ready after %.1f s", time.perf_counter() - started)

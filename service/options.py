@@ -16,7 +16,7 @@ from pydantic import (
     create_model,
 )
 
-from kernels.plan import outputs_of
+from kernels.plan import MOST_TOP, outputs_of
 from service.codecs.base import shown
 
 MOST_FIELDS = 64  # of a query string, and of a list
@@ -64,11 +64,6 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    class_axis: _Integer | None = Field(
-        None,
-        description="Axis of the logits that holds the classes; negative counts from the end."
-        " By default 1, or 0 for logits of one dimension; -1 for channels-last data.",
-    )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "auto",
         description="What computes: `auto` is what the server was started for; `cuda` is its GPU,"
@@ -76,7 +71,17 @@ class Options(BaseModel):
     )
 
 
-class LogitOptions(Options):
+class ClassOptions(Options):
+    """Options of every route whose logits have a class axis."""
+
+    class_axis: _Integer | None = Field(
+        None,
+        description="Axis of the logits that holds the classes; negative counts from the end."
+        " By default 1, or 0 for logits of one dimension; -1 for channels-last data.",
+    )
+
+
+class LogitOptions(ClassOptions):
     """Options of every route that starts from logits."""
 
     temperature: _Scale = Field(
@@ -89,8 +94,8 @@ class LogitOptions(Options):
     )
 
 
-class LabelOptions(Options):
-    """Options of every route that has labels."""
+class LabelOptions(ClassOptions):
+    """Options of every route that has labels that are classes."""
 
     ignore_index: _Integer = Field(
         -100,
@@ -99,7 +104,7 @@ class LabelOptions(Options):
     )
 
 
-class LossOptions(LabelOptions):
+class ReductionOptions(Options):
     """Options of every route that reduces losses."""
 
     reduction: Literal["none", "mean", "sum"] = Field(
@@ -113,7 +118,23 @@ class LossOptions(LabelOptions):
     )
 
 
+class LossOptions(ReductionOptions, LabelOptions):
+    """Options of every route that reduces losses of labels that are classes."""
+
+    shift: _Integer = Field(
+        0,
+        description="How many positions before a label the logits lie that score it, along the axis"
+        " of the labels after the first: 1 for the logits of a causal language model and its"
+        " tokens. At most the length of that axis. Nothing is copied, and large bodies stream.",
+    )
+    bytes: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = Field(
+        None,
+        description="Length in bytes of the text that the labels are: for `bits_per_byte`.",
+    )
+
+
 _OF_NLL_LOSS, _OF_CROSS_ENTROPY = outputs_of("nll_loss"), outputs_of("cross_entropy")
+_OF_BINARY = outputs_of("binary_cross_entropy")
 
 
 class NllLossOptions(LossOptions):
@@ -139,6 +160,19 @@ class CrossEntropyOptions(LossOptions, LogitOptions, SmoothingOptions):
     """Options of ``/v1/cross_entropy``."""
 
     z_loss: float = _Z_LOSS
+    focal: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Exponent gamma of a focal loss: each element's cross-entropy is multiplied by"
+        " `(1 - p) ** focal`, where p is the probability of its label, or the mean under the"
+        " smoothed label or the class probabilities. Zero, or positive and finite.",
+    )
+    top_k: Annotated[int, Field(ge=1, le=MOST_TOP)] | None = Field(
+        None,
+        description="How many classes `top_log_probs` and `top_classes` have of each element: from"
+        f" 1 to {MOST_TOP}, and no more than there are.",
+    )
     check_probabilities: bool = Field(
         True,
         description="Whether labels that are class probabilities must be: none below 0, and those"
@@ -148,6 +182,73 @@ class CrossEntropyOptions(LossOptions, LogitOptions, SmoothingOptions):
     outputs: Annotated[
         list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_CROSS_ENTROPY))
     ] = _some_of(_OF_CROSS_ENTROPY)
+
+
+_OF_KL_DIV = outputs_of("kl_div")
+
+
+class KlDivOptions(LossOptions):
+    """Options of ``/v1/kl_div``."""
+
+    direction: Literal["forward", "reverse", "jsd"] = Field(
+        "forward",
+        description="`forward`: KL(teacher || student), `reverse`: KL(student || teacher), `jsd`:"
+        " the generalised Jensen-Shannon divergence, `beta * KL(teacher || m) + (1 - beta) *"
+        " KL(student || m)` with `m = beta * teacher + (1 - beta) * student`.",
+    )
+    beta: float = Field(
+        0.5, gt=0, lt=1, description="Weight of the teacher in `jsd`: between 0 and 1, and neither."
+    )
+    tail: Literal["bucket", "ignore", "renormalize"] = Field(
+        "bucket",
+        description="What becomes of the classes that a sparse teacher does not list: they are one"
+        " more class on both sides (`bucket`), are left out of the sum (`ignore`), or count as"
+        " impossible, both sides being divided by their sums over the listed ones (`renormalize`).",
+    )
+    temperature: _Scale = Field(
+        1.0, description="What both sides' logits are divided by: from 1e-30 to 1e30."
+    )
+    target_temperature: _Scale | None = Field(
+        None,
+        description="What the targets are divided by, where it is not `temperature`: 1 takes"
+        " log-probabilities that were made at the student's temperature as they are.",
+    )
+    temperature_squared: bool = Field(
+        False,
+        description="Whether divergences are multiplied by the square of `temperature`, so that"
+        " gradients keep their size.",
+    )
+    shift: _Integer = Field(
+        0,
+        description="How many positions labels, mask and weights are behind the logits that they"
+        " are of: those at t belong to `logits[t - shift]`, along the axis next to the batch's.",
+    )
+    check_probabilities: bool = Field(
+        True,
+        description="Whether the probabilities of `target_log_probs` must sum to 1, and those of"
+        " `target_top_log_probs` to at most 1, some rounding aside. Elements of weight 0 may be"
+        " anything.",
+    )
+    outputs: Annotated[
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_KL_DIV))
+    ] = _some_of(_OF_KL_DIV)
+
+
+class BinaryCrossEntropyOptions(ReductionOptions):
+    """Options of ``/v1/binary_cross_entropy``."""
+
+    ignore_index: _Integer = Field(
+        -100,
+        description="Label that marks an element as ignored: it contributes neither to the sum nor"
+        " to the count. Any integer, which labels that are probabilities may equal as well.",
+    )
+    check_probabilities: bool = Field(
+        True,
+        description="Whether floating-point labels must be from 0 to 1, or `ignore_index`.",
+    )
+    outputs: Annotated[
+        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_BINARY))
+    ] = _some_of(_OF_BINARY)
 
 
 class ExplainOptions(LabelOptions, SmoothingOptions):

@@ -14,12 +14,15 @@ from typing import Any
 
 from fastapi import Response
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from kernels import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
 from service import errors
 from service.codecs import DecodeError, TooLarge
 
 MEDIA_TYPE = "application/problem+json"
+# Key of a request's ASGI scope: the name of the problem that is answered.
+PROBLEM = "lossd.problem"
 _TYPE = "urn:lossd:problem:"
 _LONGEST = 600  # characters of a detail: a sentence of the service, and some 200 of the client's
 
@@ -187,7 +190,22 @@ def row_for(error: Exception) -> Row:
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
-def problem(error: Exception) -> Response:
+class Problem(Response):
+    """Answer to a request that ended in an error of the table's ``row``."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, row: Row, body: dict[str, Any]) -> None:
+        headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after)}
+        super().__init__(json.dumps(body) + "\n", row.status, headers)
+        self._name = row.name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PROBLEM] = self._name
+        await super().__call__(scope, receive, send)
+
+
+def problem(error: Exception) -> Problem:
     """Return the answer to a request that ended in ``error``."""
     row = row_for(error)
     # Classes without ``message`` are not written for clients: they may name paths and internals.
@@ -206,8 +224,7 @@ def problem(error: Exception) -> Response:
         value = getattr(error, name, None)
         if value is not None:
             body[name] = value[:200] if isinstance(value, str) else [int(index) for index in value]
-    headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after)}
-    return Response(json.dumps(body) + "\n", row.status, headers, MEDIA_TYPE)
+    return Problem(row, body)
 
 
 def answer_to(error: Exception) -> Response | None:

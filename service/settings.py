@@ -18,8 +18,11 @@ PREFIX = "LOSSD_"
 # Settings that are no command-line options: all users of a machine may read command lines.
 SECRETS = frozenset({"auth_tokens"})
 
+METRIC_ALIASES = ("triton", "kserve")
+
 _MIB = 2**20
 _GIB = 2**30
+_Text = Annotated[str, Field(min_length=1)] | None
 _Seconds = Annotated[float, Field(gt=0, le=3600)]
 _WholeSeconds = Annotated[int, Field(ge=0, le=3600)]
 _Bytes = Annotated[int, Field(ge=1, le=2**40)]
@@ -44,15 +47,35 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="TCP port to listen on; 0 lets the system choose a free one."
     )
-    uds: str | None = Field(
+    uds: _Text = Field(
         None,
-        min_length=1,
         description="Path of a Unix socket to listen on instead of host and port, of up to 107"
         " bytes; the umask decides who may connect.",
     )
-    auth_token_file: str | None = Field(
+    root_path: str | None = Field(
         None,
-        min_length=1,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="Prefix of every path behind a proxy that does not remove it, such as /loss;"
+        " paths without it are answered as well.",
+    )
+    trusted_proxies: _Text = Field(
+        None,
+        description="Addresses or networks of proxies, separated by commas, whose Forwarded or"
+        " X-Forwarded-For and -Proto are believed; unix for all clients of the Unix socket.",
+    )
+    cors_origins: _Text = Field(
+        None,
+        description="Origins whose pages may read answers in a browser, separated by commas, such"
+        " as https://example.org; * for every page.",
+    )
+    tls_certificate: _Text = Field(
+        None, description="PEM file of a certificate and its chain: HTTPS is spoken then, no HTTP."
+    )
+    tls_key: _Text = Field(
+        None, description="PEM file of the certificate's key, if that is not in its file."
+    )
+    auth_token_file: _Text = Field(
+        None,
         description="File with bearer tokens, one a line, read at the start: without one of them"
         " only health, the page and /docs are answered (401).",
     )
@@ -68,12 +91,35 @@ class Settings(BaseSettings):
         " core; more share the cores, unless NUMBA_NUM_THREADS is set.",
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
-        "info", description="Least severe level that is logged; info holds one line a request."
+        "info", description="Least severe level that is logged; lines of requests are info."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log's lines: for people, or a JSON object a line."
+    )
+    access_log: bool = Field(
+        False, description="Whether the log has a line for each request, which takes some 10 us."
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None,
+        description="TCP port that answers /metrics alone, without a token; 0 for a free one.",
+    )
+    metrics_host: _Text = Field(
+        None, description="Address of the metrics' port: by default, that of host."
+    )
+    metrics_aliases: str = Field(
+        "",
+        max_length=200,
+        description="Other servers whose metrics' names are answered as well: triton, kserve.",
     )
     shutdown_seconds: _WholeSeconds = Field(
         25,
         description="Seconds that running requests are given to finish at shutdown: 25 leaves 5 of"
         " the 30 that Kubernetes grants.",
+    )
+    drain_seconds: _WholeSeconds = Field(
+        0,
+        description="Seconds at shutdown, before shutdown_seconds, in which /readyz is 503 and"
+        " connections are still taken: for load balancers that notice it late.",
     )
     header_seconds: _Seconds = Field(
         10,
@@ -97,7 +143,7 @@ class Settings(BaseSettings):
     send_seconds: _Seconds = Field(
         30,
         description="Seconds of patience with a client that reads its answer more slowly than"
-        " body_bytes_per_second, and so holds memory, before it is cut off.",
+        " body_bytes_per_second, before it is cut off.",
     )
     keep_alive_seconds: _WholeSeconds = Field(
         75,
@@ -121,8 +167,7 @@ class Settings(BaseSettings):
     )
     explain_max_elements: Annotated[int, Field(ge=1, le=2**24)] = Field(
         16384,
-        description="Most logits that /v1/explain takes: it returns every intermediate array, to be"
-        " read by a person.",
+        description="Most logits that /v1/explain takes: it returns every intermediate array.",
     )
     lane_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
         64,
@@ -141,8 +186,7 @@ class Settings(BaseSettings):
     )
     compute_seconds: _Seconds = Field(
         60,
-        description="Seconds that a computation, decoding or encoding may take, its turn included"
-        " (503).",
+        description="Seconds that a computation, decoding or encoding may take, waiting included.",
     )
     compile_seconds: _Seconds = Field(
         30,
@@ -183,8 +227,7 @@ class Settings(BaseSettings):
         None,
         max_length=200,
         pattern="^[A-Za-z0-9_-]*$",
-        description="What names of shared memory must start with to be registered; by default"
-        " anything.",
+        description="What names of shared memory must start with; by default anything.",
     )
 
     @field_validator("allow_shared_memory")
@@ -193,6 +236,18 @@ class Settings(BaseSettings):
         if value and (sys.platform != "linux" or others.data.get("workers", 1) > 1):
             raise ValueError("shared memory needs Linux, and a single worker")
         return value
+
+    @field_validator("metrics_aliases")
+    @classmethod
+    def _are_aliases(cls, value: str) -> str:
+        unknown = [name for name in _names(value) if name not in METRIC_ALIASES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(METRIC_ALIASES)}")
+        return value
+
+    def metric_aliases(self) -> tuple[str, ...]:
+        """Names of servers in ``metrics_aliases``."""
+        return tuple(_names(self.metrics_aliases))
 
     def environment(self) -> dict[str, str]:
         """Return these settings as environment variables, for processes that a supervisor spawns.
@@ -203,6 +258,10 @@ class Settings(BaseSettings):
             variable(name): str(value)
             for name, value in self.model_dump(exclude_none=True, exclude=set(SECRETS)).items()
         }
+
+
+def _names(value: str) -> list[str]:
+    return [name for name in (each.strip() for each in value.split(",")) if name]
 
 
 def variable(name: str) -> str:

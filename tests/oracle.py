@@ -89,6 +89,86 @@ def rank(
     return np.where(odd, -1, before.sum(-1))
 
 
+def likeliest(
+    logits: Array,
+    labels: Array | None = None,
+    *,
+    class_axis: int | None = None,
+    top_k: int = 1,
+    ignore_index: int = -100,
+    **options: Any,
+) -> dict[str, Array]:
+    """Outputs about the likeliest classes, one position after another, in plain loops.
+
+    NaNs come first, then the largest logits, of equals the first class; margins of ignored
+    positions, and of NaNs, are NaN.
+    """
+    axis = class_dimension(logits.ndim, class_axis)
+    raw = np.moveaxis(widen(logits), axis, -1)
+    x = np.moveaxis(scaled(logits, **options), axis, -1)
+    log_probs = np.moveaxis(log_softmax(logits, axis, **options), axis, -1)
+    shape, classes = raw.shape[:-1], raw.shape[-1]
+    found: dict[str, Array] = {
+        "max_logit": np.empty(shape, np.longdouble),
+        "confidence": np.empty(shape, np.longdouble),
+        "margin": np.full(shape, np.nan, np.longdouble),
+        "top_log_probs": np.empty((*shape, top_k), np.longdouble),
+        "top_classes": np.empty((*shape, top_k), np.int64),
+    }
+    for at in np.ndindex(*shape):
+        row = raw[at]
+        nans = [c for c in range(classes) if np.isnan(row[c])]
+        rest = [c for c in np.argsort(-row, kind="stable") if not np.isnan(row[c])]
+        order = [*nans, *rest]
+        found["max_logit"][at] = x[at][order[0]]
+        found["confidence"][at] = np.exp(log_probs[at][order[0]])
+        found["top_classes"][at] = order[:top_k]
+        found["top_log_probs"][at] = log_probs[at][order[:top_k]]
+        if labels is not None and labels[at] != ignore_index:
+            own, others = x[at][labels[at]], np.delete(x[at], labels[at])
+            with np.errstate(all="ignore"):
+                found["margin"][at] = own - others.max(initial=-np.inf)
+            if classes == 1 and not np.isnan(own):
+                found["margin"][at] = np.inf
+    return found
+
+
+def binary_cross_entropy(
+    logits: Array,
+    labels: Array,
+    *,
+    weight: Array | float = 1.0,
+    pos_weight: Array | float = 1.0,
+    sample_weight: Array | float = 1.0,
+    ignore_index: int = -100,
+) -> dict[str, Array]:
+    """``-w * (p * y * log(sigmoid(x)) + (1 - y) * log(1 - sigmoid(x)))``, its sums and gradient.
+
+    A term whose factor is 0 is 0, even where the logarithm is not finite (PyTorch: NaN).
+    """
+    x, y = widen(logits), widen(labels)
+    kept = y != ignore_index
+    y = np.where(kept, y, 0)
+    samples = np.broadcast_to(np.asarray(sample_weight, np.longdouble), x.shape) * kept
+    with np.errstate(all="ignore"):
+        at_one = np.logaddexp(0, -x)
+        at_zero = np.logaddexp(0, x)
+        positive = np.where(y == 0, 0, pos_weight * y * at_one)
+        losses = weight * (positive + np.where(y == 1, 0, (1 - y) * at_zero))
+        p = 1 / (1 + np.exp(-x))
+        slopes = weight * ((1 - y) * p - pos_weight * y / (1 + np.exp(x)))
+        losses = np.where(samples == 0, 0, losses * samples)
+        slopes = np.where(samples == 0, 0, slopes * samples)
+        return {
+            "per_element": losses,
+            "loss": losses.sum() / samples.sum(),
+            "loss_sum": losses.sum(),
+            "weight_sum": samples.sum(),
+            "count": np.asarray(kept.sum()),
+            "gradient": slopes / samples.sum(),
+        }
+
+
 def softmax(logits: Array, class_axis: int | None = None, **options: Any) -> Array:
     """``exp(log_softmax)``."""
     with np.errstate(all="ignore"):
@@ -119,6 +199,7 @@ def cross_entropy(
     z_loss: float = 0.0,
     sample_weight: Array | None = None,
     empty: str = "nan",
+    focal: float = 0.0,
 ) -> Array:
     """The loss, from integer labels or from class probabilities."""
     axis = class_dimension(logits.ndim, class_axis)
@@ -130,10 +211,25 @@ def cross_entropy(
     else:
         parts = [_from_probabilities(log_probs, labels, weight, label_smoothing, axis)]
         counted = np.ones(parts[0].shape, np.longdouble)  # the mean is NOT divided by weights
+    if focal > 0:
+        parts = [part * _focal(log_probs, labels, label_smoothing, axis) ** focal for part in parts]
     if z_loss > 0:
         lse = log_sum_exp(logits, axis, temperature=temperature, softcap=softcap)
         parts.append(np.where(np.ma.getmaskarray(counted), 0, z_loss * lse**2))
     return _reduce(*_sampled(parts, counted, sample_weight), reduction, empty)
+
+
+def _focal(log_probs: Array, labels: Array, label_smoothing: float, axis: int) -> Array:
+    """1 minus the sum of the softmax times the smoothed label's probabilities."""
+    log_probs = np.moveaxis(log_probs, axis, -1)
+    classes, e = log_probs.shape[-1], np.longdouble(label_smoothing)
+    if labels.dtype.kind in "iu":
+        t = (np.arange(classes) == labels[..., None]).astype(np.longdouble)
+    else:
+        t = np.moveaxis(widen(labels), axis, -1)
+    q = t * (1 - e) + e / classes
+    # sum(q) is 1: no digits are lost where p is near 1.
+    return np.asarray((q * -np.expm1(log_probs)).sum(-1) + (1 - q.sum(-1)))
 
 
 def gradient(

@@ -18,9 +18,17 @@ KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_modu
 # Layers of the service from the bottom up: a module imports from lower layers, and from its own
 # package or module.
 LAYERS = (
-    ("service", "service.settings", "service.regimes", "service.codecs", "service.page"),
+    (
+        "service",
+        "service.settings",
+        "service.cgroups",
+        "service.regimes",
+        "service.codecs",
+        "service.page",
+    ),
     ("service.errors", "service.problems"),
-    ("service.options", "service.memory", "service.middleware", "service.protocol"),
+    ("service.options", "service.memory", "service.middleware", "service.telemetry"),
+    ("service.protocol",),
     ("service.compute",),
     ("service.request",),
     ("service.process", "service.routes"),

@@ -118,7 +118,8 @@ def main(rounds: int = ROUNDS, quick: bool = False, only: str | None = None) -> 
 
 def _cases(quick: bool, bench: Bench) -> Iterator[Case]:
     """Cases, the large batches early, since a time limit may end the run."""
-    for case in (*CASES[:2], *_BATCHES, *CASES[2:]):
+    losses = [case for case in CASES if case.wants in ("loss", "gradient")]
+    for case in (*losses[:2], *_BATCHES, *losses[2:]):
         if bench.simulated:
             classes = min(case.shape[1], 70)
             rest = tuple(min(size, 3) for size in case.shape[2:])

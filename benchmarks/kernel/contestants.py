@@ -1,4 +1,4 @@
-"""Contestants: the kernels, a plain read of memory, and other libraries as their users call them.
+"""Contestants: the kernels, the machine's limits, and other libraries as their users call them.
 
 Peers are imported by name when they are measured: none is needed to install, test or run lossd.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -15,9 +16,10 @@ import numba
 import numpy as np
 
 import kernels
+from benchmarks.kernel import divergence, limits, outputs
 from benchmarks.kernel.onnx_model import ELEMENT, cross_entropy_model
+from benchmarks.kernel.workloads import WORKLOADS, Workload
 from benchmarks.machine import THREADS, version
-from benchmarks.plain_read import read_and_sum
 from benchmarks.problems import Array, Data
 from kernels.dtypes import BFLOAT16, FLOAT32
 
@@ -32,13 +34,14 @@ class Entry:
 
     ``error`` gives the relative error of a call's result against float64; ``per_element``, where
     given, computes the unreduced losses; ``release`` frees memory that the contestant keeps, so
-    that a peak can be measured.
+    that a peak can be measured. A call does the work of the case ``times``.
     """
 
     call: Callable[[], Any]
     error: Callable[[Any], float]
     per_element: Callable[[], Array] | None = None
     release: Callable[[], Any] = lambda: None
+    times: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,42 @@ def _error(data: Data) -> Callable[[Any], float]:
     return both
 
 
+def _mean_error(data: Data, workload: Workload) -> Callable[[Any], float]:
+    """Error function for results that begin with the mean loss of a workload."""
+    exact = workload.exact(data)
+    return lambda result: abs(float(result[0]) - exact) / max(1.0, abs(exact))
+
+
+def _workload(data: Data) -> Workload | None:
+    return WORKLOADS.get(data.case.wants)
+
+
+def _plain(data: Data) -> Entry:
+    if data.case.wants in outputs.OUTPUTS:
+        return Entry(*outputs.loss_alone(data))
+    workload = _workload(data)
+    if workload is None:
+        raise CannotRun("lossd itself is measured here")
+    given = workload.prepare(data)
+    return Entry(lambda: workload.plain(*given), lambda loss: 0.0 if np.isfinite(loss) else 1.0)
+
+
 def _ours(data: Data) -> Entry:
     numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
+    workload = _workload(data)
+    if workload is not None:
+        given = workload.prepare(data)
+        return Entry(lambda: workload.ours(*given), _mean_error(data, workload))
     logits, labels = data.logits, data.labels
+    if data.case.wants in outputs.OUTPUTS:
+        return Entry(*outputs.ours(data))
+    if data.case.wants == "divergence":
+        return Entry(*divergence.ours(data))
     if data.case.wants == "gradient":
 
         def call() -> Any:
-            outputs = ("loss", "gradient")
-            return tuple(kernels.cross_entropy(logits, labels, outputs=outputs).values())
+            wanted = ("loss", "gradient")
+            return tuple(kernels.cross_entropy(logits, labels, outputs=wanted).values())
 
         return Entry(call, _error(data))
     return Entry(
@@ -86,14 +117,30 @@ def _ours(data: Data) -> Entry:
     )
 
 
-def _plain_read(data: Data) -> Entry:
-    if data.case.wants != "loss" or data.case.latency:
-        raise CannotRun("no limit is claimed here")
+def _limited(data: Data) -> None:
+    """Raise ``CannotRun`` where a case has no limit but Python; else take the threads."""
+    if data.logits.nbytes < limits.LEAST:
+        raise CannotRun("no limit: calls take longer than the work")
     numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
-    numbers = data.logits.reshape(-1).view(np.float32)  # 16-bit ones in pairs
-    exact = float(numbers.sum(dtype=np.float64))
-    size = float(np.abs(numbers).sum(dtype=np.float64))
-    return Entry(lambda: read_and_sum(numbers), lambda total: abs(total - exact) / size)
+
+
+def _plain_read(data: Data) -> Entry:
+    _limited(data)
+    if data.case.wants == "divergence":
+        return Entry(*divergence.plain_read(data))
+    call, error, times = limits.plain_read(data)
+    return Entry(call, error, times=times)
+
+
+def _exponentials(data: Data) -> Entry:
+    _limited(data)
+    call, error, times = limits.in_l1(data)
+    return Entry(call, error, times=times)
+
+
+def _only_losses(data: Data) -> None:
+    if data.case.wants not in ("loss", "gradient"):
+        raise CannotRun("compared with PyTorch alone")
 
 
 def _torch() -> Any:
@@ -104,11 +151,22 @@ def _torch() -> Any:
     return torch
 
 
+def _as_torch(torch: Any, array: Array) -> Any:
+    if array.dtype == BFLOAT16.numpy:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _torch_workload(
+    data: Data, torch: Any, workload: Workload, compiled: Callable[[Any], Any]
+) -> Entry:
+    given = [_as_torch(torch, array) for array in workload.prepare(data)]
+    function = compiled(partial(workload.torch, torch))
+    return Entry(lambda: function(*given), _mean_error(data, workload))
+
+
 def _torch_entry(data: Data, torch: Any, function: Any, **options: Any) -> Entry:
-    bits = data.logits.view(np.int16) if data.case.dtype is BFLOAT16 else data.logits
-    logits, labels = torch.from_numpy(bits), torch.from_numpy(data.labels)
-    if data.case.dtype is BFLOAT16:
-        logits = logits.view(torch.bfloat16)
+    logits, labels = _as_torch(torch, data.logits), _as_torch(torch, data.labels)
     if data.case.wants == "gradient":
         logits.requires_grad_(True)
 
@@ -122,7 +180,13 @@ def _torch_entry(data: Data, torch: Any, function: Any, **options: Any) -> Entry
 
 
 def _eager(data: Data) -> Entry:
-    torch = _torch()
+    torch, workload = _torch(), _workload(data)
+    if data.case.wants in outputs.OUTPUTS:
+        return Entry(*outputs.torch(data, torch, compiled=False))
+    if data.case.wants == "divergence":
+        return Entry(*divergence.torch(data, torch, compiled=False))
+    if workload is not None:
+        return _torch_workload(data, torch, workload, lambda function: function)
     function = torch.nn.functional.cross_entropy
     if data.case.dtype is not FLOAT32 or data.case.wants != "loss":
         return _torch_entry(data, torch, function)
@@ -138,6 +202,13 @@ def _eager(data: Data) -> Entry:
 def _compiled(data: Data) -> Entry:
     torch = _torch()
     torch.compiler.reset()  # or the next shape counts as dynamic, which is slower
+    if data.case.wants in outputs.OUTPUTS:
+        return Entry(*outputs.torch(data, torch, compiled=True))
+    if data.case.wants == "divergence":
+        return Entry(*divergence.torch(data, torch, compiled=True))
+    workload = _workload(data)
+    if workload is not None:
+        return _torch_workload(data, torch, workload, partial(torch.compile, dynamic=False))
     function = torch.compile(
         lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels), dynamic=False
     )
@@ -145,6 +216,7 @@ def _compiled(data: Data) -> Entry:
 
 
 def _jax(data: Data) -> Entry:
+    _only_losses(data)
     os.environ.setdefault("NPROC", str(THREADS))  # the size of XLA's thread pool
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     jax = import_module("jax")
@@ -164,6 +236,7 @@ def _jax(data: Data) -> Entry:
 
 
 def _onnxruntime(data: Data) -> Entry:
+    _only_losses(data)
     if data.case.wants == "gradient":
         raise CannotRun("no gradients")
     if data.case.dtype not in ELEMENT:
@@ -187,6 +260,7 @@ def _onnxruntime(data: Data) -> Entry:
 
 
 def _scipy(data: Data) -> Entry:
+    _only_losses(data)
     if data.case.wants == "gradient":
         raise CannotRun("no gradients")
     if data.case.dtype is BFLOAT16:
@@ -202,7 +276,9 @@ def _scipy(data: Data) -> Entry:
 
 
 OURS = Contestant("lossd", "numba", _ours)
+PLAIN = Contestant("lossd, plain", "numba", _plain)
 READ = Contestant("plain read", "numba", _plain_read)
+EXPONENTIALS = Contestant("exponentials", "numba", _exponentials)
 EAGER = Contestant("PyTorch eager", "torch", _eager)
 COMPILED = Contestant("torch.compile", "torch", _compiled)
 PEERS = (
@@ -212,4 +288,4 @@ PEERS = (
     Contestant("onnxruntime", "onnxruntime", _onnxruntime),
     Contestant("SciPy", "scipy", _scipy),
 )
-CONTESTANTS = (OURS, READ, *PEERS)
+CONTESTANTS = (OURS, PLAIN, READ, EXPONENTIALS, *PEERS)

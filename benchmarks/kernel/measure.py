@@ -59,7 +59,7 @@ def run_case(case: Case, contestants: Iterable[Contestant], rounds: int) -> Outc
             entries[contestant.name] = entry
     for _ in range(rounds):
         for name, entry in entries.items():
-            outcomes[name].seconds.append(_turn(entry.call))
+            outcomes[name].seconds.append(_turn(entry.call) / entry.times)
     return outcomes
 
 

@@ -31,11 +31,15 @@ class Results(NamedTuple):
     """Arrays that kernels write, with one value a position; unwanted ones are empty.
 
     ``blocks`` holds a (loss, weight) for each block of ``kernels.reduce``, ``bad[share]`` the
-    first position with an impossible label. The others are those of ``plan.PER_POSITION``.
+    first position with an impossible label. ``sequence`` is the index of each position's sequence,
+    and ``sequence_greedy`` has an element for each sequence. The others are those of
+    ``plan.PER_POSITION``.
     """
 
     blocks: Any
     bad: Any
+    sequence: Any
+    sequence_greedy: Any
     losses: Any
     weights: Any
     per_element: Any
@@ -46,13 +50,46 @@ class Results(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory of each worker: a tile's labels, ``tile``'s rows, and three registers of the type
-    that the logits are computed in.
+    """Memory of each worker: a tile's labels, ``tile``'s rows, three registers of the type that the
+    logits are computed in; and ``plain``'s rows, its copies of logits, and 16 places of rows.
     """
 
     labels: Any
     tiles: Any
     lanes: Any
+    floats: Any
+    columns: Any
+    starts: Any
+
+
+class Likeliest(NamedTuple):
+    """Outputs of ``likeliest`` and what they are made with; unwanted arrays are empty.
+
+    ``top_k`` classes of each position are the likeliest, 0 where they are not wanted, and
+    ``chosen`` holds ``chosen_each`` classes, all in range, of each position or of all alike.
+    ``compares``: some outputs but ``chosen_log_probs`` are wanted. Each worker has ``maxima``, a
+    ``row`` of gathered classes where they are strided, ``candidates`` with their classes ``at`` and
+    ``marks``, and the ``values`` and ``places`` of the classes found; reals are of the type that
+    the logits are computed in.
+    """
+
+    top_k: int
+    compares: bool
+    chosen_each: int
+    chosen: Any
+    max_logit: Any
+    confidence: Any
+    margin: Any
+    top_log_probs: Any
+    top_classes: Any
+    chosen_log_probs: Any
+    maxima: Any
+    row: Any
+    marks: Any
+    candidates: Any
+    at: Any
+    values: Any
+    places: Any
 
 
 class Operands(NamedTuple):
@@ -61,6 +98,7 @@ class Operands(NamedTuple):
     ``tile`` is a tile's number of positions. ``soft`` holds class probabilities, with empty data
     where ``labels`` (class indices) count; with neither, only outputs that need no label are
     computed. ``log_probs`` and ``gradient`` lie in memory as ``logits`` do, or are empty.
+    ``likeliest`` is None where none of its outputs is wanted: kernels are compiled without them.
     """
 
     tile: int
@@ -72,3 +110,4 @@ class Operands(NamedTuple):
     log_probs: View
     gradient: View
     scratch: Scratch
+    likeliest: Likeliest | None = None

@@ -13,6 +13,8 @@ from kernels.compiled import called, inlined
 from kernels.cpu.logit import exact, exact_slope
 from kernels.cpu.tile import (
     CAREFUL,
+    EXPECTED,
+    LEAN,
     LEAST,
     LOSS,
     MASS,
@@ -67,11 +69,12 @@ def _careful_sum(view: Any, position: int, options: Any) -> tuple[float, float]:
 @inlined
 def _careful_smooth(
     logits: Any, first: int, largest: float, soft: Any, soft_first: int, options: Any
-) -> tuple[float, float, float, float]:
+) -> tuple[float, float, float, float, float]:
     """``(mass, smooth)`` as in ``formula.Known``, with gaps to ``largest``; then the sum of the
-    class probabilities, and the least of them and 0.
+    class probabilities, the least of them and 0, and the sum of their products with the powers.
     """
     mass, smooth, shares, least, given, softly = 0.0, 0.0, 0.0, 0.0, 0.0, soft.data.size > 0
+    expected = 0.0
     for c in range(logits.classes):
         if softly:
             given = element(soft.data, soft_first + c * soft.class_stride)
@@ -82,7 +85,8 @@ def _careful_smooth(
         each, term = careful_terms(given, c, gap, softly, options)
         mass += each
         smooth += term
-    return mass, smooth, shares, least
+        expected += given * math.exp(gap / TINY)
+    return mass, smooth, shares, least, expected
 
 
 @called
@@ -102,11 +106,12 @@ def careful_position(
     scratch[MINUS, at], scratch[VALUE, at] = 0.0, gap - TINY * math.log(total)
     if options.lane_weight.size:
         soft_first = place(soft, position)
-        mass, smooth, shares, least = _careful_smooth(
+        mass, smooth, shares, least, expected = _careful_smooth(
             logits, first, largest, soft, soft_first, options
         )
         scratch[MASS, at], scratch[SMOOTH, at] = mass, smooth
         scratch[SHARES, at], scratch[LEAST, at] = shares, least
+        scratch[EXPECTED, at] = expected / total
 
 
 @called
@@ -123,10 +128,29 @@ def weigh_careful(
             log_sum_exp(scratch, i, options),
             scratch[MASS, i],
             scratch[SMOOTH, i],
+            scratch[EXPECTED, i],
         )
         sample = sample_of(labels, lo + i)
         loss, weight = careful_loss(known, label[i], soft, sample, options)
         scratch[LOSS, i], scratch[WEIGHT, i] = loss, weight
+
+
+@called
+def careful_known(known: Any, scratch: Any, soft: bool, at: int, options: Any) -> Any:
+    """``known`` of a position that ``careful_position`` summed, as ``formula.gradient_factors``
+    takes it: in the units of all others.
+    """
+    smooth = scratch[SMOOTH, at] / TINY / options.to_nats
+    if not soft and options.spread > 0.0:
+        smooth /= options.spread
+    return Known(
+        scratch[VALUE, at] / TINY / options.to_nats,
+        math.log(scratch[TOTAL, at]) / options.to_nats,
+        known.log_sum_exp,
+        known.mass,
+        smooth,
+        known.expected,
+    )
 
 
 @called
@@ -137,7 +161,7 @@ def careful_outputs(operands: Any, position: int, y: int, scratch: Any, at: int)
     x, first, stride = logits.data, place(logits, position), logits.class_stride
     out_first, soft_first = place(log_probs, position), place(soft, position)
     gradient_first = place(gradient, position)
-    factors = scratch[PUSH, at], scratch[PULL, at], scratch[OWN, at]
+    factors = scratch[PUSH, at], scratch[PULL, at], scratch[OWN, at], scratch[LEAN, at]
     peak, cap, given, softly = scratch[PEAK, at], options.cap, 0.0, soft.data.size > 0
     logarithm, surprise, before, nan = math.log(scratch[TOTAL, at]), 0.0, 0, False
     best, largest, own = 0, element(x, first), element(x, first + max(y, 0) * stride)
@@ -161,7 +185,7 @@ def careful_outputs(operands: Any, position: int, y: int, scratch: Any, at: int)
                 given = element(soft.data, soft_first + c * soft.class_stride)
             if options.lane_weight.size:
                 q = target_of(given, c, softly, options)
-            slant = gradient_of(p, q, c == y, factors) * exact_slope(raw, cap)
+            slant = gradient_of(p, q, given, c == y, factors) * exact_slope(raw, cap)
             ignored = y < 0 and not softly
             gradient.data[gradient_first + c * gradient.class_stride] = 0.0 if ignored else slant
     if results.entropy.size:

@@ -2,39 +2,66 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
 
 from kernels import reduce
 from kernels.cpu import tile
-from kernels.cpu.arguments import Operands, Results, Scratch
+from kernels.cpu.arguments import Operands, Results
+from kernels.cpu.binary import binary_kernel
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.rows import SEGMENT
+from kernels.cpu.scratch import scratch_of
 from kernels.cpu.threads import bound, compiled, run
-from kernels.cpu.views import PerClass, labels_of, pieces, view_of
+from kernels.cpu.views import (
+    LikeliestArrays,
+    PerClass,
+    labels_of,
+    pieces,
+    view_of,
+)
 from kernels.dtypes import DType
 from kernels.options import Options, options_of
-from kernels.plan import PER_CLASS, PER_POSITION, Computed, ImpossibleLabel, View
+from kernels.plan import (
+    BY_SEQUENCE,
+    LIKELIEST,
+    PER_CLASS,
+    PER_POSITION,
+    Array,
+    Computed,
+    ImpossibleLabel,
+    View,
+)
 from kernels.problem import Problem
+from kernels.sequences import moved
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
 SERIAL = 65536
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
+# Positions of a tile of planes at least: memory is read in runs of so many neighbours.
+RUN = 128
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
-_KEPT = threading.local()
+_KERNELS = {
+    "cross_entropy": cross_entropy_kernel,
+    "nll_loss": nll_kernel,
+    "binary_cross_entropy": binary_kernel,
+}
+
+# Result of ``ready``'s call: the sums of ``reduce.add_blocks``, and what ``Computed`` is.
+Again: TypeAlias = tuple[float, float, Array, dict[str, Array]]
 
 
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
 def _no_results(dtype: DType) -> Results:
     empty = {name: np.empty(0, kind or dtype.result) for name, kind in PER_POSITION.items()}
-    return Results(blocks=np.empty((0, 2)), bad=np.empty(0, np.int64), **empty)
+    none = np.empty(0, np.int64)
+    return Results(np.empty((0, 2)), bad=none, sequence=none, sequence_greedy=none, **empty)
 
 
 class Cut(NamedTuple):
@@ -54,7 +81,8 @@ def _cut(view: View, shared: bool, step: int | None) -> Cut:
     threads = 1 if elements <= SERIAL else numba.get_num_threads()
     launches = 1 if step is None else -(-elements * view.data.itemsize // step)
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
-    size = min(max(rows, reduce.BLOCK), tile.LARGEST)
+    least = reduce.BLOCK if view.class_stride == 1 else RUN
+    size = min(max(rows, least), tile.LARGEST)
     if shared and view.positions < size * threads * launches:
         size = -(-view.positions // (threads * launches))
     tiles = -(-view.positions // size)
@@ -70,22 +98,6 @@ def _segments(view: View) -> int:
     return view.positions * -(-view.classes // SEGMENT)
 
 
-def _scratch(workers: int, tile_size: int, dtype: DType) -> Scratch:
-    """Scratch for ``workers``; a thread keeps its own for the next small problem."""
-    kept: dict[Any, Scratch] = _KEPT.__dict__
-    if workers == 1 and (tile_size, dtype) in kept:
-        return kept[tile_size, dtype]
-    scratch = Scratch(
-        np.empty((workers, tile_size), np.int64),
-        # Ignored positions keep what was there before: ones are harmless.
-        np.ones((workers, tile.ROWS, tile_size + 2 * tile.SLACK)),
-        np.empty((workers, 3, 16), dtype.result),
-    )
-    if workers == 1:
-        kept[tile_size, dtype] = scratch
-    return scratch
-
-
 def in_steps(
     problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
@@ -98,13 +110,17 @@ def in_steps(
     them, from their first, have to be there. Raises ``ImpossibleLabel``.
     """
     dtype, positions, everything = problem.dtype, problem.positions, problem.logits.nbytes
-    per_class = PerClass(problem, wanted)
+    per_class, likeliest = PerClass(problem, wanted), LikeliestArrays(problem, wanted)
     shared = _shared(problem)
     arrays = {
         name: np.empty(positions, kind or dtype.result)
         for name, kind in PER_POSITION.items()
         if name in wanted or (shared and name in ("losses", "weights"))
     }
+    by_sequence: dict[str, Any] = {}
+    if "sequence_greedy" in wanted:
+        sequence = moved(problem.sequences.of, -problem.shift, 0).reshape(-1)
+        by_sequence["sequence_greedy"] = np.ones(problem.sequences.size, np.int64)
     options = options_of(problem, wanted, upstream)
     kernel = _kernel(problem)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
@@ -119,9 +135,14 @@ def in_steps(
             blocks=blocks[first // reduce.BLOCK :],
             bad=np.full(shares, logits.positions),
             **{name: array[first:stop] for name, array in arrays.items()},
+            **by_sequence,
         )
-        key = _key(logits, soft, options)
-        segments = 0 if problem.normalised else _segments(logits)
+        if by_sequence:
+            results = results._replace(sequence=sequence[first:stop])
+        about = likeliest.arguments(first, logits, cut.workers)
+        key = (*_key(logits, soft, options), about is None)
+        # Maxima are kept by the worker that needs them: it sums the whole row.
+        segments = 0 if problem.normalised or about is not None else _segments(logits)
         if segments:
             options = options._replace(segments=np.empty((segments, 2)))
         operands = Operands(
@@ -132,7 +153,8 @@ def in_steps(
             options,
             results,
             *per_class.views(first, logits),
-            _scratch(cut.workers, cut.tile, dtype),
+            scratch_of(cut.workers, cut.tile, logits, dtype),
+            about,
         )
         if segments:
             yield everything
@@ -147,7 +169,7 @@ def in_steps(
                 raise ImpossibleLabel(first + wrong)
     if shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
-    return blocks, {**arrays, **per_class.arrays()}
+    return blocks, {**arrays, **by_sequence, **per_class.arrays(), **likeliest.arrays()}
 
 
 def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
@@ -155,41 +177,53 @@ def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
     return logits.data.dtype, soft.data.dtype, options.cap is None
 
 
-def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[], Computed] | None:
-    """A call that returns what ``in_steps`` does, of what ``problem``'s arrays hold by then.
+def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array], Again] | None:
+    """A call that returns what ``in_steps`` does, for logits and labels like ``problem``'s.
 
-    None where its kernel is not compiled yet: callers may have no time for that. The problem is
-    small, not empty, and its logits need no copy; ``wanted`` is of scalars and "per_element". Each
-    call gives the same arrays. It raises ``ImpossibleLabel``.
+    They are of its types and shapes, C-contiguous and aligned. None where the kernel is not
+    compiled yet, since callers may have no time for that, or where threads share rows. The problem
+    is not empty, and its logits need no copy; ``wanted`` is of scalars and "per_element". Each call
+    gives the same arrays. It raises ``ImpossibleLabel``.
     """
     ((_, logits, soft),) = pieces(problem, True)
-    positions, options = logits.positions, options_of(problem, wanted, 1.0)
-    kernel, key = _kernel(problem), _key(logits, soft, options)
-    if not compiled(kernel, key):
+    positions, options, shared = (
+        logits.positions,
+        options_of(problem, wanted, 1.0),
+        _shared(problem),
+    )
+    kernel, key = _kernel(problem), (*_key(logits, soft, options), True)
+    if not compiled(kernel, key) or _segments(logits):
         return None
-    size = _cut(logits, False, None).tile
+    cut = _cut(logits, shared, None)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
-    bad = np.empty(1, np.int64)
+    bad = np.full(cut.workers, positions)
     names = [name for name in wanted if name in PER_POSITION]
     arrays = {name: np.empty(positions, problem.dtype.result) for name in names}
+    alone = np.empty((2, positions if shared else 0))
+    results = _no_results(problem.dtype)._replace(
+        blocks=blocks, bad=bad, losses=alone[0], weights=alone[1], **arrays
+    )
     operands = Operands(
-        size,
+        cut.tile,
         logits,
         soft,
         labels_of(problem, 0, positions),
         options,
-        _no_results(problem.dtype)._replace(blocks=blocks, bad=bad, **arrays),
+        results,
         *PerClass(problem, wanted).views(0, logits),
-        _scratch(1, size, problem.dtype),
+        scratch_of(cut.workers, cut.tile, logits, problem.dtype),
     )
-    call = bound(kernel, key, operands)
+    call = bound(kernel, key, cut.workers, operands, (problem.logits, problem.labels))
 
-    def compute_again() -> Computed:
-        bad[0] = positions
-        call()
-        if bad[0] < positions:
-            raise ImpossibleLabel(int(bad[0]))
-        return blocks, arrays
+    def compute_again(logits: Array, labels: Array) -> Again:
+        total, weight, wrong = call(logits, labels)
+        if wrong < positions:
+            bad[:] = positions
+            raise ImpossibleLabel(wrong)
+        if shared:
+            own = reduce.sum_all_blocks(alone)
+            return (*reduce.add_blocks(own), own, arrays)
+        return total, weight, blocks, arrays
 
     return compute_again
 
@@ -203,6 +237,13 @@ def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:
         if name in kept
     )
     whole = sum(name in kept for name in PER_CLASS) * problem.dtype.result.itemsize
+    each += sum(
+        np.dtype(kind or problem.dtype.result).itemsize * problem.values_each(name)
+        for name, kind in LIKELIEST.items()
+        if name in kept
+    )
+    # Each position's sequence, and at most one sequence a position and one a row.
+    each += 0 if BY_SEQUENCE.isdisjoint(wanted) else 3 * np.dtype(np.int64).itemsize
     blocks = -(-problem.positions // reduce.BLOCK) * 16
     return each * problem.positions + whole * problem.logits.size + blocks
 
@@ -224,12 +265,13 @@ def window(problem: Problem, step: int) -> int | None:
     return _reach(logits, positions + logits.inner_size - 1)
 
 
-def quick(problem: Problem) -> bool:
+def quick(problem: Problem, wanted: tuple[str, ...] = ()) -> bool:
     """Return True if the problem takes well below a millisecond on this thread, all compiled."""
     if problem.logits.size > SERIAL:
         return False
     soft = problem.logits if problem.soft is None else problem.soft
-    key = (problem.logits.dtype, soft.dtype, problem.softcap is None)
+    plain = LIKELIEST.keys().isdisjoint(wanted)
+    key = (problem.logits.dtype, soft.dtype, problem.softcap is None, plain)
     return compiled(_kernel(problem), key)
 
 
@@ -238,7 +280,7 @@ def _shared(problem: Problem) -> bool:
 
 
 def _kernel(problem: Problem) -> Any:
-    return nll_kernel if problem.normalised else cross_entropy_kernel
+    return _KERNELS[problem.operation]
 
 
 def _in_order(problem: Problem) -> bool:

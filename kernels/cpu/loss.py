@@ -10,9 +10,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kernels.compiled import inlined, kernel
+from kernels.compiled import inlined, kernel_by_address
 from kernels.cpu.careful import weigh_careful
+from kernels.cpu.greedy import any_greedy, judge_sequences
+from kernels.cpu.likeliest import likeliest_step
 from kernels.cpu.outputs import output_step
+from kernels.cpu.packed import unpacked
+from kernels.cpu.plain import is_plain, plain_losses, weigh_plain, write_plain
+from kernels.cpu.plain_scratch import LOSS as PLAIN_LOSS
 from kernels.cpu.rows import sum_part
 from kernels.cpu.sums import step_size, sum_step
 from kernels.cpu.tile import (
@@ -55,32 +60,48 @@ def _write_losses(results: Any, scratch: Any, lo: int, count: int) -> None:
             results.weights[lo + i] = weights[i]
 
 
-@kernel
-def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all tiles. See ``Operands``."""
-    tile, logits, soft, labels, options, results, _, _, scratches = operands
+    operands = unpacked(packed)
+    tile, logits, soft, labels, options, results, _, _, scratches, likeliest = operands
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
     lanes, softly = scratches.lanes[own], soft.data.size > 0
+    plain, floats = is_plain(logits, soft, labels, options), scratches.floats[own]
+    weighed = options.weight.size + labels.sample_weight.size + results.losses.size > 0
     for t in range(tiles * share // shares, tiles * (share + 1) // shares):
         lo = t * tile
         count = min(tile, logits.positions - lo)
+        if plain:
+            known = plain_losses(operands, lo, count, own)
+            if known and not options.outputs:
+                if weighed:
+                    weigh_plain(floats, labels, lo, count, options, scratch[LOSS], scratch[WEIGHT])
+                    _write_losses(results, scratch, lo, count)
+                else:
+                    write_plain(results, floats[PLAIN_LOSS], lo, count, options.to_nats)
+                continue
         if softly or not labels.given:
             label[:count] = -1
         else:
             _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
-        done, odd = 0, False
+        done, odd, judging = 0, False, any_greedy(results, lo, count)
         while done < count:
             first, rest = lo + done, count - done
-            size = step_size(logits, first, rest, options.outputs)
+            size = step_size(logits, first, rest, options.outputs or judging)
             all_positions = softly or options.ignored_too
             odd |= sum_step(
-                logits, soft, options, first, size, label, lanes, scratch, done, all_positions
-            )
+                logits, soft, options, first, size, label, lanes, scratch, done, all_positions,
+                likeliest, own,
+            )  # fmt: skip
             take_logarithms(scratch, done, size, options.scale, logits.data)
             if options.outputs:
                 output_step(operands, first, size, label, scratch, done)
+                likeliest_step(likeliest, operands, first, size, label, scratch, done, own)
+            if judging:
+                judge_sequences(operands, first, size, label, scratch, done)
             done += size
         if softly and options.tolerance < math.inf:
             wrong = prove_shares(scratch, labels, lo, count, options.tolerance)
@@ -89,16 +110,18 @@ def cross_entropy_kernel(share: int, shares: int, operands: Any) -> None:
         weigh_tile(scratch, label, softly, labels, lo, count, options)
         if odd:
             weigh_careful(scratch, label, softly, labels, lo, count, options)
+        if plain:
+            weigh_plain(floats, labels, lo, count, options, scratch[LOSS], scratch[WEIGHT])
         _write_losses(results, scratch, lo, count)
 
 
-@kernel
-def nll_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def nll_kernel(share: int, shares: int, packed: Any) -> None:
     """``cross_entropy_kernel`` for ``logits`` that are log-probabilities already.
 
     Those of the labels alone are read, and losses are the only outputs.
     """
-    tile, logits, _, labels, options, results, _, _, scratches = operands
+    tile, logits, _, labels, options, results, _, _, scratches, _ = unpacked(packed)
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
@@ -113,14 +136,15 @@ def nll_kernel(share: int, shares: int, operands: Any) -> None:
         _write_losses(results, scratch, lo, count)
 
 
-@kernel
-def segments_kernel(share: int, shares: int, operands: Any) -> None:
+@kernel_by_address
+def segments_kernel(share: int, shares: int, packed: Any) -> None:
     """Fill ``options.segments``: few long rows of contiguous classes, shared by many threads."""
+    operands = unpacked(packed)
     logits, options = operands.logits, operands.options
     count = options.segments.shape[0]
     parts = count // logits.positions
     for i in range(count * share // shares, count * (share + 1) // shares):
         position = i // parts
         first, part = place(logits, position), i - position * parts
-        total, shift = sum_part(logits.data, first, logits.classes, part, options)
+        total, shift = sum_part(logits.data, first, logits.classes, part, options, None, 0)
         options.segments[i, 0], options.segments[i, 1] = total, shift

@@ -9,7 +9,7 @@ from kernels.compiled import called
 from kernels.cpu.logit import capped, read_first, slope
 from kernels.cpu.output_rows import least_exponent, log_prob_of
 from kernels.cpu.planes import CLASS_BLOCK, accumulate, narrowed
-from kernels.cpu.tile import LOG2, LOSS, MINUS, OWN, PULL, PUSH, SPARE, TOTAL
+from kernels.cpu.tile import LEAN, LOG2, LOSS, MINUS, OWN, PULL, PUSH, SPARE, TOTAL
 from kernels.plan import place
 from kernels.simd import (
     constant,
@@ -52,7 +52,9 @@ def write_gradient_abreast(
     scales, minus = constant(x, options.scale), narrowed(scratch[MINUS, at:], x)
     push = narrowed(scratch[PUSH, at:], x) / narrowed(scratch[TOTAL, at:], x)
     pull, own = narrowed(scratch[PULL, at:], x), narrowed(scratch[OWN, at:], x)
-    keep, spread = constant(x, options.keep), constant(x, options.spread)
+    keep, spread, lean = constant(x, options.keep), constant(x, options.spread), zero
+    if options.focal > 0.0:
+        lean = narrowed(scratch[LEAN, at:], x) / narrowed(scratch[TOTAL, at:], x)
     labels = scratch[SPARE]
     for i in range(count):
         labels[i] = label[at + i]
@@ -61,14 +63,14 @@ def write_gradient_abreast(
         raw = load_first(x, first + c * stride, count, zero)
         t = fma(capped(x, raw, options.cap), scales, minus)
         power = where_greater(t, least_exponent(x), exp2(t), zero)
-        share = zero
+        share, pushed = zero, push
         if options.lane_weight.size:
             share = spread
             if soft.data.size:
                 p = load_first(soft.data, soft_first + c * soft.class_stride, count, zero)
-                share = fma(p, keep, spread)
+                share, pushed = fma(p, keep, spread), push - lean * p
             share = share * constant(x, options.lane_weight[c])
-        gradient = fma(power, push, zero - pull * share)
+        gradient = fma(power, pushed, zero - pull * share)
         if not soft.data.size:
             gradient = gradient - where_equal(hot, constant(x, float(c)), own, zero)
             gradient = where_greater(zero, hot, zero, gradient)  # ignored: 0, even of NaN

@@ -13,7 +13,7 @@ from numba import types
 from kernels.compiled import by_type, called, inlined
 from kernels.cpu.logit import capped, read_first, slope
 from kernels.cpu.rows import BLOCK
-from kernels.cpu.tile import LOG2, MINUS, PULL, PUSH, TOTAL
+from kernels.cpu.tile import LEAN, LOG2, MINUS, OWN, PULL, PUSH, TOTAL
 from kernels.formula import ALONE
 from kernels.plan import place
 from kernels.simd import (
@@ -93,7 +93,9 @@ def write_gradient(
     soft_first = place(soft, position)
     scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at])
     push = constant(x, scratch[PUSH, at] / scratch[TOTAL, at])
-    pull = constant(x, scratch[PULL, at])
+    pull, lean = constant(x, scratch[PULL, at]), constant(x, 0.0)
+    if options.focal > 0.0:
+        lean = constant(x, scratch[LEAN, at] / scratch[TOTAL, at])
     keep, spread = constant(x, options.keep), constant(x, options.spread)
     zero = constant(x, 0.0)
     for i in range(0, classes, width(x)):
@@ -101,17 +103,17 @@ def write_gradient(
         raw = load_first(x, first + i, rest, zero)
         t = fma(capped(x, raw, options.cap), scales, minus)
         power = where_greater(t, least_exponent(x), exp2(t), zero)
-        share = zero
+        share, pushed = zero, push
         if options.lane_weight.size:
             share = spread
             if soft.data.size:
-                share = fma(load_first(soft.data, soft_first + i, rest, zero), keep, spread)
+                given = load_first(soft.data, soft_first + i, rest, zero)
+                share, pushed = fma(given, keep, spread), push - lean * given
             share = share * load_first(options.lane_weight, i, rest, zero)
-        gradient = fma(power, push, zero - pull * share)
+        gradient = fma(power, pushed, zero - pull * share)
         store_first(z, out_first + i, rest, slope(x, raw, options.cap, gradient))
     if y >= 0:
-        weight = options.weight[y] if options.weight.size else 1.0
-        own = constant(x, scratch[PULL, at] * options.keep * weight)
+        own = constant(x, scratch[OWN, at])
         own = slope(x, constant(x, element(x, first + y)), options.cap, own)
         z[out_first + y] -= max_across(own)
 

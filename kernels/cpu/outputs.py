@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels.compiled import inlined
-from kernels.cpu.careful import careful_outputs
+from kernels.cpu.careful import careful_known, careful_outputs
 from kernels.cpu.output_planes import (
     entropies,
     predictions,
@@ -21,20 +21,42 @@ from kernels.cpu.output_rows import (
     write_log_probs,
     write_zeros,
 )
-from kernels.cpu.tile import CAREFUL, MASS, OWN, PULL, PUSH, log_sum_exp
+from kernels.cpu.tile import (
+    CAREFUL,
+    EXPECTED,
+    LEAN,
+    LOG2,
+    LOG_PROB,
+    MASS,
+    OWN,
+    PULL,
+    PUSH,
+    SMOOTH,
+    log_sum_exp,
+)
 from kernels.formula import TINY, Known, gradient_factors, sample_of
 from kernels.simd import width
 
 
 @inlined
 def _weigh_gradient(operands: Any, lo: int, count: int, label: Any, scratch: Any, at: int) -> None:
-    """Write PUSH, PULL and OWN, ``formula.gradient_factors``."""
+    """Write PUSH, PULL, OWN and LEAN, ``formula.gradient_factors``."""
     options, softly = operands.options, operands.soft.data.size > 0
     for i in range(at, at + count):
-        known = Known(0.0, 0.0, log_sum_exp(scratch, i, options), scratch[MASS, i], 0.0)
+        known = Known(
+            scratch[LOG_PROB, i],
+            scratch[LOG2, i],
+            log_sum_exp(scratch, i, options),
+            scratch[MASS, i],
+            scratch[SMOOTH, i],
+            scratch[EXPECTED, i],
+        )
+        if scratch[CAREFUL, i] != 0.0:
+            known = careful_known(known, scratch, softly, i, options)
         sample = sample_of(operands.labels, lo + i - at)
-        push, pull, own = gradient_factors(known, label[i], softly, sample, options)
+        push, pull, own, lean = gradient_factors(known, label[i], softly, sample, options)
         scratch[PUSH, i], scratch[PULL, i], scratch[OWN, i] = push, pull, own
+        scratch[LEAN, i] = lean
 
 
 @inlined

@@ -176,6 +176,23 @@ def weigh_few(logits: Any, first: int, count: int, minus: Any, options: Any, smo
 
 
 @inlined
+def expect_few(
+    logits: Any, first: int, soft: Any, soft_first: int, count: int, minus: Any, options: Any,
+    expected: Any,
+) -> None:  # fmt: skip
+    """Add ``rows.sum_expected`` of ``count`` positions to ``expected``."""
+    x, stride, classes = logits.data, logits.class_stride, logits.classes
+    scales, shift, zero = constant(x, options.scale), narrowed(minus, x), constant(x, 0.0)
+    for start in range(0, classes, CLASS_BLOCK):
+        part = zero
+        for c in range(start, min(start + CLASS_BLOCK, classes)):
+            values = read_first(x, first + c * stride, count, zero, options.cap)
+            given = load_first(soft.data, soft_first + c * soft.class_stride, count, zero)
+            part = fma(given, exp2(fma(values, scales, shift)), part)
+        accumulate(expected, 0, part)
+
+
+@inlined
 def soften_few(
     logits: Any, first: int, soft: Any, soft_first: int, count: int, minus: Any, options: Any,
     masses: Any, smooths: Any, shares: Any, least: Any,

@@ -16,6 +16,7 @@ from typing import Any
 
 from kernels.compiled import inlined
 from kernels.cpu.logit import read_first, read_two
+from kernels.cpu.maxima import sum_tracked
 from kernels.formula import LARGEST_SHIFT
 from kernels.simd import (
     ahead,
@@ -76,18 +77,33 @@ def sum_powers(x: Any, first: int, count: int, options: Any, shift: float) -> fl
 
 
 @inlined
-def sum_segment(x: Any, first: int, count: int, options: Any) -> tuple[float, float]:
-    """``(total, shift)`` with sum(2**(x * scale)) = total * 2**shift, over one segment."""
+def _sum_block(
+    x: Any, first: int, count: int, options: Any, shift: float, likeliest: Any, worker: int, c: int
+) -> float:
+    """``sum_powers`` from class ``c`` on, with its groups' maxima unless ``likeliest`` is None."""
+    if likeliest is None:
+        return sum_powers(x, first, count, options, shift)
+    return sum_tracked(x, first, count, options, shift, likeliest.maxima[worker], c)
+
+
+@inlined
+def sum_segment(
+    x: Any, first: int, count: int, options: Any, likeliest: Any, worker: int, c: int
+) -> tuple[float, float]:
+    """``(total, shift)`` with sum(2**(x * scale)) = total * 2**shift, over one segment.
+
+    It begins with class ``c``.
+    """
     shift = shift_for(x, first, min(count, GUESS), options)
     total = 0.0
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)
-        part = sum_powers(x, first + start, size, options, shift)
+        part = _sum_block(x, first + start, size, options, shift, likeliest, worker, c + start)
         if not part < BLOCK_LIMIT:
             exact = shift_for(x, first + start, size, options)
             total *= 2.0 ** (shift - exact)
             shift = exact
-            part = sum_powers(x, first + start, size, options, shift)
+            part = _sum_block(x, first + start, size, options, shift, likeliest, worker, c + start)
         total += part
     return total, shift
 
@@ -103,14 +119,19 @@ def merge(
 
 
 @inlined
-def sum_part(x: Any, first: int, classes: int, part: int, options: Any) -> tuple[float, float]:
+def sum_part(
+    x: Any, first: int, classes: int, part: int, options: Any, likeliest: Any, worker: int
+) -> tuple[float, float]:
     """``sum_segment`` of the row's segment number ``part``."""
     start = part * SEGMENT
-    return sum_segment(x, first + start, min(SEGMENT, classes - start), options)
+    size = min(SEGMENT, classes - start)
+    return sum_segment(x, first + start, size, options, likeliest, worker, start)
 
 
 @inlined
-def sum_row(x: Any, first: int, classes: int, options: Any, position: int) -> tuple[float, float]:
+def sum_row(
+    x: Any, first: int, classes: int, options: Any, position: int, likeliest: Any, worker: int
+) -> tuple[float, float]:
     """``(total, shift)`` of a whole row; a NaN total asks for ``careful``.
 
     Segments come from ``options.segments``, where ``segments_kernel`` filled it.
@@ -122,7 +143,7 @@ def sum_row(x: Any, first: int, classes: int, options: Any, position: int) -> tu
             known = options.segments[position * parts + part]
             other, other_shift = known[0], known[1]
         else:
-            other, other_shift = sum_part(x, first, classes, part, options)
+            other, other_shift = sum_part(x, first, classes, part, options, likeliest, worker)
         total, shift = merge(total, shift, other, other_shift)
     if abs(shift) == LARGEST_SHIFT:
         total = math.nan
@@ -141,6 +162,22 @@ def sum_weighted(x: Any, first: int, classes: int, shift: float, options: Any) -
         for i in range(start, stop, width(x)):
             t = fma(read_first(x, first + i, stop - i, zero, options.cap), scales, shifts)
             part = fma(load_first(weight, i, stop - i, zero), t, part)
+        total += sum_across(part)
+    return total
+
+
+@inlined
+def sum_expected(
+    x: Any, first: int, classes: int, shift: float, soft: Any, soft_first: int, options: Any
+) -> float:
+    """sum(probability * 2**(x * scale - shift)), for the focal factor of class probabilities."""
+    scales, shifts = constant(x, options.scale), constant(x, -shift)
+    total, zero, lowest = 0.0, constant(x, 0.0), constant(x, -math.inf)
+    for start in range(0, classes, BLOCK):
+        part, stop = zero, min(start + BLOCK, classes)
+        for i in range(start, stop, width(x)):
+            t = fma(read_first(x, first + i, stop - i, lowest, options.cap), scales, shifts)
+            part = fma(load_first(soft, soft_first + i, stop - i, zero), exp2(t), part)
         total += sum_across(part)
     return total
 

@@ -9,11 +9,12 @@ from kernels.compiled import called, inlined
 from kernels.cpu import planes, rows, short
 from kernels.cpu.careful import careful_position
 from kernels.cpu.logit import logit_at
-from kernels.cpu.planes import ABREAST, soften_few, sum_abreast, sum_few, weigh_few
-from kernels.cpu.rows import sum_row, sum_soft, sum_weighted
+from kernels.cpu.planes import ABREAST, expect_few, soften_few, sum_abreast, sum_few, weigh_few
+from kernels.cpu.rows import sum_expected, sum_row, sum_soft, sum_weighted
 from kernels.cpu.short import sum_short_rows
 from kernels.cpu.tile import (
     CAREFUL,
+    EXPECTED,
     LEAST,
     MASS,
     MINUS,
@@ -57,6 +58,11 @@ def _smooth_row(logits: Any, soft: Any, options: Any, position: int, scratch: An
         )
         scratch[MASS, at], scratch[SMOOTH, at] = mass, smooth
         scratch[SHARES, at], scratch[LEAST, at] = shares, least
+        if options.focal > 0.0:
+            expected = sum_expected(
+                x, first, classes, shift, soft.data, place(soft, position), options
+            )
+            scratch[EXPECTED, at] = expected / scratch[TOTAL, at]
     else:
         scratch[SMOOTH, at] = sum_weighted(x, first, classes, shift, options)
         scratch[MASS, at] = options.mass
@@ -73,11 +79,12 @@ def _beyond(scratch: Any, at: int, y: int, options: Any) -> bool:
 
 @called
 def _sum_exactly(
-    logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int
-) -> bool:
+    logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int,
+    likeliest: Any, worker: int,
+) -> bool:  # fmt: skip
     """Fill in ``scratch`` for one position with contiguous classes; True if by ``careful``."""
     x, first = logits.data, place(logits, position)
-    total, shift = sum_row(x, first, logits.classes, options, position)
+    total, shift = sum_row(x, first, logits.classes, options, position, likeliest, worker)
     if not math.isnan(total):
         scratch[TOTAL, at], scratch[MINUS, at] = total, -shift
         scratch[VALUE, at] = logit_at(x, first + max(y, 0), options.cap)
@@ -92,13 +99,15 @@ def _sum_exactly(
 @inlined
 def _sum_rows(
     logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
-    scratch: Any, at: int, ignored_too: bool,
+    scratch: Any, at: int, ignored_too: bool, likeliest: Any, worker: int,
 ) -> bool:  # fmt: skip
     odd = False
     if logits.classes > SHORT:
         for r in range(at, at + count):
             if label[r] >= 0 or ignored_too:
-                odd |= _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
+                odd |= _sum_exactly(
+                    logits, soft, options, lo + r - at, label[r], scratch, r, likeliest, worker
+                )
         return odd
     good = sum_short_rows(logits, options, lo, count, label[at:], lanes, scratch, at)
     if good and not options.lane_weight.size:
@@ -110,7 +119,9 @@ def _sum_rows(
         if (label[r] >= 0 or ignored_too) and not (
             known and not _beyond(scratch, r, label[r], options)
         ):
-            odd |= _sum_exactly(logits, soft, options, lo + r - at, label[r], scratch, r)
+            odd |= _sum_exactly(
+                logits, soft, options, lo + r - at, label[r], scratch, r, likeliest, worker
+            )
     return odd
 
 
@@ -142,7 +153,9 @@ def _smooth_group(
     step = width(logits.data)
     minus, masses, smooths = scratch[MINUS, at:], scratch[MASS, at:], scratch[SMOOTH, at:]
     shares, least = scratch[SHARES, at:], scratch[LEAST, at:]
+    expected, totals = scratch[EXPECTED, at:], scratch[TOTAL, at:]
     masses[: count + SLACK] = 0.0
+    expected[: count + SLACK] = 0.0
     smooths[: count + SLACK] = 0.0
     shares[: count + SLACK] = 0.0
     for i in range(0, count, step):
@@ -152,9 +165,15 @@ def _smooth_group(
                 logits, first + i, soft, soft_first + i, few, minus[i:], options, masses[i:],
                 smooths[i:], shares[i:], least[i:],
             )  # fmt: skip
+            if options.focal > 0.0:
+                expect_few(
+                    logits, first + i, soft, soft_first + i, few, minus[i:], options, expected[i:]
+                )
         else:
             weigh_few(logits, first + i, few, minus[i:], options, smooths[i:])
             masses[i : i + few] = options.mass
+    for i in range(count):
+        expected[i] /= totals[i]
 
 
 @inlined
@@ -196,14 +215,18 @@ def _sum_planes(
 @inlined
 def sum_step(
     logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
-    scratch: Any, at: int, ignored_too: bool,
+    scratch: Any, at: int, ignored_too: bool, likeliest: Any, worker: int,
 ) -> bool:  # fmt: skip
     """Fill in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
 
     That is TOTAL to SMOOTH, and CAREFUL. Positions whose label is ignored may be left out unless
-    ``ignored_too``. Returns True if ``careful`` computed any.
+    ``ignored_too``. The ``worker`` takes the maxima of long rows along, unless ``likeliest`` is
+    None. Returns True if ``careful`` computed any.
     """
     scratch[CAREFUL, at : at + count] = 0.0
     if logits.class_stride == 1:
-        return _sum_rows(logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too)
+        return _sum_rows(
+            logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too, likeliest,
+            worker,
+        )  # fmt: skip
     return _sum_planes(logits, soft, options, lo, count, label, scratch, at, ignored_too)

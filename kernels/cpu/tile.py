@@ -44,9 +44,10 @@ from kernels.simd import (
 TOTAL, MINUS, VALUE, MASS, SMOOTH, LOG2, LOG_PROB, LOSS, WEIGHT, CAREFUL, PEAK = range(11)
 # Of the gradient: ``formula.gradient_factors``. SPARE is for passing values on.
 PUSH, PULL, OWN, SPARE = range(11, 15)
-# Of class probabilities: their sum, and the least of them and 0.
-SHARES, LEAST = range(15, 17)
-ROWS = 17
+# Of class probabilities: their sum, and the least of them and 0. Of a focal factor of these: the
+# sum of their products with the softmax, and ``formula.gradient_factors``' lean.
+SHARES, LEAST, EXPECTED, LEAN = range(15, 19)
+ROWS = 19
 # Elements past a tile's last position that whole registers may write.
 SLACK = 64
 # Positions; a multiple of the reduction's block.
@@ -195,12 +196,13 @@ def weigh_tile(
     """Write LOSS and WEIGHT (a position's share of a mean's denominator) from the other rows."""
     log_probs, logs, minus = scratch[LOG_PROB], scratch[LOG2], scratch[MINUS]
     masses, smooths = scratch[MASS], scratch[SMOOTH]
-    losses, weights = scratch[LOSS], scratch[WEIGHT]
+    losses, weights, expected = scratch[LOSS], scratch[WEIGHT], scratch[EXPECTED]
     if not (
         soft
         or options.weight.size
         or options.lane_weight.size
         or options.z_loss > 0.0
+        or options.focal > 0.0
         or labels.sample_weight.size
     ):
         _weigh_plainly(log_probs, label, count, options.to_nats, losses, weights)
@@ -208,6 +210,6 @@ def weigh_tile(
     for i in range(count):
         # Positions that ``careful`` computed are weighed again by ``weigh_careful``.
         logarithm = log_sum_exp_of(logs[i], -minus[i], options.to_nats)
-        known = Known(log_probs[i], logs[i], logarithm, masses[i], smooths[i])
+        known = Known(log_probs[i], logs[i], logarithm, masses[i], smooths[i], expected[i])
         sample = sample_of(labels, lo + i)
         losses[i], weights[i] = loss_of(known, label[i], soft, sample, options)

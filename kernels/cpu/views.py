@@ -10,8 +10,10 @@ import numpy as np
 
 from kernels import layout
 from kernels.cpu import tile
-from kernels.cpu.arguments import Labels
-from kernels.plan import PER_CLASS, View
+from kernels.cpu.arguments import Labels, Likeliest
+from kernels.cpu.maxima import BLOCK, GROUP
+from kernels.cpu.top import MARKS, MOST
+from kernels.plan import LIKELIEST, MOST_TOP, PER_CLASS, PER_TOP, TOP, View
 from kernels.problem import Array, Problem
 
 # Elements in a copied chunk of a layout that kernels cannot walk: enough work for all threads.
@@ -89,6 +91,62 @@ class PerClass:
         }
 
 
+class LikeliestArrays:
+    """Outputs about the likeliest classes, and the memory that finding them takes."""
+
+    def __init__(self, problem: Problem, wanted: tuple[str, ...]) -> None:
+        self._problem = problem
+        self._arrays = {
+            name: np.empty(
+                problem.positions * problem.values_each(name), dtype or problem.dtype.result
+            )
+            for name, dtype in LIKELIEST.items()
+            if name in wanted
+        }
+
+    def arguments(self, first: int, logits: View, workers: int) -> Likeliest | None:
+        """Those of a kernel for ``logits`` from position ``first`` on; None if none is wanted."""
+        if not self._arrays:
+            return None
+        problem, real = self._problem, self._problem.dtype.result
+        chosen = np.empty((0, 0), np.int64) if problem.chosen is None else problem.chosen
+        outputs = {}
+        for name, dtype in LIKELIEST.items():
+            each = problem.values_each(name)
+            array = self._arrays.get(name, np.empty(0, dtype or real))
+            outputs[name] = array[first * each : (first + logits.positions) * each]
+        width = 64 // real.itemsize
+        # Strided classes are gathered in the type that they are computed in.
+        size = problem.dtype.size if logits.class_stride == 1 else real.itemsize
+        groups, blocks = -(-problem.classes * size // GROUP), -(-problem.classes // BLOCK)
+        return Likeliest(
+            top_k=(problem.top_k or 0) if {*TOP} & self._arrays.keys() else 0,
+            compares=bool(self._arrays.keys() - {"chosen_log_probs"}),
+            chosen_each=chosen.shape[1],
+            chosen=(
+                chosen[first : first + logits.positions] if len(chosen) > 1 else chosen
+            ).ravel(),
+            **outputs,
+            maxima=np.empty((workers, (groups + blocks) * width), real),
+            row=np.empty((workers, 0 if logits.class_stride == 1 else problem.classes), real),
+            marks=np.empty((workers, groups + 1 + MARKS), np.int64),
+            candidates=np.empty((workers, MOST + width), real),
+            at=np.empty((workers, MOST), np.int64),
+            values=np.empty((workers, MOST_TOP + width), real),
+            places=np.empty((workers, MOST_TOP), np.int64),
+        )
+
+    def arrays(self) -> Mapping[str, Array]:
+        """Outputs by name, with the labels' shape, and a last axis for several values."""
+        problem = self._problem
+        return {
+            name: array.reshape((*problem.shape, problem.values_each(name)))
+            if name in PER_TOP
+            else array
+            for name, array in self._arrays.items()
+        }
+
+
 def _alike(logits: View | None, other: View | None) -> bool:
     """Return True if one walk fits both: the same positions, and the same neighbours."""
     return (
@@ -136,7 +194,7 @@ _NO_LABELS = Labels(
 
 def labels_of(problem: Problem, first: int, count: int) -> Labels:
     """Labels of ``count`` positions from ``first`` on, for kernels."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"ignore_index": problem.ignore_index}
     if problem.sample_weight is not None:
         changes["sample_weight"] = problem.sample_weight[first : first + count]
     if problem.labels is not None:
@@ -150,5 +208,4 @@ def labels_of(problem: Problem, first: int, count: int) -> Labels:
         changes["given"] = count
         changes["mask"] = highest if unsigned and size < 8 else -1
         changes["ignores"] = lowest <= problem.ignore_index <= highest
-        changes["ignore_index"] = problem.ignore_index
     return _NO_LABELS._replace(**changes)

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 class Labels(NamedTuple):
     """Class indices, int64, or none; ``ignores`` is false where none can be ``ignore_index``.
 
-    ``sample_weight`` is float64, one a position, or empty.
+    ``sample_weight`` is float64, one a position, or empty; so are, in a binary cross-entropy, the
+    weight of a ``positive`` label and the ``factor`` of the loss.
     """
 
     classes: Any
     ignores: bool
     ignore_index: int
     sample_weight: Any
+    positive: Any
+    factor: Any
 
 
 class Reals(NamedTuple):
@@ -43,6 +46,7 @@ class Options(NamedTuple):
     keep: float
     spread: float
     z_loss: float
+    focal: float
     weight: Any
     lane_weight: Any
     mass: float
@@ -53,13 +57,27 @@ class Options(NamedTuple):
     per_class: bool
 
 
+class Likeliest(NamedTuple):
+    """Outputs of ``likeliest``; see ``kernels.cpu.arguments.Likeliest``."""
+
+    top_k: int
+    chosen_each: int
+    chosen: Any
+    max_logit: Any
+    confidence: Any
+    margin: Any
+    top_log_probs: Any
+    top_classes: Any
+    chosen_log_probs: Any
+
+
 class Results(NamedTuple):
     """Arrays that kernels write, with one value a position.
 
     ``status`` holds the first position with an impossible label, and the number of positions that
     ``odd`` lists: those that float32 cannot represent, which are left to ``careful``. ``state`` has
-    a row for each of ``losses.MINUS`` to ``losses.OWN``. ``parts`` and ``places`` hold the ``Sums``
-    of each segment of each position, where there are several. The others are those of
+    a row for each of ``losses.MINUS`` to ``losses.LEAN``. ``parts`` and ``places`` hold the
+    ``Sums`` of each segment of each position, where there are several. The others are those of
     ``plan.PER_POSITION``.
     """
 

@@ -15,8 +15,7 @@ from numba import cuda
 
 from kernels import formula
 from kernels.cuda.kinds import TABLE, Kind, target
-from kernels.cuda.losses import gradient_factors, label_of, sample_of, write_results
-from kernels.cuda.rows import place
+from kernels.cuda.losses import gradient_factors, label_of, place, sample_of, write_results
 from kernels.cuda.sums import Sums, beats, functions
 from kernels.cuda.teams import teams
 from kernels.dtypes import FLOAT64
@@ -56,7 +55,7 @@ def _largest(kind: Kind) -> Any:
 
 def _summed(kind: Kind) -> Any:
     """Function: this thread's part of the sums, relative to ``peak``, in nats; ``mass`` and
-    ``smooth`` are those of ``formula.Known``.
+    ``smooth`` are those of ``formula.Known``, ``shares`` is the sum of powers times probabilities.
     """
     smooth_wanted, softly, logit = kind.smooth, kind.soft, functions(kind).logit
 
@@ -66,6 +65,7 @@ def _summed(kind: Kind) -> Any:
     ) -> Any:
         own = raw_of(logits, first, max(y, 0))
         total, mass, smooth, surprise, before = 0.0, 0.0, 0.0, 0.0, 0
+        expected = 0.0
         for c in range(cuda.threadIdx.x, logits.classes, cuda.blockDim.x):
             raw = raw_of(logits, first, c)
             value = logit(raw, options.cap)
@@ -82,8 +82,9 @@ def _summed(kind: Kind) -> Any:
                 each, term = careful_terms(given, c, tiny_gap, softly, options)
                 mass += each
                 smooth += term
+                expected += given * power
         return Sums(
-            0.0, total, 0.0, mass, 0.0, smooth, 0.0, surprise, 0.0, 0.0, 0.0, 0.0, 0, before
+            0.0, total, 0.0, mass, 0.0, smooth, 0.0, surprise, 0.0, expected, 0.0, 0.0, 0, before
         )  # fmt: skip
 
     return summed
@@ -110,11 +111,11 @@ def _written(kind: Kind) -> Any:
             if gradient.data.size:
                 slant = 0.0
                 if softly or y >= 0:
-                    q = 0.0
+                    q, given = 0.0, 0.0
                     if smooth_wanted:
                         given = raw_of(soft, soft_first, c) if softly else 0.0
                         q = target_of(given, c, softly, options)
-                    slant = gradient_of(p, q, c == y, factors)
+                    slant = gradient_of(p, q, given, c == y, factors)
                     if capped:
                         slant *= slope_of_cap(raw, options.cap)
                 at = place(gradient, position) + c * gradient.class_stride
@@ -149,11 +150,24 @@ def careful_kernel(kind: Kind) -> Any:
             log_sum_exp = careful_log_sum_exp(peak, logarithm, options.unit)
             own = logit(raw_of(logits, first, max(y, 0)), options.cap)
             log_prob = scaled_gap(own, peak, TINY * options.unit) - TINY * logarithm
-            known = Known(log_prob, logarithm, log_sum_exp, sums.mass, sums.smooth)
+            known = Known(
+                log_prob, logarithm, log_sum_exp, sums.mass, sums.smooth, sums.shares / total
+            )
+            # As all others have them, for the gradient: see ``cpu.careful.careful_known``.
+            spread = 1.0 if softly or options.spread == 0.0 else options.spread
+            plainly = Known(
+                log_prob / TINY / options.to_nats,
+                logarithm / options.to_nats,
+                log_sum_exp,
+                sums.mass,
+                sums.smooth / TINY / options.to_nats / spread,
+                sums.shares / total,
+            )
             sample = sample_of(labels, position)
+            factors = gradient_factors(plainly, y, softly, sample, options)
             if cuda.threadIdx.x == 0:
                 loss, weight = careful_loss(known, y, softly, sample, options)
-                write_results(position, known, loss, weight, y, softly, sample, options, results)
+                write_results(position, known, loss, weight, factors, options, results)
                 if results.entropy.size:
                     results.entropy[position] = logarithm - sums.surprise / total
                 if results.rank.size:
@@ -161,7 +175,6 @@ def careful_kernel(kind: Kind) -> Any:
                 if results.prediction.size:
                     results.prediction[position] = best_at
             if log_probs.data.size or gradient.data.size:
-                factors = gradient_factors(known, y, softly, sample, options)
                 written(
                     position, logits, first, soft, y, peak, logarithm, factors, options, log_probs,
                     gradient,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from kernels.cuda.arguments import Labels, Options, Results
+from kernels.cuda.arguments import Labels, Likeliest, Options, Results
+from kernels.cuda.binary import binary_kernel
 from kernels.cuda.careful import careful_kernel
 from kernels.cuda.kinds import TABLE, Kind, shape_of, target
+from kernels.cuda.likeliest import likeliest_kernel
 from kernels.cuda.nll import nll_kernel
 from kernels.cuda.per_class import per_class_kernel
 from kernels.cuda.planes import merge_kernel, plane_kernel
@@ -24,20 +26,26 @@ class Operands(NamedTuple):
     results: Results
     log_probs: View
     gradient: View
+    likeliest: Likeliest | None
 
 
 def launch(
-    kind: Kind, rows: bool, segments: int, normalised: bool, operands: Operands, stream: Any
+    kind: Kind, rows: bool, segments: int, operation: str, operands: Operands, stream: Any
 ) -> None:
     """Queue all kernels for a piece on ``stream``.
 
     ``rows``: its classes are contiguous; ``segments`` is ``kinds.segments_of`` them;
-    ``normalised``: its logits are log-probabilities.
+    ``operation`` is ``Problem.operation``.
     """
     o, threads = operands, TABLE.threads
     positions, classes = o.logits.positions, o.logits.classes
     blocks = -(-positions // threads)
-    if normalised:
+    if operation == "binary_cross_entropy":
+        binary_kernel()[blocks, threads, stream](
+            o.logits, o.soft, o.labels, o.options, o.results, o.gradient
+        )
+        return
+    if operation == "nll_loss":
         nll_kernel()[blocks, threads, stream](o.logits, o.labels, o.options, o.results)
         return
     shape, inputs = shape_of(classes), (o.logits, o.soft, o.labels, o.options)
@@ -52,13 +60,17 @@ def launch(
         kernel[(positions, segments), shape.threads, stream](*inputs, o.results, segments)
     if segments > 1:
         kernel = merge_kernel(kind)
-        kernel[blocks, threads, stream](o.logits, o.labels, o.options, o.results, segments)
+        kernel[blocks, threads, stream](*inputs, o.results, segments)
     per_class = o.log_probs, o.gradient
     kernel = careful_kernel(kind)
     kernel[min(positions, TABLE.odd_blocks), threads, stream](*inputs, o.results, *per_class)
-    if o.options.per_class:
+    if o.log_probs.data.size or o.gradient.data.size:
         parts = -(-classes // TABLE.plane_segment)
         kernel = per_class_kernel(kind, rows)
         kernel[(positions if rows else blocks, parts), threads, stream](
             *inputs, o.results.state, *per_class
         )
+    if o.likeliest is not None:
+        kernel = likeliest_kernel(kind)
+        state = o.results.state
+        kernel[positions, threads, stream](o.logits, o.labels, o.options, state, o.likeliest)

@@ -8,7 +8,7 @@ from typing import Any
 
 from numba import cuda
 
-from kernels import formula
+from kernels import formula, plan
 from kernels.cuda.kinds import Kind, target
 from kernels.cuda.sums import functions, pair
 from kernels.formula import FAR, LARGEST_SHIFT, Known
@@ -16,10 +16,11 @@ from kernels.formula import FAR, LARGEST_SHIFT, Known
 device, exp2, fma, element = target.device, target.exp2, target.fma, target.element
 # Rows of ``Results.state``, for the kernels that write a value a class: the negated shift; the sum
 # of powers (NaN: ``careful`` writes the position) and its log2; ``formula.gradient_factors``.
-MINUS, TOTAL, LOG2, PUSH, PULL, OWN = range(6)
-STATES = 6
+MINUS, TOTAL, LOG2, PUSH, PULL, OWN, LEAN = range(7)
+STATES = 7
 IGNORED, IMPOSSIBLE = -1, -2
 
+place = device(plan.place)
 loss_of, gradient_factors = device(formula.loss_of), device(formula.gradient_factors)
 sample_of, log_sum_exp_of = device(formula.sample_of), device(formula.log_sum_exp_of)
 is_distribution = device(formula.is_distribution)
@@ -56,20 +57,20 @@ def prove_shares(
 
 @device
 def write_results(
-    position: int, known: Any, loss: float, weight: float, y: int, soft: bool, sample: float,
-    options: Any, results: Any,
-) -> None:  # fmt: skip
-    """Write the position's loss, weight and log-sum-exp, and its gradient's factors."""
+    position: int, known: Any, loss: float, weight: float, factors: Any, options: Any, results: Any
+) -> None:
+    """Write the position's loss, weight and log-sum-exp, and its gradient's ``factors``."""
     results.losses[position], results.weights[position] = loss, weight
     if results.per_element.size:
         results.per_element[position] = loss
     if results.log_sum_exp.size:
         results.log_sum_exp[position] = known.log_sum_exp / formula.TINY
     if options.per_class:
-        push, pull, own = gradient_factors(known, y, soft, sample, options)
+        push, pull, own, lean = factors
         results.state[LOG2, position] = known.log_total
         results.state[PUSH, position] = push
         results.state[PULL, position], results.state[OWN, position] = pull, own
+        results.state[LEAN, position] = lean
 
 
 @target.team
@@ -86,6 +87,25 @@ def leave_out(position: int, y: int, options: Any, results: Any) -> None:
         results.state[row, position] = 1.0 if row == TOTAL else 0.0
 
 
+def _expected(kind: Kind) -> Any:
+    """Function: the sum of the powers times the class probabilities, for their focal factor.
+
+    One thread reads the position again: rarely wanted, it is left out of all other sums.
+    """
+    logit = functions(kind).logit
+
+    @device
+    def expected(logits: Any, soft: Any, position: int, shift: Any, options: Any) -> float:
+        first, soft_first, total = place(logits, position), place(soft, position), 0.0
+        for c in range(logits.classes):
+            value = logit(element(logits.data, first + c * logits.class_stride), options.reals.cap)
+            given = element(soft.data, soft_first + c * soft.class_stride)
+            total += float(exp2(fma(value, options.reals.scale, -shift))) * float(given)
+        return total
+
+    return expected
+
+
 @lru_cache
 def finish(kind: Kind) -> Any:
     """Function that turns the ``Sums`` of a position into its results, but for those a class.
@@ -93,12 +113,13 @@ def finish(kind: Kind) -> Any:
     Positions that the sums cannot represent are listed for ``careful``.
     """
     more, smooth, soft = kind.more, kind.smooth, kind.soft
-    logit = functions(kind).logit
+    logit, expected_ = functions(kind).logit, _expected(kind)
 
     @target.team
     def finish(
-        position: int, sums: Any, y: int, own: Any, labels: Any, options: Any, results: Any
-    ) -> None:
+        position: int, sums: Any, y: int, own: Any, logits: Any, soft_view: Any, labels: Any,
+        options: Any, results: Any,
+    ) -> None:  # fmt: skip
         total, shift = pair(sums.total, sums.total_rest), float(sums.shift)
         if soft:
             shares, least = float(sums.shares), float(sums.least)
@@ -121,9 +142,14 @@ def finish(kind: Kind) -> Any:
         if y >= 0 and float(exp2(fma(own, options.reals.scale, -sums.shift))) != total:
             log_prob = at_most_0(float(own) * options.scale - shift - log2)
         log_sum_exp = log_sum_exp_of(log2, shift, options.to_nats)
-        known, sample = Known(log_prob, log2, log_sum_exp, mass, whole), sample_of(labels, position)
+        expected = 0.0
+        if soft and options.focal > 0.0:
+            expected = expected_(logits, soft_view, position, sums.shift, options) / total
+        known = Known(log_prob, log2, log_sum_exp, mass, whole, expected)
+        sample = sample_of(labels, position)
         loss, weight = loss_of(known, y, soft, sample, options)
-        write_results(position, known, loss, weight, y, soft, sample, options, results)
+        factors = gradient_factors(known, y, soft, sample, options)
+        write_results(position, known, loss, weight, factors, options, results)
         if options.per_class:
             results.state[MINUS, position], results.state[TOTAL, position] = -shift, total
         if more:

@@ -8,8 +8,7 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, target
-from kernels.cuda.losses import label_of, leave_out, loss_of, sample_of
-from kernels.cuda.rows import place
+from kernels.cuda.losses import label_of, leave_out, loss_of, place, sample_of
 from kernels.formula import Known
 from kernels.reduce import BLOCK, SCALE
 
@@ -30,7 +29,7 @@ def nll_kernel() -> Any:
             leave_out(position, y, options, results)
             return
         at = place(logits, position) + y * logits.class_stride
-        known = Known(float(element(logits.data, at)), 0.0, 0.0, 0.0, 0.0)
+        known = Known(float(element(logits.data, at)), 0.0, 0.0, 0.0, 0.0, 0.0)
         sample = sample_of(labels, position)
         loss, weight = loss_of(known, y, False, sample, options)
         results.losses[position], results.weights[position] = loss, weight

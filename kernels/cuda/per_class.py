@@ -13,15 +13,16 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, Kind, target
-from kernels.cuda.losses import LOG2, MINUS, OWN, PULL, PUSH, TOTAL, label_of
-from kernels.cuda.rows import place
+from kernels.cuda.losses import LEAN, LOG2, MINUS, OWN, PULL, PUSH, TOTAL, label_of, place
 from kernels.cuda.sums import functions
 from kernels.formula import ALONE, LOG2E
 
 device, exp2, fma, element = target.device, target.exp2, target.fma, target.element
 
 
-def _log_prob(kind: Kind) -> Any:
+@lru_cache
+def log_prob_of(kind: Kind) -> Any:
+    """Function: the log-probability, or the probability if ``options.probs``, of a logit."""
     real, alone = kind.real, kind.real(-ALONE)
 
     @device
@@ -62,12 +63,14 @@ def _gradient(kind: Kind) -> Any:
     def gradient(
         raw: Any, power: Any, c: int, y: int, factors: Any, options: Any, soft: Any, soft_at: int
     ) -> Any:
-        push, pull, own = factors
+        push, pull, own, lean = factors
         slant = power * push
         if smooth:
             share = options.reals.spread
             if softly:
-                share = fma(element(soft.data, soft_at), options.reals.keep, share)
+                given = element(soft.data, soft_at)
+                slant = power * (push - lean * given)
+                share = fma(given, options.reals.keep, share)
             slant = fma(-pull, share * options.lane_weight[c], slant)
         if c == y:
             slant -= own
@@ -84,7 +87,7 @@ def per_class_kernel(kind: Kind, rows: bool) -> Any:
     class; for planes block x is of some positions, and a thread of one of them.
     """
     real, logit, softly = kind.real, functions(kind).logit, kind.soft
-    log_prob, gradient_of = _log_prob(kind), _gradient(kind)
+    log_prob, gradient_of = log_prob_of(kind), _gradient(kind)
     segment, threads = TABLE.plane_segment, TABLE.threads
 
     @target.kernel(threads)
@@ -102,7 +105,8 @@ def per_class_kernel(kind: Kind, rows: bool) -> Any:
         minus, log2_total = real(state[MINUS, position]), real(state[LOG2, position])
         total = real(state[TOTAL, position])
         push = real(state[PUSH, position] / state[TOTAL, position])
-        factors = push, real(state[PULL, position]), real(state[OWN, position])
+        lean = real(state[LEAN, position] / state[TOTAL, position])
+        factors = push, real(state[PULL, position]), real(state[OWN, position]), lean
         first, out = place(logits, position), place(gradient, position)
         soft_first = place(soft, position) if softly else 0
         out_log = place(log_probs, position)

@@ -29,11 +29,12 @@ from kernels.cuda.tensors import (
     Nothing,
     Wanted,
     device_options,
+    more_inputs,
     operands_of,
     wanted_of,
 )
 from kernels.errors import DeviceOutOfMemory, InvalidInput
-from kernels.plan import PER_CLASS, STEP, Computed, ImpossibleLabel, View
+from kernels.plan import PER_CLASS, PER_TOP, STEP, Computed, ImpossibleLabel, View
 from kernels.problem import Array, Problem
 
 # Sets of buffers: while one is computed the other one is copied.
@@ -61,7 +62,7 @@ class _Call:
         dtype = self.wanted.tensors[name].dtype
         if name in PER_CLASS:
             return np.empty_like(self.problem.logits, dtype=dtype)
-        return np.empty(self.problem.positions, dtype)
+        return np.empty(self.problem.positions * self.problem.values_each(name), dtype)
 
     def _send(self, array: Array) -> Any:
         if array.size == 0:
@@ -114,11 +115,13 @@ class _Piece:
             self._send("labels", problem.labels[first:stop])
         if problem.sample_weight is not None:
             self._send("sample_weight", problem.sample_weight[first:stop])
+        for name, values in more_inputs(problem, first, stop).items():
+            self._send(name, values)
         device, pinned = self._status
         pinned[:] = NOWHERE, 0
         device.copy_to_device(pinned, stream)
         operands = self._operands()
-        launch(wanted.kind, call.layout.rows, wanted.segments, problem.normalised, operands, stream)
+        launch(wanted.kind, call.layout.rows, wanted.segments, problem.operation, operands, stream)
         for name in wanted.outputs:
             device, pinned = self._tensors[name]
             device.copy_to_host(pinned, stream)
@@ -137,7 +140,9 @@ class _Piece:
                 part = self._parts[name]
                 part[...] = pinned.reshape(part.shape)
             else:
-                self._call.arrays[name][self._first : self._first + self._count] = pinned
+                each = self._call.problem.values_each(name)
+                at, size = self._first * each, self._count * each
+                self._call.arrays[name][at : at + size] = pinned
 
     def _send(self, name: str, values: Array) -> None:
         device, pinned = self._tensors[name]
@@ -211,7 +216,8 @@ def _through(
             cuda.current_context()
             for buffers in queue:
                 buffers.stream.synchronize()
-        arrays = {**call.arrays, **{name: call.kept(name) for name in RESIDENT if name in wanted}}
+        arrays = _shaped(problem, call.arrays)
+        arrays |= {name: call.kept(name) for name in RESIDENT if name in wanted}
         return call.block_sums(), arrays
 
 
@@ -253,6 +259,14 @@ def _fitting(memory: Budget, wanted: Wanted, problem: Problem, step: int) -> tup
     return most, turns
 
 
+def _shaped(problem: Problem, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Outputs with several values a position in the labels' shape and one more axis."""
+    return {
+        name: array.reshape(*problem.shape, problem.values_each(name)) if name in PER_TOP else array
+        for name, array in arrays.items()
+    }
+
+
 def _of_nothing(problem: Problem, wanted: tuple[str, ...]) -> Computed:
     call_wanted = wanted_of(problem, wanted, True)
     arrays = {
@@ -262,4 +276,4 @@ def _of_nothing(problem: Problem, wanted: tuple[str, ...]) -> Computed:
         for name in call_wanted.outputs
     }
     arrays |= {name: np.empty(0) for name in RESIDENT if name in wanted}
-    return np.empty((0, 2)), arrays
+    return np.empty((0, 2)), _shaped(problem, arrays)

@@ -12,8 +12,7 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, Kind, target
-from kernels.cuda.losses import IMPOSSIBLE, finish, label_of, leave_out, own_logit
-from kernels.cuda.rows import place
+from kernels.cuda.losses import IMPOSSIBLE, finish, label_of, leave_out, own_logit, place
 from kernels.cuda.sums import functions
 from kernels.cuda.teams import got, put
 
@@ -51,7 +50,7 @@ def plane_kernel(kind: Kind) -> Any:
             at += logits.class_stride
             soft_at += soft.class_stride
         if segments == 1:
-            finish_(position, sums, y, own, labels, options, results)
+            finish_(position, sums, y, own, logits, soft, labels, options, results)
         else:
             put(sums, results.parts, results.places, part * logits.positions + position)
 
@@ -65,7 +64,9 @@ def merge_kernel(kind: Kind) -> Any:
     own_logit_, finish_ = own_logit(kind), finish(kind)
 
     @target.kernel(TABLE.threads)
-    def merge_segments(logits: Any, labels: Any, options: Any, results: Any, segments: int) -> None:
+    def merge_segments(
+        logits: Any, soft: Any, labels: Any, options: Any, results: Any, segments: int
+    ) -> None:
         position = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
         if position >= logits.positions:
             return
@@ -77,6 +78,6 @@ def merge_kernel(kind: Kind) -> Any:
         for part in range(segments):
             at = part * logits.positions + position
             sums = merge(sums, got(results.parts, results.places, at))
-        finish_(position, sums, y, own, labels, options, results)
+        finish_(position, sums, y, own, logits, soft, labels, options, results)
 
     return merge_segments

@@ -28,18 +28,19 @@ from kernels.cuda.tensors import (
     STATUS,
     Nothing,
     device_options,
+    more_inputs,
     operands_of,
     wanted_of,
 )
 from kernels.devices import lies_on_gpu
 from kernels.dtypes import BY_NAME, FLOATS
 from kernels.errors import InvalidInput
-from kernels.plan import PER_CLASS, ImpossibleLabel, View
+from kernels.plan import PER_CLASS, PER_TOP, ImpossibleLabel, View
 from kernels.problem import Array, Problem, check
 
 _STREAM = 0
 # The derivative of a mean is by the labels that count; outputs that are made of labels here.
-_HOST_LABELS = frozenset({"gradient", "count"})
+_HOST_LABELS = frozenset({"gradient", "count", "sequence_count", "sequence_greedy"})
 
 
 class Resident:
@@ -67,6 +68,7 @@ class Resident:
             own["soft"] = self._send(problem.soft.reshape(-1))
         if problem.sample_weight is not None:
             own["sample_weight"] = self._send(problem.sample_weight)
+        own |= {name: self._send(values) for name, values in more_inputs(problem).items()}
         for name, tensor in self._wanted.tensors.items():
             if name in PER_CLASS:
                 own[name] = cuda.device_array(tensor.each * positions, tensor.dtype)
@@ -90,8 +92,8 @@ class Resident:
         """Queue all kernels; may be called again and again."""
         problem, wanted = self._problem, self._wanted
         self._own["status"].copy_to_device(self._fresh, _STREAM)
-        segments, normalised = wanted.segments, problem.normalised
-        launch(wanted.kind, _rows(problem), segments, normalised, self._operands, _STREAM)
+        segments, operation = wanted.segments, problem.operation
+        launch(wanted.kind, _rows(problem), segments, operation, self._operands, _STREAM)
         blocks, threads = self._sums.size // 2, TABLE.threads
         kernel = blocks_kernel()[-(-blocks // threads), threads, _STREAM]
         kernel(self._own["losses"], self._own["weights"], self._sums.reshape(blocks, 2))
@@ -107,13 +109,17 @@ class Resident:
         if wrong != NOWHERE:
             raise ImpossibleLabel(wrong)
         arrays = {name: self._kept(name) for name in self._wanted.outputs if name not in PER_CLASS}
+        arrays |= {name: self._kept(name) for name in RESIDENT if name in self._names}
         self._sums.copy_to_host(self._pinned["sums"])
         blocks = self._pinned["sums"].reshape(-1, 2)
         return answers_of(self._problem, self._names, blocks, {**arrays, **self.per_class})
 
     def _kept(self, name: str) -> Array:
         self._own[name].copy_to_host(self._pinned[name])
-        return self._pinned[name].copy()
+        array = self._pinned[name].copy()
+        if name in PER_TOP:
+            return array.reshape(*self._problem.shape, self._problem.values_each(name))
+        return array
 
     def _send(self, array: Array) -> Any:
         if array.size == 0:
@@ -146,14 +152,16 @@ def cross_entropy(logits: Any, labels: Any, outputs: Sequence[str] | None, **opt
     ``InvalidInput`` for arrays that are not in C order.
     """
     there = adopt(logits, "logits")
-    for name in ("weight", "sample_weight"):
+    for name in ("weight", "sample_weight", "mask", "segments"):
         if lies_on_gpu(options.get(name)):
             options[name] = adopt(options[name], name).to_host()
     asked = ("loss",) if outputs is None else tuple(outputs)
     found = adopt(labels, "labels") if lies_on_gpu(labels) else None
     soft = found is not None and found.dtype in FLOATS
     if found is not None:
-        in_place = soft or (found.dtype is BY_NAME["int64"] and _HOST_LABELS.isdisjoint(asked))
+        as_given = not options.get("shift") and options.get("mask") is None
+        as_given &= _HOST_LABELS.isdisjoint(asked)
+        in_place = soft or (found.dtype is BY_NAME["int64"] and as_given)
         labels = found.stand_in if in_place else found.to_host()
     problem = check(there.stand_in, labels, **options)
     if soft and found is not None and found.dtype.result != problem.dtype.result:

@@ -11,14 +11,20 @@ from typing import Any
 
 from numba import cuda
 
-from kernels import plan
 from kernels.cuda.kinds import TABLE, Kind, Shape, target
-from kernels.cuda.losses import IGNORED, IMPOSSIBLE, finish, label_of, leave_out, own_logit
+from kernels.cuda.losses import (
+    IGNORED,
+    IMPOSSIBLE,
+    finish,
+    label_of,
+    leave_out,
+    own_logit,
+    place,
+)
 from kernels.cuda.sums import functions
 from kernels.cuda.teams import WARP, put, teams
 
 device = target.device
-place = device(plan.place)
 aligned, vector, first_of_vector = target.aligned, target.vector, target.first_of_vector
 element = target.element
 
@@ -99,7 +105,7 @@ def lanes_kernel(kind: Kind, shape: Shape) -> Any:
             if stop == 0:
                 leave_out(position, y, options, results)
             else:
-                finish_(position, sums, y, own, labels, options, results)
+                finish_(position, sums, y, own, logits, soft, labels, options, results)
 
     return sum_rows_by_lanes
 
@@ -131,7 +137,7 @@ def block_kernel(kind: Kind, threads: int) -> Any:
         if cuda.threadIdx.x != 0:
             return
         if segments == 1:
-            finish_(position, sums, y, own, labels, options, results)
+            finish_(position, sums, y, own, logits, soft, labels, options, results)
         else:
             put(sums, results.parts, results.places, part * logits.positions + position)
 

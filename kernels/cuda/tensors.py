@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
-from kernels.cuda.arguments import Labels, Options, Reals, Results
+from kernels.cuda.arguments import Labels, Likeliest, Options, Reals, Results
 from kernels.cuda.kinds import Kind, segments_of
 from kernels.cuda.launch import Operands
 from kernels.cuda.losses import STATES
 from kernels.cuda.memory import rounded
 from kernels.cuda.sums import Sums
 from kernels.options import options_of
-from kernels.plan import PER_CLASS, PER_POSITION, View
+from kernels.plan import LIKELIEST, PER_CLASS, PER_POSITION, TOP, View
 from kernels.problem import Problem
 
 # Fields of ``Sums`` that are whole numbers; the others are real.
@@ -69,16 +69,21 @@ def wanted_of(problem: Problem, names: tuple[str, ...], rows: bool) -> Wanted:
     for name in PER_CLASS:
         if name in names:
             tensors[name] = Tensor(real, problem.classes)
-    if {*PER_CLASS} & set(names):
+    if {*PER_CLASS, *LIKELIEST} & set(names):
         tensors["state"] = Tensor(np.float64, STATES)
     for name, dtype in PER_POSITION.items():
         if name in names and name not in RESIDENT:
             tensors[name] = Tensor(dtype or real)
+    for name, dtype in LIKELIEST.items():
+        if name in names:
+            tensors[name] = Tensor(dtype or real, problem.values_each(name))
+    for name, values in more_inputs(problem, 0, 1).items():
+        tensors[name] = Tensor(values.dtype, values.size)
     tensors["odd"] = Tensor(np.int64)
     if segments > 1:
         tensors["parts"] = Tensor(real, _REALS * segments)
         tensors["places"] = Tensor(np.int64, _WHOLES * segments)
-    outputs = tuple(name for name in (*PER_POSITION, *PER_CLASS) if name in tensors)
+    outputs = tuple(name for name in (*PER_POSITION, *LIKELIEST, *PER_CLASS) if name in tensors)
     return Wanted(kind, outputs, tensors, segments)
 
 
@@ -91,18 +96,47 @@ def device_options(problem: Problem, names: tuple[str, ...], upstream: float, se
     real = problem.dtype.result.type
     return Options(
         reals=Reals(*(real(given[name]) for name in Reals._fields)),
-        per_class=bool({*PER_CLASS} & set(names)),
+        per_class=bool({*PER_CLASS, *LIKELIEST} & set(names)) and not problem.binary,
         **{name: given[name] for name in Options._fields if name in given},
     )
 
 
-def labels_of(problem: Problem, classes: Any, samples: Any) -> Labels:
+def more_inputs(problem: Problem, first: int = 0, stop: int | None = None) -> dict[str, Any]:
+    """Weights of a binary cross-entropy, and chosen classes, of positions ``first`` to ``stop``."""
+    inputs: dict[str, Any] = {}
+    at = np.arange(first, problem.positions if stop is None else stop)
+    if problem.binary and problem.weight is not None:
+        inputs["positive"] = problem.weight[at // problem.weight_run % problem.weight.size]
+    if problem.binary and problem.factor is not None:
+        inputs["factor"] = problem.factor[at // problem.factor_run % problem.factor.size]
+    if problem.chosen is not None:
+        rows = np.minimum(at, len(problem.chosen) - 1)  # one row is for all positions
+        inputs["chosen"] = problem.chosen[rows].reshape(-1)
+    return inputs
+
+
+def labels_of(problem: Problem, classes: Any, samples: Any, positive: Any, factor: Any) -> Labels:
     """Labels for kernels; an unsigned label is never a negative ignore index."""
     if problem.labels is None:
-        return Labels(classes, False, 0, samples)
+        return Labels(classes, False, problem.ignore_index, samples, positive, factor)
     limits = np.iinfo(problem.labels.dtype)
     ignores = limits.min <= problem.ignore_index <= limits.max
-    return Labels(classes, bool(ignores), problem.ignore_index, samples)
+    return Labels(classes, bool(ignores), problem.ignore_index, samples, positive, factor)
+
+
+def _likeliest_of(problem: Problem, own: Mapping[str, Any], nothing: Nothing) -> Likeliest | None:
+    """Arguments of ``likeliest_kernel``, or None where none of its outputs is wanted."""
+    if not LIKELIEST.keys() & own.keys():
+        return None
+    return Likeliest(
+        top_k=(problem.top_k or 0) if {*TOP} & own.keys() else 0,
+        chosen_each=problem.values_each("chosen_log_probs"),
+        chosen=own.get("chosen", nothing(np.int64)),
+        **{
+            name: own.get(name, nothing(dtype or problem.dtype.result))
+            for name, dtype in LIKELIEST.items()
+        },
+    )
 
 
 class Nothing:
@@ -145,7 +179,11 @@ def operands_of(
             return nothing(dtype or real, rows)
         return own[name].reshape(rows, own[name].size // rows) if rows else own[name]
 
-    labels = own.get("labels", nothing(np.int64)), own.get("sample_weight", nothing(np.float64))
+    weights = ("sample_weight", "positive", "factor")
+    labels = (
+        own.get("labels", nothing(np.int64)),
+        *(own.get(name, nothing(np.float64)) for name in weights),
+    )
     return Operands(
         logits=view("logits", own["logits"]),
         soft=view("soft", own.get("soft", nothing(load))),
@@ -154,4 +192,5 @@ def operands_of(
         results=Results(*map(result, Results._fields)),
         log_probs=view("log_probs", own.get("log_probs", nothing(real))),
         gradient=view("gradient", own.get("gradient", nothing(real))),
+        likeliest=_likeliest_of(problem, own, nothing),
     )

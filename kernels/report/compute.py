@@ -14,13 +14,14 @@ from kernels.answer import impossible_label
 from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.plan import finish
-from kernels.problem import Problem, check, widened
+from kernels.problem import Problem, check
 from kernels.report.pieces import MOST, STEP, Piece, pieces, window
 from kernels.report.sample import rows_of
 from kernels.report.state import Form, Report
 from kernels.report.step import Step
 from kernels.scalars import integer, named
 from kernels.steps import Footprint
+from kernels.tensors import widened
 
 Array = np.ndarray[Any, Any]
 

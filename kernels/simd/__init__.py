@@ -1,16 +1,21 @@
 """SIMD registers for Numba kernels: lanes, memory, elementary functions."""
 
 from kernels.simd.elementary import exp2 as exp2
+from kernels.simd.elementary import log1p as log1p
 from kernels.simd.elementary import log2 as log2
+from kernels.simd.elementary import log2_above as log2_above
 from kernels.simd.elementary import log2_float32 as log2_float32
 from kernels.simd.elementary import nearest as nearest
 from kernels.simd.elementary import tanh as tanh
+from kernels.simd.labels import prove_lanes as prove_lanes
+from kernels.simd.lanes import count_greater as count_greater
 from kernels.simd.lanes import fma as fma
 from kernels.simd.lanes import max_across as max_across
 from kernels.simd.lanes import maximum as maximum
 from kernels.simd.lanes import min_across as min_across
 from kernels.simd.lanes import minimum as minimum
 from kernels.simd.lanes import narrow as narrow
+from kernels.simd.lanes import pair_maxima as pair_maxima
 from kernels.simd.lanes import pair_sums as pair_sums
 from kernels.simd.lanes import splat as splat
 from kernels.simd.lanes import sum_across as sum_across
@@ -18,6 +23,10 @@ from kernels.simd.lanes import where_equal as where_equal
 from kernels.simd.lanes import where_greater as where_greater
 from kernels.simd.lanes import widen_high as widen_high
 from kernels.simd.lanes import widen_low as widen_low
+from kernels.simd.masks import above as above
+from kernels.simd.masks import at_least as at_least
+from kernels.simd.masks import bits_set as bits_set
+from kernels.simd.masks import lowest_bit as lowest_bit
 from kernels.simd.memory import constant as constant
 from kernels.simd.memory import element as element
 from kernels.simd.memory import keep_first as keep_first
@@ -29,3 +38,11 @@ from kernels.simd.memory import store_first as store_first
 from kernels.simd.memory import width as width
 from kernels.simd.stream import ahead as ahead
 from kernels.simd.stream import prefetch as prefetch
+from kernels.simd.transpose import transpose as transpose
+from kernels.simd.words import as_lanes as as_lanes
+from kernels.simd.words import bar_of as bar_of
+from kernels.simd.words import knows_negatives as knows_negatives
+from kernels.simd.words import no_maximum as no_maximum
+from kernels.simd.words import raised as raised
+from kernels.simd.words import reach as reach
+from kernels.simd.words import reaching as reaching

@@ -142,6 +142,15 @@ def _biased_exponent(builder: Any, value: Any) -> Any:
     return builder.fsub(shifted, ir.Constant(value.type, [2.0**52] * value.type.count))
 
 
+def _float32_halves(builder: Any, value: Any) -> tuple[Any, Any]:
+    """``(m, e)``, e an integer vector: value = m * 2**e with m in [sqrt(1/2), sqrt(2))."""
+    kind, constant = _bits(value)
+    bits = builder.bitcast(value, kind)
+    exponent = builder.ashr(builder.sub(bits, constant(0x3F3504F3)), constant(23))
+    fraction = builder.sub(bits, builder.shl(exponent, constant(23)))
+    return builder.bitcast(fraction, value.type), exponent
+
+
 def _where(comparison: str) -> Any:
     return _elementwise(
         4, lambda b, x, y, then, other: b.select(b.fcmp_ordered(comparison, x, y), then, other)
@@ -164,6 +173,11 @@ times_power = _elementwise(2, _times_power)
 # float64 only: x = mantissa(x) * 2**(biased_exponent(x) - 1023) for positive normal x.
 mantissa = _elementwise(1, _mantissa)
 biased_exponent = _elementwise(1, _biased_exponent)
+
+# float32 only: x = centred_mantissa(x) * 2**centred_exponent(x) for positive normal x, the mantissa
+# in [sqrt(1/2), sqrt(2)).
+centred_mantissa = _elementwise(1, lambda b, x: _float32_halves(b, x)[0])
+centred_exponent = _elementwise(1, lambda b, x: b.sitofp(_float32_halves(b, x)[1], x.type))
 
 
 def _operation(function: Any) -> Any:
@@ -217,6 +231,18 @@ def narrow(typing: Any, low: Any, high: Any) -> Any:
     return FLOAT32X16(low, high), codegen
 
 
+@intrinsic
+def count_greater(typing: Any, a: Any, b: Any) -> Any:
+    """Number of lanes in which ``a`` is greater than ``b``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        greater = builder.fcmp_ordered(">", *args)
+        bits = builder.bitcast(greater, ir.IntType(a.count))
+        return builder.zext(builder.ctpop(bits), ir.IntType(64))
+
+    return types.int64(a, b), codegen
+
+
 def _widened_half(first: int) -> Any:
     @intrinsic
     def widened(typing: Any, value: Any) -> Any:
@@ -238,22 +264,30 @@ max_across = _across(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
 min_across = _across(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
 
 
-@intrinsic(prefer_literal=True)
-def pair_sums(typing: Any, a: Any, b: Any, bit: Any) -> Any:
-    """Sums of lanes that differ in ``bit`` only: of ``a`` where it is clear, of ``b`` where set.
+def _in_pairs(emit: Callable[..., Any]) -> Any:
+    """Intrinsic that folds lanes that differ in one ``bit``: see ``pair_sums``."""
 
-    Over bits 1, 2, 4, ... this folds as many registers as one has lanes into one register of
-    their sums, in order, for three instructions a register.
-    """
-    mask = bit.literal_value
+    @intrinsic(prefer_literal=True)
+    def fold(typing: Any, a: Any, b: Any, bit: Any) -> Any:
+        mask = bit.literal_value
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = [a.count if i & mask else 0 for i in range(a.count)]
-        clear = int32s([(i & ~mask) + source[i] for i in range(a.count)])
-        both = int32s([(i | mask) + source[i] for i in range(a.count)])
-        return builder.fadd(
-            builder.shuffle_vector(args[0], args[1], clear),
-            builder.shuffle_vector(args[0], args[1], both),
-        )
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            source = [a.count if i & mask else 0 for i in range(a.count)]
+            clear = int32s([(i & ~mask) + source[i] for i in range(a.count)])
+            both = int32s([(i | mask) + source[i] for i in range(a.count)])
+            return emit(
+                builder,
+                builder.shuffle_vector(args[0], args[1], clear),
+                builder.shuffle_vector(args[0], args[1], both),
+            )
 
-    return a(a, b, bit), codegen
+        return a(a, b, bit), codegen
+
+    return fold
+
+
+# Sums of lanes that differ in ``bit`` only: of ``a`` where it is clear, of ``b`` where set. Over
+# bits 1, 2, 4, ... this folds as many registers as one has lanes into one register of their sums,
+# in order, for three instructions a register. Likewise the maxima, as ``maximum`` takes NaN.
+pair_sums = _in_pairs(lambda b, x, y: b.fadd(x, y))
+pair_maxima = _in_pairs(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))

@@ -49,7 +49,7 @@ def address_of(context: Any, builder: Any, array_type: Any, array: Any, index: A
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
-def _widen(builder: Any, dtype: Any, value: Any, to: Any) -> Any:
+def widen(builder: Any, dtype: Any, value: Any, to: Any) -> Any:
     if dtype == types.uint16:
         words = ir.VectorType(ir.IntType(32), value.type.count)
         bits = builder.shl(builder.zext(value, words), ir.Constant(words, [16] * words.count))
@@ -60,7 +60,7 @@ def _widen(builder: Any, dtype: Any, value: Any, to: Any) -> Any:
     return value
 
 
-def _first(builder: Any, count: Any, lanes: Lanes) -> Any:
+def first_lanes(builder: Any, count: Any, lanes: Lanes) -> Any:
     limit = repeat(builder, builder.trunc(count, ir.IntType(32)), lanes.count)
     return builder.icmp_signed("<", int32s(range(lanes.count)), limit)
 
@@ -74,7 +74,7 @@ def _load(typing: Any, array: Any, index: Any) -> Any:
         address = address_of(context, builder, array, args[0], args[1])
         pointer = builder.bitcast(address, memory.as_pointer())
         value = builder.load(pointer, align=array.dtype.bitwidth // 8)
-        return _widen(builder, array.dtype, value, context.get_value_type(lanes))
+        return widen(builder, array.dtype, value, context.get_value_type(lanes))
 
     return lanes(array, types.intp), codegen
 
@@ -98,7 +98,7 @@ def _load_two(typing: Any, array: Any, index: Any) -> Any:
             low = builder.bitcast(address, memory.as_pointer())
             high = builder.gep(low, [ir.Constant(ir.IntType(32), 1)])
             halves = [
-                _widen(builder, array.dtype, builder.load(at, align=array.dtype.bitwidth // 8), to)
+                widen(builder, array.dtype, builder.load(at, align=array.dtype.bitwidth // 8), to)
                 for at in (low, high)
             ]
         return context.make_tuple(builder, pair, halves)
@@ -116,7 +116,7 @@ def _load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> A
         memory = ir.VectorType(context.get_data_type(array.dtype), lanes.count)
         address = address_of(context, builder, array, args[0], args[1])
         pointer = builder.bitcast(address, memory.as_pointer())
-        mask = _first(builder, args[2], lanes)
+        mask = first_lanes(builder, args[2], lanes)
         function = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(memory, [pointer.type, ir.IntType(32), mask.type, memory]),
@@ -125,7 +125,7 @@ def _load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> A
         align = ir.Constant(ir.IntType(32), bits // 8)
         nothing = ir.Constant(memory, None)
         value = builder.call(function, [pointer, align, mask, nothing])
-        wide = _widen(builder, array.dtype, value, context.get_value_type(lanes))
+        wide = widen(builder, array.dtype, value, context.get_value_type(lanes))
         return builder.select(mask, wide, args[3])
 
     return lanes(array, types.intp, types.intp, lanes), codegen
@@ -149,7 +149,7 @@ def _store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) ->
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = address_of(context, builder, array, args[0], args[1])
         pointer = builder.bitcast(address, args[3].type.as_pointer())
-        mask = _first(builder, args[2], value)
+        mask = first_lanes(builder, args[2], value)
         function = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [args[3].type, pointer.type, ir.IntType(32), mask.type]),
@@ -167,7 +167,7 @@ def keep_first(typing: Any, value: Any, count: Any, fill: Any) -> Any:
     """Select the first ``count`` lanes of ``value``, then those of ``fill``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(_first(builder, args[1], value), args[0], args[2])
+        return builder.select(first_lanes(builder, args[1], value), args[0], args[2])
 
     return value(value, types.intp, value), codegen
 
@@ -178,7 +178,7 @@ def _element(typing: Any, array: Any, index: Any) -> Any:
         value = builder.load(address_of(context, builder, array, args[0], args[1]))
         one = builder.bitcast(value, ir.VectorType(value.type, 1))
         to = ir.VectorType(context.get_value_type(_compute_lanes(array).scalar), 1)
-        wide = _widen(builder, array.dtype, one, to)
+        wide = widen(builder, array.dtype, one, to)
         scalar = builder.extract_element(wide, ir.Constant(ir.IntType(32), 0))
         return context.cast(builder, scalar, _compute_lanes(array).scalar, types.float64)
 
@@ -188,28 +188,28 @@ def _element(typing: Any, array: Any, index: Any) -> Any:
 if config.BOUNDSCHECK:
 
     @inlined
-    def _check(array: Any, index: int, count: int) -> None:
+    def check(array: Any, index: int, count: int) -> None:
         if count > 0 and not (index >= 0 and index + count <= array.size):
             raise IndexError("lanes are out of bounds")
 
 else:
 
     @inlined
-    def _check(array: Any, index: int, count: int) -> None:
+    def check(array: Any, index: int, count: int) -> None:
         pass
 
 
 @inlined
 def element(array: Any, index: int) -> float:
     """Load one element as a float64, exactly."""
-    _check(array, index, 1)
+    check(array, index, 1)
     return _element(array, index)
 
 
 @inlined
 def load(array: Any, index: int) -> Any:
     """Load ``width(array)`` elements from ``index`` on."""
-    _check(array, index, width(array))
+    check(array, index, width(array))
     return _load(array, index)
 
 
@@ -219,26 +219,26 @@ def load_two(array: Any, index: int) -> Any:
 
     Those of bfloat16 are the even and the odd elements: two instructions, where order takes four.
     """
-    _check(array, index, 2 * width(array))
+    check(array, index, 2 * width(array))
     return _load_two(array, index)
 
 
 @inlined
 def load_first(array: Any, index: int, count: int, fill: Any) -> Any:
     """Load ``count`` elements from ``index`` on, then ``fill``; reads no memory beyond them."""
-    _check(array, index, min(count, width(array)))
+    check(array, index, min(count, width(array)))
     return _load_first(array, index, count, fill)
 
 
 @inlined
 def store(array: Any, index: int, value: Any) -> None:
     """Write all lanes to ``array`` (of the lanes' own scalar) from ``index`` on."""
-    _check(array, index, width(array))
+    check(array, index, width(array))
     _store(array, index, value)
 
 
 @inlined
 def store_first(array: Any, index: int, count: int, value: Any) -> None:
     """Write the first ``count`` lanes from ``index`` on, and nothing beyond them."""
-    _check(array, index, min(count, width(array)))
+    check(array, index, min(count, width(array)))
     _store_first(array, index, count, value)

@@ -19,6 +19,7 @@ from service.process import START_FAILED, numba_variables
 _COMMANDS = {
     "serve": "service.cli.serve",
     "score": "service.cli.score",
+    "warm": "service.cli.warm",
     "report": "service.cli.report",
 }
 

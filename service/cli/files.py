@@ -13,7 +13,7 @@ from service.codecs.naming import meant
 from service.codecs.npz import CODEC as NPZ
 from service.codecs.safetensors import CODEC as SAFETENSORS
 
-SCORED = ("logits", "labels", "weight", "sample_weight")
+SCORED = ("logits", "labels", "weight", "sample_weight", "mask", "segments")
 
 # Names of other tensors that a message lists.
 _LISTED = 20

@@ -7,11 +7,12 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 import stat
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -20,7 +21,7 @@ from typing import Any
 
 from service.cli import fail
 from service.process import START_FAILED
-from service.settings import Settings
+from service.settings import Settings, variable
 
 # Connections that may wait to be accepted: all clients may connect at once.
 BACKLOG = 2048
@@ -217,9 +218,9 @@ def is_open(address: object) -> bool:
     return isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback
 
 
-def is_ready(address: object) -> bool:
+def is_ready(address: object, *, tls: bool = False) -> bool:
     """Tell whether ``/readyz`` of the server that is bound to ``address`` answers 200."""
-    connection = _Connection(address)
+    connection = _Connection(address, tls)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
@@ -229,17 +230,55 @@ def is_ready(address: object) -> bool:
         connection.close()
 
 
-class _Connection(HTTPConnection):
-    """HTTP client connection over TCP or a Unix socket, by the kind of ``address``."""
+def health_check(environment: Mapping[str, str]) -> int:
+    """Exit status of a container's health check: 0 if the server of ``environment`` is ready."""
+    address: object = environment.get(variable("uds"))
+    if address is None:
+        address = "127.0.0.1", int(environment.get(variable("port"), "8000"))
+    return 0 if is_ready(address, tls=variable("tls_certificate") in environment) else 1
 
-    def __init__(self, address: object) -> None:
+
+class _Connection(HTTPConnection):
+    """HTTP client connection over TCP or a Unix socket, by the kind of ``address``.
+
+    With ``tls`` it does not verify the certificate, which is this server's own.
+    """
+
+    def __init__(self, address: object, tls: bool) -> None:
         host, port = address[:2] if isinstance(address, tuple) else ("localhost", None)
         super().__init__(host, port, timeout=5)
         self._path = None if isinstance(address, tuple) else str(address)
+        self._tls = tls
 
     def connect(self) -> None:
         if self._path is None:
-            return super().connect()
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+            super().connect()
+        else:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        if self._tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self.sock = context.wrap_socket(self.sock)
+
+
+def check_certificate(chosen: Settings) -> None:
+    """End the command where the TLS files of ``chosen`` cannot be used."""
+    certificate, key = chosen.tls_certificate, chosen.tls_key
+    if certificate is None:
+        if key is not None:
+            raise fail("LOSSD_TLS_KEY is set without LOSSD_TLS_CERTIFICATE", START_FAILED)
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without a password nothing asks for one on the terminal: an encrypted key is refused.
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as error:  # ssl.SSLError too
+        why = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        files = certificate if key is None else f"{certificate} and {key}"
+        raise fail(
+            f"LOSSD_TLS_CERTIFICATE: {files} cannot be used: {why or error}; a certificate and an"
+            " unencrypted key in PEM are needed",
+            START_FAILED,
+        ) from None

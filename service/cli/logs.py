@@ -1,4 +1,4 @@
-"""Logging of ``lossd serve``: on stderr, a line a request, with the client's texts escaped.
+"""Logging of ``lossd serve``: on stderr, as text or JSON, with times of RFC 3339.
 
 A thread of its own writes the lines, so that a reader of the log that is slow delays no request.
 """
@@ -8,93 +8,39 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from queue import Empty, SimpleQueue
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, Literal, TypeAlias
 
-from service.middleware import PROBES
+# A line, or a function that makes it, in the thread that writes: requests do not wait for that.
+Line: TypeAlias = str | Callable[[], str]
 
 _STDERR = 2
 # Lines that may wait to be written, and characters of each: 32 MB at most.
 _MOST_LINES = 4096
-_LONGEST_LINE = 8192
+LONGEST_LINE = 8192
+# Lines that may wait to be made: each keeps its request's header, of up to 64 KiB.
+_MOST_UNMADE = 256
 # Seconds that lines are gathered for, to be written with one call.
 _GATHER = 0.01
 # Seconds that the end of the process waits until its last lines are written.
 _LAST_SECONDS = 1.0
 
-# Names of query parameters whose values are secret.
-_SECRET = re.compile(r"token|secret|passw|auth|api.?key|bearer|credential|signature", re.IGNORECASE)
-_REDACTED = "[redacted]"
-_tokens: set[str] = set()
+
+@lru_cache(1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def redact(tokens: Iterable[str]) -> None:
-    """Have ``tokens`` replaced in the lines of requests from now on."""
-    _tokens.update(tokens)
-
-
-def requests() -> Callable[[logging.LogRecord], bool]:
-    """Return a filter for uvicorn's access log: it drops the probes, which come every second.
-
-    It escapes what clients sent, so that it can neither forge a line nor control a terminal: a
-    query, or an X-Forwarded-For, may hold any byte above 0x7f, and some of those are controls.
-    """
-
-    def keep(record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            client, method, path, *rest = record.args
-            if path in PROBES:
-                return False
-            if isinstance(path, str):
-                path = without_secrets(path)
-            record.args = tuple(
-                escaped(value) if isinstance(value, str) else value
-                for value in (client, method, path, *rest)
-            )
-        return True
-
-    return keep
-
-
-def without_secrets(path: str) -> str:
-    """Redact the tokens in ``path``, and its query's parameters that are named as secrets."""
-    route, mark, query = path.partition("?")
-    if mark:
-        query = "&".join(map(_parameter, query.split("&")))
-    if _holds_token(route):
-        route = _REDACTED
-    return route + mark + query
-
-
-def _parameter(text: str) -> str:
-    name, equals, value = text.partition("=")
-    if _holds_token(name):
-        return _REDACTED
-    if equals and (_SECRET.search(unquote(name)) or _holds_token(value)):
-        return f"{name}={_REDACTED}"
-    return text
-
-
-def _holds_token(text: str) -> bool:
-    """Tell whether ``text`` is a token, or contains one of 8 characters or more."""
-    if not _tokens or not text:
-        return False
-    plain = unquote(text)
-    return plain in _tokens or any(len(token) >= 8 and token in plain for token in _tokens)
-
-
-def escaped(text: str) -> str:
-    """Escape all but printable ASCII in ``text``, as Python does."""
-    if text.isascii() and text.isprintable():
-        return text
-    return text.encode("unicode_escape").decode("ascii")
+def now(at: float | None = None) -> str:
+    """Write the time, or ``at`` in seconds since 1970, as RFC 3339 does: UTC, with milliseconds."""
+    milliseconds = int((time.time() if at is None else at) * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
 class Writer:
@@ -108,18 +54,22 @@ class Writer:
     def __init__(self, descriptor: int, most: int = _MOST_LINES) -> None:
         self._descriptor = descriptor
         self._most = most
-        self._lines: SimpleQueue[str | threading.Event] = SimpleQueue()
+        self._lines: SimpleQueue[Line | threading.Event] = SimpleQueue()
         self._dropped = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self.formatter = logging.Formatter("%(levelname)s:  %(message)s")  # of its own line
 
-    def put(self, line: str) -> None:
-        if self._lines.qsize() >= self._most:
+    def put(self, line: Line) -> None:
+        waiting = self._lines.qsize()
+        if waiting >= self._most:
             with self._lock:
                 self._dropped += 1
             return
-        if len(line) > _LONGEST_LINE:
-            line = f"{line[:_LONGEST_LINE]} [{len(line) - _LONGEST_LINE} more characters]"
+        if isinstance(line, str):
+            line = _cut(line)
+        elif waiting >= _MOST_UNMADE:
+            line = self._made(line)
         if self._thread is None:
             self._start()
         self._lines.put(line)
@@ -145,18 +95,47 @@ class Writer:
             with suppress(Empty):
                 while True:
                     items.append(self._lines.get_nowait())
-            write(self._descriptor, "".join(f"{item}\n" for item in items if isinstance(item, str)))
+            write(self._descriptor, "".join(map(self._ended, items)))
             with self._lock:
                 dropped, self._dropped = self._dropped, 0
             if dropped:
-                now = time.strftime("%Y-%m-%d %H:%M:%S")
-                write(
-                    self._descriptor,
-                    f"{now} WARNING:  {dropped} lines were dropped: the log was not read\n",
-                )
+                _count(dropped)
+                text = self._warning(f"{dropped} lines were dropped: the log was not read")
+                write(self._descriptor, f"{text}\n")
             for item in items:
-                if not isinstance(item, str):
+                if isinstance(item, threading.Event):
                     item.set()
+
+    def _ended(self, item: Line | threading.Event) -> str:
+        """Make the line of ``item``, with its end; an event has none."""
+        if isinstance(item, threading.Event):
+            return ""
+        if not isinstance(item, str):
+            time.sleep(0)  # a request that waits for the interpreter goes first
+            item = self._made(item)
+        return f"{item}\n"
+
+    def _made(self, make: Callable[[], str]) -> str:
+        try:
+            return _cut(make())
+        except Exception as error:  # or no line would be written any more
+            return self._warning(f"a line could not be made: {error!r:.200}")
+
+    def _warning(self, text: str) -> str:
+        record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
+        return self.formatter.format(record)
+
+
+def _cut(line: str) -> str:
+    more = len(line) - LONGEST_LINE
+    return line if more <= 0 else f"{line[:LONGEST_LINE]} [{more} more characters]"
+
+
+def _count(dropped: int) -> None:
+    # Not for the help: what this imports takes long.
+    from service.telemetry.counters import here
+
+    here().add("log_lines_dropped", dropped)
 
 
 def write(descriptor: int, text: str) -> None:
@@ -173,6 +152,11 @@ def write(descriptor: int, text: str) -> None:
 class Handler(logging.Handler):
     """Logging handler that writes on stderr by the ``Writer`` of this process."""
 
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802
+        super().setFormatter(fmt)
+        if fmt is not None:
+            _writer.formatter = fmt
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             _writer.put(self.format(record))
@@ -186,31 +170,27 @@ class Handler(logging.Handler):
 _writer = Writer(_STDERR)
 
 
-# On stderr: stdout is for the greeting, with its line to paste.
+def put(line: Line) -> None:
+    """Have ``line`` written on stderr by the thread for that."""
+    _writer.put(line)
+
+
+_FORMATS = {"text": "service.cli.log_formats.Text", "json": "service.cli.log_formats.Json"}
 _HANDLER = "service.cli.logs.Handler"
-CONFIG: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"requests": {"()": "service.cli.logs.requests"}},
-    "formatters": {
-        "messages": {
-            "()": "uvicorn.logging.DefaultFormatter",
-            "fmt": "%(asctime)s %(levelprefix)s %(message)s",
-        },
-        "requests": {
-            "()": "uvicorn.logging.AccessFormatter",
-            "fmt": '%(asctime)s %(levelprefix)s %(client_addr)s "%(request_line)s" %(status_code)s',
-        },
-    },
-    "handlers": {
-        "messages": {"class": _HANDLER, "formatter": "messages"},
-        "requests": {"class": _HANDLER, "formatter": "requests", "filters": ["requests"]},
-    },
-    "loggers": {
-        "uvicorn": {"handlers": ["messages"], "level": "INFO", "propagate": False},
-        "kernels": {"handlers": ["messages"], "level": "INFO", "propagate": False},
-        "uvicorn.access": {"handlers": ["requests"], "level": "INFO", "propagate": False},
-    },
-    # Other libraries: by default, the thread that logs would write the line itself.
-    "root": {"handlers": ["messages"], "level": "WARNING"},
-}
+
+
+def config(form: Literal["text", "json"]) -> dict[str, Any]:
+    """Return the configuration of ``logging.config.dictConfig``.
+
+    All lines go to stderr: stdout is for the greeting, with its line to paste.
+    """
+    logger = {"handlers": ["messages"], "level": "INFO", "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"messages": {"()": _FORMATS[form]}},
+        "handlers": {"messages": {"class": _HANDLER, "formatter": "messages"}},
+        "loggers": {"uvicorn": logger, "kernels": logger, "uvicorn.access": logger},
+        # Other libraries: by default, the thread that logs would write the line itself.
+        "root": {"handlers": ["messages"], "level": "WARNING"},
+    }

@@ -37,8 +37,8 @@ def command(
         list[Path],
         typer.Argument(
             metavar="FILE",
-            help="One .npz or .safetensors file with `logits`, `labels` and maybe `weight` and"
-            " `sample_weight`; or two .npy files: the logits, then the labels.",
+            help="One .npz or .safetensors file with `logits`, `labels` and maybe `weight`,"
+            " `sample_weight`, `mask` and `segments`; or two .npy files: logits, labels.",
         ),
     ],
     worst: Annotated[
@@ -144,12 +144,22 @@ def _show(result: Score) -> None:
     summary = Table.grid(padding=(0, 2))
     counted = result.elements - result.ignored
     besides = f" ({result.ignored:,} more ignored)" if result.ignored else ""
-    for name, value in (
+    rows = [
         ("loss", f"{result.loss:.6g}"),
         ("perplexity", f"{result.perplexity:.6g}"),
-        ("accuracy", f"{result.accuracy:.2%}"),
+        ("greedy accuracy", f"{result.accuracy:.2%}"),
         ("elements", f"{counted:,}{besides}"),
-    ):
+        ("count", f"{result.count:,}"),
+        ("weight sum", f"{result.weight_sum:.10g}"),
+        ("loss sum", f"{result.loss_sum:.10g}"),
+    ]
+    if result.bits_per_byte is not None:
+        rows.append(("bits per byte", f"{result.bits_per_byte:.6g}"))
+    if (by := result.by_sequence) is not None:
+        greedy = "" if by.greedy is None else f", {by.greedy:.2%} of them greedy"
+        rows.append(("sequences", f"{by.sequences:,}{greedy}"))
+        rows.append(("sequence perplexity", f"{by.perplexity:.6g}"))
+    for name, value in rows:
         summary.add_row(name, value)
     console.print(summary, highlight=False)
     if not result.worst:

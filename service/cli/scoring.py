@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from kernels import steps
+from kernels.accumulate import SUMS
 from kernels.plan import STEP
-from kernels.problem import widened
+from kernels.sequences import moved
+from kernels.tensors import widened
 from service.options import CrossEntropyOptions
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +28,10 @@ OPTIONS = (
     "softcap",
     "z_loss",
     "check_probabilities",
+    "shift",
+    "bytes",
 )
+_TENSORS = ("weight", "sample_weight", "mask", "segments")
 # Bytes of probabilities that are compared at a time: large enough for NumPy's loops.
 _PIECE = 2**24
 
@@ -42,9 +47,23 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True)
+class BySequence:
+    """Scores of sequences (rows of the labels, or ``segments``) that have elements that count.
+
+    ``greedy`` is the share of those whose labels are all the likeliest class, None where labels are
+    probabilities; ``perplexity`` is the mean of their perplexities.
+    """
+
+    sequences: int
+    greedy: float | None
+    perplexity: float
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """Scores of all elements: ``perplexity`` is the exponential of ``loss``, the weighted mean.
 
+    ``count``, ``weight_sum`` and ``loss_sum`` are those that ``kernels.merge`` takes.
     ``accuracy`` is the share of the elements, not ignored, whose label is the likeliest class (the
     first of equals), or the likeliest label where labels are probabilities. Each counts by its
     ``sample_weight``, and one with a NaN among its logits is wrong. All three are NaN if every
@@ -57,6 +76,11 @@ class Score:
     accuracy: float
     elements: int
     ignored: int
+    count: int
+    weight_sum: float
+    loss_sum: float
+    bits_per_byte: float | None
+    by_sequence: BySequence | None
     worst: list[Element]
 
 
@@ -74,17 +98,21 @@ def score(
     """
     logits, labels = tensors["logits"], tensors["labels"]
     soft = labels.shape == logits.shape
-    wanted = ["loss", "per_element", "prediction"] + ["rank"] * (not soft)
+    rows = labels.ndim - soft > 1 or "segments" in tensors
+    wanted = ["loss", "perplexity", "per_element", "prediction", *SUMS]
+    wanted += ["rank"] * (not soft) + ["bits_per_byte"] * (chosen.bytes is not None)
+    if rows:
+        wanted += ["sequence_count", "sequence_perplexity"] + ["sequence_greedy"] * (not soft)
+    own: dict[str, Any] = {name: tensors.get(name) for name in _TENSORS}
     work = steps.cross_entropy(
         logits,
         labels,
-        weight=tensors.get("weight"),
-        sample_weight=tensors.get("sample_weight"),
         outputs=wanted,
+        **own,
         **{name: getattr(chosen, name) for name in OPTIONS},
     )
     outputs = _run(work, logits.nbytes, advance)
-    losses, predicted = outputs["per_element"], outputs["prediction"]
+    losses, predicted = outputs["per_element"], moved(outputs["prediction"], chosen.shift, -1)
     if soft:
         axis = min(logits.ndim - 1, 1) if chosen.class_axis is None else chosen.class_axis
         labels = _likeliest(np.moveaxis(labels, axis, -1))
@@ -92,17 +120,26 @@ def score(
         weights = np.ones(losses.shape)
     else:
         right = outputs["rank"] == 0
-        weights = np.asarray(labels != chosen.ignore_index).astype(np.float64)
+        kept = np.asarray(labels != chosen.ignore_index)
+        kept = kept & moved(np.ones(labels.shape, np.bool_), chosen.shift, False)
+        if "mask" in tensors:
+            kept = kept & (tensors["mask"] != 0)
+        weights = kept.astype(np.float64)
     if "sample_weight" in tensors:
         weights *= widened(tensors["sample_weight"])
     counted = weights != 0.0
     total = float(weights.sum())
     return Score(
         loss=_plain(outputs["loss"]),
-        perplexity=_exp(float(outputs["loss"])),
+        perplexity=float(outputs["perplexity"]),
         accuracy=float(weights[right].sum()) / total if total else math.nan,
         elements=losses.size,
         ignored=losses.size - int(np.count_nonzero(counted)),
+        count=int(outputs["count"]),
+        weight_sum=float(outputs["weight_sum"]),
+        loss_sum=float(outputs["loss_sum"]),
+        bits_per_byte=None if chosen.bytes is None else float(outputs["bits_per_byte"]),
+        by_sequence=_by_sequence(outputs) if rows else None,
         worst=[
             Element(
                 position=list(position),
@@ -113,6 +150,16 @@ def score(
             for position in _worst(losses, counted, worst)
         ],
     )
+
+
+def _by_sequence(outputs: Mapping[str, Array]) -> BySequence:
+    kept = outputs["sequence_count"] > 0
+    many = int(np.count_nonzero(kept))
+    greedy: float | None = None
+    if "sequence_greedy" in outputs:
+        hits = np.count_nonzero(kept & (outputs["sequence_greedy"] != 0))
+        greedy = float(hits) / many if many else math.nan
+    return BySequence(many, greedy, float(outputs["sequence_perplexity"]))
 
 
 def _run(work: steps.Work, size: int, advance: Advance) -> Mapping[str, Array]:
@@ -169,13 +216,6 @@ def _worst(losses: Array, counted: Array, most: int) -> list[tuple[int, ...]]:
         places, values = places[kept], values[kept]
     found += list(places[np.lexsort((places, -values))][: max(most, 0)])
     return [tuple(map(int, np.unravel_index(index, losses.shape))) for index in found]
-
-
-def _exp(value: float) -> float:
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return math.inf
 
 
 def _plain(value: Any) -> float:

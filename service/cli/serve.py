@@ -16,9 +16,17 @@ from typing import Any, cast
 import typer
 
 from service import settings
-from service.cli import fail, logs, parameters, signals
-from service.cli.listening import BACKLOG, Listener, is_open, is_ready, listening, report_mode
-from service.process import START_FAILED, numba_variables
+from service.cli import fail, logs, parameters, progress, signals
+from service.cli.listening import (
+    BACKLOG,
+    Listener,
+    check_certificate,
+    is_open,
+    is_ready,
+    listening,
+    report_mode,
+)
+from service.process import START_FAILED, cores, levels, numba_variables
 
 # Seconds that a worker may be silent before it is killed. uvicorn's default is 5, and Numba holds
 # the GIL for longer while it compiles.
@@ -43,6 +51,7 @@ def command(**given: str | bool | None) -> None:
         wrong = numba_variables.fault(os.environ)
         if wrong is not None:
             raise fail(wrong, START_FAILED)
+        check_certificate(chosen)
         with listening(chosen) as listener:
             last.append(listener.shut)
             # The workers are spawned, and each makes its application from the environment.
@@ -56,29 +65,31 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
     # Not for the help, nor for settings that are refused: these imports take long.
     import uvicorn
 
-    from service.cli import workers
+    from service.cli import metrics_port, workers
     from service.cli.descriptors import most_connections
     from service.cli.server import Server
     from service.protocol import Http, Limits
+    from service.telemetry import counters
+    from service.telemetry.memory import Table
 
     config = uvicorn.Config(
         "service.cli.serve:application",
         factory=True,
         workers=chosen.workers,
-        log_config=logs.CONFIG,
+        log_config=logs.config(chosen.log_format),
         log_level=chosen.log_level,
         http=cast(Any, Http(Limits.of(chosen))),  # uvicorn calls it as it would a class
         ws="none",
-        # Its lines are of this level: at a higher one they would be made and discarded.
-        access_log=chosen.log_level in ("info", "debug"),
+        access_log=False,  # ``service.cli.access_log`` has its own
         server_header=False,
-        # Nothing here asks for the client's address, and any client could forge these headers.
-        proxy_headers=False,
+        proxy_headers=False,  # ``middleware.forwarded`` has its own, for both kinds of fields
         backlog=BACKLOG,
         limit_concurrency=most_connections(chosen.workers),
         timeout_keep_alive=chosen.keep_alive_seconds,
         timeout_graceful_shutdown=chosen.shutdown_seconds,
         timeout_worker_healthcheck=_WORKER_SILENCE_SECONDS,
+        ssl_certfile=chosen.tls_certificate,
+        ssl_keyfile=chosen.tls_key,
     )
     secured = bool(chosen.auth_tokens or chosen.auth_token_file)
     if is_open(listener.address) and not secured:
@@ -86,11 +97,15 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
     report_mode(listener)
     # Python would write its warnings on stderr itself, and block where that is not read.
     logging.captureWarnings(True)
-    greet = partial(_print, greeting(listener.address, secured=secured))
+    tls = chosen.tls_certificate is not None
+    table = Table()
+    metrics_port.start(chosen, table)
+    greet = partial(_print, greeting(listener.address, secured=secured, tls=tls))
     if chosen.workers > 1:
-        return workers.run(config, listener, greet)
-    threading.Thread(target=_greet, args=(listener.address, greet), daemon=True).start()
-    server = Server(config, listener.shut)
+        return workers.run(config, listener, greet, table, chosen.drain_seconds)
+    counters.use(table, table.assign())
+    threading.Thread(target=_greet, args=(listener.address, tls, greet), daemon=True).start()
+    server = Server(config, listener.shut, chosen.drain_seconds)
     server.run(sockets=[listener.socket])
     return 0 if server.started else START_FAILED
 
@@ -99,8 +114,8 @@ def application() -> Any:
     """Make the application of this process, or end it with the status ``START_FAILED``."""
     try:
         # By name, as uvicorn does: no module of the package imports the application.
-        made = import_module("service.app").create_app()
-        logs.redact(import_module("service.middleware.auth").tokens(settings.load()))
+        made = import_module("service.app").create_app(told=progress.bar())
+        _log_requests(settings.load())
         return made
     except settings.SettingsError as error:
         _log.critical("%s", error)
@@ -111,8 +126,17 @@ def application() -> Any:
     raise SystemExit(START_FAILED)
 
 
+def _log_requests(chosen: settings.Settings) -> None:
+    if not chosen.access_log or chosen.log_level not in ("info", "debug"):
+        return
+    access_log = import_module("service.cli.access_log")
+    access_log.redact(import_module("service.middleware.auth").tokens(chosen))
+    record = import_module("service.telemetry.record")
+    record.observers.append(access_log.observer(chosen.log_format))
+
+
 def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[str, str]:
-    """Return the workers' environment: the settings, and the use of threads if not in ``present``.
+    """Return the workers' environment: settings, threads and CPU; what is ``present`` wins.
 
     Each worker has its share of the cores, and the threads of a kernel sleep once it is done.
     By default libgomp's spin for a while: that took 43 % of the samples while a body of 256 MB was
@@ -121,11 +145,9 @@ def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[s
     made = chosen.environment()
     if _WAITING not in present:
         made[_WAITING] = "passive"
-    if chosen.workers > 1 and _THREADS not in present:
-        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS, nor on Windows
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        made[_THREADS] = str(max(1, cores // chosen.workers))
-    return made
+    if _THREADS not in present:
+        made[_THREADS] = str(max(1, cores.available() // chosen.workers))
+    return {**levels.environment(present), **made}
 
 
 def _settings(given: dict[str, str]) -> settings.Settings:
@@ -139,8 +161,8 @@ def _settings(given: dict[str, str]) -> settings.Settings:
         raise fail(message, START_FAILED) from None
 
 
-def _greet(address: Any, greet: Callable[[], None]) -> None:
-    while not is_ready(_near(address)):
+def _greet(address: Any, tls: bool, greet: Callable[[], None]) -> None:
+    while not is_ready(_near(address), tls=tls):
         time.sleep(0.1)
     greet()
 
@@ -150,15 +172,19 @@ def _print(text: str) -> None:
     threading.Thread(target=logs.write, args=(1, f"{text}\n"), daemon=True).start()
 
 
-def greeting(address: Any, *, secured: bool = False) -> str:
+def greeting(address: Any, *, secured: bool = False, tls: bool = False) -> str:
     """Return the text to print once ready: the service's address, and a request to paste."""
+    scheme, curl = ("https", "curl --insecure") if tls else ("http", "curl")
     if isinstance(address, str):
-        url, where = "http://localhost", f"the Unix socket {address}, its documentation on /docs"
-        curl = f"curl --unix-socket {shlex.quote(address)}"
+        url, where = (
+            f"{scheme}://localhost",
+            f"the Unix socket {address}, its documentation on /docs",
+        )
+        curl += f" --unix-socket {shlex.quote(address)}"
     else:
         host, port = _near(address)
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        where, curl = f"{url}, its documentation on {url}/docs", "curl"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        where = f"{url}, its documentation on {url}/docs"
     token = " -H 'Authorization: Bearer TOKEN'" if secured else ""
     body = json.dumps({"logits": [[1, 3, 2, 3, 0]], "labels": [3]})
     return (
@@ -175,9 +201,23 @@ def _near(address: Any) -> Any:
 
 
 _PANELS = {
-    "Address": ("host", "port", "uds"),
-    "Access": ("auth_token_file", "allow_shared_memory", "shared_memory_prefix"),
-    "Processes": ("workers", "log_level", "shutdown_seconds"),
+    "Address": ("host", "port", "uds", "root_path", "tls_certificate", "tls_key"),
+    "Access": (
+        "auth_token_file",
+        "trusted_proxies",
+        "cors_origins",
+        "allow_shared_memory",
+        "shared_memory_prefix",
+    ),
+    "Processes": ("workers", "shutdown_seconds", "drain_seconds"),
+    "Log and metrics": (
+        "log_level",
+        "log_format",
+        "access_log",
+        "metrics_port",
+        "metrics_host",
+        "metrics_aliases",
+    ),
     "Connections": (
         "header_seconds",
         "header_bytes",

@@ -1,4 +1,4 @@
-"""State machine of the supervisor: states, events and actions of worker processes, without I/O.
+"""State machine of the supervisor: states of worker processes, without I/O.
 
 ``advance`` records an event, and then compares the workers with those that are wanted. So every
 event is allowed at any moment, and none waits for another.
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
+from service.cli.events import Action, Command, Ended, Event, Heard, Verb
 from service.process import START_FAILED
 
 # Seconds until a worker that ended before it was ready is started again.
@@ -22,61 +23,6 @@ class Phase(Enum):
     STARTING = 1
     SERVING = 2
     ENDING = 3
-
-
-class Command(Enum):
-    """Command that a signal means: end, end at once, replace all workers, one more, one fewer."""
-
-    STOP = 1
-    ABORT = 2
-    RENEW = 3
-    MORE = 4
-    FEWER = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """Event: worker ``number`` has reported that it lives, and whether it serves yet."""
-
-    number: int
-    serving: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Event: the process of worker ``number`` has ended with ``status``."""
-
-    number: int
-    status: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Event: time has passed."""
-
-
-Event: TypeAlias = Command | Heard | Ended | Tick
-
-
-class Verb(Enum):
-    """Kind of an action, on one worker or on the server as a whole."""
-
-    START = 1
-    TERMINATE = 2
-    KILL = 3
-    CLOSE = 4  # take no more connections
-    GREET = 5  # all workers serve, for the first time
-    INFORM = 6
-    WARN = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """Action for the supervisor; ``text`` is to be logged, for the verbs that log."""
-
-    verb: Verb
-    number: int = 0
-    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +39,14 @@ class Worker:
 class State:
     """State of the supervisor.
 
-    A worker may be silent for ``silence`` seconds, and take ``grace`` seconds to end.
+    A worker may be silent for ``silence`` seconds, and take ``grace`` seconds to end. When all are
+    to end, those that serve go on for ``drain`` seconds first.
     """
 
     wanted: int
     silence: float
     grace: float
+    drain: float = 0.0
     workers: tuple[Worker, ...] = ()
     renewing: tuple[int, ...] = ()  # numbers of the workers that are yet to be replaced
     last: int = 0  # the number that was given last
@@ -106,6 +54,7 @@ class State:
     greeted: bool = False
     stopping: bool = False
     aborting: bool = False
+    drained: float | None = None  # when the drain is over, once it has begun
     closed: bool = False
     status: int = 0
 
@@ -119,6 +68,8 @@ class State:
         times = [worker.deadline for worker in self.workers]
         if now < self.not_before:
             times.append(self.not_before)
+        if self.drained is not None and now < self.drained:
+            times.append(self.drained)
         return min(times, default=None)
 
 
@@ -129,7 +80,7 @@ def advance(state: State, event: Event, now: float) -> Step:
     """Return the state after ``event`` at the time ``now``, and the actions to carry out."""
     actions: list[Action] = []
     if isinstance(event, Command):
-        state, actions = _commanded(state, event)
+        state, actions = _commanded(state, event, now)
     elif isinstance(event, Heard):
         state = _heard(state, event, now)
     elif isinstance(event, Ended):
@@ -140,10 +91,9 @@ def advance(state: State, event: Event, now: float) -> Step:
     return state, actions
 
 
-def _commanded(state: State, command: Command) -> Step:
+def _commanded(state: State, command: Command, now: float) -> Step:
     if command in (Command.STOP, Command.ABORT):
-        aborting = state.aborting or command is Command.ABORT
-        return replace(state, stopping=True, aborting=aborting), []
+        return _told_to_stop(state, command, now)
     if state.stopping:
         return state, []
     if command is Command.RENEW:
@@ -151,6 +101,22 @@ def _commanded(state: State, command: Command) -> Step:
         return replace(state, renewing=renewing), [_log("the workers are replaced one by one")]
     wanted = max(1, state.wanted + (1 if command is Command.MORE else -1))
     return replace(state, wanted=wanted), [_log(f"the number of workers is to be {wanted}")]
+
+
+def _told_to_stop(state: State, command: Command, now: float) -> Step:
+    if state.drained is None and state.drain:
+        state = replace(state, stopping=True, drained=now + state.drain)
+        actions = [_log(f"connections are taken for {state.drain:g} s more")]
+        for worker in state.workers:
+            if worker.phase is Phase.SERVING:
+                actions.append(Action(Verb.DRAIN, worker.number))
+            elif worker.phase is Phase.STARTING:
+                state, more = _terminate(state, worker, now)
+                actions += more
+        return state, actions
+    # The second one ends the drain, and no more than that.
+    aborting = command is Command.ABORT and (state.drained or now) <= now
+    return replace(state, stopping=True, aborting=state.aborting or aborting, drained=now), []
 
 
 def _heard(state: State, event: Heard, now: float) -> State:
@@ -183,7 +149,7 @@ def _ended(state: State, event: Ended, now: float) -> Step:
 
 
 def _stop(state: State, now: float) -> Step:
-    if not state.stopping:
+    if not state.stopping or (state.drained is not None and now < state.drained):
         return state, []
     actions = [] if state.closed else [Action(Verb.CLOSE)]
     state = replace(state, closed=True, renewing=(), not_before=0.0)

@@ -18,19 +18,13 @@ from typing import Any
 from uvicorn import Config
 
 from service.cli import signals
+from service.cli.events import Action, Command, Ended, Event, Heard, Tick, Verb
 from service.cli.listening import Listener
 from service.cli.server import Server
-from service.cli.supervision import (
-    Action,
-    Command,
-    Ended,
-    Event,
-    Heard,
-    State,
-    Tick,
-    Verb,
-    advance,
-)
+from service.cli.supervision import State, advance
+from service.process.shutdown import DRAIN
+from service.telemetry import counters
+from service.telemetry.memory import Table
 
 # Seconds that a worker may take to end after the time for its requests is up.
 _LAST_SECONDS = 5
@@ -51,17 +45,25 @@ _COMMANDS = {
 _log = logging.getLogger("uvicorn.lossd")
 
 
-def run(config: Config, listener: Listener, ready: Callable[[], None]) -> int:
+def run(
+    config: Config,
+    listener: Listener,
+    ready: Callable[[], None],
+    table: Table,
+    drain_seconds: float = 0,
+) -> int:
     """Run the workers until told to stop, and return the status to end with.
 
-    ``ready`` is called once all workers are.
+    ``ready`` is called once all workers are. Each worker counts in a row of ``table``. They go on
+    for ``drain_seconds`` once told to stop.
     """
     state = State(
         wanted=config.workers,
         silence=config.timeout_worker_healthcheck,
         grace=(config.timeout_graceful_shutdown or 0) + _LAST_SECONDS,
+        drain=drain_seconds if DRAIN is not None else 0,
     )
-    with _Processes(config, listener, ready) as processes:
+    with _Processes(config, listener, ready, table) as processes:
         events: list[Event] = [Tick()]
         while not state.over:
             for event in events:
@@ -75,15 +77,19 @@ def run(config: Config, listener: Listener, ready: Callable[[], None]) -> int:
 class _Processes:
     """Worker processes, signals and socket: events come from them, actions are done on them.
 
-    ``_workers`` maps a worker's number to its process and to this end of the pipe to it.
+    ``_workers`` maps a worker's number to its process, to this end of the pipe to it, and to its
+    row of ``table``.
     """
 
-    def __init__(self, config: Config, listener: Listener, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: Config, listener: Listener, ready: Callable[[], None], table: Table
+    ) -> None:
+        self._table = table
         self._config = config
         self._listener = listener
         self._ready = ready
         self._spawn = multiprocessing.get_context("spawn")
-        self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
+        self._workers: dict[int, tuple[BaseProcess, Connection, int]] = {}
         self._stopped = False
         self._woken, self._waking = socket.socketpair()
         self._woken.setblocking(False)
@@ -100,14 +106,14 @@ class _Processes:
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)
-        for process, _pipe in self._workers.values():
+        for process, _pipe, _row in self._workers.values():
             process.kill()  # there are none, unless this ends by an error
 
     def events(self, deadline: float | None) -> list[Event]:
         """Wait for events, until ``deadline`` at most; a tick is always among them."""
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        sentinels = {process.sentinel: n for n, (process, _) in self._workers.items()}
-        pipes = {pipe: n for n, (_, pipe) in self._workers.items() if not pipe.closed}
+        sentinels = {process.sentinel: n for n, (process, *_) in self._workers.items()}
+        pipes = {pipe: n for n, (_, pipe, _) in self._workers.items() if not pipe.closed}
         there = wait([self._woken, *sentinels, *pipes], timeout)
         # Heartbeats first: they were sent before the tick that checks the deadlines.
         made: list[Event] = []
@@ -127,9 +133,10 @@ class _Processes:
             pipe.close()  # the process has ended, which its sentinel reports
 
     def _reap(self, number: int) -> int:
-        process, pipe = self._workers.pop(number)
+        process, pipe, row = self._workers.pop(number)
         process.join()
         pipe.close()
+        self._table.retire(row)
         return process.exitcode or 0
 
     def _commands(self) -> Iterator[Event]:
@@ -150,6 +157,9 @@ class _Processes:
         match action.verb:
             case Verb.START:
                 self._start(action.number)
+            case Verb.DRAIN if worker and worker[0].pid and DRAIN is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker[0].pid, DRAIN)
             case Verb.TERMINATE if worker:
                 worker[0].terminate()
             case Verb.KILL if worker:
@@ -167,22 +177,25 @@ class _Processes:
 
     def _start(self, number: int) -> None:
         here, there = self._spawn.Pipe()
-        process = self._spawn.Process(
-            target=_work, args=(self._config, self._listener.socket, there), name=f"lossd-{number}"
-        )
+        row = self._table.assign()
+        given = (self._config, self._listener.socket, there, self._table, row)
+        process = self._spawn.Process(target=_work, args=given, name=f"lossd-{number}")
         with signals.blocked():
             process.start()
         # While it is open here too, the end of the pipe would not be seen.
         there.close()
-        self._workers[number] = process, here
+        self._workers[number] = process, here, row
         _log.info("worker %d started: process %d", number, process.pid)
 
 
 _STARTING, _SERVING = b"starting", b"serving"
 
 
-def _work(config: Config, listening: socket.socket, pipe: Connection) -> None:
+def _work(
+    config: Config, listening: socket.socket, pipe: Connection, table: Table, row: int
+) -> None:
     signals.leave_to_parent()
+    counters.use(table, row)
     config.configure_logging()
     server = Server(config)
     threading.Thread(target=_live, args=(server, pipe), daemon=True).start()

@@ -24,11 +24,16 @@ MAX_RANK = 32
 # Extent or offset in a format's text, in few enough digits to convert in no time.
 NATURAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
-# Names of tensors: the largest one of a request, which kernels read in order; those that may be
-# Boolean; and all.
+# Names of tensors: the largest one of a request, which kernels read in order; those that become
+# float64; those that are integers; those that may be Boolean; and all.
 LOGITS = frozenset({"logits", "log_probs"})
-WEIGHTS = frozenset({"weight", "sample_weight"})
-TENSORS = LOGITS | WEIGHTS | {"labels"}
+WEIGHTS = frozenset({"weight", "pos_weight", "sample_weight"})
+INTEGERS = frozenset({"mask", "segments", "chosen", "target_classes"})
+BOOLEAN = WEIGHTS | {"mask"}
+TARGETS = frozenset({"target_logits", "target_log_probs", "target_top_log_probs"})
+# Those that kernels read in order, so that the last one of a body may still be coming.
+IN_ORDER = LOGITS | {"target_logits", "target_log_probs"}
+TENSORS = LOGITS | WEIGHTS | INTEGERS | TARGETS | {"labels"}
 
 # Bytes that a compressed body may inflate to for each of its own, and besides. Deflate makes up to
 # 1032 of one: such a body costs more time than its length. Float32 logits compress by a tenth,
@@ -71,7 +76,7 @@ class TooLarge(DecodeError):
 class Message(NamedTuple):
     """Content of a decoded body.
 
-    ``tensors``: arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier; weights may be
+    ``tensors``: arrays of the dtypes of ``kernels.dtypes`` (bfloat16 as its carrier; some may be
     Boolean, see ``numbers``), of any strides and alignment, possibly read-only: views of the body
     wherever the format allows.
     ``options``: everything that is not a tensor, not validated: JSON values, or the strings of a
@@ -152,9 +157,10 @@ class Codec(ABC):
         return None
 
     def ready_at(self, prefix: memoryview) -> int | None:
-        """Return the offset of the logits if all that precedes them is known from ``prefix``.
+        """Return the offset of the last tensor if all that precedes it is known from ``prefix``.
 
-        Then they are the last tensor, and ``decode`` takes the body before they have arrived.
+        Then it is one of ``IN_ORDER``, the logits as a rule, and ``decode`` takes the body before
+        it has arrived.
         """
         return None
 
@@ -196,11 +202,12 @@ def check_name(name: str, names: frozenset[str]) -> None:
 def dtype_named(given: Any, known: Mapping[str, DType], boolean: str, name: Any) -> DType | None:
     """Return the dtype that a format calls ``given``, or ``None`` if tensor ``name`` has none such.
 
-    All tensors may be of the dtypes in ``known``, weights also of the one called ``boolean``.
+    All tensors may be of the dtypes in ``known``, those of ``BOOLEAN`` also of the one called
+    ``boolean``.
     """
     if not isinstance(given, str):
         return None
-    if given == boolean and name in tuple(WEIGHTS):  # the name may be anything, and not hashable
+    if given == boolean and name in tuple(BOOLEAN):  # the name may be anything, and not hashable
         return dtypes.BOOL
     return known.get(given)
 

@@ -17,7 +17,7 @@ import orjson
 from kernels import dtypes
 from kernels.dtypes import DType
 from service.codecs.base import (
-    LOGITS,
+    IN_ORDER,
     NATURAL,
     Arrays,
     Codec,
@@ -109,7 +109,7 @@ class Safetensors(Codec):
         return _data_start(prefix)
 
     def ready_at(self, prefix: memoryview) -> int | None:
-        """Return where the logits begin, if ``prefix`` has all the header and they come last."""
+        """Return where the last tensor begins, if ``prefix`` has all the header."""
         start = _data_start(bytes(prefix[:_LENGTH_BYTES]))
         if start is None or not start <= len(prefix):
             return None
@@ -119,7 +119,7 @@ class Safetensors(Codec):
             names = frozenset(header)
             places = [(*_entry(name, entry, names)[:2], name) for name, entry in header.items()]
             begin, _, name = max(places, default=(0, 0, ""))
-            return start + begin if name in LOGITS else None
+            return start + begin if name in IN_ORDER else None
         return None
 
     def at_once(self, body: memoryview) -> bool:

@@ -17,9 +17,10 @@ from kernels import warm
 from kernels.cache import folder
 from kernels.compiled import one_process
 from kernels.compiling import PROGRESS, Child, ChildFailed, Job
-from kernels.specialisations import Specialisation
+from kernels.specialisations import AnySpecialisation
 from service.compute.lane import Lane
 from service.errors import Compiling, Overloaded
+from service.telemetry.counters import here
 
 _log = logging.getLogger("uvicorn.lossd")
 
@@ -34,11 +35,11 @@ class Compiler:
     def __init__(self, length: int, seconds: float) -> None:
         self.lane = Lane("lossd-compile", length)
         self._seconds = seconds
-        self._tasks: dict[Specialisation, asyncio.Task[None]] = {}
+        self._tasks: dict[AnySpecialisation, asyncio.Task[None]] = {}
         self._child: Child | None = None
         self._closed = False
 
-    async def compiled(self, wanted: tuple[Specialisation, ...]) -> None:
+    async def compiled(self, wanted: tuple[AnySpecialisation, ...]) -> None:
         """Return once all of ``wanted`` is compiled.
 
         Raises ``Compiling`` where that takes too long, and goes on with it all the same;
@@ -60,14 +61,14 @@ class Compiler:
             if error is not None:  # it was logged, and its traceback is for no single request
                 raise RuntimeError(f"a kernel could not be compiled: {error}")
 
-    def _task(self, wanted: Specialisation) -> asyncio.Task[None]:
+    def _task(self, wanted: AnySpecialisation) -> asyncio.Task[None]:
         task = self._tasks.get(wanted)
         if task is None:
             task = self._tasks[wanted] = asyncio.create_task(self._compiled(wanted))
             task.add_done_callback(lambda _: self._tasks.pop(wanted))
         return task
 
-    async def _compiled(self, wanted: Specialisation) -> None:
+    async def _compiled(self, wanted: AnySpecialisation) -> None:
         started = time.perf_counter()
         running = asyncio.ensure_future(self.lane.call(partial(self._compile, warm.job(wanted))))
         while not (await asyncio.wait({running}, timeout=PROGRESS))[0]:
@@ -99,6 +100,7 @@ class Compiler:
                 self._child = None
             if not self._closed:
                 job.run()
+                here().add("kernel_compilations")
 
     def close(self) -> None:
         """Refuse what waits, and end the child."""

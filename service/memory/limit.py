@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from service import cgroups
+
+_FILES = cgroups.Files("memory", ("memory.limit_in_bytes",), ("memory.max",))
 _MIB = 2**20
 # Bytes of an idle worker: Python, Numba's compiler and the compiled kernels.
 _BASE = 256 * _MIB
@@ -28,24 +31,6 @@ def memory_limit(root: Path = Path("/")) -> int:
 
 
 def _group_limits(root: Path) -> Iterator[int]:
-    """Memory limits of all control groups (versions 1 and 2) of this process."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers or "memory" in controllers.split(","):
-            mount, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
-            top = root / "sys/fs/cgroup" / mount
-            group = top / path.lstrip("/")
-            # In a container the path may be the host's, of which only the top exists.
-            for folder in (group, *group.parents):
-                text = _text(folder / name).strip()
-                if text.isdecimal():
-                    yield int(text)
-                if folder == top:
-                    break
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+    for (text,) in cgroups.limits(_FILES, root):
+        if text.isdecimal():  # "max" where there is none
+            yield int(text)

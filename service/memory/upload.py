@@ -67,6 +67,11 @@ class Upload:
         return None if self._landing is None else self
 
     @property
+    def moved(self) -> int:
+        """Bytes of the body that have come."""
+        return self._moved
+
+    @property
     def size(self) -> int:
         return 0 if self.lease is None else self.lease.size
 

@@ -1,4 +1,4 @@
-"""Shutdown: SIGTERM is known at once, and a process whose GPU failed ends within seconds."""
+"""Shutdown: SIGTERM is known at once, a drain, and a process whose GPU failed ends in seconds."""
 
 from __future__ import annotations
 
@@ -23,15 +23,23 @@ _LOOK = 0.1
 _log = logging.getLogger("uvicorn.lossd")
 
 
+# Signal with which a supervisor has its workers drain: it ends none.
+DRAIN = getattr(signal, "SIGUSR1", None)
+
+
 @contextmanager
-def on_sigterm(call: Callable[[], object]) -> Iterator[None]:
-    """Have SIGTERM call ``call``, then the server's own handler, for the time of the context.
+def on_signal(number: int | None, call: Callable[[], object]) -> Iterator[None]:
+    """Have a signal call ``call``, then the server's own handler, for the time of the context.
 
     The server itself acts on the signal at its next turn, up to 0.1 s later. Nothing changes where
     it has no handler, or outside the main thread.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
+    before = None if number is None else signal.getsignal(number)
+    if (
+        number is None
+        or not callable(before)
+        or threading.current_thread() is not threading.main_thread()
+    ):
         yield
         return
 
@@ -39,11 +47,42 @@ def on_sigterm(call: Callable[[], object]) -> Iterator[None]:
         call()
         before(number, frame)
 
-    signal.signal(signal.SIGTERM, handle)
+    signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
+
+
+class Stages:
+    """Stages of the end: drained, for ``seconds``, then stopped; a second signal skips the rest.
+
+    ``drain`` and ``stop`` are called on the event loop that makes this.
+    """
+
+    def __init__(
+        self, seconds: float, drain: Callable[[], object], stop: Callable[[], object]
+    ) -> None:
+        self._seconds, self._drain, self._stop = seconds, drain, stop
+        self._loop = asyncio.get_running_loop()
+        self._drained: asyncio.TimerHandle | None = None
+
+    def signalled(self) -> None:
+        """Begin the next stage; may be called in a signal's handler."""
+        self._loop.call_soon_threadsafe(self._next)
+
+    def drain(self) -> None:
+        """Drain until the next signal; may be called in a signal's handler."""
+        self._loop.call_soon_threadsafe(self._drain)
+
+    def _next(self) -> None:
+        self._drain()
+        if self._drained is None and self._seconds:
+            self._drained = self._loop.call_later(self._seconds, self._stop)
+            return
+        if self._drained is not None:
+            self._drained.cancel()
+        self._stop()
 
 
 class GpuFailure:

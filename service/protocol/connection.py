@@ -16,6 +16,7 @@ from service.protocol.deadlines import Pace, Watch
 from service.protocol.limits import REFUSED_PART, Limits, overloaded
 from service.protocol.requests import Requests
 from service.protocol.states import ENDED, State
+from service.telemetry.counters import here
 
 # Bytes of a read of a header section. It brings the beginning of a body too, which is all that a
 # request holds while it waits for memory; the rest of a body is only read when it is asked for.
@@ -47,7 +48,7 @@ class Http:
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> Connection:
         """Return a connection, whose transport ``connection_made`` will bring."""
-        http = Requests(self._limits, config, server_state, app_state, _loop)
+        http = Requests(self._limits, here(), config, server_state, app_state, _loop)
         if self._watch is None or self._watch.loop is not http.loop:
             self._watch = Watch(http.loop, self._limits.look_seconds)
         if self._scratch is None:

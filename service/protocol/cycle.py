@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import urllib.parse
 from collections.abc import Iterable
 from functools import lru_cache
@@ -17,10 +16,12 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
-from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from service.errors import RequestError
 from service.problems import problem
+from service.telemetry.counters import Counters
+from service.telemetry.entry import SENT_BYTES
+from service.telemetry.record import ENTRY, TRACEPARENT, Record
 
 # Bytes that are handed to the connection at a time: at most twice as many are held for a client
 # that does not read.
@@ -32,7 +33,7 @@ _BODILESS = (204, 304)
 _SHORT_URL = 256  # bytes of a target that is remembered
 
 
-class Cycle(RequestResponseCycle):
+class Cycle(RequestResponseCycle, Record):
     """Cycle of uvicorn's that sends an answer's header section with the beginning of its body.
 
     uvicorn writes it on its own: one more system call, and the client wakes up twice. A long body
@@ -54,12 +55,15 @@ class Cycle(RequestResponseCycle):
                 self.transport.write(header)
             elif size == self.expected_content_length and self._is_last(message):
                 self.transport.write(b"".join((header, body)))
+                self.entry[SENT_BYTES] = size
                 self._complete()
                 return
             else:
                 # uvicorn subtracts the bytes that it writes, and refuses to write more.
                 self.expected_content_length += len(header)
                 message = {**message, "body": b"".join((header, body))}
+        if self.scope["method"] != "HEAD":
+            self.entry[SENT_BYTES] += size
         if size <= _PIECE:
             await super().send(message)
             return
@@ -88,10 +92,7 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         status, scope = message["status"], self.scope
-        if self.access_log and self.access_logger.isEnabledFor(logging.INFO):
-            path = get_path_with_query_string(scope)
-            parts = get_client_addr(scope), scope["method"], path, scope["http_version"], status
-            self.access_logger.info('%s - "%s %s HTTP/%s" %d', *parts)
+        self.status = status
         lines = [STATUS_LINE[status]]
         closes = False
         for field in (*self.default_headers, *message.get("headers", ())):
@@ -106,7 +107,7 @@ class Cycle(RequestResponseCycle):
         if self.chunked_encoding is None and scope["method"] != "HEAD" and status not in _BODILESS:
             self.chunked_encoding = True
             lines.append(b"transfer-encoding: chunked\r\n")
-        return b"".join([*lines, b"\r\n"])
+        return b"".join([*lines, b"x-request-id: ", self.request_id, b"\r\n\r\n"])
 
 
 @lru_cache(256)
@@ -118,7 +119,13 @@ def _line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     return name, b"%s: %s\r\n" % (name, value)
 
 
-def begin(http: HttpToolsProtocol, version: str, method: bytes) -> Cycle:
+class Counted(HttpToolsProtocol):
+    """Connection whose requests are counted."""
+
+    counters: Counters
+
+
+def begin(http: Counted, fields: dict[bytes, bytes], version: str, method: bytes) -> Cycle:
     """Begin the cycle of the request whose header ``http`` has read."""
     scope: Any = http.scope
     scope["method"] = method.decode("ascii")
@@ -128,7 +135,7 @@ def begin(http: HttpToolsProtocol, version: str, method: bytes) -> Cycle:
     scope["path"] = http.root_path + path
     scope["raw_path"] = http.root_path.encode("ascii") + raw_path
     scope["query_string"] = query
-    return Cycle(
+    cycle = Cycle(
         scope=scope,
         transport=http.transport,
         flow=http.flow,
@@ -141,6 +148,12 @@ def begin(http: HttpToolsProtocol, version: str, method: bytes) -> Cycle:
         keep_alive=version != "1.0" and http.parser.should_keep_alive(),
         on_response=http.on_response_complete,
     )
+    headers, counters = http.headers, http.counters
+    if len(fields) != len(headers) and [name for name, _ in headers].count(TRACEPARENT) > 1:
+        del fields[TRACEPARENT]
+    cycle.begin(counters, fields, counters.routes.get(path, 0))
+    scope[ENTRY] = cycle.entry
+    return cycle
 
 
 # Clients send the same few again and again: 0.1 us in place of 2.
@@ -152,10 +165,13 @@ def _target(url: bytes) -> tuple[str, bytes, bytes]:
     return urllib.parse.unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
 
 
-def refusal(error: RequestError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def refusal(
+    error: RequestError, default_headers: Iterable[tuple[bytes, bytes]], request_id: bytes
+) -> bytes:
     """Return the bytes of an answer that no application gives, the connection's last."""
     response = problem(error)
     fields = [*default_headers, *response.raw_headers, (b"connection", b"close")]
     lines = [_line(*field)[1] for field in fields]
+    lines.append(b"x-request-id: %b\r\n" % request_id)
     parts = [STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)]
     return b"".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.errors import HeaderTooLarge, MalformedRequest, Overloaded
@@ -14,6 +14,8 @@ from service.settings import Settings
 _HOST = re.compile(
     rb"(\[[0-9A-Fa-f:.]++\]|([A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(:[0-9]{0,5})?"
 )
+
+_CODING = b"transfer-encoding"
 
 # Chunks that a body may have whatever their size, as in Triton. More of less than 1 KiB each are an
 # attack on the time that parsing takes.
@@ -66,12 +68,16 @@ class Limits:
 
 
 def body_length(
-    version: str, method: bytes, headers: Sequence[tuple[bytes, bytes]], most: int
+    version: str,
+    method: bytes,
+    headers: Sequence[tuple[bytes, bytes]],
+    fields: Mapping[bytes, bytes],
+    most: int,
 ) -> int | None:
     """Return the bytes of the body after ``headers``, or ``None`` where it is in chunks.
 
-    Names of ``headers`` are lower case. Raises ``MalformedRequest``, and ``HeaderTooLarge`` for
-    more than ``most`` fields.
+    Names of ``headers`` are lower case; ``fields`` are the same by name. Raises
+    ``MalformedRequest``, and ``HeaderTooLarge`` for more than ``most`` fields.
     """
     if len(headers) > most:
         raise HeaderTooLarge(f"a header may have at most {most:,} fields, not {len(headers):,}")
@@ -79,21 +85,20 @@ def body_length(
         raise MalformedRequest("HTTP/1.1 is spoken here")
     if method == b"CONNECT":
         raise MalformedRequest("this server is no proxy: CONNECT is not for it")
-    length: int | None = 0
-    hosts = []
-    for name, value in headers:
-        if name == b"host":
-            hosts.append(value)
-        elif name == b"content-length":
-            # One number, and the only one: the parser refuses others.
-            length = int(value)
-        elif name == b"transfer-encoding":
-            if version == "1.0" or value.lower() != b"chunked":
-                raise MalformedRequest(
-                    "Transfer-Encoding must be chunked, and the request HTTP/1.1",
-                    field="transfer-encoding",
-                )
-            length = None
+    # One number, and the only one: the parser refuses others.
+    length: int | None = int(fields.get(b"content-length", 0))
+    hosts = [fields[b"host"]] if b"host" in fields else []
+    codings = [fields[_CODING]] if _CODING in fields else []
+    if len(fields) != len(headers):
+        hosts = [value for name, value in headers if name == b"host"]
+        codings = [value for name, value in headers if name == _CODING]
+    for coding in codings:
+        if version == "1.0" or coding.lower() != b"chunked":
+            raise MalformedRequest(
+                "Transfer-Encoding must be chunked, and the request HTTP/1.1",
+                field="transfer-encoding",
+            )
+        length = None
     if len(hosts) > 1 or (version == "1.1" and not hosts):
         raise MalformedRequest(f"one Host is needed, not {len(hosts)}", field="host")
     if hosts and not _HOST.fullmatch(hosts[0]):

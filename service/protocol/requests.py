@@ -102,7 +102,8 @@ class Requests(AnswerOrder):
     def on_headers_complete(self) -> None:
         """Start the application, or queue the request, or raise ``RequestError``."""
         version, method = self.parser.get_http_version(), self.parser.get_method()
-        length = body_length(version, method, self.headers, self.limits.header_count)
+        fields = dict(self.headers)
+        length = body_length(version, method, self.headers, fields, self.limits.header_count)
         # 1.0 has no such status, and without a body nothing waits for it (RFC 9110, 10.1.1).
         self.expect_100_continue &= version != "1.0" and length != 0
         if self.surplus or len(self.tasks) > self.most:
@@ -110,7 +111,7 @@ class Requests(AnswerOrder):
         if len(self.pipeline) >= _PIPELINED:
             raise MalformedRequest(f"more than {_PIPELINED} requests wait on this connection")
         before: RequestResponseCycle | None = self.cycle
-        self.cycle = begin(self, version, method)
+        self.cycle = begin(self, fields, version, method)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from time import perf_counter_ns
 
 from fastapi import Request, Response
 
@@ -18,6 +19,9 @@ from service.request.operation import Call, Operation
 from service.request.plan import Plan, plan_of_head, plan_of_length
 from service.request.reply import Reply
 from service.request.stages import encoded
+from service.telemetry import record
+from service.telemetry.entry import ENCODED, FORMAT, HEAD, LEASED, RECEIVED_BYTES, REPLY
+from service.telemetry.layout import RECEIVED, SENT
 
 _NEGOTIATED = (b"content-type", b"content-encoding", b"accept")
 
@@ -27,7 +31,9 @@ async def answer(request: Request, operation: Operation) -> Response:
     named = tuple([field for field in request.scope["headers"] if field[0] in _NEGOTIATED])
     codec, reply, media_type = formats(named)
     query = from_query(operation.options, request.scope["query_string"])
-    call = Call(request.app.state.service, operation.answering(reply), codec, reply, query)
+    entry = record.of(request.scope)
+    answering = operation.answering(reply)
+    call = Call(request.app.state.service, answering, codec, reply, query, entry)
     return await respond(request, call, media_type)
 
 
@@ -50,16 +56,18 @@ async def respond(request: Request, call: Call, media_type: str) -> Response:
     What the request holds is leased before it is taken, until its answer is sent or it has failed.
     Raises what ``service.errors`` has a row for.
     """
-    service, codec = call.service, call.codec
+    service, codec, entry = call.service, call.codec, call.entry
+    entry[FORMAT], entry[REPLY] = RECEIVED[codec.name], SENT[call.reply.name]
     if not service.ready:
         raise NotReady(service.why_not_ready)
-    limit = service.settings.max_body_bytes
     scope = request.scope
+    limit = service.settings.max_body_bytes
     length = declared_length(media.values(scope["headers"], b"content-length"), limit)
     landing = scope.get("extensions", {}).get("lossd.landing")
     with Upload(request.receive, landing, length, service.budget.uploads) as upload:
         reception = Reception(upload.receive, upload.landing, codec, length, limit)
         plan, lease = await _planned(call, upload, reception)
+        entry[LEASED] = perf_counter_ns()
         try:
             outputs = await plan.run(call, lease, reception)
             answer = await encoded(call, lease, outputs, upload.receive)
@@ -68,6 +76,9 @@ async def respond(request: Request, call: Call, media_type: str) -> Response:
         except BaseException:
             lease.release()
             raise
+        finally:
+            entry[RECEIVED_BYTES] = upload.moved
+            entry[ENCODED] = perf_counter_ns()
     return reply
 
 
@@ -79,7 +90,9 @@ async def _planned(call: Call, upload: Upload, reception: Reception) -> tuple[Pl
     else:
         # The head of a large body says how much of it has to be held.
         async with call.service.budget.opening(upload):
+            began = perf_counter_ns()
             await reception.begin()
+            call.entry[HEAD] = perf_counter_ns() - began
             plan = plan_of_head(call, reception, length)
             lease = await plan.lease(call)
     upload.lease = lease

@@ -28,7 +28,11 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 _EVERY = frozenset(
     {*CrossEntropyOptions.model_fields, *ExplainOptions.model_fields, "logits_dtype"}
 )
-_SPELLINGS = Spellings(_EVERY)
+
+
+@lru_cache
+def _spellings(model: type[Options]) -> Spellings:
+    return Spellings(_EVERY.union(model.model_fields))
 
 
 def from_query(model: type[Options], query: bytes) -> dict[str, str]:
@@ -113,7 +117,7 @@ def _combined(
     model: type[AnyOptions], query: Mapping[str, str], body: Mapping[str, Any], typed: bool
 ) -> AnyOptions:
     # Of metadata, names that are options or were meant to be: others are its writer's.
-    ours = (name for name in body if typed or name in _EVERY or _SPELLINGS.meant(name))
+    ours = (name for name in body if typed or _spellings(model).meant(name))
     _check_names(model, ours)
     known = model.model_fields
     body = {name: value for name, value in body.items() if name in known and value is not None}

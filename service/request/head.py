@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from service.codecs import Message
-from service.request.operation import Call
+from service.codecs.base import Arrays
+from service.request.operation import Call, Operation, converted_bytes
 
 
 class Place(NamedTuple):
@@ -54,5 +55,18 @@ def decoded_head(call: Call, body: memoryview, filled: int) -> Head | None:
         offset = array.ctypes.data - origin
         if 0 <= offset < len(body):
             places[name] = Place(array.shape, array.dtype, offset, array.strides)
+    last = max(places, key=lambda name: places[name].offset, default="")
+    if not _in_step(call.operation, message.tensors, last):
+        return None
     elsewhere = {name: array for name, array in message.tensors.items() if name not in places}
     return Head(logits_at, message._replace(tensors=elsewhere), places)
+
+
+def _in_step(operation: Operation, tensors: Arrays, last: str) -> bool:
+    """Test that the ``last`` tensor of a body is read as the logits are, byte for byte."""
+    logits = operation.needs[0]
+    if last not in operation.sized:
+        return last == logits
+    both = {logits: tensors[logits], last: tensors[last]}
+    same = tensors[last].nbytes == tensors[logits].nbytes
+    return same and not converted_bytes(operation, both)

@@ -7,12 +7,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kernels import InvalidInput, dtypes
+import numpy as np
+
+from kernels import dtypes
 from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
 from service.codecs import Codec, Limits, Message, TooLarge
-from service.codecs.base import LOGITS, TENSORS, WEIGHTS, Answer, Array, Arrays, numbers, shown
+from service.codecs.base import (
+    INTEGERS,
+    LOGITS,
+    TARGETS,
+    TENSORS,
+    WEIGHTS,
+    Answer,
+    Array,
+    Arrays,
+    numbers,
+    shown,
+)
 from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
@@ -20,7 +33,10 @@ from service.compute.lane import Lane
 from service.errors import MissingTensor, NotAcceptable
 from service.memory.budget import Budget
 from service.request.given import combine
-from service.settings import Settings, SettingsError, variable
+from service.request.offered import check_dtypes, offered_dtypes
+from service.settings import Settings
+from service.telemetry.entry import BEGAN, WORK
+from service.telemetry.record import sizes
 
 
 class Document(NamedTuple):
@@ -38,11 +54,11 @@ class Operation(NamedTuple):
     """Operation of one route.
 
     ``needs`` and ``takes`` name its tensors, those it must have, the logits first, and those it
-    may; ``compute`` checks them and the options, and gives the work that makes the outputs;
-    ``footprint`` says from their shapes what memory that takes, where it can be streamed;
-    ``limit`` picks from the settings how many elements the logits may have, where that is limited.
-    ``document``: the whole answer, where that is JSON, which ``in_json`` then makes without the
-    other outputs.
+    may, of which ``sized`` may be as large as the logits; ``compute`` checks them and the options,
+    and gives the work that makes the outputs; ``footprint`` says from their shapes what memory that
+    takes, where it can be streamed; ``limit`` picks from the settings how many elements the logits
+    may have, where that is limited. ``document``: the whole answer, where that is JSON, which
+    ``in_json`` then makes without the other outputs.
     """
 
     path: str
@@ -52,6 +68,7 @@ class Operation(NamedTuple):
     options: type[options.Options]
     compute: Compute
     takes: tuple[str, ...] = ()
+    sized: tuple[str, ...] = ()
     footprint: Callable[[dict[str, Any]], Footprint] | None = None
     limit: Callable[[Settings], int] | None = None
     document: Document | None = None
@@ -89,13 +106,17 @@ class Service:
 
 
 class Call(NamedTuple):
-    """Call of an operation: formats of its body and reply; ``query``: options of its address."""
+    """Call of an operation: formats of its body and reply; ``query``: options of its address.
+
+    ``entry`` is what is counted of the request that it serves (``service.telemetry.entry``).
+    """
 
     service: Service
     operation: Operation
     codec: Codec
     reply: Codec
     query: Mapping[str, str]
+    entry: list[int]
 
     def decoded(self, body: memoryview, until: float = math.inf) -> Message:
         """Decode a body, whose tensors are all that the operation takes.
@@ -111,8 +132,13 @@ class Call(NamedTuple):
     def work(self, message: Message, step: int | None = None) -> Work:
         """Check a message, and return the work on it; raises ``InvalidInput``."""
         tensors = {name: numbers(array) for name, array in message.tensors.items()}
-        compute = self.operation.compute
-        return self.service.device.work(compute, tensors, self._options(message), step)
+        operation, chosen, device = self.operation, self._options(message), self.service.device
+        work = device.work(operation.compute, tensors, chosen, step)
+        name = device.name if chosen.device == "auto" else chosen.device
+        logits = tensors[operation.needs[0]]
+        axis = getattr(chosen, "class_axis", None)
+        self.entry[WORK:BEGAN] = sizes(logits.shape, logits.dtype, axis, name)
+        return work
 
     def footprint(self, message: Message, step: int) -> Footprint | None:
         """Memory that the work on ``message`` takes, none of whose tensors has come.
@@ -120,12 +146,20 @@ class Call(NamedTuple):
         None where that cannot be told from shapes and types. Raises ``InvalidInput``.
         """
         operation = self.operation
-        tensors = {name: message.tensors[name] for name in operation.needs}
+        present = (*operation.needs, *(name for name in operation.sized if name in message.tensors))
+        tensors = {name: message.tensors[name] for name in present}
         if operation.footprint is None or converted_bytes(operation, tensors):
             return None
+        if "chosen" in message.tensors:  # of which the shape alone is known, and class 0 is one
+            tensors["chosen"] = np.broadcast_to(np.int64(0), message.tensors["chosen"].shape)
         chosen = self._options(message)
         device = self.service.device.named(chosen)
         return operation.footprint({**tensors, **vars(chosen), "device": device, "step": step})
+
+    def converted_bytes(self, message: Message) -> int:
+        """Bytes, at most, that ``work`` copies or converts before any work starts."""
+        shift = getattr(self._options(message), "shift", 0)
+        return converted_bytes(self.operation, message.tensors, shift)
 
     def _options(self, message: Message) -> options.Options:
         model, typed = self.operation.options, self.codec.typed
@@ -164,6 +198,8 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
     known = operation.needs + operation.takes
     if message.tensors.keys() - known or not message.tensors.keys() >= set(operation.needs):
         raise _misfit(operation, message)
+    if operation.sized and not TARGETS & message.tensors.keys():
+        _hint_at_targets(operation, message)
     if operation.limit is not None:
         name, most = operation.needs[0], operation.limit(settings)
         size = message.tensors[name].size
@@ -171,37 +207,6 @@ def check_tensors(operation: Operation, message: Message, settings: Settings) ->
             raise TooLarge(
                 f"{operation.path} takes {name} of at most {most:,} elements, not {size:,}",
                 where=name,
-            )
-
-
-def offered_dtypes(settings: Settings) -> tuple[DType, ...]:
-    """Float types that ``settings.dtypes`` names. Raises ``SettingsError``."""
-    names = [name.strip() for name in settings.dtypes.split(",")]
-    known = {dtype.name: dtype for dtype in FLOATS}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise SettingsError(
-            f"{variable('dtypes')} is {settings.dtypes!r}: {unknown[0]!r} is none of "
-            f"{', '.join(known)}"
-        )
-    return tuple([known[name] for name in dict.fromkeys(names)])
-
-
-def check_dtypes(tensors: Arrays, offered: tuple[DType, ...]) -> None:
-    """Raise ``InvalidInput`` where a tensor that kernels read is of a float type not offered.
-
-    Those are logits, log-probabilities and class probabilities: weights are converted.
-    """
-    if len(offered) == len(FLOATS):
-        return
-    for name in ("logits", "log_probs", "labels"):
-        dtype = dtypes.of(tensors[name]) if name in tensors else None
-        if dtype in FLOATS and dtype not in offered:
-            listed = ", ".join(each.name for each in offered)
-            raise InvalidInput(
-                f"{name} are {dtype.name}, and this server takes {listed}: convert them, or have "
-                f"{dtype.name} added to {variable('dtypes')} where it is started",
-                field=name,
             )
 
 
@@ -217,6 +222,13 @@ def _misfit(operation: Operation, message: Message) -> MissingTensor:
     return MissingTensor(f"{operation.path} has no use for {name}: it takes {uses}", field=name)
 
 
+def _hint_at_targets(operation: Operation, message: Message) -> None:
+    """Raise ``MissingTensor`` where targets may be there by another name."""
+    for name in operation.takes:
+        if hint := _instead(name, message):
+            raise MissingTensor(f"{operation.path} takes a teacher{hint}", field=name)
+
+
 def _instead(missing: str, message: Message) -> str:
     """Hint at what the tensor ``missing`` may be called in ``message``."""
     for name in message.options:
@@ -230,21 +242,34 @@ def _instead(missing: str, message: Message) -> str:
     return ""
 
 
-def converted_bytes(operation: Operation, tensors: Arrays) -> int:
+def converted_bytes(operation: Operation, tensors: Arrays, shift: int = 0) -> int:
     """Bytes, at most, that ``operation.compute`` copies or converts before any work starts.
 
     Weights become float64, by way of float32 or bytes, and are looked through for what is not
-    finite; labels are laid out in one dimension, and probabilities of another width than the logits
-    are made like them. Nothing may lie across its natural addresses.
+    finite; those that broadcast may take one for each logit. Labels are laid out in one dimension,
+    and probabilities of another width than the logits are made like them. Masked labels, and those
+    moved by a ``shift``, are new, as int64 at most; weights are moved with them. Nothing may lie
+    across its natural addresses, and what has no class axis is read in C order.
     """
-    logits = tensors[operation.needs[0]]
+    logits, broadcasts = tensors[operation.needs[0]], "pos_weight" in operation.takes
     total = 0
     for name, array in tensors.items():
         if name in WEIGHTS:
-            total += array.size * (8 + 4 + 1)
-        elif name == "labels" and array.shape == logits.shape:
+            total += array.size * (8 + 4 + 1 + (8 if shift else 0))
+            if broadcasts and (array.ndim > 1 or name == "sample_weight"):
+                total += logits.size * 8
+        elif name in INTEGERS:
+            total += array.size * (8 + 8 + 1)
+        elif name == "labels" and array.shape == logits.shape and dtypes.of(array) in FLOATS:
             total += array.size * (8 + 4) if (array.itemsize == 8) != (logits.itemsize == 8) else 0
-        elif name == "labels" and not array.flags.c_contiguous:
+        elif name == "labels":
+            total += array.size * 8 if shift else 0
+            total += 0 if array.flags.c_contiguous else array.nbytes
+        elif name in TARGETS:
+            wide = logits.itemsize == 8
+            if name not in operation.sized or wide != (array.itemsize == 8):
+                total += array.size * (4 if name in operation.sized and not wide else 8 + 4)
+        if broadcasts and name in ("logits", "labels") and not array.flags.c_contiguous:
             total += array.nbytes
         if not array.flags.aligned:
             total += array.nbytes

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter_ns
 from typing import NamedTuple, TypeAlias
 
 from service import regimes
@@ -24,6 +25,7 @@ from service.request.stages import (
     decoded_soon,
     while_connected,
 )
+from service.telemetry.entry import COMPUTED, COMPUTING, DECODED, DECODING, RECEIVED
 
 
 class AtOnce(NamedTuple):
@@ -45,8 +47,10 @@ class AtOnce(NamedTuple):
         return lease
 
     async def run(self, call: Call, lease: Lease, reception: Reception) -> Arrays:
+        times = call.entry
         body = await reception.body(lease)
         content = await body.all()
+        times[RECEIVED] = times[DECODING] = perf_counter_ns()
         message = decoded_soon(call, content)
         if (
             message is not None
@@ -55,9 +59,12 @@ class AtOnce(NamedTuple):
         ):
             work = call.work(message)
             if work.quick and work.result_bytes <= regimes.AT_ONCE_BYTES:
-                return work.run()
-        outputs = computed_in_lanes(call, lease.grow, content, message)
-        return await while_connected(client_gone(reception.receive), outputs)
+                times[DECODED] = times[COMPUTING] = perf_counter_ns()
+                outputs = work.run()
+                times[COMPUTED] = perf_counter_ns()
+                return outputs
+        work_in_lanes = computed_in_lanes(call, lease.grow, content, message)
+        return await while_connected(client_gone(reception.receive), work_in_lanes)
 
 
 class Whole(NamedTuple):
@@ -78,6 +85,7 @@ class Whole(NamedTuple):
         if head is not None:
             return await computed_early(call, lease.grow, head, body, reception.receive)
         content = await body.all()
+        call.entry[RECEIVED] = call.entry[DECODING] = perf_counter_ns()
         message = decoded_soon(call, content)
         outputs = computed_in_lanes(call, lease.grow, content, message)
         return await while_connected(client_gone(reception.receive), outputs)
@@ -132,9 +140,9 @@ def plan_of_head(call: Call, reception: Reception, length: int) -> Plan:
         return Whole(length, head)
     kept = whole_pieces(ALIGNMENT + max(head.logits_at, len(reception.prefix)))
     held = kept + whole_pieces(footprint.window + regimes.STREAMED_AHEAD_BYTES)
-    if held > length // 2:
+    if held > length * 3 // 4:
         return Whole(length, head)
-    converted = converted_bytes(call.operation, message.tensors)
+    converted = call.converted_bytes(message)
     return Streamed(length, head, kept, held, held + footprint.result_bytes + converted)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from traceback import clear_frames
 from typing import Any, TypeAlias, TypeVar
 
-from kernels.steps import Work
+from kernels.steps import Steps, Work
 from service import regimes
 from service.codecs.base import Answer, Arrays, Message, TakesLong
 from service.compute.lane import Source
@@ -22,7 +22,8 @@ from service.memory.budget import Lease
 from service.memory.upload import Receive
 from service.request.body import Body
 from service.request.head import Head
-from service.request.operation import Call, converted_bytes
+from service.request.operation import Call
+from service.telemetry.entry import COMPUTED, COMPUTING, DECODED, DECODING, RECEIVED
 
 T = TypeVar("T")
 # Leases so many bytes more, before they are taken.
@@ -61,12 +62,13 @@ async def computed_early(
     await body.at_least(head.logits_at)
     whole = asyncio.Event()
     work = _computed_early(call, grow, head, body, whole, step)
-    return await while_connected(_rest_then_gone(body, whole, receive), work)
+    return await while_connected(_rest_then_gone(call, body, whole, receive), work)
 
 
 async def _computed_early(
     call: Call, grow: Grow, head: Head, body: Body, whole: asyncio.Event, step: int | None
 ) -> Arrays:
+    call.entry[DECODING] = perf_counter_ns()
     await grow(_decoded_bytes(call, body.memory))
     message = head.placed(body.memory)
     if not message.tensors[call.operation.needs[0]].flags.aligned:
@@ -78,11 +80,14 @@ async def _computed_early(
 
 
 async def _checked(call: Call, grow: Grow, message: Message, step: int | None = None) -> Work:
-    needed = converted_bytes(call.operation, message.tensors)
+    needed = call.converted_bytes(message)
     if needed <= regimes.AT_ONCE_BYTES:
-        return call.work(message, step)
-    await grow(needed)
-    return await _transcoded(call, partial(call.work, message, step))
+        work = call.work(message, step)
+    else:
+        await grow(needed)
+        work = await _transcoded(call, partial(call.work, message, step))
+    call.entry[DECODED] = perf_counter_ns()
+    return work
 
 
 async def _computed(
@@ -90,9 +95,18 @@ async def _computed(
 ) -> Arrays:
     await call.service.compiler.compiled(work.uncompiled)
     await grow(work.result_bytes)
+    work = work._replace(steps=_timed(call.entry, work.steps))
     if work.quick and source is None:
         return work.run()
     return await call.service.compute.run(work, source, logits_at)
+
+
+def _timed(times: list[int], steps: Steps) -> Steps:
+    """Note when the first of ``steps`` begins, and when the last one ends."""
+    times[COMPUTING] = perf_counter_ns()
+    outputs = yield from steps
+    times[COMPUTED] = perf_counter_ns()
+    return outputs
 
 
 async def encoded(call: Call, lease: Lease, outputs: Arrays, receive: Receive) -> Answer:
@@ -133,8 +147,9 @@ async def client_gone(receive: Receive) -> None:
     raise Disconnected
 
 
-async def _rest_then_gone(body: Body, whole: asyncio.Event, receive: Receive) -> None:
+async def _rest_then_gone(call: Call, body: Body, whole: asyncio.Event, receive: Receive) -> None:
     await body.all()
+    call.entry[RECEIVED] = perf_counter_ns()
     whole.set()
     del body
     await client_gone(receive)

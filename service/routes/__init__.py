@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from service.request.exchange import answer
 from service.request.operation import Operation
-from service.routes import docs, explain, health, losses, openapi, page, report, v2
+from service.routes import docs, explain, health, losses, metrics, openapi, page, report, v2
 
 OPERATIONS = (*losses.OPERATIONS, explain.OPERATION, report.OPERATION)
 
@@ -38,4 +40,26 @@ def _add(operation: Operation) -> None:
 for _operation in OPERATIONS:
     _add(_operation)
 
-ROUTERS = (_computing, v2.router, health.router, docs.router, page.router)
+ROUTERS = (_computing, v2.router, health.router, metrics.router, docs.router, page.router)
+
+
+_FILE = re.compile(r"^(/page/|/docs/).+")
+
+
+def labels() -> dict[str, str]:
+    """Return the label in metrics of each path, or path's template, that there is.
+
+    The two paths of a model's inference have one, and so have the files of the page.
+    """
+    found = {path: _FILE.sub(r"\1{file}", path) for router in ROUTERS for path in _paths(router)}
+    version = f"/versions/{v2.models.VERSION}/"
+    ours = {path: path.replace(version, "/") for path in ENDPOINTS}
+    return {**found, **ours, openapi.PATH: openapi.PATH}
+
+
+def _paths(router: Any) -> Iterator[str]:
+    for route in router.routes:
+        if hasattr(route, "original_router"):  # that another includes
+            yield from _paths(route.original_router)
+        else:
+            yield route.path

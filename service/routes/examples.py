@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.routes.example_report import REPORT
+
 # PyTorch's numbers for these are 1.6094 2.1326 0.9373 1.6094, with a mean of 1.5722.
 _LOGITS = [[0, 0, 0, 0, 0], [0, 0, 1, 1, 0], [1, 3, 2, 3, 0], [0, 0, 0, 0, 0]]
 _LABELS = [1, 4, 3, 2]
@@ -38,116 +40,6 @@ def _sums(count: int, total: float, weight: float | None = None) -> dict[str, An
 
 _LOSS = {"loss": 1.572180, "per_element": _PER_ELEMENT} | _sums(4, 6.288722)
 
-_REPORT: dict[str, Any] = {
-    "positions": 5,
-    "count": 4,
-    "weight_sum": 4.0,
-    "loss_sum": 1.708351,
-    "loss": 0.427088,
-    "perplexity": 1.532787,
-    "correct": 3,
-    "accuracy": 0.75,
-    "top5_correct": 4,
-    "top5_accuracy": 1.0,
-    "shape": [5],
-    "classes_total": 3,
-    "layout": "flat",
-    "histogram": {
-        "linear": {
-            "edges": [
-                0.0,
-                0.0625,
-                0.125,
-                0.1875,
-                0.25,
-                0.3125,
-                0.375,
-                0.4375,
-                0.5,
-                0.5625,
-                0.625,
-                0.6875,
-                0.75,
-                0.8125,
-                0.875,
-                0.9375,
-                1.0,
-                1.0625,
-                1.125,
-                1.1875,
-                1.25,
-                1.3125,
-                1.375,
-                1.4375,
-            ],
-            "counts": [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-        },
-        "log": {
-            "edges": [
-                0.03125,
-                0.046875,
-                0.0625,
-                0.09375,
-                0.125,
-                0.1875,
-                0.25,
-                0.375,
-                0.5,
-                0.75,
-                1.0,
-                1.5,
-            ],
-            "counts": [1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1],
-        },
-        "mean": 0.427088,
-        "median": {"value": 0.095215, "low": 0.094727, "high": 0.095703},
-        "p90": {"value": 1.406928, "low": 1.40625, "high": 1.407606},
-        "p99": {"value": 1.406928, "low": 1.40625, "high": 1.407606},
-        "min": 0.035976,
-        "max": 1.407606,
-        "nan": 0,
-    },
-    "calibration": {
-        "bins": [
-            {
-                "low": 0.0,
-                "high": 1.0,
-                "count": 4,
-                "correct": 3,
-                "confidence": 0.845785,
-                "accuracy": 0.75,
-            }
-        ],
-        "ece": 0.095785,
-        "mce": 0.095785,
-        "brier": 0.268616,
-        "temperature": {
-            "current": 1.0,
-            "best": 0.9195,
-            "loss": 0.427088,
-            "best_loss": 0.425054,
-            "sample": 4,
-        },
-    },
-    "classes": [
-        {"class": 0, "count": 2, "loss": 0.721791, "accuracy": 0.5, "predicted": 1},
-        {"class": 1, "count": 1, "loss": 0.094923, "accuracy": 1.0, "predicted": 1},
-        {"class": 2, "count": 1, "loss": 0.169846, "accuracy": 1.0, "predicted": 2},
-    ],
-    "classes_shown": 3,
-    "confusion": {"matrix": [[1, 0, 1], [0, 1, 0], [0, 0, 1]]},
-    "worst": [
-        {
-            "index": [2],
-            "label": 0,
-            "prediction": 2,
-            "loss": 1.407606,
-            "confidence": 0.665241,
-            "margin": -1.0,
-        }
-    ],
-}
-
 # By path: name -> (summary, request, the answer's members).
 EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
     "/v1/cross_entropy": {
@@ -177,6 +69,64 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
             _WORKED | {"outputs": ["loss", "gradient", "rank", "prediction"]},
             {"loss": 1.572180, "gradient": _GRADIENT, "rank": [1, 4, 1, 2], "prediction": _LIKELY},
         ),
+        "likeliest classes": (
+            "The two likeliest classes, the label's margin, and the log-probability of class 2",
+            {
+                "logits": [[1, 3, 2, 3, 0]],
+                "labels": [3],
+                "top_k": 2,
+                "chosen": [2],
+                "outputs": [
+                    "top_classes",
+                    "top_log_probs",
+                    "max_logit",
+                    "confidence",
+                    "margin",
+                    "chosen_log_probs",
+                ],
+            },
+            {
+                "top_classes": [[1, 3]],
+                "top_log_probs": [[-0.937270, -0.937270]],
+                "max_logit": [3.0],
+                "confidence": [0.391696],
+                "margin": [0.0],
+                "chosen_log_probs": [[-1.937270]],
+            },
+        ),
+        "focal loss": (
+            "A focal loss, with gamma 2: what is known well counts little",
+            _WORKED | {"focal": 2, "outputs": ["loss", "per_element"]},
+            {"loss": 1.015971, "per_element": [1.030040, 1.656982, 0.346822, 1.030040]},
+        ),
+        "sequences": (
+            "Two texts of four tokens, one padded, each token scored by the logits before it: the"
+            " log-likelihood of each, whether it is greedy, and the perplexity",
+            {
+                "logits": [
+                    [[3, 1, 0], [0, 4, 1], [1, 0, 2], [0, 0, 0]],
+                    [[0, 2, 1], [5, 0, 0], [0, 0, 1], [2, 0, 0]],
+                ],
+                "labels": [[1, 0, 1, 2], [2, 2, 0, 0]],
+                "mask": [[1, 1, 1, 1], [1, 1, 1, 0]],
+                "class_axis": -1,
+                "shift": 1,
+                "outputs": [
+                    "sequence_loss",
+                    "sequence_count",
+                    "sequence_greedy",
+                    "perplexity",
+                    "sequence_perplexity",
+                ],
+            },
+            {
+                "sequence_loss": [0.643336, 1.420992],
+                "sequence_count": [3, 2],
+                "sequence_greedy": [1, 0],
+                "perplexity": 1.511142,
+                "sequence_perplexity": 1.637087,
+            },
+        ),
         "scaled logits": (
             "Logits capped and divided by a temperature, a z-loss, and weighted samples",
             {
@@ -196,6 +146,32 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
             },
         ),
     },
+    "/v1/binary_cross_entropy": {
+        "worked": (
+            "Two rows of three labels, of which one is not known",
+            {
+                "logits": [[1.5, -2.0, 0.0], [3.0, 0.5, -1.0]],
+                "labels": [[1, 0, 1], [1, -1, 0]],
+                "ignore_index": -1,
+            },
+            {
+                "loss": 0.276668,
+                "per_element": [[0.201413, 0.126928, 0.693147], [0.048587, 0.000000, 0.313262]],
+            }
+            | _sums(5, 1.383338),
+        ),
+        "weighted": (
+            "Probabilities as labels, weights of positive labels, and the gradient",
+            {
+                "logits": [[2.0, -1.0]],
+                "labels": [[0.9, 0.2]],
+                "pos_weight": [1.0, 3.0],
+                "reduction": "sum",
+                "outputs": ["loss", "gradient"],
+            },
+            {"loss": 1.365494, "gradient": [[-0.019203, -0.223482]]},
+        ),
+    },
     "/v1/nll_loss": {
         "worked": (
             "The log-softmax of the worked example",
@@ -206,6 +182,48 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
             "Weighted classes",
             {"log_probs": [[-0.5, -1.0], [-2.0, -0.25]], "labels": [0, 1], "weight": [1.0, 3.0]},
             {"loss": 0.3125, "per_element": [0.5, 0.75]} | _sums(2, 1.25, 4.0),
+        ),
+    },
+    "/v1/kl_div": {
+        "worked": (
+            "Two rows of three classes against a teacher's logits",
+            {"logits": [[2, 1, 0], [0.5, 0.5, 3]], "target_logits": [[1, 1, 0], [0, 1, 3]]},
+            {"loss": 0.070774, "per_element": [0.123292, 0.018255]} | _sums(2, 0.141547),
+        ),
+        "quantisation": (
+            "With labels: the change of their probability, and whether the likeliest class stays",
+            {
+                "logits": [[2, 1, 0], [0.5, 0.5, 3]],
+                "target_logits": [[1, 1, 0], [0, 1, 3]],
+                "labels": [0, 2],
+                "outputs": ["per_element", "same_top", "delta_p"],
+            },
+            {
+                "per_element": [0.123292, 0.018255],
+                "same_top": [1, 1],
+                "delta_p": [0.242922, 0.015186],
+            },
+        ),
+        "distillation": (
+            "Jensen-Shannon divergence from log-probabilities, at a temperature, with its gradient",
+            {
+                "logits": [[2, 1, 0]],
+                "target_log_probs": [[-0.356675, -1.609438, -2.302585]],
+                "direction": "jsd",
+                "temperature": 2,
+                "temperature_squared": True,
+                "outputs": ["loss", "gradient"],
+            },
+            {"loss": 0.001903, "gradient": [[-0.008373, 0.014030, -0.005657]]},
+        ),
+        "sparse teacher": (
+            "The two likeliest classes of one element, and one of another; the rest is a class",
+            {
+                "logits": [[2, 1, 0, -1], [0, 0, 0, 0]],
+                "target_classes": [[0, 1], [2, -1]],
+                "target_top_log_probs": [[-0.5, -1.2], [-0.3, 0]],
+            },
+            {"loss": 0.270897, "per_element": [0.012440, 0.529355]} | _sums(2, 0.541794),
         ),
     },
     "/v1/log_softmax": {
@@ -251,7 +269,7 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
                 "bins": 1,
                 "worst": 1,
             },
-            _REPORT,
+            REPORT,
         )
     },
 }

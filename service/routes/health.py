@@ -17,6 +17,13 @@ router = APIRouter(tags=["health"])
     description="Answers 200 as long as the process runs its event loop.",
     response_class=JSONResponse,
 )
+@router.get(
+    "/livez",
+    summary="Live, by Kubernetes' name",
+    description="Answers as `/healthz` does.",
+    operation_id="livez",
+    response_class=JSONResponse,
+)
 async def live() -> JSONResponse:
     return JSONResponse({"status": "live"})
 

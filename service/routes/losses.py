@@ -1,8 +1,14 @@
 """Routes that are one kernel call each."""
 
 from kernels import steps
-from service.options import CrossEntropyOptions, LogitOptions, NllLossOptions
+from service.options import (
+    BinaryCrossEntropyOptions,
+    CrossEntropyOptions,
+    LogitOptions,
+    NllLossOptions,
+)
 from service.request.operation import Operation
+from service.routes import divergence
 
 OPERATIONS = (
     Operation(
@@ -11,9 +17,9 @@ OPERATIONS = (
         description="PyTorch's `cross_entropy`: minus the log-softmax of the logits at each label, "
         "or, for class-probability labels, minus its mean under them. In the same pass: the "
         "gradient, the log-softmax, and of each position the log-sum-exp, the entropy, the label's "
-        "rank and the likeliest class.",
+        "rank and the likeliest classes.",
         needs=("logits", "labels"),
-        takes=("weight", "sample_weight"),
+        takes=("weight", "sample_weight", "mask", "segments", "chosen"),
         options=CrossEntropyOptions,
         compute=lambda given: steps.cross_entropy(**given),
         footprint=lambda given: steps.footprint(**given),
@@ -23,10 +29,22 @@ OPERATIONS = (
         summary="Negative log-likelihood of log-probabilities and labels",
         description="PyTorch's `nll_loss`: minus the log-probability at each label.",
         needs=("log_probs", "labels"),
-        takes=("weight", "sample_weight"),
+        takes=("weight", "sample_weight", "mask", "segments"),
         options=NllLossOptions,
         compute=lambda given: steps.nll_loss(**given),
         footprint=lambda given: steps.footprint(given.pop("log_probs"), normalised=True, **given),
+    ),
+    Operation(
+        path="/v1/binary_cross_entropy",
+        summary="Binary cross-entropy of logits and labels",
+        description="PyTorch's `binary_cross_entropy_with_logits`: each logit has a label of its "
+        "own, 0 or 1 or a probability between, as in multi-label classification. In the same pass: "
+        "the gradient.",
+        needs=("logits", "labels"),
+        takes=("weight", "pos_weight", "sample_weight"),
+        options=BinaryCrossEntropyOptions,
+        compute=lambda given: steps.binary_cross_entropy(**given),
+        footprint=lambda given: steps.footprint(binary=True, **given),
     ),
     Operation(
         path="/v1/log_softmax",
@@ -47,4 +65,5 @@ OPERATIONS = (
         compute=lambda given: steps.softmax(**given),
         footprint=lambda given: steps.footprint(**given),
     ),
+    divergence.OPERATION,
 )

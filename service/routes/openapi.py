@@ -19,25 +19,14 @@ from service import problems
 from service.codecs import CODECS
 from service.middleware import PROBES
 from service.request.operation import Operation
+from service.routes import divergence
+from service.routes.descriptions import OUTPUTS, TENSORS
 from service.routes.examples import EXAMPLES
 
+PATH = "/openapi.json"
 _JSON = "application/json"
 _REF = "#/components/schemas/"
 
-_TENSORS = {
-    "logits": "Unnormalised scores: `(C)`, `(N, C)` or `(N, C, d1, ..., dK)`, C classes along"
-    " `class_axis`. float32, float64, float16 or bfloat16.",
-    "log_probs": "Log-probabilities, shaped and typed as logits are.",
-    "labels": "Class indices of any integer type, in the logits' shape without the class axis:"
-    " each from 0 to C - 1, or `ignore_index`; JSON may spell them as floats (`2.0`)."
-    " `/v1/cross_entropy` also takes class probabilities, floating and in exactly the logits'"
-    " shape: a sum of 1 for each element, and none below 0 (`check_probabilities`).",
-    "weight": "One weight per class, `(C)`, finite: scales each element's loss by the weight of its"
-    " label. Boolean ones are 1 and 0. By default all are 1.",
-    "sample_weight": "One weight per label, in the logits' shape without the class axis, finite:"
-    " scales each element's loss, and counts in the denominator of a mean as class weights do."
-    " Boolean ones are a mask. By default all are 1.",
-}
 # What is only needed where numbers do not say their type.
 _DTYPE = {
     "type": "string",
@@ -45,33 +34,6 @@ _DTYPE = {
     "default": dtypes.FLOAT32.name,
     "description": "The type that the numbers of all tensors but class indices are read as.",
 }
-OUTPUTS = {
-    "loss": "The loss as `reduction` says: one number, or with `none` the per-element losses.",
-    "per_element": "The unreduced loss, in the labels' shape; 0 where the label is ignored.",
-    "log_sum_exp": "The logarithm of the sum of the exponentials of each element's logits, in the"
-    " labels' shape.",
-    "entropy": "The entropy of each element's softmax, in nats, in the labels' shape.",
-    "rank": "How many classes come before the label by their logits (of several alike, the first"
-    " class comes first), in the labels' shape: 0 where it is the likeliest, so that top-k accuracy"
-    " is the share below k; -1 where the label is ignored or a logit is NaN. Not for labels that"
-    " are probabilities.",
-    "prediction": "The class of the largest logit, the first of several alike, in the labels'"
-    " shape.",
-    "gradient": "The derivative of the loss, or with `none` of its sum, by each logit, in the"
-    " logits' shape; 0 where the label is ignored.",
-    "log_probs": "The log-softmax, in the logits' shape.",
-    "count": "How many elements are not ignored, an integer.",
-    "weight_sum": "The sum of their weights, the denominator of the mean: of the weights of their"
-    " labels times `sample_weight`, or 1 each.",
-    "loss_sum": "The sum of the per-element losses, as float64. Means of parts of a batch are"
-    " merged by the sum of all `loss_sum` over that of all `weight_sum`.",
-    "probs": "The softmax, in the logits' shape.",
-    "softmax": "The softmax, in the logits' shape.",
-    "log_softmax": "The log-softmax, in the logits' shape.",
-    "one_hot": "1 where the label is, else 0, in the logits' shape; all 0 where it is ignored.",
-    "routes": "The loss by each route, and the largest difference between two of them.",
-}
-
 _SCHEMAS: dict[str, Any] = {
     "Number": {
         "description": "A number; those that JSON cannot write are strings.",
@@ -159,7 +121,7 @@ def install(app: FastAPI, *, secured: bool = False) -> None:
 
     app.openapi = description  # type: ignore[method-assign]
     # Not FastAPI's own route, which writes the JSON anew for each request.
-    app.openapi_url = "/openapi.json"
+    app.openapi_url = PATH
     app.add_route(app.openapi_url, answer, include_in_schema=False)
 
 
@@ -213,7 +175,8 @@ def _with_default(schema: dict[str, Any]) -> str:
 
 def _request_content(operation: Operation) -> dict[str, Any]:
     tensors = (*operation.needs, *operation.takes)
-    fields = {name: tensor(_TENSORS[name]) for name in tensors} | _properties(operation)
+    described = TENSORS | (divergence.OWN if operation.path == divergence.PATH else {})
+    fields = {name: tensor(described[name]) for name in tensors} | _properties(operation)
     fields["dtype"] = _DTYPE
     schema = {
         "type": "object",

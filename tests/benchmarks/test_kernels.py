@@ -12,12 +12,22 @@ import pytest
 import kernels
 from benchmarks.__main__ import main
 from benchmarks.bars import Bar, bars_table
-from benchmarks.kernel.contestants import COMPILED, EAGER, OURS, READ, Contestant, Entry
+from benchmarks.kernel.contestants import (
+    COMPILED,
+    EAGER,
+    EXPONENTIALS,
+    OURS,
+    PLAIN,
+    READ,
+    Contestant,
+    Entry,
+)
 from benchmarks.kernel.measure import Outcome, admit, run_case, temporaries
 from benchmarks.kernel.onnx_model import cross_entropy_model
-from benchmarks.kernel.report import case_table, markdown
+from benchmarks.kernel.report import case_table, limit_of, markdown
 from benchmarks.kernel.targets import bars
-from benchmarks.problems import CASES, LARGE, STRIDED, TEN, TINY, Case, Data, data_for
+from benchmarks.kernel.workloads import WORKLOADS
+from benchmarks.problems import CASES, LARGE, SEQUENCES, STRIDED, TEN, TINY, Case, Data, data_for
 from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 
 SMALL = Case((64, 40))
@@ -53,6 +63,20 @@ def test_ours_is_admitted(case: Case) -> None:
     assert outcome.error < 1e-6
 
 
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_workloads_are_admitted(name: str) -> None:
+    for dtype in (FLOAT32, BFLOAT16):
+        data = data_for(Case((64, 40), dtype, wants=name))
+        for who in (OURS, PLAIN):
+            outcome, entry = admit(who, data)
+            assert entry is not None, outcome.refused
+            assert outcome.error is not None
+            assert outcome.error < 1e-6
+        loss, *others = WORKLOADS[name].ours(*WORKLOADS[name].prepare(data))
+        assert OURS.enter(data).error((float(loss) + 0.1, *others)) > 0.01
+    assert "itself" in str(admit(PLAIN, data_for(SMALL))[0].refused)
+
+
 def test_a_wrong_contestant_is_not_timed() -> None:
     wrong = contestant(lambda data: kernels.cross_entropy(data.logits, data.labels[::-1]))
     outcomes = run_case(SMALL, [wrong], rounds=1)
@@ -83,10 +107,23 @@ def test_a_peer_that_is_not_installed_is_passed_over() -> None:
 
 
 def test_the_limit_is_a_sum_of_every_number() -> None:
-    for size in (1, 63, 64, 1000, 4099):
+    for size in (400, 401, 1000, 4099):
         data = data_for(Case((size, 3)))
         entry = READ.enter(data)
         assert entry.error(entry.call()) < 1e-5
+
+
+def test_the_limit_is_the_larger_of_bytes_and_exponentials() -> None:
+    data = data_for(Case((64, 40)))
+    entry = EXPONENTIALS.enter(data)
+    assert entry.error(entry.call()) == 0.0
+    assert entry.times >= 1.0
+    # A gradient is written as well: as many bytes again.
+    reads, both = (READ.enter(data_for(case)).times for case in (SMALL, GRADIENT))
+    logits, labels = 64 * 40 * 4, 64 * 8
+    assert math.isclose(reads / both, (2 * logits + labels) / (logits + labels))
+    assert math.isnan(limit_of({}))
+    assert limit_of({READ.name: outcome(2.0), EXPONENTIALS.name: outcome(1.0)}) == 2.0
 
 
 def test_an_onnx_model_says_what_it_is() -> None:
@@ -105,25 +142,30 @@ def test_ratios_are_of_medians_and_the_best_peer_is_the_fastest() -> None:
         case: {
             OURS.name: outcome(1.0),
             READ.name: outcome(0.9),
+            EXPONENTIALS.name: outcome(0.97),
             EAGER.name: outcome(10.0),
             COMPILED.name: outcome(2.0),
+            PLAIN.name: outcome(0.98),
         }
         for case in CASES
     }
     results[TEN][OURS.name] = Outcome(seconds=[1.25, 100.0, 0.1], element_error=3e-6)
     table = bars(results, grown=0, allocated=100)
     verdicts = {row.what: row for row in table}
-    assert verdicts[f"{LARGE.name}, against plain read"].verdict == "bar"
+    assert verdicts[f"{LARGE.name}, share of the limit"].verdict == "bar"
+    assert verdicts[f"{LARGE.name}, share of the limit"].measured == 0.97
     assert verdicts[f"{STRIDED.name}, against the best peer"].verdict == "bar"
     ten = verdicts[f"{TEN.name}, against the best peer"]
     assert (ten.verdict, ten.measured, ten.note) == ("MISSED", 1.6, COMPILED.name)
-    eager = verdicts["every case above, against PyTorch eager"]
+    eager = verdicts[f"9 cases from {LARGE.name} on, against PyTorch eager"]
     assert (eager.verdict, eager.measured, eager.note) == ("bar", 8.0, TEN.name)
     assert verdicts[f"{TINY.name}, against PyTorch eager"].verdict == "goal"
+    assert verdicts[f"{SEQUENCES[0].name}, against {PLAIN.name}"].verdict == "bar"
     assert verdicts["worst single loss against float64"].verdict == "MISSED"
     assert verdicts["N x C temporaries for a loss, bytes a logit"].verdict == "goal"
     assert len(bars_table(table)) == len(table) + 1
-    assert f"| {TEN.name} | 0.72x | 1.60x (torch.compile) | 8.0x | 0.03 GB/s |" in markdown(results)
+    ten_row = f"| {TEN.name} | 0.78 | 970 | 1.60x (torch.compile) | 8.0x | 0.03 GB/s |"
+    assert ten_row in markdown(results)
 
 
 def test_what_was_not_measured_has_no_verdict() -> None:

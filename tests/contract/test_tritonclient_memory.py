@@ -240,3 +240,23 @@ def test_outputs_over_inputs_are_refused(client: Any) -> None:
             client.infer(
                 "cross_entropy", [logits, *asking(triton, {"labels": LABELS})], outputs=outputs
             )
+
+
+def test_a_divergence_of_regions(client: Any) -> None:
+    """Both tensors where two processes left them, and the gradient where a third one reads it."""
+    teacher = LOGITS[::-1].copy()
+    want = expected("kl_div", {"logits": LOGITS, "target_logits": teacher}, ("loss", "gradient"))
+    with shared(client, 1024) as (name, handle), shared(client, 256) as (target, target_handle):
+        shared_memory.set_shared_memory_region(handle, [LOGITS, teacher])
+        inputs = [
+            from_region(name, "logits", LOGITS, "FP32", 0),
+            from_region(name, "target_logits", teacher, "FP32", LOGITS.nbytes),
+        ]
+        outputs = [
+            into_region(target, "gradient", LOGITS.nbytes, 0),
+            triton.InferRequestedOutput("loss"),
+        ]
+        result = client.infer("kl_div", inputs, outputs=outputs)
+        assert same(result.as_numpy("loss"), want["loss"])
+        gradient = shared_memory.get_contents_as_numpy(target_handle, np.float32, LOGITS.shape)
+        assert same(gradient, want["gradient"])

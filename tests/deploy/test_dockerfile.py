@@ -63,3 +63,19 @@ def test_every_stage_starts_from_the_base_that_the_builder_is_given() -> None:
     bases = [match["base"] for match in STAGE.finditer(TEXT)]
     assert {base for base in bases if base not in STAGES} == {"${BASE}"}
     assert "ARG BASE=python:3.13-slim\n" in TEXT
+
+
+def test_the_image_holds_kernels_and_none_of_the_machine_that_built_it() -> None:
+    assert "lossd warm --target all" in STAGES["build"]
+    assert "numba_cache_dir=/tmp/native" in text_of("final")
+    assert "rm -rf /tmp/native" in STAGES["build"]
+
+
+@pytest.mark.parametrize(
+    "label", ["title", "description", "source", "version", "revision", "created", "base.name"]
+)
+def test_the_image_says_what_it_is(label: str) -> None:
+    assert f"org.opencontainers.image.{label}=" in STAGES["runtime"]
+    script = (ROOT / "deploy/build_image.sh").read_text()
+    for name in re.findall(r"\$\{(\w+)\}", STAGES["runtime"].partition("LABEL")[2]):
+        assert f'--build-arg "{name}=' in script

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kernels import options, plan_cache, reduce
-from kernels.cpu import launch, threads, views
+from kernels.cpu import divergence_launch, launch, scratch, threads, views
 from kernels.cpu.arguments import Operands
 
 POISONED = os.environ.get("LOSSD_POISON", "1") != "0"
@@ -52,6 +52,9 @@ class _NumPy:
 def _fill_scratch(operands: Operands) -> None:
     for array in operands.scratch:
         fill(array)
+    if operands.likeliest is not None:
+        for name in ("maxima", "row", "marks", "candidates", "at", "values", "places"):
+            fill(getattr(operands.likeliest, name))
 
 
 def _poison_launches(patch: pytest.MonkeyPatch) -> None:
@@ -63,16 +66,17 @@ def _poison_launches(patch: pytest.MonkeyPatch) -> None:
         _fill_scratch(operands)
         run(kernel, key, workers, operands, **shares)
 
-    def bound_poisoned(kernel: Any, key: Any, operands: Operands) -> Any:
-        call = bound(kernel, key, operands)
+    def bound_poisoned(kernel: Any, key: Any, workers: int, operands: Operands, arrays: Any) -> Any:
+        call = bound(kernel, key, workers, operands, arrays)
 
-        def call_poisoned() -> None:
+        def call_poisoned(*others: Any) -> Any:
             _fill_scratch(operands)
-            call()
+            return call(*others)
 
         return call_poisoned
 
-    patch.setattr(launch, "run", run_poisoned)
+    for module in (launch, divergence_launch):
+        patch.setattr(module, "run", run_poisoned)
     patch.setattr(launch, "bound", bound_poisoned)
 
 
@@ -110,7 +114,7 @@ def poisoned() -> Iterator[bool]:
     with pytest.MonkeyPatch.context() as patch:
         if POISONED:
             _poison_launches(patch)
-            for module in (launch, views, options, reduce, plan_cache):
+            for module in (launch, divergence_launch, scratch, views, options, reduce, plan_cache):
                 patch.setattr(module, "np", _NumPy())
             if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" and "numba.cuda" in sys.modules:
                 _poison_simulator(patch)

@@ -167,6 +167,18 @@ def calls(logits: Array, labels: Array, soft: Array, weight: Array, axis: int) -
     )
     kernels.cross_entropy(logits, soft, class_axis=axis, weight=weight, check_probabilities=False)
     kernels.nll_loss(logits, labels, class_axis=axis, weight=weight, reduction="none")
+    if dtypes.of(logits) is not dtypes.FLOAT16:  # three types are enough, and compiled elsewhere
+        outputs = ("loss", "gradient", "same_top")
+        for direction in ("forward", "jsd"):
+            kernels.kl_div(logits, soft, class_axis=axis, direction=direction, outputs=outputs)
+    if logits.itemsize > 2:
+        kernels.kl_div(
+            logits,
+            target_classes=labels[..., None],
+            target_top_log_probs=np.full((*labels.shape, 1), -0.5),
+            class_axis=axis,
+            outputs=("loss", "gradient", "same_top"),
+        )
 
 
 def refused(logits: Array, labels: Array, axis: int) -> None:

@@ -139,7 +139,7 @@ def test_nothing_to_do_needs_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_progress_is_told_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     now = [0.0]
-    progress = compiling._Progress(3, lambda: now[0])
+    progress = compiling.Progress(3, None, lambda: now[0])
     for seconds in (4.0, 11.0, 12.0):
         now[0] = seconds
         progress.done()

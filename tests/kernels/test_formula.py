@@ -27,6 +27,7 @@ def options(**changes: Any) -> Any:
         "keep": KEPT,
         "spread": (1.0 - KEPT) / 3,
         "z_loss": 1e-2,
+        "focal": 0.0,
         "weight": WEIGHT,
         "lane_weight": WEIGHT,
         "upstream": 1.0,
@@ -60,6 +61,7 @@ def test_careful_agrees(soft: bool) -> None:
         formula.careful_log_sum_exp(peak, math.log(total), 1.0),
         mass,
         smooth,
+        0.0,
     )
     each = q if soft else WEIGHT
     fast = Known(
@@ -68,22 +70,27 @@ def test_careful_agrees(soft: bool) -> None:
         formula.log_sum_exp_of(math.log2(total), peak * LOG2E, told.to_nats),
         float(np.sum(each)),
         float(np.sum(each * (LOGITS - peak))) * LOG2E,
+        0.0,
     )
     want = formula.loss_of(fast, y, soft, SAMPLE, told)
     assert formula.careful_loss(careful, y, soft, SAMPLE, told) == pytest.approx(want, rel=1e-12)
+    p = np.exp(LOGITS - nats)
+    expected, focal = float((given * p).sum()), options(focal=1.5)
+    fast, careful = fast._replace(expected=expected), careful._replace(expected=expected)
+    want = formula.loss_of(fast, y, soft, SAMPLE, focal)
+    assert formula.careful_loss(careful, y, soft, SAMPLE, focal) == pytest.approx(want, rel=1e-12)
     factors = formula.gradient_factors(fast, y, soft, SAMPLE, told)
     assert formula.gradient_factors(careful, y, soft, SAMPLE, told) == pytest.approx(factors)
-    p = np.exp(LOGITS - nats)
-    gradient = [formula.gradient_of(p[c], q[c], c == y, factors) for c in range(3)]
+    gradient = [formula.gradient_of(p[c], q[c], given[c], c == y, factors) for c in range(3)]
     # All logits moved by 1 change z-loss alone, by its derivative.
     assert sum(gradient) == pytest.approx(SAMPLE * 2 * 1e-2 * nats, rel=1e-12)
 
 
 @pytest.mark.parametrize("loss", [formula.loss_of, formula.careful_loss])
 def test_an_ignored_label_has_no_loss(loss: Any) -> None:
-    known = Known(math.nan, math.nan, math.nan, math.nan, math.nan)
+    known = Known(*(math.nan,) * 6)
     assert loss(known, -1, False, SAMPLE, options()) == (0.0, 0.0)
-    assert formula.gradient_factors(known, -1, False, SAMPLE, options()) == (0.0, 0.0, 0.0)
+    assert formula.gradient_factors(known, -1, False, SAMPLE, options()) == (0.0,) * 4
 
 
 def test_the_slope_of_the_cap() -> None:

@@ -24,7 +24,7 @@ def planned() -> int:
 
 @pytest.fixture(autouse=True)
 def nothing_planned() -> None:
-    plan_cache._KEPT.plans.clear()
+    plan_cache._KEPT.clear()
 
 
 @pytest.mark.parametrize("options", ["plain", "temperature", "softcap", "z_loss"])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import kernels
 from kernels import InvalidInput, dtypes
 from kernels.plan import finish
-from kernels.problem import widened
 from kernels.report import Report, begin, compute, in_steps, numbers, report_of
 from kernels.report.classes import MATRIX
+from kernels.tensors import widened
 from tests import zoo
 
 Array = np.ndarray[Any, Any]

@@ -9,7 +9,9 @@ import pytest
 
 import kernels
 from kernels import dtypes
-from kernels.cpu import launch, tile
+from kernels.cpu import plain_scratch, tile
+from kernels.cpu.scratch import scratch_of
+from kernels.cpu.views import view_of
 from tests import oracle, zoo
 from tests.kernels.conftest import NOWHERE
 from tests.oracle import Array
@@ -30,11 +32,18 @@ def test_scratch_is_poisoned(poisoned: bool) -> None:
     """The scratch that this thread keeps: what the last loss wrote, and NaN everywhere else."""
     if not poisoned:
         pytest.skip("LOSSD_POISON=0")
-    kernels.cross_entropy(np.zeros((3, 7), np.float32), np.zeros(3, np.int64), outputs=["loss"])
-    scratch = launch._scratch(1, tile.LARGEST, dtypes.FLOAT32)
+    logits = np.zeros((3, 7), np.float32)
+    kernels.cross_entropy(logits, np.zeros(3, np.int64), z_loss=1.0, outputs=["loss"])
+    view = view_of(logits, 1)
+    assert view is not None
+    scratch = scratch_of(1, tile.LARGEST, view, dtypes.FLOAT32)
     assert np.isnan(scratch.tiles[0, tile.PUSH]).all()
     assert (scratch.labels[0, 3:] == NOWHERE).all()
     assert not np.isnan(scratch.tiles[0, tile.LOSS, :3]).any()
+    assert np.isnan(scratch.floats).all()
+    kernels.cross_entropy(logits, np.zeros(3, np.int64), outputs=["loss"])
+    assert np.isnan(scratch.tiles[0, tile.LOSS]).all()
+    assert not np.isnan(scratch.floats[0, plain_scratch.LOSS, :3]).any()
 
 
 def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> None:

@@ -13,7 +13,19 @@ import numpy as np
 import pytest
 
 from kernels.compiled import kernel
-from kernels.simd import avx512, exp2, load, log2, log2_float32, store, width
+from kernels.simd import (
+    avx512,
+    count_greater,
+    exp2,
+    load,
+    log2,
+    log2_above,
+    log2_float32,
+    pair_maxima,
+    store,
+    transpose,
+    width,
+)
 
 ROOT = Path(__file__).parents[2]
 HASWELL = "+sse4.2,+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt"
@@ -64,6 +76,65 @@ def test_log2() -> None:
     assert float((np.abs(out - exact) / np.maximum(abs(exact), 1)).max()) < 4.5e-16
     assert float((np.abs(rough - exact) / np.maximum(abs(exact), 1e-300)).max()) < 4.2e-9
     assert out[:3].tolist() == rough[:3].tolist() == [0, 1, -1]
+
+
+@kernel
+def _log2_above(x: Any, t: Any, out: Any) -> None:
+    for i in range(0, x.size, 16):
+        store(out, i, log2_above(load(x, i), load(t, i)))
+
+
+def test_log2_above() -> None:
+    generator = np.random.default_rng(0)
+    x = np.exp2(generator.uniform(-60, 60, 1 << 16)).astype(np.float32)
+    gap = generator.uniform(-3, 3, x.size)
+    gap[::4] = 0.0
+    t = (np.log2(x.astype(np.float64)) - gap).astype(np.float32)
+    x[:4], t[:4] = [1, 2, np.nan, np.inf], [0, 1, 0, 0]
+    t[4:6] = [-np.inf, np.nan]
+    out = np.empty_like(x)
+    _log2_above(x, t, out)
+    assert out[:2].tolist() == [0, 0]
+    assert np.isnan(out[2:6]).all()
+    exact = np.log2(x[6:].astype(np.longdouble)) - t[6:]
+    assert float((np.abs(out[6:] - exact) / np.maximum(1, np.abs(exact))).max()) < 2.5e-7
+
+
+@kernel
+def _transpose(x: Any, starts: Any, count: int, out: Any, stride: int) -> None:
+    transpose(x, starts, 1, count, out, 3, stride)
+
+
+@pytest.mark.parametrize("count", [1, 10, 16])
+def test_transpose(count: int) -> None:
+    x = np.arange(1000, dtype=np.float32)
+    starts = np.random.default_rng(0).integers(0, 980, 16)
+    out = np.full(3 + 16 * 20, -1, np.float32)
+    _transpose(x, starts, count, out, 20)
+    columns = out[3:].reshape(16, 20)
+    want = starts + 1 + np.arange(count)[:, None]
+    assert (columns[:count, :16] == want).all()
+    assert (columns[count:, :16] == 0).all()
+    assert (columns[:, 16:] == -1).all()
+    assert (out[:3] == -1).all()
+
+
+@kernel
+def _pairs(x: Any, out: Any) -> Any:
+    a, b = load(x, 0), load(x, 16)
+    store(out, 0, pair_maxima(a, b, 4))
+    return count_greater(a, b)
+
+
+def test_pairs_and_counts() -> None:
+    x = np.random.default_rng(0).permutation(32).astype(np.float32)
+    out = np.empty(16, np.float32)
+    a, b = x.reshape(2, 16)
+    assert _pairs(x, out) == int((a > b).sum())
+    lanes = np.arange(16)
+    chosen = np.where(lanes & 4, 1, 0)
+    both = x.reshape(2, 16)
+    assert (out == np.maximum(both[chosen, lanes & ~4], both[chosen, lanes | 4])).all()
 
 
 @pytest.mark.skipif(not avx512.AVAILABLE, reason="this machine is without AVX-512 anyway")

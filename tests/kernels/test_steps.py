@@ -177,6 +177,6 @@ def test_only_small_work_is_quick() -> None:
 
 def test_what_is_not_compiled_yet_is_not_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kernels.cpu.threads._COMPILED", {})
-    plan_cache._KEPT.plans.clear()
+    plan_cache._KEPT.clear()
     labels = np.zeros(4, np.int64)
     assert not steps.cross_entropy(np.zeros((4, 5), np.float32), labels, outputs=["loss"]).quick

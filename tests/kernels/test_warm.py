@@ -25,7 +25,7 @@ def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         done.append(f"load {job.name}")
         return "float16" in job.name.split()
 
-    def compile_all(jobs: Sequence[Job], children: int) -> None:
+    def compile_all(jobs: Sequence[Job], children: int, told: Any) -> None:
         done.extend(f"compile {job.name}" for job in jobs)
 
     monkeypatch.setattr(warm, "folder", lambda: tmp_path)

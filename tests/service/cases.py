@@ -27,6 +27,12 @@ def tensors_for(path: str) -> dict[str, wire.Array]:
     tensors = worked()
     if path == "/v1/nll_loss":
         tensors["log_probs"] = tensors.pop("logits")
+    if path == "/v1/binary_cross_entropy":
+        tensors |= {"labels": LOGITS.astype(np.int64) % 2, "weight": tensors["weight"][:, None]}
+        tensors["pos_weight"] = tensors["weight"][None] + 0.5
+    if path == "/v1/kl_div":
+        tensors["target_logits"] = tensors["logits"][::-1].copy()
+        tensors["weight"] = np.full(LABELS.shape, 0.5, np.float32)
     if path.endswith("softmax"):
         tensors = {"logits": tensors["logits"]}
     return tensors
@@ -35,6 +41,8 @@ def tensors_for(path: str) -> dict[str, wire.Array]:
 ANSWERS = {
     "/v1/cross_entropy": {*MERGEABLE},
     "/v1/nll_loss": {*MERGEABLE},
+    "/v1/binary_cross_entropy": {*MERGEABLE},
+    "/v1/kl_div": {*MERGEABLE},
     "/v1/log_softmax": {"log_probs"},
     "/v1/softmax": {"probs"},
 }

@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.codecs.base import LOGITS, Array, Arrays, Codec, DecodeError, Limits, Message, shown
+from service.codecs.base import (
+    INTEGERS,
+    LOGITS,
+    Array,
+    Arrays,
+    Codec,
+    DecodeError,
+    Limits,
+    Message,
+    shown,
+)
 from service.codecs.json import members, small, tensor
 from service.codecs.json.tensor import DEFAULT, FLOATS, INTEGER, WIDEST, Kind, Reading
 from service.codecs.naming import advice
@@ -75,6 +85,10 @@ class Json(Codec):
             if key in names and (end := tensor.null_at(body, at)) is not None:
                 absent.add(key)
                 at = end
+            elif key in names and key in INTEGERS:
+                room = _room(tensors, limits)
+                tensors[key] = tensor.integers(body, at, key, room, limits.until)
+                at = tensors[key].at
             elif key in names:
                 floats = [DEFAULT, WIDEST] if options.get(_DTYPE) is None else [_kind(options)]
                 kinds = [INTEGER, *floats] if key == _LABELS else floats
@@ -147,6 +161,8 @@ def _as_kind(
             body, name, tensor.read(body, first.start, kind, room, first.at, limits.until)
         )
 
+    if name in INTEGERS:
+        return first
     if name == _LABELS:
         # Floats of the logits' shape are class probabilities.
         like_logits = any(tensors[other].shape == first.shape for other in LOGITS & tensors.keys())
@@ -182,6 +198,7 @@ def _room(tensors: Mapping[str, Reading], limits: Limits) -> int:
 
 
 @lru_cache(64)
+@lru_cache(256)  # names of outputs and of their groups: made anew each takes 1 us
 def _key(name: str) -> bytes:
     return json.dumps(name).encode() + b":"
 

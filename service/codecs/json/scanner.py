@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, types
 
-from kernels.cache import KernelCache
+from kernels.cache import cached
 from kernels.compiled import inlined, stamp_of
 from service.codecs.base import MAX_RANK
 from service.codecs.json.bits import U64
@@ -192,10 +192,14 @@ def compiled() -> Any:
         integer,
         integer,
     )
-    dispatcher = njit(nogil=True, error_model="numpy", _nrt=False)(_read_tensor)
-    # Invalid once any file of this package changes: functions of them are inlined.
-    stamp = stamp_of(Path(__file__).parent.glob("*.py"))
-    dispatcher._cache = KernelCache(_read_tensor, stamp)
-    dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    return dispatcher
+    if not _KERNEL.signatures:
+        _KERNEL.compile(signature)
+        _KERNEL.disable_compile()
+    return _KERNEL
+
+
+# Its code is void once any file of this package changes: functions of them are inlined.
+_KERNEL = cached(
+    njit(nogil=True, error_model="numpy", _nrt=False)(_read_tensor),
+    stamp_of(Path(__file__).parent.glob("*.py")),
+)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.codecs.base import MAX_RANK, Message
+from service.codecs.base import INTEGERS, MAX_RANK, Message
 
 # Bytes of a body that is read here. The general parser reads 0.1 GB/s.
 LONGEST = 1 << 10
@@ -31,7 +31,8 @@ _EXACT = 2**53  # integers from here on may have become floats
 def decode(body: memoryview, names: frozenset[str], most: int) -> Message | None:
     """Return the message of a plain ``body``, with tensors of at most ``most`` bytes, or ``None``.
 
-    Plain are float32 tensors, int64 labels, options of numbers and texts, and no escapes.
+    Plain are float32 tensors, int64 labels and ``INTEGERS``, options of numbers and texts, and no
+    escapes.
     """
     raw = bytes(body)
     try:
@@ -60,7 +61,7 @@ def decode(body: memoryview, names: frozenset[str], most: int) -> Message | None
 def _tensor(name: str, value: Any) -> np.ndarray[Any, Any]:
     if type(value) is not list:
         raise TypeError
-    if name == _LABELS:
+    if name == _LABELS or name in INTEGERS:
         labels = np.array(value)
         if labels.dtype != np.int64 or labels.ndim > MAX_RANK:
             raise TypeError

@@ -15,7 +15,7 @@ import numpy as np
 
 from kernels import dtypes
 from kernels.dtypes import DType
-from service.codecs.base import MAX_RANK, WEIGHTS, Array, DecodeError, TakesLong, TooLarge, shown
+from service.codecs.base import BOOLEAN, MAX_RANK, Array, DecodeError, TakesLong, TooLarge, shown
 from service.codecs.json import element_types, scanner
 from service.codecs.json.long_decimals import SCRATCH
 
@@ -38,8 +38,8 @@ class Kind(NamedTuple):
     target: element_types.Target
 
     def of(self, name: str) -> Kind:
-        """Return the kind for the tensor ``name``: of weights, true and false are 1 and 0."""
-        return self.boolean if name in WEIGHTS else self
+        """Return the kind for the tensor ``name``: true and false of ``BOOLEAN`` are 1 and 0."""
+        return self.boolean if name in BOOLEAN else self
 
     @property
     def boolean(self) -> Kind:
@@ -188,13 +188,25 @@ def elements(
     reading = read(body, start, kind, room, end, until)
     if reading.status != scanner.NOT_INTEGER:
         return checked(body, name, reading)
-    floats = checked(body, name, read(body, start, WIDEST, room, end, until))
-    integers = whole(floats)
-    if integers is None:
+    return _whole(checked(body, name, read(body, start, WIDEST, room, end, until)), name)
+
+
+def integers(body: memoryview, start: int, name: str, room: int, until: float) -> Reading:
+    """Read the tensor of ``INTEGERS`` at ``start``: int64, as ``elements``."""
+    if name not in BOOLEAN:
+        return elements(body, start, name, INTEGER, room, until=until)
+    # The scanner reads true and false as floats alone.
+    kind = WIDEST.boolean
+    return _whole(checked(body, name, read(body, start, kind, room, until=until)), name)
+
+
+def _whole(floats: Reading, name: str) -> Reading:
+    found = whole(floats)
+    if found is None:
         first = int(np.argmin(_are_integers(floats.elements)))
         where = name + "".join(f"[{i}]" for i in np.unravel_index(first, floats.shape))
         raise DecodeError(f"{where}: {floats.elements[first]} is not an integer", where=where)
-    return integers
+    return found
 
 
 def whole(reading: Reading) -> Reading | None:

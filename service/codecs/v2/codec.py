@@ -14,6 +14,7 @@ import numpy as np
 
 from service.codecs import compression
 from service.codecs.base import (
+    IN_ORDER,
     Array,
     Arrays,
     Codec,
@@ -117,9 +118,9 @@ class Inference(Codec):
 
     def ready_at(self, prefix: memoryview) -> int | None:
         starts = self._starts(prefix)
-        if not starts or next(reversed(starts)) != self.model.largest:
+        if not starts or (last := next(reversed(starts))) not in IN_ORDER:
             return None
-        return starts[self.model.largest]
+        return starts[last]
 
     def at_once(self, body: memoryview) -> bool:
         """Return whether decoding is quick: never if compressed, by up to 1000 times.

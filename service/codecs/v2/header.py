@@ -91,5 +91,5 @@ def _options(request: InferRequest, model: Model) -> dict[str, Any]:
 
 def _held(entry: Input) -> int:
     if isinstance(entry.source, Region):
-        return entry.source.size if entry.row.numpy.kind in "iu" else 0
+        return entry.source.size if entry.row.numpy.kind in "iub" else 0
     return 0 if isinstance(entry.source, int) else entry.source.nbytes

@@ -128,7 +128,7 @@ def _input(entry: Any, text: memoryview, names: frozenset[str], limits: Limits) 
         )
     if isinstance(given["data"], Reading):
         elements = _elements(given["data"], text, name, row, shape, limits)
-        return Input(name, kind_of(row).row, shape, elements)
+        return Input(name, row if row is BOOL else kind_of(row).row, shape, elements)
     size = math.prod(shape) * row.size
     region = _region(parameters, name)
     if region is None:
@@ -176,7 +176,7 @@ def _elements(
                 )
     if row is BOOL and ((reading.elements != 0) & (reading.elements != 1)).any():
         raise DecodeError(f"{name}: data of {row.v2} must be true or false, or 1 or 0", where=name)
-    return reading.elements
+    return reading.elements != 0 if row is BOOL else reading.elements
 
 
 def _requested(entry: Any, binary: bool) -> Requested:

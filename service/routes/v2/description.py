@@ -21,7 +21,7 @@ _SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _DATATYPE = {
     "type": "string",
     "enum": list(models.DATATYPES),
-    "description": f"Its type; {dtypes.BOOL.v2} is for weights.",
+    "description": f"Its type; {dtypes.BOOL.v2} is for weights and masks.",
 }
 _FOREIGN = ", ".join(f"`{name}`" for name in (*FOREIGN, f"{FOREIGN_PREFIX}*"))
 _PARAMETERS = _ANY | {"description": "`binary_data_size`, or a shared memory region."}

@@ -56,7 +56,15 @@ _INPUTS = {
     "log_probs": (_FLOAT, _ROWS),
     "labels": (_INTEGER, _SAMPLES),
     "weight": (_FLOAT, [-1]),
+    "pos_weight": (_FLOAT, [-1]),
     "sample_weight": (_FLOAT, _SAMPLES),
+    "chosen": (_INTEGER, [-1]),
+    "mask": (dtypes.BOOL.v2, _SAMPLES),
+    "target_logits": (_FLOAT, _ROWS),
+    "target_log_probs": (_FLOAT, _ROWS),
+    "target_classes": (_INTEGER, _ROWS),
+    "target_top_log_probs": (_FLOAT, _ROWS),
+    "segments": (_INTEGER, _SAMPLES),
 }
 
 

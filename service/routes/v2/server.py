@@ -14,6 +14,9 @@ from service.routes.health import check_ready
 from service.routes.v2 import models
 from service.routes.v2.description import MODEL, body, described
 from service.routes.v2.small_body import small_object
+from service.routes.v2.statistics import report
+from service.telemetry import snapshot
+from service.telemetry.counters import here
 
 router = APIRouter()
 
@@ -66,8 +69,8 @@ async def listed() -> JSONResponse:
     summary="Statistics of all models",
     description="How often each model was asked since the start, and where the time went.",
 )
-async def all_statistics(request: Request) -> JSONResponse:
-    return JSONResponse({"model_stats": [_report(request, name) for name in models.MODELS]})
+async def all_statistics() -> JSONResponse:
+    return JSONResponse({"model_stats": _reports(*models.MODELS)})
 
 
 @router.get(
@@ -114,7 +117,7 @@ async def configuration(request: Request) -> JSONResponse:
 )
 @router.get("/v2/models/{model}/versions/{version}/stats", include_in_schema=False)
 async def model_statistics(request: Request) -> JSONResponse:
-    return JSONResponse({"model_stats": [_report(request, models.named(request))]})
+    return JSONResponse({"model_stats": _reports(models.named(request))})
 
 
 @router.post(
@@ -143,5 +146,8 @@ async def load(request: Request) -> JSONResponse:
     raise NotOffered("models cannot be loaded or unloaded: all of them always are")
 
 
-def _report(request: Request, name: str) -> dict[str, Any]:
-    return dict(request.app.state.v2.counters[name].report(name, models.VERSION))
+def _reports(*names: str) -> list[dict[str, Any]]:
+    counters = here()
+    counters.refresh()
+    taken = snapshot.taken(counters.table)
+    return [report(taken, name, models.VERSION) for name in names]

@@ -210,3 +210,29 @@ def test_too_little_memory_is_said_and_nothing_kept() -> None:
         assert memory.budget().leased == 0
     finally:
         memory.set_budget(1 << 24)
+
+
+@pytest.mark.parametrize("shift", [0, 1, -2])
+def test_sequences_on_the_device(shift: int, dtype: dtypes.DType) -> None:
+    """Labels, mask and segments there too: they are moved on the host."""
+    logits, labels, options = zoo.example((3, 5, 6), 2, dtype, "sample_weight")
+    own = {
+        "mask": (np.arange(15).reshape(3, 5) % 4 != 1).astype(np.uint8),
+        "segments": np.arange(15).reshape(3, 5) % 5 // 2,
+    }
+    outputs = ["loss", "per_element", "rank", "count", "sequence_loss", "sequence_count"]
+    outputs += ["sequence_greedy", "sequence_perplexity", "perplexity"]
+    want = kernels.cross_entropy(
+        logits, labels, outputs=outputs, device="cuda", shift=shift, **own, **options
+    )
+    cpu = kernels.cross_entropy(
+        logits, labels, outputs=outputs, device="cpu", shift=shift, **own, **options
+    )
+    there: dict[str, Any] = {name: Exporting(array) for name, array in own.items()}
+    got = kernels.cross_entropy(
+        OverDLPack(logits), Exporting(labels), outputs=outputs, device="cuda", shift=shift,
+        **there, **options,
+    )  # fmt: skip
+    for name in outputs:
+        assert host(got[name]).tobytes() == want[name].tobytes(), name
+        np.testing.assert_allclose(want[name], cpu[name], rtol=3e-6, atol=1e-6)

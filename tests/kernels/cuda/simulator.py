@@ -25,7 +25,13 @@ SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 12
 # are computed on the CPU.
 LARGEST = 1600 if SAMPLE == 1 else 800
 # Files of which all cases are run.
-WHOLE = ("test_worked_example", "test_torch_facts", "test_edges")
+WHOLE = (
+    "test_worked_example",
+    "test_torch_facts",
+    "test_edges",
+    "test_divergence_edges",
+    "test_divergence_facts",
+)
 # Files of this folder, which are run whole as well.
 OWN = ("simulated_pipeline", "simulated_resident")
 SAMPLED = (
@@ -37,7 +43,14 @@ SAMPLED = (
     "test_improvements",
     "test_range",
     "test_scratch",
+    "test_sequences",
     "test_probabilities",
+    "test_likeliest",
+    "test_focal",
+    "test_binary",
+    "test_divergence",
+    "test_divergence_sparse",
+    "test_divergence_gradient",
 )
 # Tests of these files that are left out, by their names' beginnings, and why.
 LEFT_OUT = {
@@ -55,8 +68,11 @@ LEFT_OUT = {
 NOT_RUN = {
     "test_accumulate": "too large; simulated_pipeline has smaller ones",
     "test_adversarial": "rows of 5,000 to 300,000 classes",
+    "test_plain": "it is of the CPU's float32 registers",
     "test_plan_cache": "it is of plans that only the CPU keeps",
     "test_error_budget": "rows of up to 32,769 classes",
+    "test_divergence_properties": "hundreds of random calls a test",
+    "test_divergence_refusals": "most of it is of errors that come before any device",
     "test_properties": "hundreds of random calls a test",
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
     "test_report": "it is of NumPy, and calls kernels without the door",
@@ -66,6 +82,7 @@ NOT_RUN = {
     "test_footprint": "it is of shapes alone",
     "test_numba_internals": "it is of Numba's names for the CPU",
     "test_mismatch": "it is of errors that come before any device",
+    "test_ahead": "it is of the CPU's compiler",
     "test_devices": "it starts processes of its own",
     "test_shards": "class_shard is computed on the CPU",
     "test_simd": "it is of the CPU's registers",
@@ -75,7 +92,14 @@ NOT_RUN = {
     "test_compiling": "it is of compiling in other processes",
 }
 # Kernels without a barrier: one thread of Python is all of a block's, one after another.
-ALONE = {"sum_planes", "merge_segments", "write_per_class", "take_log_probs", "sum_blocks"}
+ALONE = {
+    "sum_planes",
+    "merge_segments",
+    "write_per_class",
+    "take_log_probs",
+    "sum_blocks",
+    "binary",
+}
 _calls = [0]
 _calls_before_test = [0]
 
@@ -88,7 +112,14 @@ def pytest_configure() -> None:
 
 def redirect(largest: int) -> None:
     """Has the door's functions compute on the device what is of ``largest`` elements at most."""
-    for name in ("cross_entropy", "nll_loss", "log_softmax", "softmax"):
+    for name in (
+        "cross_entropy",
+        "nll_loss",
+        "binary_cross_entropy",
+        "log_softmax",
+        "softmax",
+        "kl_div",
+    ):
         setattr(kernels, name, _on_device(getattr(kernels, name), largest))
 
 

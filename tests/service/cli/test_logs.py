@@ -1,85 +1,65 @@
-"""The access log: nothing that a client sends forges a line of it, and probes are not in it."""
+"""The log: its form, and the thread that writes it."""
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
 import os
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from service.cli import logs
 
-
-def logged(path: str, client: str = "127.0.0.1:1") -> str | None:
-    """Log line of a request, or None."""
-    arguments = (client, "GET", path, "1.1", 200)
-    message = '%s - "%s %s HTTP/%s" %d'
-    record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, message, arguments, None)
-    configurator = logging.config.DictConfigurator(logs.CONFIG)
-    formatter = configurator.configure_formatter(configurator.config["formatters"]["requests"])
-    return formatter.format(record) if logs.requests()(record) else None
-
-
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"])
-def test_probes_are_not_logged(path: str) -> None:
-    assert logged(path) is None
-    assert logged(path + "?x") is not None
-
-
-@pytest.mark.parametrize("evil", ["\r\n", "\x1b[2J", "\x9b2J", "\x85", "\u2028", "\x00", "\x7f"])
-def test_what_a_client_sent_is_escaped(evil: str) -> None:
-    for line in (logged(f"/v1/softmax?{evil}"), logged("/", f"1.2.3.4{evil}")):
-        assert line is not None
-        assert line.isascii()
-        assert line.isprintable()
-        assert evil.encode("unicode_escape").decode() in line
-
-
-def test_what_is_printable_is_logged_as_it_is() -> None:
-    line = logged("/v1/softmax?a=%1b\\n")
-    assert line is not None
-    assert '127.0.0.1:1 "GET /v1/softmax?a=%1b\\n HTTP/1.1" 200' in line
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 @pytest.mark.parametrize(
-    "query",
-    ["token=abc", "access_token=abc", "x=1&API-KEY=abc", "apikey=abc", "%74oken=abc", "Auth=abc"],
-)
-def test_what_is_named_a_secret_is_not_logged(query: str) -> None:
-    line = logged(f"/v1/softmax?{query}&class_axis=-1")
-    assert line is not None
-    assert "abc" not in line
-    assert "[redacted]" in line
-    assert '&class_axis=-1 HTTP/1.1" 200' in line
-
-
-@pytest.mark.parametrize(
-    "path",
+    ("seconds", "text"),
     [
-        "/v1/softmax?x=correct-horse",
-        "/v1/softmax?correct-horse",
-        "/v1/softmax?x=correct%2Dhorse&y=1",
-        "/v1/softmax?x=Bearer%20correct-horse",
-        "/v1/softmax?correct-horse=1",
-        "/correct-horse",
-        "/v1/softmax?x=k",
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_709_210_096.9996, "2024-02-29T12:34:56.999Z"),
+        (1_709_210_097, "2024-02-29T12:34:57.000Z"),
     ],
 )
-def test_the_servers_own_tokens_are_never_logged(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "_tokens", set())
-    assert "[redacted]" not in (logged(path) or "")
-    logs.redact(["correct-horse", "k"])
-    line = logged(path)
-    assert line is not None
-    assert "horse" not in line
-    assert "[redacted]" in line
-    assert "softmax" not in path or "/v1/softmax?" in line
+def test_times_are_those_of_rfc_3339(seconds: float, text: str) -> None:
+    assert logs.now(seconds) == text
+    assert re.fullmatch(_TIME, logs.now())
+
+
+def formatted(form: str, level: int, text: str, failure: Exception | None = None) -> str:
+    """A line of the log, as the configuration has it written."""
+    configured = logs.config("json" if form == "json" else "text")
+    configurator = logging.config.DictConfigurator(configured)
+    formatter = configurator.configure_formatter(configurator.config["formatters"]["messages"])
+    info = None if failure is None else (type(failure), failure, failure.__traceback__)
+    record = logging.LogRecord("uvicorn.lossd", level, "", 0, "%s!", (text,), info)
+    return formatter.format(record)
+
+
+def test_a_line_of_text_has_time_level_and_message() -> None:
+    line = formatted("text", logging.WARNING, "take care")
+    assert re.fullmatch(_TIME + r" WARNING:  take care!", line)
+
+
+def test_a_line_of_json_is_one_object_however_long() -> None:
+    line = json.loads(formatted("json", logging.INFO, 'a "quoted"\nline'))
+    assert re.fullmatch(_TIME, line.pop("time"))
+    message = 'a "quoted"\nline!'
+    assert line == {"level": "info", "message": message, "logger": "uvicorn.lossd"}
+    try:
+        raise ValueError("x" * 100_000)
+    except ValueError as error:
+        text = formatted("json", logging.ERROR, "y" * 100_000, error)
+    assert len(text) < 8192
+    assert json.loads(text)["exception"].endswith("xxx")
+    assert sys.exc_info()[0] is None
 
 
 @pytest.fixture
@@ -129,6 +109,26 @@ def test_a_line_may_be_only_so_long(pipe: tuple[int, int]) -> None:
     assert line == "y" * 8192 + " [91809 more characters]"
 
 
+def test_lines_are_made_when_they_are_written_and_one_that_cannot_be_stops_none(
+    pipe: tuple[int, int],
+) -> None:
+    reading, writing = pipe
+    writer = logs.Writer(writing, most=10_000)
+
+    def failing() -> str:
+        raise ValueError("no such path")
+
+    for number in range(1000):  # more than may wait to be made
+        writer.put(partial("line {}".format, number))
+    writer.put(failing)
+    writer.put(lambda: "z" * 10_000)
+    writer.put("end")
+    lines = lines_of(reading, "end")
+    assert lines[:1000] == [f"line {number}" for number in range(1000)]
+    assert "ValueError('no such path')" in lines[1000]
+    assert lines[1001] == "z" * 8192 + " [1808 more characters]"
+
+
 def test_lines_of_several_threads_are_all_written(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     writer = logs.Writer(writing)
@@ -154,8 +154,3 @@ def test_what_cannot_be_written_ends_nothing(pipe: tuple[int, int]) -> None:
     reading, _ = pipe
     logs.write(reading, "not for writing")  # EBADF
     logs.write(10**6, "no such file")
-
-
-def test_a_message_without_arguments_is_kept() -> None:
-    record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, "ready", None, None)
-    assert logs.requests()(record)

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
+import kernels
 from service.cli import app, score
 
 WORKED = {
@@ -61,6 +62,11 @@ def test_the_worked_example(worked: Path) -> None:
         "accuracy": 0.0,
         "elements": 4,
         "ignored": 0,
+        "count": 4,
+        "weight_sum": 4.0,
+        "loss_sum": pytest.approx(6.288721, abs=1e-6),
+        "bits_per_byte": None,
+        "by_sequence": None,
         "worst": [
             {"position": [1], "label": 4, "predicted": 2, "loss": pytest.approx(2.132575, abs=1e-6)}
         ],
@@ -75,6 +81,38 @@ def test_a_person_reads_the_same(worked: Path) -> None:
         assert words[words.index(name) + 1] == value
     assert "3 (1 more ignored)" in result.stdout
     assert "2.13258" in words
+
+
+def test_sequences_are_scored_as_the_kernels_do(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    tensors: dict[str, Any] = {
+        "logits": rng.normal(0, 2, (4, 6, 9)).astype(np.float32),
+        "labels": rng.integers(0, 9, (4, 6)),
+        "mask": rng.random((4, 6)) < 0.7,
+    }
+    tensors["labels"][1, 1:] = tensors["logits"][1, :-1].argmax(-1)
+    tensors["mask"][3] = False
+    np.savez(tmp_path / "a.npz", **tensors)
+    options = ["--class-axis", -1, "--shift", 1, "--bytes", 30]
+    answer = machine(tmp_path / "a.npz", *options)
+    names = ["count", "weight_sum", "loss_sum", "perplexity", "bits_per_byte", "rank"]
+    names += ["sequence_perplexity", "sequence_count", "sequence_greedy"]
+    want = kernels.cross_entropy(**tensors, class_axis=-1, shift=1, bytes=30, outputs=names)
+    assert {name: answer[name] for name in names[:5]} == {name: want[name] for name in names[:5]}
+    assert answer["accuracy"] == (want["rank"] == 0).sum() / want["count"]
+    assert answer["by_sequence"] == {
+        "sequences": 3,
+        "greedy": want["sequence_greedy"][:3].mean(),
+        "perplexity": want["sequence_perplexity"],
+    }
+    assert answer["elements"] - answer["ignored"] == want["count"]
+    for element in answer["worst"]:
+        row, place = element["position"]
+        assert element["label"] == tensors["labels"][row, place]
+        assert element["predicted"] == tensors["logits"][row, place - 1].argmax()
+    words = run(tmp_path / "a.npz", *options).stdout
+    for text in ("greedy accuracy", "bits per byte", "of them greedy", "sequence perplexity"):
+        assert text in words
 
 
 def test_no_worst_no_table(worked: Path) -> None:

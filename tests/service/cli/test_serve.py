@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from service import settings
 from service.cli import app, serve
-from service.process import START_FAILED
+from service.process import START_FAILED, cores
 from tests.service.conftest import READY_WITHIN, ROOT
 
 WIDE = {"COLUMNS": "500"}  # so that no word of the help is broken
@@ -162,12 +162,15 @@ def test_what_it_says_to_paste_fits_a_unix_socket_and_tokens(tmp_path: Path) -> 
 
 def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
-    for workers, threads in ((1, None), (2, "3"), (4, "1"), (64, "1")):
+    for workers, threads in ((1, "6"), (2, "3"), (4, "1"), (64, "1")):
         made = serve.environment(settings.Settings(workers=workers), {})
         assert made["LOSSD_WORKERS"] == str(workers)
         assert made.get("NUMBA_NUM_THREADS") == threads
     told = serve.environment(settings.Settings(workers=2), {"NUMBA_NUM_THREADS": "5"})
     assert "NUMBA_NUM_THREADS" not in told
+    monkeypatch.setattr(cores, "available", lambda: 4)  # of a container
+    made = serve.environment(settings.Settings(workers=2), {})
+    assert made["NUMBA_NUM_THREADS"] == "2"
 
 
 def test_threads_sleep_unless_told_to_spin() -> None:
@@ -180,6 +183,7 @@ def test_threads_sleep_unless_told_to_spin() -> None:
 def test_a_greeting_puts_brackets_around_an_ipv6_address() -> None:
     assert "http://[::1]:80/v1" in serve.greeting(("::1", 80, 0, 0))
     assert "http://[::1]:80/v1" in serve.greeting(("::", 80, 0, 0))
+    assert "curl --insecure https://[::1]:80/v1" in serve.greeting(("::1", 80, 0, 0), tls=True)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +197,7 @@ def test_a_greeting_puts_brackets_around_an_ipv6_address() -> None:
 def test_an_application_that_cannot_be_made_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, said: str
 ) -> None:
-    def create() -> None:
+    def create(**_: object) -> None:
         raise error
 
     monkeypatch.setattr("service.app.create_app", create)

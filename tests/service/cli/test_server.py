@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -49,6 +50,27 @@ def test_every_signal_that_ends_a_process_ends_it_gently(number: signal.Signals)
             assert made.force_exit == (number == signal.SIGINT)
     finally:
         signal.signal(number, before)
+
+
+async def test_a_drain_begins_with_the_first_signal_and_ends_in_time_or_with_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for second in (False, True):
+        made = Server(uvicorn.Config(app, log_config=None), drain_seconds=20)
+        made.config.load()
+        made.handle_exit(signal.SIGTERM, None)
+        assert not await made.on_tick(0)
+        assert (b"connection", b"close") in made.server_state.default_headers
+        now[0] += 19.9
+        assert not await made.on_tick(1)
+        if second:
+            made.handle_exit(signal.SIGTERM, None)
+        else:
+            now[0] += 0.2
+        assert await made.on_tick(2)
+        assert not made.force_exit
 
 
 def test_sighup_stays_ignored_under_nohup() -> None:

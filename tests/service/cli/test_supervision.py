@@ -7,19 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from service.cli.supervision import (
-    RESTART_SECONDS,
-    Action,
-    Command,
-    Ended,
-    Event,
-    Heard,
-    Phase,
-    State,
-    Tick,
-    Verb,
-    advance,
-)
+from service.cli.events import Action, Command, Ended, Event, Heard, Tick, Verb
+from service.cli.supervision import RESTART_SECONDS, Phase, State, advance
 from service.process import START_FAILED
 
 SILENCE, GRACE = 60.0, 30.0
@@ -63,7 +52,7 @@ class World:
         assert {worker.number for worker in self.state.workers} == set(self.alive)
         going_on = [w for w in self.state.workers if w.phase is not Phase.ENDING]
         assert len(going_on) <= max(self.state.wanted, 1) + 1, "at most one more than wanted"
-        if self.state.stopping:
+        if self.state.stopping and self.now >= (self.state.drained or 0.0):
             assert not going_on, "all were told to end, at once"
 
     def live(self) -> None:
@@ -378,3 +367,58 @@ def test_what_nobody_knows_changes_nothing() -> None:
     for event in (Ended(99, 0), Heard(99, True)):
         assert world.handle(event) == []
     assert world.state == before
+
+
+DRAIN = 20.0
+
+
+@pytest.fixture
+def draining() -> World:
+    """Three workers of which one starts; they were told to stop, and have 20 s until then."""
+    world = World()
+    world.state = replace(world.state, drain=DRAIN)
+    for number in (1, 2):
+        world.alive[number] = "serving"
+        world.handle(Heard(number, serving=True))
+    actions = world.handle(Command.STOP)
+    assert [(a.verb, a.number) for a in actions if a.verb is not Verb.INFORM] == [
+        (Verb.DRAIN, 1),
+        (Verb.DRAIN, 2),
+        (Verb.TERMINATE, 3),
+    ]
+    return world
+
+
+def closed(actions: list[Action]) -> bool:
+    """Tell whether no more connections are taken, and the workers are to end."""
+    verbs = [action.verb for action in actions]
+    assert verbs.count(Verb.TERMINATE) == 2 * verbs.count(Verb.CLOSE)
+    return Verb.CLOSE in verbs
+
+
+def test_connections_are_taken_until_the_drain_is_over(draining: World) -> None:
+    assert draining.state.next_deadline(0.0) == DRAIN
+    draining.now = DRAIN - 0.1
+    assert not closed(draining.handle(Heard(1, serving=True)))
+    assert not closed(draining.handle(Tick()))
+    draining.now = DRAIN
+    assert closed(draining.handle(Tick()))
+    assert not closed(draining.handle(Tick()))
+
+
+@pytest.mark.parametrize("command", [Command.STOP, Command.ABORT])
+def test_a_second_signal_ends_the_drain_and_kills_nobody(draining: World, command: Command) -> None:
+    actions = draining.handle(command)
+    assert closed(actions)
+    assert Verb.KILL not in [action.verb for action in actions]
+    killed = [a.number for a in draining.handle(Command.ABORT) if a.verb is Verb.KILL]
+    assert killed == [1, 2, 3]
+
+
+def test_a_worker_that_dies_in_the_drain_is_not_replaced(draining: World) -> None:
+    actions = draining.handle(Ended(1, -9))
+    assert Verb.START not in [action.verb for action in actions]
+    draining.handle(Ended(2, 0))
+    draining.handle(Ended(3, 0))
+    assert draining.state.over
+    assert draining.state.status == 0

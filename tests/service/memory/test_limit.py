@@ -8,17 +8,10 @@ from pathlib import Path
 import pytest
 
 from service.memory import limit as memory_limit
+from tests.service.groups import tree
 
 PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 MIB = 2**20
-
-
-def tree(root: Path, groups: str, **files: str) -> Path:
-    for name, text in {"proc/self/cgroup": groups, **files}.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 @pytest.mark.parametrize(

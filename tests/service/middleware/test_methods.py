@@ -17,6 +17,7 @@ GET = [
     *(f"/docs/{name}" for name in docs.ASSETS),
     "/openapi.json",
     "/healthz",
+    "/livez",
     "/readyz",
     "/v2",
     "/v2/",

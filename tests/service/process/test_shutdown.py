@@ -14,7 +14,7 @@ import pytest
 from service.app import create_app
 from service.compute.lane import Lane
 from service.errors import Overloaded
-from service.process.shutdown import on_sigterm
+from service.process.shutdown import on_signal
 from service.settings import Settings
 from tests.service import wire
 from tests.service.conftest import running, wait_until_ready
@@ -90,5 +90,5 @@ def test_one_of_several_workers_is_ready_once_it_has_started() -> None:
 
 def test_only_a_server_with_a_handler_is_listened_to() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with on_sigterm(lambda: None):
+    with on_signal(signal.SIGTERM, lambda: None):
         assert signal.getsignal(signal.SIGTERM) is before

@@ -16,18 +16,19 @@ from service.process import warm_up
 
 @pytest.fixture(autouse=True)
 def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm_up, "compile_common", lambda offered, more: None)
+    monkeypatch.setattr(warm_up, "compile_common", lambda offered, more, told: [])
 
 
 def test_the_scanner_is_compiled_with_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
+    seen: list[Any] = []
 
-    def compile_common(offered: Any, more: Any) -> None:
-        told.extend((offered, *more))
+    def compile_common(offered: Any, more: Any, told: Any) -> list[str]:
+        seen.extend((offered, *more))
+        return []
 
     monkeypatch.setattr(warm_up, "compile_common", compile_common)
     warm_up.warm_up(dtypes.FLOATS[:1])
-    offered, job = told
+    offered, job = seen
     assert offered == dtypes.FLOATS[:1]
     scanner.compiled.cache_clear()
     job.run()

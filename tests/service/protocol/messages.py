@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Iterator
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -25,6 +26,11 @@ class Answers:
             self.headers.append(fields)
             self.bodies.append(sent[:length])
             sent = sent[length:]
+
+
+def without_ids(sent: bytes) -> bytes:
+    """``sent`` without X-Request-ID, which is another one for each request."""
+    return re.sub(rb"x-request-id: [0-9a-f-]+\r\n", b"", sent)
 
 
 def request(*fields: str, body: bytes = b"", line: str = "POST / HTTP/1.1") -> bytes:

@@ -8,7 +8,14 @@ import pytest
 
 from service.protocol import Limits
 from service.protocol.requests import Requests
-from tests.service.protocol.messages import CHUNKED, Answers, chunked, cuts, request
+from tests.service.protocol.messages import (
+    CHUNKED,
+    Answers,
+    chunked,
+    cuts,
+    request,
+    without_ids,
+)
 from tests.service.protocol.transport import exchange, problem
 
 MALFORMED = {
@@ -74,7 +81,7 @@ async def test_what_is_no_request_is_a_400_however_it_is_cut(name: str) -> None:
         sent, wire, echo = await exchange(pieces)
         assert problem(wire)["type"] == "urn:lossd:problem:malformed-request"
         assert not echo.bodies
-        answered.append(sent)
+        answered.append(without_ids(sent))
         await wire.hang_up()
     assert len(set(answered)) == 1
 
@@ -171,6 +178,7 @@ async def test_anything_is_answered_the_same_however_it_is_cut() -> None:
         answered = []
         for pieces in list(cuts(bytes(data), rng.randrange(1000)))[:2]:
             sent, wire, _ = await exchange(pieces)
+            sent = without_ids(sent)
             answered.append(sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
             await wire.hang_up()
         assert answered[0] == answered[1], bytes(data)

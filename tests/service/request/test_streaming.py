@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from safetensors.numpy import load
 
-from kernels import dtypes
+from kernels import OUTPUTS, dtypes
 from kernels.report import numbers, report_of
 from service import regimes
 from service.app import create_app
@@ -110,6 +110,10 @@ async def answered(app: FastAPI, body: bytes, query: bytes = b"") -> bytes:
 
 CASES: dict[str, tuple[dict[str, wire.Array], bytes]] = {
     "all outputs": (MANY, b"outputs=" + ",".join(zoo.outputs()).encode()),
+    "likeliest classes": (
+        {**MANY, "chosen": np.array([1500, 7])},
+        b"top_k=5&focal=2&outputs=loss,margin,top_log_probs,top_classes,chosen_log_probs",
+    ),
     "smoothed": (MANY, b"label_smoothing=0.1&reduction=none"),
     "weighted": (
         {
@@ -126,6 +130,17 @@ CASES: dict[str, tuple[dict[str, wire.Array], bytes]] = {
             "weight": RANDOM.uniform(0, 2, 20_011),
         },
         b"",
+    ),
+    "sequences": (
+        {
+            # Of a narrower type than the logits, the library would write it behind them.
+            "mask": (RANDOM.random((40, 99)) < 0.9).astype(np.int64),
+            "segments": RANDOM.integers(0, 5, (40, 99)),
+            "sample_weight": RANDOM.uniform(0, 2, (40, 99)),
+            "logits": RANDOM.normal(0, 3, (40, 99, 1501)).astype(np.float32),
+            "labels": RANDOM.integers(0, 1501, (40, 99)),
+        },
+        b"shift=1&class_axis=-1&bytes=99&outputs=" + ",".join(OUTPUTS).encode(),
     ),
     "images": (
         {
@@ -166,6 +181,33 @@ async def test_the_same_bits_as_in_memory_of_the_whole(
     monkeypatch.setattr(regimes, "STREAMED_BODY_BYTES", 2**40)
     assert got == await answered(app, body, query)
     assert len(planned) == 1
+
+
+async def test_binary_losses_stream_behind_narrow_labels(
+    app: FastAPI, planned: list[Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels are as many as the logits; safetensors' own writer would put them behind."""
+    logits = MANY["logits"]
+    labels = RANDOM.integers(0, 2, logits.shape).astype(np.int8)
+    pos_weight = RANDOM.uniform(0, 2, logits.shape[1])
+    parts = {"labels": ("I8", labels), "pos_weight": ("F64", pos_weight), "logits": ("F32", logits)}
+    entries, at = {}, 0
+    for name, (kind, array) in parts.items():
+        entries[name] = {
+            "dtype": kind,
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
+        at += array.nbytes
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    tensors = b"".join(array.tobytes() for _, array in parts.values())
+    body = len(text).to_bytes(8, "little") + text + tensors
+    query = b"outputs=loss,loss_sum,count"
+    got = await answered(app, body, query)
+    assert streamed(planned).held <= len(body) // 2
+    monkeypatch.setattr(regimes, "STREAMED_BODY_BYTES", 2**40)
+    assert got == await answered(app, body, query)
 
 
 @pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)

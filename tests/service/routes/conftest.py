@@ -43,6 +43,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(executable_path=found["chromedriver"])
     driver = webdriver.Chrome(options, service)
+    driver.set_script_timeout(PATIENCE)
     try:
         yield driver
     finally:

@@ -9,7 +9,7 @@ import pytest
 
 import kernels
 from kernels import dtypes
-from kernels.plan import outputs_of
+from kernels.plan import TABLE, outputs_of
 from service.routes.losses import OPERATIONS
 from tests import zoo
 from tests.service import wire
@@ -128,6 +128,82 @@ def test_every_option_and_output_is_the_kernels(
         assert answered[name].dtype == array.dtype
         np.testing.assert_array_equal(answered[name], array)
     assert (expected["rank"] == -1).any()
+
+
+SEQUENCES: dict[str, Any] = {
+    "logits": np.random.default_rng(3).normal(0, 3, (3, 6, 5)).astype(np.float32),
+    "labels": np.random.default_rng(4).integers(0, 5, (3, 6)),
+    "mask": np.arange(18).reshape(3, 6) % 5 != 0,
+    "segments": np.arange(18).reshape(3, 6) % 6 // 2,
+}
+OF_SEQUENCES: dict[str, Any] = {"class_axis": -1, "shift": 1, "bytes": 40}
+
+
+@pytest.mark.parametrize("integers", [np.bool_, np.int64, np.uint8], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("sent", FORMATS)
+def test_sequences_have_the_kernels_bits_in_every_format(
+    client: Client, sent: str, integers: Any
+) -> None:
+    tensors = {**SEQUENCES, "mask": SEQUENCES["mask"].astype(integers)}
+    names = [name for name in kernels.OUTPUTS if TABLE[name].requires in (None, "bytes")]
+    query = "&".join(f"{name}={value}" for name, value in OF_SEQUENCES.items())
+    path = f"/v1/cross_entropy?{query}&outputs={','.join(names)}"
+    body = wire.BODIES[sent](tensors)
+    answered = wire.tensors_of(client.send(path, body, wire.MEDIA_TYPES[sent], accept=wire.NPZ))
+    expected = kernels.cross_entropy(**tensors, **OF_SEQUENCES, outputs=names)
+    for name in names:
+        assert answered[name].dtype == expected[name].dtype
+        assert answered[name].tobytes() == expected[name].tobytes(), name
+    assert answered["sequence_loss"].shape == (3, 3)
+    own = {name: tensors[name] for name in tensors if name != "logits"}
+    own["log_probs"] = kernels.log_softmax(tensors["logits"], class_axis=-1)
+    names = [name for name in outputs_of("nll_loss") if name in names]
+    path = f"/v1/nll_loss?{query}&outputs={','.join(names)}"
+    body = wire.BODIES[sent](own)
+    answered = wire.tensors_of(client.send(path, body, wire.MEDIA_TYPES[sent], accept=wire.NPZ))
+    expected = kernels.nll_loss(**own, **OF_SEQUENCES, outputs=names)
+    assert all(answered[name].tobytes() == expected[name].tobytes() for name in names)
+
+
+def test_json_writes_integers_of_masks_and_segments_in_any_way(client: Client) -> None:
+    """In short bodies and long ones, as integers, floats without a fraction, and words."""
+    logits, found = [[[1, 0], [0, 2], [3, 3]]], set()
+    for notes in ("", " " * 2000):
+        for mask in ("[[1, 1, 0]]", "[[1.0, 2e0, -0]]", "[[true, true, false]]"):
+            for segments in ("[[0, 1, 1]]", "[[0.0, 1, 1e0]]"):
+                body = f'{{"logits": {logits}, "labels": [[0, 1, 0]], "class_axis": -1, {notes}'
+                body += f'"mask": {mask}, "segments": {segments},'
+                body += '"outputs": ["sequence_loss", "sequence_count"]}'
+                answer = client.send("/v1/cross_entropy", body.encode(), wire.JSON)
+                assert answer.status_code == 200, answer.text
+                found.add(answer.text)
+    assert len(found) == 1
+    assert '"sequence_count":[[1,1]]' in found.pop()
+
+
+WRONG_SEQUENCES: dict[str, tuple[str, Any, str]] = {
+    "mask of another shape": ("mask", [[1, 0]], "mask has shape (1, 2); it must have one element"),
+    "mask of fractions": ("mask", [[0.5, 1, 1]], "mask[0][0]: 0.5 is not an integer"),
+    "segments of words": ("segments", [[True, 1, 1]], "segments[0][0]: 'true' is neither"),
+    "segments out of range": (
+        "segments",
+        [[0, 9, 1]],
+        "segments[0, 1] is 9; segments are num",
+    ),
+    "shift beyond the length": ("shift", 4, "shift is 4, but labels of shape (1, 3) have 3"),
+    "shift of a fraction": ("shift", 0.5, "shift: input should be a valid integer"),
+    "bytes of nothing": ("bytes", 0, "bytes: input should be greater than or equal to 1"),
+    "no bytes": ("outputs", ["bits_per_byte"], "bits_per_byte needs bytes, which is not given"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SEQUENCES)
+def test_what_is_wrong_with_sequences_is_said(client: Client, name: str) -> None:
+    member, value, text = WRONG_SEQUENCES[name]
+    given = {"logits": [[[1, 0], [0, 2], [3, 3]]], "labels": [[0, 1, 0]], "class_axis": -1}
+    response = client.post("/v1/cross_entropy", json={**given, member: value})
+    problem = wire.problem_of(response, 400 if "not an" in text or "neither" in text else 422)
+    assert text in problem["detail"]
 
 
 def test_samples_are_weighed_without_logits_too(client: Client) -> None:

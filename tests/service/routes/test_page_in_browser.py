@@ -19,15 +19,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from service import page, routes
+from service import page
 from tests import oracle
 from tests.kernels.test_worked_example import LOG_SOFTMAX, PRED, TARGET
 from tests.service import wire
 from tests.service.routes.conftest import PATIENCE, TOKEN
 
 CHAIN, FILE = "#view-chain", "#view-file"
-REPORTS = "/v1/report" in routes.ENDPOINTS
-needs_report = pytest.mark.skipif(not REPORTS, reason="the service has no /v1/report")
 MINUS = "\N{MINUS SIGN}"
 REFUSED = "Failed to load resource: the server responded with a status of 4"
 # Contrast takes seconds where there are many numbers; the others have no colours of their own.
@@ -257,7 +255,6 @@ def tile(tab: Tab, name: str) -> str:
     return tab.texts(".tiles dt + dd")[names.index(name)]
 
 
-@needs_report
 def test_each_kind_of_file_is_drawn(tab: Tab, tmp_path: Path) -> None:
     tensors = miscalibrated()
     want = float(oracle.cross_entropy(tensors["logits"], tensors["labels"]))
@@ -282,7 +279,6 @@ def test_each_kind_of_file_is_drawn(tab: Tab, tmp_path: Path) -> None:
     assert tab.part(FILE).is_displayed()
 
 
-@needs_report
 def test_the_best_temperature_is_found(tab: Tab, tmp_path: Path) -> None:
     path = tmp_path / "overconfident.npz"
     path.write_bytes(wire.npz_body(miscalibrated()))
@@ -302,7 +298,6 @@ def test_the_best_temperature_is_found(tab: Tab, tmp_path: Path) -> None:
     assert float(tile(tab, "ECE").split()[0]) < float(before.split()[0]) / 2
 
 
-@needs_report
 def test_the_worst_pixel_of_a_large_image_is_found(tab: Tab, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 3, (1, 512, 512))
@@ -327,7 +322,6 @@ def test_the_worst_pixel_of_a_large_image_is_found(tab: Tab, tmp_path: Path) -> 
     assert f"column {column - 1}: " in tab.text("#report-map .readout")
 
 
-@needs_report
 def test_a_thousand_classes(tab: Tab, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 1000, 800)
@@ -346,13 +340,12 @@ def test_a_thousand_classes(tab: Tab, tmp_path: Path) -> None:
     assert counts == sorted(np.bincount(labels, minlength=1000), reverse=True)
 
 
-@needs_report
 def test_what_cannot_be_read_is_said_at_its_field(tab: Tab, tmp_path: Path) -> None:
     tensors = miscalibrated(20)
     whole = wire.safetensors_body(tensors)
     cases = {
         "cut.safetensors": (whole[:-10], "do not fit"),
-        "empty.npz": (b"", "empty"),
+        "empty.npz": (b"", "does not end as a zip archive"),
         "without.npz": (wire.npz_body({"logits": tensors["logits"]}), "labels is missing"),
         "notes.txt": (b"hello", "neither .npz nor .safetensors"),
         "large.npz": (bytes(2**24 + 1), "this server takes at most 16 MiB"),
@@ -408,7 +401,7 @@ def test_below_a_prefix_and_with_a_token(browser: Any, guarded: str, tmp_path: P
     path = tmp_path / "some.npz"
     path.write_bytes(wire.npz_body(miscalibrated(50)))
     tab.browser.execute_script("document.querySelector('#tab-file').click()")
-    tab.choose(path, "done" if REPORTS else "refused")
+    tab.choose(path)
     # The token is in this tab's storage alone.
     script = "return [sessionStorage.length, localStorage.length, document.cookie]"
     assert browser.execute_script(script) == [1, 0, ""]
@@ -459,14 +452,12 @@ def test_every_view_on_every_screen(tab: Tab, tmp_path: Path) -> None:
         "chain-images": lambda: tab.open("#chain?example=images"),
         "chain-refused": refused,
         "file": lambda: tab.open("#file", state=""),
-    }
-    reports = {
         "file-classifier": example("A classifier"),
         "file-images": example("Images"),
         "file-text": example("Text"),
         "saved": saved,
     }
-    for name, show in (views | reports if REPORTS else views).items():
+    for name, show in views.items():
         tab.screen(1280, "light")
         show()
         tab.browser.execute_script(axe)

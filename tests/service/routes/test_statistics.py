@@ -3,61 +3,80 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
-import pytest
 
-from kernels import steps
-from service.routes.v2.statistics import Counters, Request
+from service.routes.v2.statistics import report
+from service.telemetry import entry, layout, snapshot
+from service.telemetry.counters import Counters
+from service.telemetry.entry import BEGAN
+from service.telemetry.memory import Table
+from service.telemetry.record import Record, sizes
+
+ROUTE = "/v2/models/softmax/infer"
 
 
-def durations(counters: Counters) -> dict[str, tuple[int, int]]:
-    stats = counters.report("m", "1")["inference_stats"]
-    return {kind: (found["count"], found["ns"]) for kind, found in stats.items()}
+def counting() -> Counters:
+    table = Table()
+    counters = Counters(table, table.assign())
+    counters.describe({ROUTE: ROUTE}, {})
+    return counters
+
+
+def ended(counters: Counters, rows: int, status: int) -> Record:
+    """A request that took some time in each phase, and has ended."""
+    record = Record()
+    record.begin(counters, {}, counters.routes[ROUTE])
+    times = record.entry
+    for index in (
+        entry.LEASED, entry.RECEIVED, entry.DECODED, entry.COMPUTING,
+        entry.COMPUTED, entry.ENCODED,
+    ):  # fmt: skip
+        times[index] = time.perf_counter_ns()
+    times[entry.DECODING] = times[entry.RECEIVED]
+    times[entry.WORK : BEGAN] = sizes((rows, 5), np.dtype("f4"), None, "cpu")
+    record.end(status)
+    return record
+
+
+def reported(counters: Counters) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    counters.write()
+    found = report(snapshot.taken(counters.table), "softmax", "1")
+    stats = found["inference_stats"]
+    return found, {kind: (each["count"], each["ns"]) for kind, each in stats.items()}
 
 
 def test_nothing_has_happened_at_first() -> None:
-    report = Counters().report("m", "1")
-    assert (report["name"], report["version"]) == ("m", "1")
-    assert report["last_inference"] == report["inference_count"] == report["execution_count"] == 0
-    assert set(durations(Counters()).values()) == {(0, 0)}
+    found, durations = reported(counting())
+    assert (found["name"], found["version"]) == ("softmax", "1")
+    assert found["last_inference"] == found["inference_count"] == found["execution_count"] == 0
+    assert set(durations.values()) == {(0, 0)}
 
 
 def test_a_success_is_counted_by_its_phases() -> None:
-    counters = Counters()
+    counters = counting()
     before = time.time_ns() // 1_000_000
-    for rows in (3, 4):
-        request = Request()
-        with request.phase("compute_input"):
-            pass
-        logits = np.zeros((rows, 5), np.float32)
-        outputs = request.computed(steps.softmax(logits)).run()
-        np.testing.assert_allclose(outputs["probs"], 0.2)
-        with request.phase("compute_output"):
-            time.sleep(0.001)
-        request.batch = rows
-        counters.count(request, success=True)
-    found = durations(counters)
-    for kind in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
-        assert found[kind][0] == 2
-        assert found[kind][1] > 0
-    assert found["compute_output"][1] >= 2_000_000
-    assert found["success"][1] >= sum(
-        found[kind][1] for kind in ("queue", "compute_input", "compute_infer", "compute_output")
-    )
-    assert found["fail"] == found["cache_hit"] == found["cache_miss"] == (0, 0)
-    report = counters.report("m", "1")
-    assert (report["inference_count"], report["execution_count"]) == (7, 2)
-    assert report["last_inference"] >= before
+    records = [ended(counters, rows, 200) for rows in (3, 4)]
+    found, durations = reported(counters)
+    spent = {name: sum(record.phases()[name] for record in records) for name in layout.PHASE}
+    for kind, phase in (
+        ("queue", "queue"), ("compute_input", "decode"), ("compute_infer", "compute"),
+        ("compute_output", "encode"),
+    ):  # fmt: skip
+        assert durations[kind] == (2, spent[phase])
+    assert durations["success"] == (2, sum(spent.values()))
+    assert durations["fail"] == durations["cache_hit"] == durations["cache_miss"] == (0, 0)
+    assert (found["inference_count"], found["execution_count"]) == (7, 2)
+    assert before - 1 <= found["last_inference"] <= time.time_ns() // 1_000_000
 
 
 def test_a_failure_is_counted_as_one_and_nothing_else() -> None:
-    counters, request = Counters(), Request()
-    with pytest.raises(ValueError, match=r"^$"), request.phase("compute_input"):
-        raise ValueError
-    assert request.spent["compute_input"] > 0
-    counters.count(request, success=False)
-    found = durations(counters)
-    assert found.pop("fail")[0] == 1
-    assert set(found.values()) == {(0, 0)}
-    assert counters.report("m", "1")["inference_count"] == 0
+    counters = counting()
+    ended(counters, 3, 422)
+    found, durations = reported(counters)
+    count, nanoseconds = durations.pop("fail")
+    assert count == 1
+    assert nanoseconds > 0
+    assert set(durations.values()) == {(0, 0)}
+    assert found["inference_count"] == 0

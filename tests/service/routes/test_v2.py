@@ -13,7 +13,9 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 
+import kernels
 from kernels import accumulate, dtypes
+from kernels.plan import TABLE, outputs_of
 from service.app import create_app
 from service.routes.v2 import description, models
 from tests.service import wire
@@ -42,6 +44,40 @@ async def chunked(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 def refused(response: httpx.Response, status: int, text: str) -> None:
     assert re.search(text, wire.problem_of(response, status)["error"]), response.text
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["binary", "JSON"])
+def test_sequences_have_the_kernels_bits(client: Client, as_json: bool) -> None:
+    rng = np.random.default_rng(1)
+    tensors = {
+        "labels": rng.integers(0, 5, (3, 6)),
+        "mask": np.arange(18).reshape(3, 6) % 5 != 0,
+        "segments": np.arange(18, dtype=np.int32).reshape(3, 6) % 6 // 2,
+        "logits": rng.normal(0, 3, (3, 6, 5)).astype(np.float32),
+    }
+    options: dict[str, Any] = {"class_axis": -1, "shift": 1, "bytes": 40}
+    names = [
+        name for name in outputs_of("cross_entropy") if TABLE[name].requires in (None, "bytes")
+    ]
+    expected = kernels.cross_entropy(**tensors, **options, outputs=names)
+    members = {
+        "parameters": {**options, "binary_data_output": True},
+        "outputs": [{"name": name} for name in names],
+    }
+    if as_json:
+        inputs = [declared(name, array, data=array.tolist()) for name, array in tensors.items()]
+        answer = client.post("/v2/models/cross_entropy/infer", json={"inputs": inputs, **members})
+    else:
+        body, length = binary(tensors, **members)
+        path = "/v2/models/cross_entropy/infer"
+        answer = send(client, body, {HEADER: str(length)}, path)
+    assert answer.status_code == 200, answer.text
+    at = int(answer.headers[HEADER])
+    for entry in json.loads(answer.content[:at])["outputs"]:
+        size, want = entry["parameters"]["binary_data_size"], expected[entry["name"]]
+        assert entry["shape"] == list(want.shape or (1,))
+        assert answer.content[at : at + size] == want.tobytes(), entry["name"]
+        at += size
 
 
 @pytest.mark.parametrize("name", models.MODELS)

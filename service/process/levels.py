@@ -1,0 +1,82 @@
+"""Levels: kinds of CPU that kernels are compiled for ahead of time, and the one that fits here.
+
+A kernel compiled for a level runs on every CPU that has the level's features, so an image can hold
+it. The levels of x86-64 are those of its psABI. This module imports neither Numba nor the kernels:
+Numba reads the variables as it is imported.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from llvmlite import binding
+
+CPU_NAME, CPU_FEATURES = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"
+
+
+class Level(NamedTuple):
+    """Kind of CPU: LLVM's name, the features that a CPU must have, and how to compile for it."""
+
+    machine: tuple[str, ...]
+    cpu: str
+    features: tuple[str, ...]
+    tuning: tuple[str, ...] = ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which Numba compiles for this level."""
+        features = (*(f"+{name}" for name in self.features), *self.tuning)
+        return {CPU_NAME: self.cpu, CPU_FEATURES: ",".join(features)}
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this level's kernels in the installation; ``kernels.cache`` reads it."""
+        return Path(sys.prefix, "share", "lossd", self.cpu)
+
+
+_X86 = ("x86_64", "AMD64")
+_V2 = ("cx16", "sahf", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2")
+_V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+# By name, a CPU's best level first.
+LEVELS = {
+    "x86-64-v4": Level(_X86, "x86-64-v4", _V4, ("-prefer-256-bit",)),
+    "x86-64-v3": Level(_X86, "x86-64-v3", _V3),
+    "arm64": Level(("aarch64", "arm64"), "generic", ("fp-armv8", "neon")),
+}
+
+
+def of_machine() -> list[str]:
+    """Names of the levels that kernels can be compiled for here, whichever CPU this machine has."""
+    return [name for name, level in LEVELS.items() if platform.machine() in level.machine]
+
+
+def present(features: Mapping[str, bool] | None = None) -> list[str]:
+    """Names of the levels that a CPU with ``features`` has, the best first; by default this one."""
+    if features is None:
+        try:
+            features = binding.get_host_cpu_features()
+        except RuntimeError:  # LLVM does not know this kind of CPU
+            features = {}
+    return [
+        name
+        for name in of_machine()
+        if all(features.get(each, False) for each in LEVELS[name].features)
+    ]
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Variables that have the installation's own kernels used, where there are any for this CPU.
+
+    Only of the best level that the CPU has: kernels of a lower one would be slower than compiled
+    ones. Variables that are ``given`` win.
+    """
+    if CPU_NAME in given or CPU_FEATURES in given:
+        return {}
+    best = next((LEVELS[name] for name in present()), None)
+    return {} if best is None or not best.folder.is_dir() else best.environment

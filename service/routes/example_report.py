@@ -1,0 +1,115 @@
+"""Answer of ``/v1/report`` to the example of the documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+REPORT: dict[str, Any] = {
+    "positions": 5,
+    "count": 4,
+    "weight_sum": 4.0,
+    "loss_sum": 1.708351,
+    "loss": 0.427088,
+    "perplexity": 1.532787,
+    "correct": 3,
+    "accuracy": 0.75,
+    "top5_correct": 4,
+    "top5_accuracy": 1.0,
+    "shape": [5],
+    "classes_total": 3,
+    "layout": "flat",
+    "histogram": {
+        "linear": {
+            "edges": [
+                0.0,
+                0.0625,
+                0.125,
+                0.1875,
+                0.25,
+                0.3125,
+                0.375,
+                0.4375,
+                0.5,
+                0.5625,
+                0.625,
+                0.6875,
+                0.75,
+                0.8125,
+                0.875,
+                0.9375,
+                1.0,
+                1.0625,
+                1.125,
+                1.1875,
+                1.25,
+                1.3125,
+                1.375,
+                1.4375,
+            ],
+            "counts": [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        },
+        "log": {
+            "edges": [
+                0.03125,
+                0.046875,
+                0.0625,
+                0.09375,
+                0.125,
+                0.1875,
+                0.25,
+                0.375,
+                0.5,
+                0.75,
+                1.0,
+                1.5,
+            ],
+            "counts": [1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1],
+        },
+        "mean": 0.427088,
+        "median": {"value": 0.095215, "low": 0.094727, "high": 0.095703},
+        "p90": {"value": 1.406928, "low": 1.40625, "high": 1.407606},
+        "p99": {"value": 1.406928, "low": 1.40625, "high": 1.407606},
+        "min": 0.035976,
+        "max": 1.407606,
+        "nan": 0,
+    },
+    "calibration": {
+        "bins": [
+            {
+                "low": 0.0,
+                "high": 1.0,
+                "count": 4,
+                "correct": 3,
+                "confidence": 0.845785,
+                "accuracy": 0.75,
+            }
+        ],
+        "ece": 0.095785,
+        "mce": 0.095785,
+        "brier": 0.268616,
+        "temperature": {
+            "current": 1.0,
+            "best": 0.9195,
+            "loss": 0.427088,
+            "best_loss": 0.425054,
+            "sample": 4,
+        },
+    },
+    "classes": [
+        {"class": 0, "count": 2, "loss": 0.721791, "accuracy": 0.5, "predicted": 1},
+        {"class": 1, "count": 1, "loss": 0.094923, "accuracy": 1.0, "predicted": 1},
+        {"class": 2, "count": 1, "loss": 0.169846, "accuracy": 1.0, "predicted": 2},
+    ],
+    "classes_shown": 3,
+    "confusion": {"matrix": [[1, 0, 1], [0, 1, 0], [0, 0, 1]]},
+    "worst": [
+        {
+            "index": [2],
+            "label": 0,
+            "prediction": 2,
+            "loss": 1.407606,
+            "confidence": 0.665241,
+            "margin": -1.0,
+        }
+    ],
+}
