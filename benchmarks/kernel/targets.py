@@ -95,7 +95,8 @@ def bars(results: Results, grown: float, allocated: float) -> list[Bar]:
     for cases, rival, bar, goal in _RATIOS:
         one = len(cases) == 1
         measured, where = _ratio(results, cases, rival)
-        what = f"{cases[0].name if one else 'every case above'}, against {rival}"
+        named = cases[0].name if one else f"{len(cases)} cases from {cases[0].name} on"
+        what = f"{named}, against {rival}"
         table.append(Bar(what, bar, goal, measured, where if rival == _BEST or not one else ""))
     error, where = _worst_loss(results)
     table.append(Bar("worst single loss against float64", 1e-6, 7.5e-7, error, where, True, ".1e"))

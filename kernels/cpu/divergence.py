@@ -177,7 +177,7 @@ def _finished(
 @kernel_by_address
 def pair_kernel(share: int, shares: int, packed: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all positions."""
-    _, p, q, given, constants, results, _, gradient, _ = unpacked(packed)
+    _, p, q, given, constants, results, _, gradient, _, _ = unpacked(packed)
     options = options_of(constants)
     swapped, first = options.mode == REVERSE, p.positions * share // shares
     for position in range(first, p.positions * (share + 1) // shares):

@@ -162,7 +162,7 @@ def _gradient(
 @kernel_by_address
 def sparse_kernel(share: int, shares: int, packed: Any) -> None:
     """Compute ``share``, of ``shares`` contiguous ones of all positions."""
-    _, logits, _, given, constants, results, top, gradient, scratch = unpacked(packed)
+    _, logits, _, given, constants, results, top, gradient, scratch, _ = unpacked(packed)
     options = options_of(constants)
     own, most = share % scratch.classes.shape[0], logits.classes
     classes, x, factors = scratch.classes[own], logits.data, options.p

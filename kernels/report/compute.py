@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.plan import finish
 from kernels.problem import Problem, check
+from kernels.report.pieces import MOST, STEP, Piece, pieces, window
 from kernels.report.sample import rows_of
 from kernels.report.state import Form, Report
 from kernels.report.step import Step
@@ -27,37 +27,11 @@ Array = np.ndarray[Any, Any]
 
 LAYOUTS = ("auto", "image", "sequence", "flat")
 MOST_BINS, MOST_WORST = 1000, 1000
-# Bytes of logits in a piece: they are read from cache the second time.
-STEP = 1 << 22
-# Positions in a piece, at most and, where classes are strided, at least; a multiple of the sums'
-# blocks. NumPy takes some 200 bytes for each.
-_MOST, _LEAST = 1 << 16, 64
 # Difference of a confidence of the kernels, whose sums are float32, from the exact one, at most;
 # and elements of rows that are computed exactly at a time.
 _INEXACT, _EXACTLY = 4e-6, 1 << 20
 _POSITION_BYTES = 256
 _NAMES = ("losses", "weights")
-
-
-class Piece(NamedTuple):
-    """Neighbouring positions: those from ``first`` to ``stop``, whose ``logits`` have their classes
-    on ``axis``; up to byte ``reach`` of all logits has to be there.
-    """
-
-    first: int
-    stop: int
-    logits: Array
-    axis: int
-    reach: int
-
-    def by_class(self) -> Array:
-        """View of the logits with the classes last."""
-        return np.moveaxis(self.logits, self.axis, -1)
-
-    def at(self, positions: Array) -> tuple[Array, ...]:
-        """Indices in ``by_class`` of ``positions``, counted from 0 in this piece."""
-        shape = self.by_class().shape[:-1]
-        return tuple(np.unravel_index(positions, shape)) if shape else ()
 
 
 def begin(
@@ -133,7 +107,7 @@ def in_steps(
     Raises ``InvalidInput`` for an impossible label.
     """
     arrays = _no_maps(problem) if maps else {}
-    for piece in _pieces(problem, step or STEP):
+    for piece in pieces(problem, step or STEP):
         yield piece.reach
         found = _computed(problem, piece, report.form.bins)
         report.add(found)
@@ -165,66 +139,9 @@ def footprint(problem: Problem, report: Report, maps: bool, step: int | None) ->
     state = classes * 300 + 3 * rows_of(classes) * classes * problem.logits.itemsize + (1 << 18)
     pairs = min(positions, classes * classes) * 48 if report.classes.matrix is None else 0
     sequences = 200 * len(report.sequences.counts) if report.sequences else 0
-    piece = min(positions, _MOST) * _POSITION_BYTES + _EXACTLY * 32
+    piece = min(positions, MOST) * _POSITION_BYTES + _EXACTLY * 32
     arrays = positions * 20 if maps else 0
-    return Footprint(state + pairs + sequences + piece + arrays, _window(problem, step))
-
-
-def _ordered(problem: Problem) -> tuple[int, int, int] | None:
-    """Extents before, on and behind the class axis; None where memory is not in order."""
-    shape, axis = problem.logits.shape, problem.axis
-    if not problem.logits.flags.c_contiguous or not problem.logits.size:
-        return None
-    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-
-
-def _window(problem: Problem, step: int | None) -> int | None:
-    extents = _ordered(problem)
-    if step is None or extents is None or problem.device != "cpu":
-        return None
-    outer, classes, inner = extents
-    each = classes * inner * problem.logits.itemsize
-    return each * max(1, min(step // each, outer))
-
-
-def _pieces(problem: Problem, step: int) -> Iterator[Piece]:
-    """Pieces of the positions, in order, each of about ``step`` bytes of logits."""
-    logits, axis, extents = problem.logits, problem.axis, _ordered(problem)
-    size = logits.itemsize
-    if not logits.size:
-        return
-    if extents is None:
-        yield from _slices(logits, axis, step)
-        return
-    outer, classes, inner = extents
-    whole, each = logits.reshape(extents), classes * inner * size
-    many = max(1, min(step // each, _MOST // inner))
-    if many > 1 or (each <= step and inner <= _MOST) or inner == 1:
-        for first in range(0, outer, many):
-            stop = min(first + many, outer)
-            yield Piece(first * inner, stop * inner, whole[first:stop], 1, stop * each)
-        return
-    some = min(max(step // (classes * size) // _LEAST * _LEAST, _LEAST), _MOST)
-    for one in range(outer):
-        for first in range(0, inner, some):
-            stop = min(first + some, inner)
-            part = whole[one : one + 1, :, first:stop]
-            yield Piece(one * inner + first, one * inner + stop, part, 1, (one + 1) * each)
-
-
-def _slices(logits: Array, axis: int, step: int) -> Iterator[Piece]:
-    """Pieces of logits that are not in order in memory: slices of their first axis of positions."""
-    if logits.ndim == 1:
-        yield Piece(0, 1, logits, 0, logits.nbytes)
-        return
-    along = 1 if axis == 0 else 0
-    length = logits.shape[along]
-    positions = logits.size // logits.shape[axis] // length
-    many = max(1, min(step * length // logits.nbytes, _MOST // positions))
-    for first in range(0, length, many):
-        stop = min(first + many, length)
-        part = logits[(slice(None),) * along + (slice(first, stop),)]
-        yield Piece(first * positions, stop * positions, part, axis, logits.nbytes)
+    return Footprint(state + pairs + sequences + piece + arrays, window(problem, step))
 
 
 def _computed(problem: Problem, piece: Piece, bins: int) -> Step:

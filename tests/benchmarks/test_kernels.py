@@ -157,7 +157,7 @@ def test_ratios_are_of_medians_and_the_best_peer_is_the_fastest() -> None:
     assert verdicts[f"{STRIDED.name}, against the best peer"].verdict == "bar"
     ten = verdicts[f"{TEN.name}, against the best peer"]
     assert (ten.verdict, ten.measured, ten.note) == ("MISSED", 1.6, COMPILED.name)
-    eager = verdicts["every case above, against PyTorch eager"]
+    eager = verdicts[f"9 cases from {LARGE.name} on, against PyTorch eager"]
     assert (eager.verdict, eager.measured, eager.note) == ("bar", 8.0, TEN.name)
     assert verdicts[f"{TINY.name}, against PyTorch eager"].verdict == "goal"
     assert verdicts[f"{SEQUENCES[0].name}, against {PLAIN.name}"].verdict == "bar"

@@ -12,10 +12,13 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from safetensors.numpy import load
 
 from kernels import OUTPUTS, dtypes
+from kernels.report import numbers, report_of
 from service import regimes
 from service.app import create_app
+from service.codecs.json.values import written
 from service.errors import Overloaded
 from service.memory import sliding
 from service.memory.budget import Budget
@@ -486,3 +489,35 @@ def test_a_body_larger_than_all_memory_is_answered_over_a_socket() -> None:
         refused = client.post(path, content=last, headers=headers)
         wire.problem_of(refused, 413)
         assert client.get(url.join("/readyz")).json()["leased_bytes"] == 0
+
+
+@pytest.mark.parametrize("accept", [wire.JSON, wire.SAFETENSORS])
+@pytest.mark.parametrize("layout", ["rows", "images"])
+async def test_a_report_is_that_of_a_body_that_is_held(
+    app: FastAPI,
+    planned: list[Plan],
+    monkeypatch: pytest.MonkeyPatch,
+    layout: str,
+    accept: str,
+) -> None:
+    # A report's window is one step: what comes ahead has to be a page that slides, at least.
+    monkeypatch.setattr(regimes, "STREAMED_AHEAD_BYTES", HUGE)
+    tensors = MANY
+    if layout == "images":
+        logits = RANDOM.normal(0, 3, (6, 16, 256, 250)).astype(np.float32)
+        tensors = {"logits": logits, "labels": RANDOM.integers(0, 16, (6, 256, 250))}
+    request = asked(app, wire.safetensors_body(tensors))
+    request._scope["path"] = "/v1/report"
+    headers: Any = request._scope["headers"]
+    headers.append((b"accept", accept.encode()))
+    await run(request)
+    assert request.status == 200, request.content
+    assert isinstance(planned[0], Streamed)
+    assert planned[0].held <= HELD + 4 * MIB  # with an image, and 3 MB of labels
+    expected = json.loads(written(numbers(report_of(**tensors))))
+    if accept == wire.JSON:
+        assert json.loads(request.content) == expected
+    else:
+        arrays = load(request.content)
+        assert json.loads(arrays["report"].tobytes()) == expected
+        np.testing.assert_array_equal(arrays["label_map"], tensors["labels"])

@@ -6,14 +6,10 @@ import json
 import math
 from typing import Any
 
-import httpx2 as httpx
 import numpy as np
 import pytest
 
-from kernels import dtypes
 from kernels.report import numbers, report_of
-from service import regimes
-from tests import zoo
 from tests.service import wire
 from tests.service.cases import FORMATS, LABELS, WEIGHT, worked
 from tests.service.conftest import Client
@@ -92,31 +88,6 @@ def test_what_is_wrong_is_named(client: Client, changes: dict[str, Any], field: 
     body = {"logits": [[0.0, 1.0], [2.0, 3.0]], "labels": [0, 1]} | changes
     problem = wire.problem_of(client.post(PATH, json=body), 422)
     assert problem["field"] == field
-
-
-@pytest.mark.parametrize("accept", [wire.JSON, wire.SAFETENSORS])
-@pytest.mark.parametrize("layout", ["rows", "planes"])
-def test_a_large_body_is_streamed_to_the_same_report(
-    live_server: httpx.URL, layout: str, accept: str
-) -> None:
-    """Computed while it comes, in memory that slides along it (``service.request.plan``)."""
-    rng = np.random.default_rng(7)
-    shape = (
-        (regimes.STREAMED_BODY_BYTES // 2000 + 1, 1000) if layout == "rows" else (9, 16, 512, 512)
-    )
-    logits = rng.integers(-3000, 3000, shape, np.int16).view(np.uint16)
-    logits = zoo.cast(rng.normal(0, 3, 4096), dtypes.BFLOAT16)[logits % 4096]
-    labels = rng.integers(0, shape[1], (shape[0], *shape[2:]))
-    body = wire.safetensors_body({"labels": labels, "logits": logits})
-    headers = {"content-type": wire.SAFETENSORS, "accept": accept}
-    response = httpx.post(live_server.join(PATH), content=body, headers=headers, timeout=300)
-    expected = as_answered(numbers(report_of(logits, labels)))
-    if accept == wire.JSON:
-        assert response.json() == expected
-    else:
-        arrays = wire.tensors_of(response)
-        assert json.loads(arrays["report"].tobytes()) == expected
-        np.testing.assert_array_equal(arrays["label_map"], labels)
 
 
 def test_weights_count(client: Client) -> None:
