@@ -11,6 +11,7 @@ import numpy as np
 
 from kernels import mismatch
 from kernels.answer import impossible_label
+from kernels.cpu.summary_launch import summarised, summary
 from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.plan import finish
@@ -20,6 +21,7 @@ from kernels.report.sample import rows_of
 from kernels.report.state import Form, Report
 from kernels.report.step import Step
 from kernels.scalars import integer, named
+from kernels.specialisations import AnySpecialisation, SummarySpecialisation, not_compiled
 from kernels.steps import Footprint
 from kernels.tensors import widened
 
@@ -122,6 +124,12 @@ def in_steps(
     return {name: array.reshape(problem.shape) for name, array in arrays.items()}
 
 
+def uncompiled(problem: Problem) -> tuple[AnySpecialisation, ...]:
+    """Kernels to compile before a report, beside those of the loss; see ``kernels.warm.job``."""
+    wanted = (SummarySpecialisation(problem.dtype.name),)
+    return not_compiled(*wanted) if summarised(problem) else ()
+
+
 def _no_maps(problem: Problem) -> dict[str, Array]:
     wide = not -(2**31) <= problem.ignore_index < 2**31
     dtypes = {
@@ -162,26 +170,65 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
         ignore_index=-1,
     )  # fmt: skip
     plain = replace(own, weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0)
-    _, found = compute(plain, (*_NAMES, "rank", "prediction"))
-    nll, predictions = found["losses"], found["prediction"]
-    losses, weights = nll, found["weights"]
+    rows = _Rows(problem, piece)
+    found = _summary(plain, rows) if summarised(plain) else _in_passes(plain, rows)
+    nll, predictions, squares = found.nll, found.predictions, found.squares
+    losses, weights = nll, np.ones(len(nll))
     if not _is_plain(problem):
         _, as_asked = compute(own, _NAMES)
         losses, weights = as_asked["losses"], as_asked["weights"]
-    # The sum of exp(2 z) is that of another temperature: a second pass, of logits in cache.
-    _, halved = compute(replace(plain, temperature=problem.temperature / 2.0), _NAMES)
-    rows = _Rows(problem, piece)
     with np.errstate(invalid="ignore", over="ignore"):
-        squares = np.minimum(np.exp(halved["losses"] - 2.0 * nll), 1.0)
-        above = (rows.logits(predictions) - rows.logits(labels)) / problem.temperature
-        confidences = np.minimum(np.exp(above - nll), 1.0)
+        confidences = np.minimum(np.exp(found.above - nll), 1.0)
     _make_exact(confidences, squares, rows, problem.temperature, bins)
     if not counted.all():
         losses, weights = np.where(counted, losses, 0.0), np.where(counted, weights, 0.0)
     return Step(
         piece.first, labels, counted, losses, weights, nll, squares, confidences, predictions,
-        found["rank"], rows.raw, partial(_margins, rows, labels, predictions),
+        found.ranks, rows.raw, partial(_margins, rows, labels, predictions),
     )  # fmt: skip
+
+
+class _Found(NamedTuple):
+    """What ``Step`` is made of; ``above`` is how far the prediction's logit is above the label's,
+    in units of the temperature.
+    """
+
+    nll: Array
+    squares: Array
+    above: Array
+    ranks: Array
+    predictions: Array
+
+
+def _in_passes(plain: Problem, rows: _Rows) -> _Found:
+    """What kernels of several passes say; the second and others find the logits in cache."""
+    labels = plain.labels
+    assert labels is not None
+    _, found = compute(plain, (*_NAMES, "rank", "prediction"))
+    nll, predictions = found["losses"], found["prediction"]
+    # The sum of exp(2 z) is that of another temperature.
+    _, halved = compute(replace(plain, temperature=plain.temperature / 2.0), _NAMES)
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = np.minimum(np.exp(halved["losses"] - 2.0 * nll), 1.0)
+        above = (rows.logits(predictions) - rows.logits(labels)) / plain.temperature
+    return _Found(nll, squares, above, found["rank"], predictions)
+
+
+def _summary(plain: Problem, rows: _Rows) -> _Found:
+    """The same of one pass; rows that it leaves out go through several."""
+    assert plain.labels is not None
+    known = summary(plain, plain.labels)
+    with np.errstate(invalid="ignore", over="ignore"):
+        above = (known.largest - known.own) / plain.temperature
+    squares = np.minimum(known.squares, 1.0)
+    found = _Found(known.nll, squares, above, known.rank, known.prediction)
+    odd = np.flatnonzero(known.prediction < 0)
+    if odd.size:
+        some = replace(plain, logits=rows.raw(odd), axis=1, labels=plain.labels[odd])
+        piece = Piece(0, len(odd), some.logits, 1, 0)
+        for whole, part in zip(found, _in_passes(some, _Rows(some, piece)), strict=True):
+            whole[odd] = part
+    return found
 
 
 def _is_plain(problem: Problem) -> bool:
