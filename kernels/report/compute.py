@@ -32,6 +32,9 @@ MOST_BINS, MOST_WORST = 1000, 1000
 # Difference of a confidence of the kernels, whose sums are float32, from the exact one, at most;
 # and elements of rows that are computed exactly at a time.
 _INEXACT, _EXACTLY = 4e-6, 1 << 20
+# Nats from a label up to the prediction from which on a loss that is float32 says too little of the
+# confidence, which is their difference: half an ulp of 32 is 2e-6.
+_FAR_ABOVE = 32.0
 _POSITION_BYTES = 256
 _NAMES = ("losses", "weights")
 
@@ -171,7 +174,8 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
     )  # fmt: skip
     plain = replace(own, weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0)
     rows = _Rows(problem, piece)
-    found = _summary(plain, rows) if summarised(plain) else _in_passes(plain, rows)
+    at_once = summarised(plain)
+    found = _summary(plain, rows) if at_once else _in_passes(plain, rows)
     nll, predictions, squares = found.nll, found.predictions, found.squares
     losses, weights = nll, np.ones(len(nll))
     if not _is_plain(problem):
@@ -179,7 +183,8 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
         losses, weights = as_asked["losses"], as_asked["weights"]
     with np.errstate(invalid="ignore", over="ignore"):
         confidences = np.minimum(np.exp(found.above - nll), 1.0)
-    _make_exact(confidences, squares, rows, problem.temperature, bins)
+    unsure = np.full(len(nll), False) if at_once else found.above > _FAR_ABOVE
+    _make_exact(confidences, squares, unsure, rows, problem.temperature, bins)
     if not counted.all():
         losses, weights = np.where(counted, losses, 0.0), np.where(counted, weights, 0.0)
     return Step(
@@ -224,7 +229,8 @@ def _summary(plain: Problem, rows: _Rows) -> _Found:
     found = _Found(known.nll, squares, above, known.rank, known.prediction)
     odd = np.flatnonzero(known.prediction < 0)
     if odd.size:
-        some = replace(plain, logits=rows.raw(odd), axis=1, labels=plain.labels[odd])
+        logits = rows.raw(odd).view(plain.logits.dtype)
+        some = replace(plain, logits=logits, axis=1, labels=plain.labels[odd])
         piece = Piece(0, len(odd), some.logits, 1, 0)
         for whole, part in zip(found, _in_passes(some, _Rows(some, piece)), strict=True):
             whole[odd] = part
@@ -280,13 +286,15 @@ def _margins(rows: _Rows, labels: Array, predictions: Array, positions: Array) -
 
 
 def _make_exact(
-    confidences: Array, squares: Array, rows: _Rows, temperature: float, bins: int
+    confidences: Array, squares: Array, unsure: Array, rows: _Rows, temperature: float, bins: int
 ) -> None:
-    """Compute in float64 what rounding could move over a bin's edge, and what is not finite."""
+    """Compute in float64 what rounding could move over a bin's edge, what is not finite, and what
+    is ``unsure``.
+    """
     with np.errstate(invalid="ignore"):
         nearest = np.rint(confidences * bins)
         near = np.abs(confidences - nearest / bins) <= _INEXACT
-        near &= (nearest > 0.0) & (nearest < bins)
+        near = (near & (nearest > 0.0) & (nearest < bins)) | unsure
     chosen = np.flatnonzero(near | ~np.isfinite(confidences) | ~np.isfinite(squares))
     some = max(1, _EXACTLY // rows.problem.classes)
     for first in range(0, len(chosen), some):
