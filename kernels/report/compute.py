@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kernels import mismatch
 from kernels.answer import impossible_label
-from kernels.cpu.summary_launch import summarised, summary
+from kernels.cpu.summary_launch import summarised
 from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.plan import finish
 from kernels.problem import Problem, check
+from kernels.report.found import NAMES, Rows, at_once, in_passes
 from kernels.report.pieces import MOST, STEP, Piece, pieces, window
 from kernels.report.sample import rows_of
 from kernels.report.state import Form, Report
@@ -23,7 +24,6 @@ from kernels.report.step import Step
 from kernels.scalars import integer, named
 from kernels.specialisations import AnySpecialisation, SummarySpecialisation, not_compiled
 from kernels.steps import Footprint
-from kernels.tensors import widened
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +36,6 @@ _INEXACT, _EXACTLY = 4e-6, 1 << 20
 # confidence, which is their difference: half an ulp of 32 is 2e-6.
 _FAR_ABOVE = 32.0
 _POSITION_BYTES = 256
-_NAMES = ("losses", "weights")
 
 
 def begin(
@@ -173,17 +172,17 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
         ignore_index=-1,
     )  # fmt: skip
     plain = replace(own, weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0)
-    rows = _Rows(problem, piece)
-    at_once = summarised(plain)
-    found = _summary(plain, rows) if at_once else _in_passes(plain, rows)
+    rows = Rows(problem, piece)
+    quick = summarised(plain)
+    found = at_once(plain, rows) if quick else in_passes(plain, rows)
     nll, predictions, squares = found.nll, found.predictions, found.squares
     losses, weights = nll, np.ones(len(nll))
     if not _is_plain(problem):
-        _, as_asked = compute(own, _NAMES)
+        _, as_asked = compute(own, NAMES)
         losses, weights = as_asked["losses"], as_asked["weights"]
     with np.errstate(invalid="ignore", over="ignore"):
         confidences = np.minimum(np.exp(found.above - nll), 1.0)
-    unsure = np.full(len(nll), False) if at_once else found.above > _FAR_ABOVE
+    unsure = np.full(len(nll), False) if quick else found.above > _FAR_ABOVE
     _make_exact(confidences, squares, unsure, rows, problem.temperature, bins)
     if not counted.all():
         losses, weights = np.where(counted, losses, 0.0), np.where(counted, weights, 0.0)
@@ -191,50 +190,6 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
         piece.first, labels, counted, losses, weights, nll, squares, confidences, predictions,
         found.ranks, rows.raw, partial(_margins, rows, labels, predictions),
     )  # fmt: skip
-
-
-class _Found(NamedTuple):
-    """What ``Step`` is made of; ``above`` is how far the prediction's logit is above the label's,
-    in units of the temperature.
-    """
-
-    nll: Array
-    squares: Array
-    above: Array
-    ranks: Array
-    predictions: Array
-
-
-def _in_passes(plain: Problem, rows: _Rows) -> _Found:
-    """What kernels of several passes say; the second and others find the logits in cache."""
-    labels = plain.labels
-    assert labels is not None
-    _, found = compute(plain, (*_NAMES, "rank", "prediction"))
-    nll, predictions = found["losses"], found["prediction"]
-    # The sum of exp(2 z) is that of another temperature.
-    _, halved = compute(replace(plain, temperature=plain.temperature / 2.0), _NAMES)
-    with np.errstate(invalid="ignore", over="ignore"):
-        squares = np.minimum(np.exp(halved["losses"] - 2.0 * nll), 1.0)
-        above = (rows.logits(predictions) - rows.logits(labels)) / plain.temperature
-    return _Found(nll, squares, above, found["rank"], predictions)
-
-
-def _summary(plain: Problem, rows: _Rows) -> _Found:
-    """The same of one pass; rows that it leaves out go through several."""
-    assert plain.labels is not None
-    known = summary(plain, plain.labels)
-    with np.errstate(invalid="ignore", over="ignore"):
-        above = (known.largest - known.own) / plain.temperature
-    squares = np.minimum(known.squares, 1.0)
-    found = _Found(known.nll, squares, above, known.rank, known.prediction)
-    odd = np.flatnonzero(known.prediction < 0)
-    if odd.size:
-        logits = rows.raw(odd).view(plain.logits.dtype)
-        some = replace(plain, logits=logits, axis=1, labels=plain.labels[odd])
-        piece = Piece(0, len(odd), some.logits, 1, 0)
-        for whole, part in zip(found, _in_passes(some, _Rows(some, piece)), strict=True):
-            whole[odd] = part
-    return found
 
 
 def _is_plain(problem: Problem) -> bool:
@@ -246,35 +201,7 @@ def _is_plain(problem: Problem) -> bool:
     )
 
 
-class _Rows(NamedTuple):
-    """Logits of a piece's positions as float64, after softcap and before temperature."""
-
-    problem: Problem
-    piece: Piece
-
-    def raw(self, positions: Array) -> Array:
-        """The logits as they were given, of shape (positions, classes)."""
-        rows = self.piece.by_class()[self.piece.at(positions)].reshape(len(positions), -1)
-        return np.ascontiguousarray(rows).view(self.problem.dtype.numpy)
-
-    def __call__(self, positions: Array) -> Array:
-        return self._converted(self.raw(positions))
-
-    def logits(self, classes: Array) -> Array:
-        """The logit of each position's class in ``classes``."""
-        places = self.piece.at(np.arange(self.piece.stop - self.piece.first))
-        return self._converted(self.piece.by_class()[(*places, classes)])
-
-    def _converted(self, bits: Array) -> Array:
-        values = widened(np.atleast_1d(bits).view(self.problem.dtype.numpy))
-        with np.errstate(invalid="ignore"):
-            values = values.astype(np.float64)
-        if self.problem.softcap is not None:
-            values = self.problem.softcap * np.tanh(values / self.problem.softcap)
-        return values
-
-
-def _margins(rows: _Rows, labels: Array, predictions: Array, positions: Array) -> Array:
+def _margins(rows: Rows, labels: Array, predictions: Array, positions: Array) -> Array:
     """The logit of each label minus the largest other, in units of the temperature."""
     own, other = rows.logits(labels)[positions], rows.logits(predictions)[positions]
     with np.errstate(invalid="ignore", over="ignore"):
@@ -286,7 +213,7 @@ def _margins(rows: _Rows, labels: Array, predictions: Array, positions: Array) -
 
 
 def _make_exact(
-    confidences: Array, squares: Array, unsure: Array, rows: _Rows, temperature: float, bins: int
+    confidences: Array, squares: Array, unsure: Array, rows: Rows, temperature: float, bins: int
 ) -> None:
     """Compute in float64 what rounding could move over a bin's edge, what is not finite, and what
     is ``unsure``.
