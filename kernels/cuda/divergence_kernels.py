@@ -285,7 +285,6 @@ def sparse_gradient(
 @lru_cache
 def divergence_kernel() -> Any:
     """Kernel that computes a position a block."""
-
     threads = TABLE.threads  # a constant: the size of a shared array is compiled in
 
     @target.kernel(threads)
