@@ -285,10 +285,11 @@ def sparse_gradient(
 @lru_cache
 def divergence_kernel() -> Any:
     """Kernel that computes a position a block."""
+    threads = TABLE.threads  # a constant: the size of a shared array is compiled in
 
-    @target.kernel(TABLE.threads)
+    @target.kernel(threads)
     def compute_divergence(a: Any) -> None:
-        values = cuda.shared.array(TABLE.threads, types.float64)
+        values = cuda.shared.array(threads, types.float64)
         position = cuda.blockIdx.x
         if a.kept[position] == 0:
             leave_out(a, position)
