@@ -74,9 +74,10 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
     for t in range(tiles * share // shares, tiles * (share + 1) // shares):
         lo = t * tile
         count = min(tile, logits.positions - lo)
+        judging = any_greedy(results, lo, count)
         if plain:
             known = plain_losses(operands, lo, count, own)
-            if known and not options.outputs:
+            if known and not (options.outputs or judging):
                 if weighed:
                     weigh_plain(floats, labels, lo, count, options, scratch[LOSS], scratch[WEIGHT])
                     _write_losses(results, scratch, lo, count)
@@ -87,7 +88,7 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
             label[:count] = -1
         else:
             _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
-        done, odd, judging = 0, False, any_greedy(results, lo, count)
+        done, odd = 0, False
         while done < count:
             first, rest = lo + done, count - done
             size = step_size(logits, first, rest, options.outputs or judging)

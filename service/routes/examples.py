@@ -262,11 +262,11 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
     },
     "/v1/report": {
         "worked": (
-            "Three positions that count, one of them wrong",
+            "Four positions that count, one of them wrong",
             {
-                "logits": [[4, 0, 0], [0, 3, 0], [1, 0, 2], [0, 5, 1]],
-                "labels": [0, 1, 0, -100],
-                "bins": 2,
+                "logits": [[4, 0, 0], [0, 3, 0], [1, 0, 2], [0, 1, 3], [0, 5, 1]],
+                "labels": [0, 1, 0, 2, -100],
+                "bins": 1,
                 "worst": 1,
             },
             REPORT,

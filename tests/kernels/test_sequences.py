@@ -173,6 +173,27 @@ def test_odd_rows_are_greedy_as_their_rank_is(name: str, dtype: dtypes.DType) ->
             assert ((got["rank"] == 0) == got["sequence_greedy"]).all()
 
 
+@pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("classes", [2, 5, 17, 300])
+def test_an_output_alone_is_what_it_is_beside_all(
+    classes: int, axis: int, dtype: dtypes.DType
+) -> None:
+    """Half of the sequences are greedy, and most labels of the others: any may be left out."""
+    rng = np.random.default_rng(classes)
+    logits = zoo.cast(rng.normal(0, 2, (12, 21, classes)), dtype)
+    likeliest = oracle.widen(logits).argmax(-1)
+    labels = likeliest.copy()
+    labels[:6, 7] = (likeliest[:6, 7] + 1) % classes
+    given: dict[str, Any] = {"class_axis": axis}
+    logits = np.ascontiguousarray(np.moveaxis(logits, -1, axis))
+    beside = kernels.cross_entropy(logits, labels, outputs=NAMES, **given)
+    assert beside["sequence_greedy"].tolist() == [0] * 6 + [1] * 6
+    for name in NAMES:
+        alone = kernels.cross_entropy(logits, labels, outputs=[name], **given)[name]
+        assert alone.tobytes() == beside[name].tobytes(), name
+
+
 def test_long_rows_that_threads_share() -> None:
     logits = np.random.default_rng(1).normal(0, 1, (2, 1, 200_000)).astype(np.float32)
     labels = np.array([[logits[0].argmax()], [7]])

@@ -141,7 +141,9 @@ def example(name: str) -> dict[str, Any]:
         for entry in models.metadata(name)["inputs"]
         if entry["name"] in given
     ]
-    return {"id": "1", "inputs": inputs}
+    known = operation.options.model_fields.keys() - {"outputs"}
+    parameters = {name: value for name, value in given.items() if name in known}
+    return {"id": "1", "inputs": inputs} | ({"parameters": parameters} if parameters else {})
 
 
 def examples() -> dict[str, Any]:

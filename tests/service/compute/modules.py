@@ -15,8 +15,8 @@ def main() -> None:
     """``lossd`` itself, with one path more."""
     make = service.app.create_app
 
-    def telling() -> Any:
-        app = make()
+    def telling(**given: Any) -> Any:
+        app = make(**given)
 
         @app.get("/modules")
         async def modules() -> JSONResponse:

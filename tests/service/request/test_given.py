@@ -10,6 +10,7 @@ import kernels
 from kernels.plan import outputs_of
 from service.errors import InvalidOption
 from service.options import (
+    ClassOptions,
     CrossEntropyOptions,
     ExplainOptions,
     LogitOptions,
@@ -30,6 +31,8 @@ EVERY: dict[str, Any] = {
     "empty": "zero",
     "shift": 1,
     "bytes": 12,
+    "focal": 2.0,
+    "top_k": 3,
     "check_probabilities": False,
     "outputs": ["per_element", "gradient", "loss"],
 }
@@ -61,6 +64,8 @@ def test_the_defaults_are_those_of_pytorch() -> None:
         "empty": "nan",
         "shift": 0,
         "bytes": None,
+        "focal": 0.0,
+        "top_k": None,
         "check_probabilities": True,
         "outputs": ["loss", "per_element", "count", "weight_sum", "loss_sum"],
     }
@@ -144,11 +149,11 @@ def test_a_text_of_the_wrong_type_is_named(query: str) -> None:
 @pytest.mark.parametrize(
     ("model", "unknown"),
     [
-        (Options, "reduction"),
-        (Options, "outputs"),
+        (ClassOptions, "reduction"),
+        (ClassOptions, "outputs"),
         (NllLossOptions, "label_smoothing"),
         (ExplainOptions, "softcap"),
-        (Options, "z_loss"),
+        (ClassOptions, "z_loss"),
         (LogitOptions, "label_smoothing"),
         (NllLossOptions, "temperature"),
         (CrossEntropyOptions, "logits_dtype"),

@@ -241,7 +241,11 @@ def test_outputs_in_the_query_are_those_of_the_request(client: Client) -> None:
 @pytest.mark.parametrize(
     ("path", "query", "text"),
     [
-        (CROSS_ENTROPY, "nonsense=1", "unknown option 'nonsense': the options here are class_axis"),
+        (
+            CROSS_ENTROPY,
+            "nonsense=1",
+            "unknown option 'nonsense': the options here are device, .*class_axis",
+        ),
         (CROSS_ENTROPY, "priority=1", "unknown option 'priority'"),
         (CROSS_ENTROPY, "reduction=sum&reduction=sum", "twice in the query string"),
         (CROSS_ENTROPY, "label_smoothing=2", "label_smoothing"),
