@@ -23,7 +23,7 @@ from service.codecs.safetensors import CODEC as SAFETENSORS
 
 Array = np.ndarray[Any, Any]
 
-_ANSWERS = frozenset({"loss", "per_element", "log_probs"})
+_ANSWERS = frozenset({"loss", "per_element", "count", "weight_sum", "loss_sum", "log_probs"})
 _LIMITS = Limits(decoded_bytes=2**30)
 
 

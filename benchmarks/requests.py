@@ -17,6 +17,8 @@ from service.codecs.safetensors import CODEC as SAFETENSORS
 _DATATYPES = {"<f4": "FP32", "<i8": "INT64"}
 V2 = "/v2/models/cross_entropy/infer"
 V1 = "/v1/cross_entropy"
+# Outputs of ``V1`` where none are named.
+_ANSWERED = frozenset({"loss", "per_element", "count", "weight_sum", "loss_sum"})
 # A body of 1 GB repeats the same 500 rows 16 times, so that the client need not hold it.
 _PART = Case((500, 31250))
 _PARTS = 16
@@ -114,5 +116,5 @@ def safetensors_loss(answer: Answer) -> float:
     """Loss in an answer to ``safetensors``."""
     limits = Limits(decoded_bytes=2**30)
     body = memoryview(checked(answer).body)
-    message = SAFETENSORS.decode(body, frozenset({"loss", "per_element"}), limits)
+    message = SAFETENSORS.decode(body, _ANSWERED, limits)
     return float(message.tensors["loss"])

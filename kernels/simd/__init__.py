@@ -46,10 +46,10 @@ from kernels.simd.memory import width as width
 from kernels.simd.stream import ahead as ahead
 from kernels.simd.stream import prefetch as prefetch
 from kernels.simd.transpose import transpose as transpose
+from kernels.simd.words import REACH as REACH
 from kernels.simd.words import as_lanes as as_lanes
 from kernels.simd.words import bar_of as bar_of
 from kernels.simd.words import knows_negatives as knows_negatives
 from kernels.simd.words import no_maximum as no_maximum
 from kernels.simd.words import raised as raised
-from kernels.simd.words import reach as reach
 from kernels.simd.words import reaching as reaching

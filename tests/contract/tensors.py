@@ -14,18 +14,28 @@ from service.codecs.base import row_of
 
 Array = np.ndarray[Any, Any]
 
-MODELS = ["cross_entropy", "nll_loss", "log_softmax", "softmax", "kl_div"]
+MODELS = [
+    "cross_entropy", "nll_loss", "binary_cross_entropy", "log_softmax", "softmax", "kl_div",
+]  # fmt: skip
 # Tensors that a model cannot do without, where those are fewer than what it is given here: a
 # divergence takes one teacher of three.
 NEEDED = {"kl_div": ["logits"]}
 LOGITS = np.random.default_rng(21).normal(0, 3, (6, 5)).astype(np.float32)
 LABELS = np.random.default_rng(22).integers(0, 5, 6)
+# Tensors and options beside the needed, without which some outputs of a model are refused.
+BESIDE: dict[str, dict[str, Array]] = {"cross_entropy": {"chosen": np.array([3, 0])}}
+OPTIONS: dict[str, dict[str, int]] = {
+    "cross_entropy": {"top_k": 2, "bytes": 17},
+    "nll_loss": {"bytes": 17},
+}
 
 
 def given(model: str) -> dict[str, Array]:
     """The tensors that ``model`` needs."""
     if model == "nll_loss":
         return {"log_probs": kernels.log_softmax(LOGITS), "labels": LABELS}
+    if model == "binary_cross_entropy":
+        return {"logits": LOGITS, "labels": (LABELS[:, None] > np.arange(5)).astype(np.int64)}
     if model == "kl_div":
         return {"target_logits": LOGITS[::-1].copy(), "logits": LOGITS, "labels": LABELS}
     return {"logits": LOGITS} | ({"labels": LABELS} if model == "cross_entropy" else {})

@@ -13,12 +13,14 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.contract.tensors import (
+    BESIDE,
     FLOATS,
     INTEGERS,
     LABELS,
     LOGITS,
     MODELS,
     NEEDED,
+    OPTIONS,
     Array,
     asking,
     expected,
@@ -77,7 +79,8 @@ def test_models_are_described(client: Any, name: str) -> None:
         assert needed == NEEDED.get(name, list(given(name)))
         # Everything that is described can be asked for, and has the type that it is said to have.
         outputs = [triton.InferRequestedOutput(tensor["name"]) for tensor in metadata["outputs"]]
-        result = client.infer(name, asking(triton, given(name)), outputs=outputs)
+        inputs = asking(triton, given(name) | BESIDE.get(name, {}))
+        result = client.infer(name, inputs, outputs=outputs, parameters=OPTIONS.get(name))
         for tensor in metadata["outputs"]:
             output = result.get_output(tensor["name"])
             assert output["datatype"] == tensor["datatype"]

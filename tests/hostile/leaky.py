@@ -29,8 +29,8 @@ def main() -> None:
     """``lossd`` itself, with an application that leaks."""
     make = service.app.create_app
 
-    def leaking() -> Any:
-        app = make()
+    def leaking(**given: Any) -> Any:
+        app = make(**given)
         app.add_middleware(Leak)
         return app
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from service import options
 from service.codecs.base import shown
 from service.codecs.v2.model import Model
 from service.errors import UnknownPath
-from service.request.operation import Operation
 from service.routes import losses, openapi
 
 VERSION = "1"
@@ -66,6 +65,10 @@ _INPUTS = {
     "target_top_log_probs": (_FLOAT, _ROWS),
     "segments": (_INTEGER, _SAMPLES),
 }
+# Shapes of a model's own: each logit of a binary cross-entropy has a label, a weight and a loss.
+_OWN_SHAPES = {
+    "binary_cross_entropy": dict.fromkeys(("labels", "sample_weight", "per_element"), _ROWS)
+}
 
 
 def named(request: Request) -> str:
@@ -85,14 +88,14 @@ def metadata(name: str) -> dict[str, Any]:
         "name": name,
         "versions": [VERSION],
         "platform": PLATFORM,
-        "inputs": [_tensor(*entry) for entry in _inputs(OPERATIONS[name]).items()],
-        "outputs": [_tensor(*entry) for entry in _outputs(MODELS[name].outputs).items()],
+        "inputs": [_tensor(*entry) for entry in _inputs(name).items()],
+        "outputs": [_tensor(*entry) for entry in _outputs(name).items()],
     }
 
 
 def config(name: str) -> dict[str, Any]:
     """Return the answer of ``GET /v2/models/{name}/config``: Triton's model configuration."""
-    operation = OPERATIONS[name]
+    optional = OPERATIONS[name].takes
     return {
         "name": name,
         "platform": PLATFORM,
@@ -100,21 +103,26 @@ def config(name: str) -> dict[str, Any]:
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": 0,  # the batch is one of the extents
         "input": [
-            _configured(*entry) | {"optional": entry[0] in operation.takes}
-            for entry in _inputs(operation).items()
+            _configured(*entry) | {"optional": entry[0] in optional}
+            for entry in _inputs(name).items()
         ],
-        "output": [_configured(*entry) for entry in _outputs(MODELS[name].outputs).items()],
+        "output": [_configured(*entry) for entry in _outputs(name).items()],
     }
 
 
-def _inputs(operation: Operation) -> Mapping[str, tuple[str, list[int]]]:
-    return {name: _INPUTS[name] for name in (*operation.needs, *operation.takes)}
+def _inputs(model: str) -> Mapping[str, tuple[str, list[int]]]:
+    operation, own = OPERATIONS[model], _OWN_SHAPES.get(model, {})
+    rows = {name: _INPUTS[name] for name in (*operation.needs, *operation.takes)}
+    return {name: (datatype, own.get(name, shape)) for name, (datatype, shape) in rows.items()}
 
 
-def _outputs(names: Iterable[str]) -> Mapping[str, tuple[str, list[int]]]:
-    rows = {name: TABLE[name] for name in names}
+def _outputs(model: str) -> Mapping[str, tuple[str, list[int]]]:
+    rows, own = {name: TABLE[name] for name in MODELS[model].outputs}, _OWN_SHAPES.get(model, {})
     return {
-        name: (_FLOAT if row.dtype is None else _DATATYPES[np.dtype(row.dtype)], _SHAPES[row.kind])
+        name: (
+            _FLOAT if row.dtype is None else _DATATYPES[np.dtype(row.dtype)],
+            own.get(name, _SHAPES[row.kind]),
+        )
         for name, row in rows.items()
     }
 
