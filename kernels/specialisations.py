@@ -55,7 +55,16 @@ class DivergenceSpecialisation(NamedTuple):
         return f"kl_div of {self.logits} and {teacher}{direction}"
 
 
-AnySpecialisation: TypeAlias = Specialisation | DivergenceSpecialisation
+class SummarySpecialisation(NamedTuple):
+    """Dtype, by name, that decides the types of the arguments of ``cpu.summary``'s kernel."""
+
+    logits: str
+
+    def __str__(self) -> str:
+        return f"summary of {self.logits}, for reports"
+
+
+AnySpecialisation: TypeAlias = Specialisation | DivergenceSpecialisation | SummarySpecialisation
 _COMPILED: set[AnySpecialisation] = set()
 
 

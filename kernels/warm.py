@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 
 import kernels
-from kernels import dtypes
+from kernels import dtypes, problem
 from kernels.cache import folder
 from kernels.compiled import one_process
 from kernels.compiling import Job, Told, compile_all
 from kernels.cpu.launch import SERIAL, SHARED
 from kernels.cpu.rows import SEGMENT
+from kernels.cpu.short import LARGEST
+from kernels.cpu.summary_launch import summary
 from kernels.specialisations import (
     AnySpecialisation,
     DivergenceSpecialisation,
     Specialisation,
+    SummarySpecialisation,
     mark_compiled,
 )
 
@@ -38,6 +41,8 @@ _TARGET = (1, 4, 3, 2)
 _LOSS = 1.5721803
 # Shapes that compile all kernels: one thread, many threads, few long rows on many threads.
 _SHAPES = ((1, 64), (max(SERIAL // 64, SHARED) + 64, 64), (1, SEGMENT + 1))
+# Classes of rows that have a summary.
+_LONG = LARGEST + 1
 
 
 class SelfTestFailed(RuntimeError):
@@ -89,9 +94,19 @@ def compile_divergence(logits: str, targets: str, reverse: bool, sparse: bool) -
     mark_compiled(DivergenceSpecialisation(logits, targets, reverse, sparse))
 
 
+def compile_summary(logits: str) -> None:
+    """Run the kernel of a ``SummarySpecialisation`` on one thread, and on many."""
+    for rows in (1, SERIAL // _LONG + 1):
+        array = np.zeros((rows, _LONG), dtypes.BY_NAME[logits].numpy)
+        labels = np.zeros(rows, np.int64)
+        summary(problem.check(array, labels), labels)
+    mark_compiled(SummarySpecialisation(logits))
+
+
 _COMPILE = {
     Specialisation: compile_specialisation,
     DivergenceSpecialisation: compile_divergence,
+    SummarySpecialisation: compile_summary,
 }
 
 

@@ -17,8 +17,9 @@ from cuda.bindings import nvjitlink
 from numba import cuda, types
 
 from kernels import dtypes
-from kernels.cuda import careful, nll, per_class, planes, rows
-from kernels.cuda.arguments import Labels, Options, Reals, Results
+from kernels.cuda import binary, careful, likeliest, nll, per_class, planes, rows
+from kernels.cuda.arguments import Labels, Likeliest, Options, Reals, Results
+from kernels.cuda.divergence_kernels import Arguments, divergence_kernel
 from kernels.cuda.kinds import TABLE, Kind, target
 from kernels.plan import View
 
@@ -66,17 +67,35 @@ def _view(scalar: Any) -> Any:
 def _told(real: Any) -> tuple[Any, Any, Any]:
     """The types of ``Labels``, ``Options`` and ``Results``."""
     long, double, flag = types.int64, types.float64, types.boolean
-    labels = _tuple(Labels, _array(long), flag, long, _array(double))
+    labels = _tuple(Labels, _array(long), flag, long, *[_array(double)] * 3)
     reals = _tuple(Reals, *[real] * len(Reals._fields))
     arrays = [_array(double), _array(real)]
     options = _tuple(
-        Options, reals, *[double] * 7, *arrays, double, flag, double, flag, double, flag
+        Options, reals, *[double] * 8, *arrays, double, flag, double, flag, double, flag
     )
     results = _tuple(
         Results, *[_array(double)] * 2, *[_array(real)] * 3, *[_array(long)] * 4,
         _array(double, 2), _array(real, 2), _array(long, 2),
     )  # fmt: skip
     return labels, options, results
+
+
+def _likeliest(real: Any) -> Any:
+    long = types.int64
+    return _tuple(
+        Likeliest, long, long, _array(long), *[_array(real)] * 4, _array(long), _array(real)
+    )
+
+
+def _divergence(load: Any, real: Any) -> Any:
+    """The type of ``Arguments``, for logits and targets of type ``load``."""
+    long, double = types.int64, types.float64
+    return _tuple(
+        Arguments, long, long, double, double, long, double, long, *[double] * 3,
+        *[_array(load)] * 2, _array(types.uint8), _array(double), *[_array(long)] * 2,
+        *[_array(double)] * 4, _array(long), _array(real),
+        _array(long, 2), *[_array(double, 2)] * 2, _array(long),
+    )  # fmt: skip
 
 
 def _of_lanes(kind: Kind, results: Any) -> Iterator[tuple[str, int, Any, tuple[Any, ...]]]:
@@ -106,8 +125,15 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
         ):  # fmt: skip
             yield Case(name, dtype.name, extent, size, kernel, inputs + signature)
         yield Case("merge", dtype.name, extent, threads, planes.merge_kernel(kind), merged)
-    given = logits, labels, options, results
-    yield Case("nll", dtype.name, "loss", threads, nll.nll_kernel(), given)
+        given = logits, labels, options, state, _likeliest(real)
+        kernel = likeliest.likeliest_kernel(kind)
+        yield Case("likeliest", dtype.name, extent, threads, kernel, given)
+    for name, kernel, signature in (
+        ("nll", nll.nll_kernel(), (logits, labels, options, results)),
+        ("binary", binary.binary_kernel(), (*inputs, results, out)),
+        ("divergence", divergence_kernel(), (_divergence(load, real),)),
+    ):
+        yield Case(name, dtype.name, "loss", threads, kernel, signature)
     if dtype is dtypes.FLOAT64:
         sums = _array(types.float64), _array(types.float64), _array(types.float64, 2)
         yield Case("block sums", dtype.name, "loss", threads, nll.blocks_kernel(), sums)

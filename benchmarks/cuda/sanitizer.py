@@ -24,10 +24,11 @@ from kernels.devices import why_no_gpu
 from kernels.plan import TABLE
 
 TOOLS = ("memcheck", "racecheck")
-# The factories of all kernels, by the names that ``launch`` and ``pipeline`` have them under.
+# The factories of all kernels, by the names that the modules which launch them have them under.
 KERNELS = {
-    "block_kernel", "blocks_kernel", "careful_kernel", "lanes_kernel", "merge_kernel",
-    "nll_kernel", "per_class_kernel", "plane_kernel",
+    "binary_kernel", "block_kernel", "blocks_kernel", "careful_kernel", "divergence_kernel",
+    "lanes_kernel", "likeliest_kernel", "merge_kernel", "nll_kernel", "per_class_kernel",
+    "plane_kernel",
 }  # fmt: skip
 _FOUND = 9  # the status for errors that a tool finds
 _SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (.+)")
@@ -69,6 +70,16 @@ def _compute(table: Any) -> None:
             assert np.isfinite(got["per_element"][1:]).all()
     log_probs = kernels.log_softmax(np.ones((70, 5), np.float32), device="cuda")
     kernels.nll_loss(log_probs, np.zeros(70, int), device="cuda")
+    few = rng.normal(0, 3, (4, 7)).astype(np.float32)
+    labels = (few > 0).astype(np.int64)
+    kernels.binary_cross_entropy(few, labels, outputs=["loss", "gradient"], device="cuda")
+    of_each, chosen = ["margin", "top_log_probs", "top_classes", "chosen_log_probs"], [0, 6]
+    kernels.cross_entropy(
+        few, np.zeros(4, int), outputs=of_each, top_k=3, chosen=chosen, device="cuda"
+    )
+    top = {"target_classes": np.tile([5, 2], (4, 1)), "target_top_log_probs": np.full((4, 2), -1.5)}
+    for teacher in ({"target_logits": few[::-1].copy()}, top):
+        kernels.kl_div(few, **teacher, outputs=["loss", "gradient", "same_top"], device="cuda")
     halves = np.ones((3, widths[-1]), np.float16)
     kernels.cross_entropy(halves, np.zeros(3, int), device="cuda")
 
@@ -76,7 +87,7 @@ def _compute(table: Any) -> None:
 @contextmanager
 def _noted() -> Iterator[set[str]]:
     """Names of the kernels that are launched within the context, as a set that grows."""
-    from kernels.cuda import launch, pipeline
+    from kernels.cuda import divergence, launch, pipeline
 
     launched: set[str] = set()
 
@@ -88,7 +99,7 @@ def _noted() -> Iterator[set[str]]:
         return noted
 
     with ExitStack() as patches:
-        for module in (launch, pipeline):
+        for module in (divergence, launch, pipeline):
             for name in KERNELS & vars(module).keys():
                 noted = noting(name, vars(module)[name])
                 patches.enter_context(patch.object(module, name, noted))

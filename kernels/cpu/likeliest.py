@@ -93,10 +93,14 @@ def _write_likeliest(
     """
     maxima, count = likeliest.maxima[worker], likeliest.top_k
     raw = element(x, first + y) if labelled else 0.0
-    largest, other, bar = _compared(x, first, classes, y, raw, labelled, maxima, count)
+    largest, other, bar = _compared(
+        x, first, classes, y, raw, labelled, maxima, likeliest.group, count
+    )
     if not (min(largest, other, bar) > 0.0 or knows_negatives(x)):
-        take_maxima(x, first, classes, maxima)
-        largest, other, bar = _compared(x, first, classes, y, raw, labelled, maxima, count)
+        take_maxima(x, first, classes, maxima, likeliest.group)
+        largest, other, bar = _compared(
+            x, first, classes, y, raw, labelled, maxima, likeliest.group, count
+        )
     if likeliest.max_logit.size:
         likeliest.max_logit[position] = options.unit * _capped_one(x, largest, options.cap)
     if likeliest.confidence.size:
@@ -120,13 +124,14 @@ def _write_likeliest(
 
 @inlined
 def _compared(
-    x: Any, first: int, classes: int, y: int, raw: float, labelled: bool, maxima: Any, count: int
-) -> tuple[float, float, float]:
+    x: Any, first: int, classes: int, y: int, raw: float, labelled: bool, maxima: Any, size: int,
+    count: int,
+) -> tuple[float, float, float]:  # fmt: skip
     """The largest logit; the largest but for the label's, ``raw``; and a bound of ``count``."""
     largest = largest_of(x, maxima, classes)
     other = bar = largest
     if labelled and raw >= largest:
-        other = largest_other(x, first, classes, y, maxima)
+        other = largest_other(x, first, classes, y, maxima, size)
     if count > 0:
         bar = bound_of_row(x, classes, maxima, count)
     return largest, other, bar
@@ -154,7 +159,7 @@ def _row_likeliest(
     if likeliest.compares:
         x, first, classes = logits.data, place(logits, position), logits.classes
         if classes <= SHORT:
-            take_maxima(x, first, classes, likeliest.maxima[worker])
+            take_maxima(x, first, classes, likeliest.maxima[worker], likeliest.group)
         labelled = likeliest.margin.size > 0 and y >= 0
         _write_likeliest(
             x, first, classes, position, y, scratch, at, options, likeliest, worker, labelled
@@ -175,7 +180,7 @@ def _plane_likeliest(
     if likeliest.compares:
         for c in range(logits.classes):
             row[c] = element(logits.data, first + c * stride)
-        take_maxima(row, 0, logits.classes, likeliest.maxima[worker])
+        take_maxima(row, 0, logits.classes, likeliest.maxima[worker], likeliest.group)
         labelled = likeliest.margin.size > 0 and y >= 0
         _write_likeliest(
             row, 0, logits.classes, position, y, scratch, at, options, likeliest, worker, labelled

@@ -1,8 +1,9 @@
 """Maxima of groups of a row's classes, taken while the row is summed, and what follows from them.
 
-A group is 1 KiB of logits; each lane keeps the largest that it saw of the group. The maxima of a
-row are a sixteenth of it, so that its largest logits are found without a second sweep: only groups
-whose maxima are large enough are read again. Logits are compared without the soft cap, which keeps
+A group is 1 KiB of logits, or a block where no more than the largest is wanted; each lane keeps the
+largest that it saw of the group. The maxima of a row are at most a sixteenth of it, so that its
+largest logits are found without a second sweep: only groups whose maxima are large enough are read
+again. Logits are compared without the soft cap, which keeps
 their order, but may round two to one number. Maxima of 16-bit logits are known from 0 on, and are
 -inf below (``simd.words``), until ``take_maxima`` reads the row once more.
 """
@@ -33,13 +34,13 @@ from kernels.simd import (
     width,
 )
 
-# Bytes in a group; classes in a block, which is that of ``rows``' sums in float32.
+# Bytes in a group that ``top`` reads; classes in a block, which is that of ``rows`` in float32.
 GROUP, BLOCK = 1024, 4096
 
 
 @inlined
 def group_size(x: Any) -> int:
-    """Classes in a group."""
+    """Classes in a group of those that ``top`` reads."""
     return GROUP // x.itemsize
 
 
@@ -57,13 +58,14 @@ def blocks_of(x: Any, classes: int) -> int:
 
 @inlined
 def sum_tracked(
-    x: Any, first: int, count: int, options: Any, shift: float, maxima: Any, c: int
+    x: Any, first: int, count: int, options: Any, shift: float, maxima: Any, size: int, c: int
 ) -> float:
     """``rows.sum_powers`` of the classes from ``c`` on, a block at most; the same bits.
 
-    Writes the maxima of its groups, and behind those of all groups that of the block.
+    Writes the maxima of its groups of ``size`` classes, and behind those of all groups that of the
+    block.
     """
-    step, size, cap = width(x), group_size(x), options.cap
+    step, cap = width(x), options.cap
     scales, shifts = constant(x, options.scale), constant(x, -shift)
     even, odd, lowest = constant(x, 0.0), constant(x, 0.0), constant(x, -math.inf)
     of_block = lowest
@@ -90,10 +92,10 @@ def sum_tracked(
 
 
 @inlined
-def take_maxima(x: Any, first: int, classes: int, maxima: Any) -> None:
+def take_maxima(x: Any, first: int, classes: int, maxima: Any, size: int) -> None:
     """Write the maxima of a row that was not summed by ``sum_tracked``."""
-    step, size, lowest = width(x), group_size(x), constant(x, -math.inf)
-    of_block, groups = lowest, groups_of(x, classes)
+    step, lowest = width(x), constant(x, -math.inf)
+    of_block, groups = lowest, (classes + size - 1) // size
     for g in range(groups):
         stop, largest = min((g + 1) * size, classes), lowest
         for i in range(g * size, stop, step):
@@ -115,10 +117,10 @@ def largest_of(x: Any, maxima: Any, classes: int) -> float:
 
 
 @inlined
-def largest_other(x: Any, first: int, classes: int, y: int, maxima: Any) -> float:
+def largest_other(x: Any, first: int, classes: int, y: int, maxima: Any, size: int) -> float:
     """Largest logit of all classes but ``y``; -inf of none."""
-    step, size, lowest = width(x), group_size(x), constant(x, -math.inf)
-    groups, own, largest = groups_of(x, classes), y // size, lowest
+    step, lowest = width(x), constant(x, -math.inf)
+    groups, own, largest = (classes + size - 1) // size, y // size, lowest
     stop, block = min((own + 1) * size, classes), y // BLOCK
     for i in range(own * size, y, step):
         largest = maximum(load_first(x, first + i, y - i, lowest), largest)

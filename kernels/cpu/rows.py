@@ -83,7 +83,8 @@ def _sum_block(
     """``sum_powers`` from class ``c`` on, with its groups' maxima unless ``likeliest`` is None."""
     if likeliest is None:
         return sum_powers(x, first, count, options, shift)
-    return sum_tracked(x, first, count, options, shift, likeliest.maxima[worker], c)
+    maxima, size = likeliest.maxima[worker], likeliest.group
+    return sum_tracked(x, first, count, options, shift, maxima, size, c)
 
 
 @inlined

@@ -20,7 +20,7 @@ KEPT = 8
 _KEPT = threading.local()
 
 
-def _apart(workers: int, rows: int, size: int, dtype: Any) -> Array:
+def apart(workers: int, rows: int, size: int, dtype: Any) -> Array:
     """Array of ``rows`` of at least ``size`` for each worker, of whole cache lines.
 
     Two workers that write to one line, or to neighbouring ones, wait for each other: that took
@@ -40,15 +40,15 @@ def scratch_of(workers: int, tile_size: int, view: View, dtype: DType) -> Scratc
     kept: dict[Any, Scratch] = _KEPT.__dict__
     if key in kept:
         return kept[key]
-    tiles = _apart(workers, tile.ROWS, tile_size + 2 * tile.SLACK, np.float64)
+    tiles = apart(workers, tile.ROWS, tile_size + 2 * tile.SLACK, np.float64)
     tiles[...] = 1.0  # ignored positions keep what was there before: ones are harmless
     scratch = Scratch(
-        _apart(workers, 1, tile_size, np.int64)[:, 0],
+        apart(workers, 1, tile_size, np.int64)[:, 0],
         tiles,
-        _apart(workers, 3, WIDTH, dtype.result),
-        _apart(workers, ROWS, tile_size + 2 * tile.SLACK, np.float32),
-        _apart(workers, 1, columns, np.float32)[:, 0],
-        _apart(workers, 1, WIDTH, np.int64)[:, 0],
+        apart(workers, 3, WIDTH, dtype.result),
+        apart(workers, ROWS, tile_size + 2 * tile.SLACK, np.float32),
+        apart(workers, 1, columns, np.float32)[:, 0],
+        apart(workers, 1, WIDTH, np.int64)[:, 0],
     )
     if len(kept) >= KEPT:
         kept.clear()

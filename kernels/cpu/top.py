@@ -12,6 +12,7 @@ from typing import Any
 from kernels.compiled import called, inlined
 from kernels.cpu.maxima import GROUP, blocks_of, group_size, groups_of
 from kernels.simd import (
+    REACH,
     above,
     at_least,
     bar_of,
@@ -26,7 +27,6 @@ from kernels.simd import (
     maximum,
     min_across,
     minimum,
-    reach,
     reaching,
     store,
     width,
@@ -36,8 +36,8 @@ from kernels.simd import (
 _HALVINGS = 12
 # Candidates that are sorted at once; of more, each is inserted where it belongs.
 MOST = 256
-# Elements of ``_gather``'s marks of registers: those of MOST, and of a last group.
-MARKS = MOST + GROUP // 16
+# Elements of ``_gather``'s marks of registers, two each: those of MOST, and of a last group.
+MARKS = 2 * (MOST + GROUP // 16)
 
 
 @inlined
@@ -101,23 +101,23 @@ def _gather(
     if hit > MOST // 2:
         return -1
     # The marks of groups are in front, those of registers with their bits follow.
-    registers, limit, step = marks[marks.size - MARKS :], bar_of(x, bar), reach(x)
+    registers, limit = marks[marks.size - MARKS :], bar_of(x, bar)
     for h in range(hit):
         start = marks[h] * size
         stop = min(start + size, classes)
-        whole = start + (stop - start) // step * step
-        for i in range(start, whole, step):
+        whole = start + (stop - start) // REACH * REACH
+        for i in range(start, whole, REACH):
             bits = reaching(x, first + i, limit)
-            registers[found] = (i << 32) | bits
+            registers[2 * found], registers[2 * found + 1] = i, bits
             found += bits != 0
         for i in range(whole, stop, w):
             bits = at_least(load_first(x, first + i, stop - i, lowest), bars)
-            registers[found] = (i << 32) | bits
+            registers[2 * found], registers[2 * found + 1] = i, bits
             found += bits != 0
         if found > MOST:
             return -1
     for r in range(found):
-        i, bits = registers[r] >> 32, registers[r] & 0xFFFFFFFF
+        i, bits = registers[2 * r], registers[2 * r + 1]
         if at + bits_set(bits) > MOST:
             return -1
         while bits != 0:

@@ -12,6 +12,7 @@ from kernels import layout
 from kernels.cpu import tile
 from kernels.cpu.arguments import Labels, Likeliest
 from kernels.cpu.maxima import BLOCK, GROUP
+from kernels.cpu.scratch import apart
 from kernels.cpu.top import MARKS, MOST
 from kernels.plan import LIKELIEST, MOST_TOP, PER_CLASS, PER_TOP, TOP, View
 from kernels.problem import Array, Problem
@@ -118,21 +119,24 @@ class LikeliestArrays:
         width = 64 // real.itemsize
         # Strided classes are gathered in the type that they are computed in.
         size = problem.dtype.size if logits.class_stride == 1 else real.itemsize
-        groups, blocks = -(-problem.classes * size // GROUP), -(-problem.classes // BLOCK)
+        top_k = (problem.top_k or 0) if {*TOP} & self._arrays.keys() else 0
+        group = GROUP // size if top_k else BLOCK
+        groups, blocks = -(-problem.classes // group), -(-problem.classes // BLOCK)
         return Likeliest(
-            top_k=(problem.top_k or 0) if {*TOP} & self._arrays.keys() else 0,
+            top_k=top_k,
             compares=bool(self._arrays.keys() - {"chosen_log_probs"}),
             chosen_each=chosen.shape[1],
             chosen=(
                 chosen[first : first + logits.positions] if len(chosen) > 1 else chosen
             ).ravel(),
             **outputs,
-            maxima=np.empty((workers, (groups + blocks) * width), real),
+            group=group,
+            maxima=apart(workers, 1, (groups + blocks) * width, real)[:, 0],
             row=np.empty((workers, 0 if logits.class_stride == 1 else problem.classes), real),
             marks=np.empty((workers, groups + 1 + MARKS), np.int64),
-            candidates=np.empty((workers, MOST + width), real),
+            candidates=apart(workers, 1, MOST + width, real)[:, 0],
             at=np.empty((workers, MOST), np.int64),
-            values=np.empty((workers, MOST_TOP + width), real),
+            values=apart(workers, 1, MOST_TOP + width, real)[:, 0],
             places=np.empty((workers, MOST_TOP), np.int64),
         )
 

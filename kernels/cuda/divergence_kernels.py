@@ -18,7 +18,6 @@ not_negative = device(divergence_formula.not_negative)
 read_teacher, compared = device(sparse_formula.read_teacher), device(sparse_formula.compared)
 sum_of_exp, log_of_sum = device(sparse_formula.sum_of_exp), device(sparse_formula.log_of_sum)
 slope_of_rest = device(sparse_formula.slope_of_rest)
-_REVERSE = divergence_formula.REVERSE
 
 
 class Arguments(NamedTuple):
@@ -264,7 +263,7 @@ def sparse_gradient(
     first, factor = position * a.most, a.upstream * a.weight[position]
     listed, teacher, student = a.sorted[position], a.teacher[position], a.student[position]
     rest = 1.0 if a.tail == IGNORE else 0.0
-    if rest == 1.0 and a.mode == _REVERSE:
+    if rest == 1.0 and a.mode == divergence_formula.REVERSE:
         mean += sum_of_exp(student, count)
     of_rest = 0.0
     if more:
@@ -285,10 +284,11 @@ def sparse_gradient(
 @lru_cache
 def divergence_kernel() -> Any:
     """Kernel that computes a position a block."""
+    threads = TABLE.threads  # a constant: the size of a shared array is compiled in
 
-    @target.kernel(TABLE.threads)
+    @target.kernel(threads)
     def compute_divergence(a: Any) -> None:
-        values = cuda.shared.array(TABLE.threads, types.float64)
+        values = cuda.shared.array(threads, types.float64)
         position = cuda.blockIdx.x
         if a.kept[position] == 0:
             leave_out(a, position)

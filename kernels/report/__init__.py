@@ -7,8 +7,8 @@ with ``report_of`` on each, sends ``Report.to_bytes``, and merges.
 
 from __future__ import annotations
 
-from kernels.report.compute import begin, footprint, in_steps, report_of
+from kernels.report.compute import begin, footprint, in_steps, report_of, uncompiled
 from kernels.report.numbers import numbers
 from kernels.report.state import Report
 
-__all__ = ["Report", "begin", "footprint", "in_steps", "numbers", "report_of"]
+__all__ = ["Report", "begin", "footprint", "in_steps", "numbers", "report_of", "uncompiled"]

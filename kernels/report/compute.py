@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kernels import mismatch
 from kernels.answer import impossible_label
+from kernels.cpu.summary_launch import summarised
 from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.plan import finish
 from kernels.problem import Problem, check
+from kernels.report.found import NAMES, Rows, at_once, in_passes
 from kernels.report.pieces import MOST, STEP, Piece, pieces, window
 from kernels.report.sample import rows_of
 from kernels.report.state import Form, Report
 from kernels.report.step import Step
 from kernels.scalars import integer, named
+from kernels.specialisations import AnySpecialisation, SummarySpecialisation, not_compiled
 from kernels.steps import Footprint
-from kernels.tensors import widened
 
 Array = np.ndarray[Any, Any]
 
@@ -30,8 +32,10 @@ MOST_BINS, MOST_WORST = 1000, 1000
 # Difference of a confidence of the kernels, whose sums are float32, from the exact one, at most;
 # and elements of rows that are computed exactly at a time.
 _INEXACT, _EXACTLY = 4e-6, 1 << 20
+# Nats from a label up to the prediction from which on a loss that is float32 says too little of the
+# confidence, which is their difference: half an ulp of 32 is 2e-6.
+_FAR_ABOVE = 32.0
 _POSITION_BYTES = 256
-_NAMES = ("losses", "weights")
 
 
 def begin(
@@ -122,6 +126,12 @@ def in_steps(
     return {name: array.reshape(problem.shape) for name, array in arrays.items()}
 
 
+def uncompiled(problem: Problem) -> tuple[AnySpecialisation, ...]:
+    """Kernels to compile before a report, beside those of the loss; see ``kernels.warm.job``."""
+    wanted = (SummarySpecialisation(problem.dtype.name),)
+    return not_compiled(*wanted) if summarised(problem) else ()
+
+
 def _no_maps(problem: Problem) -> dict[str, Array]:
     wide = not -(2**31) <= problem.ignore_index < 2**31
     dtypes = {
@@ -162,25 +172,23 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
         ignore_index=-1,
     )  # fmt: skip
     plain = replace(own, weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0)
-    _, found = compute(plain, (*_NAMES, "rank", "prediction"))
-    nll, predictions = found["losses"], found["prediction"]
-    losses, weights = nll, found["weights"]
+    rows = Rows(problem, piece)
+    quick = summarised(plain)
+    found = at_once(plain, rows) if quick else in_passes(plain, rows)
+    nll, predictions, squares = found.nll, found.predictions, found.squares
+    losses, weights = nll, np.ones(len(nll))
     if not _is_plain(problem):
-        _, as_asked = compute(own, _NAMES)
+        _, as_asked = compute(own, NAMES)
         losses, weights = as_asked["losses"], as_asked["weights"]
-    # The sum of exp(2 z) is that of another temperature: a second pass, of logits in cache.
-    _, halved = compute(replace(plain, temperature=problem.temperature / 2.0), _NAMES)
-    rows = _Rows(problem, piece)
     with np.errstate(invalid="ignore", over="ignore"):
-        squares = np.minimum(np.exp(halved["losses"] - 2.0 * nll), 1.0)
-        above = (rows.logits(predictions) - rows.logits(labels)) / problem.temperature
-        confidences = np.minimum(np.exp(above - nll), 1.0)
-    _make_exact(confidences, squares, rows, problem.temperature, bins)
+        confidences = np.minimum(np.exp(found.above - nll), 1.0)
+    unsure = np.full(len(nll), False) if quick else found.above > _FAR_ABOVE
+    _make_exact(confidences, squares, unsure, rows, problem.temperature, bins)
     if not counted.all():
         losses, weights = np.where(counted, losses, 0.0), np.where(counted, weights, 0.0)
     return Step(
         piece.first, labels, counted, losses, weights, nll, squares, confidences, predictions,
-        found["rank"], rows.raw, partial(_margins, rows, labels, predictions),
+        found.ranks, rows.raw, partial(_margins, rows, labels, predictions),
     )  # fmt: skip
 
 
@@ -193,35 +201,7 @@ def _is_plain(problem: Problem) -> bool:
     )
 
 
-class _Rows(NamedTuple):
-    """Logits of a piece's positions as float64, after softcap and before temperature."""
-
-    problem: Problem
-    piece: Piece
-
-    def raw(self, positions: Array) -> Array:
-        """The logits as they were given, of shape (positions, classes)."""
-        rows = self.piece.by_class()[self.piece.at(positions)].reshape(len(positions), -1)
-        return np.ascontiguousarray(rows).view(self.problem.dtype.numpy)
-
-    def __call__(self, positions: Array) -> Array:
-        return self._converted(self.raw(positions))
-
-    def logits(self, classes: Array) -> Array:
-        """The logit of each position's class in ``classes``."""
-        places = self.piece.at(np.arange(self.piece.stop - self.piece.first))
-        return self._converted(self.piece.by_class()[(*places, classes)])
-
-    def _converted(self, bits: Array) -> Array:
-        values = widened(np.atleast_1d(bits).view(self.problem.dtype.numpy))
-        with np.errstate(invalid="ignore"):
-            values = values.astype(np.float64)
-        if self.problem.softcap is not None:
-            values = self.problem.softcap * np.tanh(values / self.problem.softcap)
-        return values
-
-
-def _margins(rows: _Rows, labels: Array, predictions: Array, positions: Array) -> Array:
+def _margins(rows: Rows, labels: Array, predictions: Array, positions: Array) -> Array:
     """The logit of each label minus the largest other, in units of the temperature."""
     own, other = rows.logits(labels)[positions], rows.logits(predictions)[positions]
     with np.errstate(invalid="ignore", over="ignore"):
@@ -233,13 +213,15 @@ def _margins(rows: _Rows, labels: Array, predictions: Array, positions: Array) -
 
 
 def _make_exact(
-    confidences: Array, squares: Array, rows: _Rows, temperature: float, bins: int
+    confidences: Array, squares: Array, unsure: Array, rows: Rows, temperature: float, bins: int
 ) -> None:
-    """Compute in float64 what rounding could move over a bin's edge, and what is not finite."""
+    """Compute in float64 what rounding could move over a bin's edge, what is not finite, and what
+    is ``unsure``.
+    """
     with np.errstate(invalid="ignore"):
         nearest = np.rint(confidences * bins)
         near = np.abs(confidences - nearest / bins) <= _INEXACT
-        near &= (nearest > 0.0) & (nearest < bins)
+        near = (near & (nearest > 0.0) & (nearest < bins)) | unsure
     chosen = np.flatnonzero(near | ~np.isfinite(confidences) | ~np.isfinite(squares))
     some = max(1, _EXACTLY // rows.problem.classes)
     for first in range(0, len(chosen), some):

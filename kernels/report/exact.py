@@ -51,7 +51,7 @@ class ExactSums:
         low, high = (sizes & _MASK) << shifts, (sizes >> _BITS) << shifts
         middle = (low >> _BITS) + (high & _MASK)
         parts = [signs * part for part in (low & _MASK, middle, high >> _BITS)]
-        for number in np.unique(numbers[whole != 0]).tolist():
+        for number in np.flatnonzero(np.bincount(numbers[whole != 0])).tolist():
             chosen = numbers == number
             for i, part in enumerate(parts):
                 np.add.at(self._limb(number + i), groups[chosen], part[chosen])

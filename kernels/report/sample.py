@@ -7,7 +7,7 @@ so that a sample does not depend on how the data was split.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,15 +72,18 @@ class Sample:
         order = np.argsort(hashes, kind="stable")[: self._most]
         if order.size:
             chosen = usable[order]
-            rows = step.rows(chosen)
-            self._keep(hashes[order], step.labels[chosen], step.weights[chosen], rows)
+            labels, weights = step.labels[chosen], step.weights[chosen]
+            self._keep(hashes[order], labels, weights, lambda some: step.rows(chosen[some]))
 
     def merge(self, other: Sample) -> None:
         """Add the rows of ``other``, which come after these."""
-        self._keep(other.hashes, other.labels, other.weights, other.rows)
+        rows = other.rows
+        self._keep(other.hashes, other.labels, other.weights, lambda some: rows[some])
 
-    def _keep(self, hashes: Array, labels: Array, weights: Array, rows: Array) -> None:
-        """Keep the smallest of these and those here."""
+    def _keep(
+        self, hashes: Array, labels: Array, weights: Array, rows: Callable[[Array], Array]
+    ) -> None:
+        """Keep the smallest of these and those here; ``rows`` returns the logits of some."""
         old = len(self.hashes)
         hashes = np.concatenate([self.hashes, hashes])
         order = np.argsort(hashes, kind="stable")[: self._most]
@@ -94,7 +97,8 @@ class Sample:
             self._rows = np.concatenate([self._rows, more])
         places = np.empty(len(hashes) - old, np.int64)
         places[fresh] = np.flatnonzero(free)[: len(fresh)]
-        self._rows[places[fresh]] = rows[fresh]
+        if fresh.size:
+            self._rows[places[fresh]] = rows(fresh)
         self.hashes = hashes[order]
         self.labels = np.concatenate([self.labels, labels])[order]
         self.weights = np.concatenate([self.weights, weights])[order]

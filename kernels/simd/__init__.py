@@ -7,6 +7,13 @@ from kernels.simd.elementary import log2_above as log2_above
 from kernels.simd.elementary import log2_float32 as log2_float32
 from kernels.simd.elementary import nearest as nearest
 from kernels.simd.elementary import tanh as tanh
+from kernels.simd.keys import compare_keys as compare_keys
+from kernels.simd.keys import key_at as key_at
+from kernels.simd.keys import key_count as key_count
+from kernels.simd.keys import keys_at_least as keys_at_least
+from kernels.simd.keys import largest_key as largest_key
+from kernels.simd.keys import least_keys as least_keys
+from kernels.simd.keys import load_keys as load_keys
 from kernels.simd.labels import prove_lanes as prove_lanes
 from kernels.simd.lanes import count_greater as count_greater
 from kernels.simd.lanes import fma as fma
@@ -39,10 +46,10 @@ from kernels.simd.memory import width as width
 from kernels.simd.stream import ahead as ahead
 from kernels.simd.stream import prefetch as prefetch
 from kernels.simd.transpose import transpose as transpose
+from kernels.simd.words import REACH as REACH
 from kernels.simd.words import as_lanes as as_lanes
 from kernels.simd.words import bar_of as bar_of
 from kernels.simd.words import knows_negatives as knows_negatives
 from kernels.simd.words import no_maximum as no_maximum
 from kernels.simd.words import raised as raised
-from kernels.simd.words import reach as reach
 from kernels.simd.words import reaching as reaching

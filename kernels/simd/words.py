@@ -19,6 +19,8 @@ from kernels.simd.lanes import FLOAT32X16, Lanes, int32s, maximum, repeat, where
 from kernels.simd.masks import at_least
 from kernels.simd.memory import address_of, check, constant, load, widen, width
 
+# Elements that ``reaching`` compares.
+REACH = 64
 _WORDS = Lanes(types.int16, 32)
 _WORD = ir.IntType(16)
 
@@ -59,6 +61,14 @@ def _half(first: int) -> Any:
         """Every other word as float32 lanes, by the dtype of ``array``."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if array.dtype == types.uint16:  # a shift or a mask for three shuffles
+                words = ir.VectorType(ir.IntType(32), FLOAT32X16.count)
+                both = builder.bitcast(args[1], words)
+                if first:
+                    part = builder.and_(both, ir.Constant(words, [0xFFFF0000] * words.count))
+                else:
+                    part = builder.shl(both, ir.Constant(words, [16] * words.count))
+                return builder.bitcast(part, context.get_value_type(FLOAT32X16))
             kept = int32s(range(first, _WORDS.count, 2))
             part = builder.shuffle_vector(args[1], args[1], kept)
             return widen(builder, array.dtype, part, context.get_value_type(FLOAT32X16))
@@ -176,32 +186,33 @@ def bar_of(array: Any, value: Any) -> Any:
 
 @by_type
 def reaching(array: Any, index: Any, bar: Any) -> Any:
-    """Bit i is set where element i of the ``reach(array)`` from ``index`` on is at least ``bar``,
-    from ``bar_of``; NaN is not told from large ones among 16-bit floats.
+    """Bit i is set where element i of the REACH from ``index`` on is at least ``bar``, from
+    ``bar_of``; NaN is not told from large ones among 16-bit floats.
     """
     if _narrow(array):
 
         def reaching_words(array: Any, index: Any, bar: Any) -> int:
-            check(array, index, 2 * width(array))
-            return _words_at_least(_load_words(array, index), bar)
+            check(array, index, REACH)
+            low = _words_at_least(_load_words(array, index), bar)
+            return low | _words_at_least(_load_words(array, index + REACH // 2), bar) << 32
 
         return reaching_words
+    if array.dtype == types.float64:
 
-    def reaching_lanes(array: Any, index: Any, bar: Any) -> int:
-        return at_least(load(array, index), bar)
+        def reaching_float64s(array: Any, index: Any, bar: Any) -> int:
+            bits = 0
+            for i in range(0, REACH, width(array)):
+                bits |= at_least(load(array, index + i), bar) << i
+            return bits
 
-    return reaching_lanes
+        return reaching_float64s
 
+    def reaching_float32s(array: Any, index: Any, bar: Any) -> int:
+        low = at_least(load(array, index), bar) | at_least(load(array, index + 16), bar) << 16
+        high = at_least(load(array, index + 32), bar) | at_least(load(array, index + 48), bar) << 16
+        return low | high << 32
 
-@by_type
-def reach(array: Any) -> Any:
-    """Number of elements that ``reaching`` compares."""
-    factor = 2 if _narrow(array) else 1
-
-    def reach_of(array: Any) -> int:
-        return factor * width(array)
-
-    return reach_of
+    return reaching_float32s
 
 
 @by_type

@@ -60,7 +60,7 @@ def _compute(maps: bool, given: dict[str, Any]) -> Work:
     problem, begun = report.begin(**given)
     size, window = report.footprint(problem, begun, maps, step)
     steps = _steps(begun, report.in_steps(problem, begun, maps, step))
-    missing = devices.uncompiled(problem)
+    missing = (*devices.uncompiled(problem), *report.uncompiled(problem))
     return Work(problem.logits.size, size, False, steps, window, missing)
 
 

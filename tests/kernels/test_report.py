@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 
 import kernels
 from kernels import InvalidInput, dtypes
+from kernels.cpu.plain_scratch import MOST_IN_ROWS
+from kernels.cpu.summary_launch import summarised
 from kernels.plan import finish
+from kernels.problem import check
 from kernels.report import Report, begin, compute, in_steps, numbers, report_of
 from kernels.report.classes import MATRIX
+from kernels.report.pieces import pieces
 from kernels.tensors import widened
 from tests import zoo
 
@@ -215,6 +219,52 @@ def test_any_split_merges_to_the_same_bits(
     finish(in_steps(checked, report, step=step))
     assert report.to_bytes() == whole
     assert json.dumps(numbers(report)) == json.dumps(numbers(parts[0]))
+
+
+def hard_rows(classes: int) -> tuple[Array, Array]:
+    """Rows whose logits are equal, negative, of either zero, large, infinite or NaN; labels."""
+    rng = np.random.default_rng(classes)
+    rows = np.round(rng.normal(0, 2, (12, classes)) * 2) / 2
+    rows[1] = -np.abs(rows[1]) - 1
+    rows[2] = np.where(rng.random(classes) < 0.5, 0.0, -0.0)
+    rows[3] = -1.0
+    rows[3, 200:] = np.where(rng.random(classes - 200) < 0.5, 0.0, -0.0)
+    rows[4] *= 3000.0
+    rows[5, -1] = 40.0
+    rows[6, 7] = np.nan
+    rows[7, classes // 2] = np.inf
+    rows[8, : classes - 1] = -np.inf
+    rows[9] = -np.inf
+    labels = rng.integers(0, classes, 12)
+    labels[2], labels[3], labels[5], labels[8], labels[10] = classes - 1, 250, classes - 1, 3, 0
+    return rows, labels
+
+
+@pytest.mark.parametrize(
+    "dtype", [dtypes.FLOAT32, dtypes.FLOAT16, dtypes.BFLOAT16], ids=lambda dtype: dtype.name
+)
+@pytest.mark.parametrize("classes", [257, 4096, 9000, 65536 + 33])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_one_pass_says_what_several_say(
+    dtype: dtypes.DType, classes: int, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = hard_rows(classes)
+    with np.errstate(over="ignore"):
+        problem = check(zoo.cast(rows, dtype), labels, temperature=temperature)
+    (piece,) = pieces(problem, problem.logits.nbytes)
+    assert summarised(problem)
+    one = compute._computed(problem, piece, 15)
+    monkeypatch.setattr(compute, "summarised", lambda _: False)
+    several = compute._computed(problem, piece, 15)
+    for name in ("ranks", "predictions"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(several, name), name)
+    # Losses of fewer classes, from several passes, are float32.
+    tolerance = 3e-7 if classes <= MOST_IN_ROWS else 0.0
+    for name in ("losses", "nll"):
+        own, other = getattr(one, name), getattr(several, name)
+        np.testing.assert_allclose(own, other, rtol=tolerance, atol=0.0, err_msg=name)
+    np.testing.assert_allclose(one.confidences, several.confidences, rtol=4e-6)
+    np.testing.assert_allclose(one.squares, several.squares, rtol=4e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda dtype: dtype.name)

@@ -193,7 +193,8 @@ async def test_binary_losses_stream_behind_narrow_labels(
     """The labels are as many as the logits; safetensors' own writer would put them behind."""
     logits = MANY["logits"][:4000]  # so many labels that the tensors after them are aligned
     labels = RANDOM.integers(0, 2, logits.shape).astype(np.int8)
-    pos_weight = RANDOM.uniform(0, 2, logits.shape[1])
+    pos_weight = np.asarray(RANDOM.uniform(0, 2, logits.shape[1]))
+    parts: dict[str, tuple[str, wire.Array]]
     parts = {"labels": ("I8", labels), "pos_weight": ("F64", pos_weight), "logits": ("F32", logits)}
     entries, at = {}, 0
     for name, (kind, array) in parts.items():

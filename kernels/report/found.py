@@ -1,0 +1,91 @@
+"""Values that a report takes from kernels: in one pass over the logits, or in several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels.cpu.summary_launch import summary
+from kernels.devices import compute
+from kernels.problem import Problem
+from kernels.report.pieces import Piece
+from kernels.tensors import widened
+
+Array = np.ndarray[Any, Any]
+
+# Losses and their weights, float64 and not reduced.
+NAMES = ("losses", "weights")
+
+
+class Rows(NamedTuple):
+    """Logits of a piece's positions as float64, after softcap and before temperature."""
+
+    problem: Problem
+    piece: Piece
+
+    def raw(self, positions: Array) -> Array:
+        """The logits as they were given, of shape (positions, classes)."""
+        rows = self.piece.by_class()[self.piece.at(positions)].reshape(len(positions), -1)
+        return np.ascontiguousarray(rows).view(self.problem.dtype.numpy)
+
+    def __call__(self, positions: Array) -> Array:
+        return self._converted(self.raw(positions))
+
+    def logits(self, classes: Array) -> Array:
+        """The logit of each position's class in ``classes``."""
+        places = self.piece.at(np.arange(self.piece.stop - self.piece.first))
+        return self._converted(self.piece.by_class()[(*places, classes)])
+
+    def _converted(self, bits: Array) -> Array:
+        values = widened(np.atleast_1d(bits).view(self.problem.dtype.numpy))
+        with np.errstate(invalid="ignore"):
+            values = values.astype(np.float64)
+        if self.problem.softcap is not None:
+            values = self.problem.softcap * np.tanh(values / self.problem.softcap)
+        return values
+
+
+class Found(NamedTuple):
+    """What ``Step`` is made of; ``above`` is how far the prediction's logit is above the label's,
+    in units of the temperature.
+    """
+
+    nll: Array
+    squares: Array
+    above: Array
+    ranks: Array
+    predictions: Array
+
+
+def in_passes(plain: Problem, rows: Rows) -> Found:
+    """What kernels of several passes say; the second and others find the logits in cache."""
+    labels = plain.labels
+    assert labels is not None
+    _, found = compute(plain, (*NAMES, "rank", "prediction"))
+    nll, predictions = found["losses"], found["prediction"]
+    # The sum of exp(2 z) is that of another temperature.
+    _, halved = compute(replace(plain, temperature=plain.temperature / 2.0), NAMES)
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = np.minimum(np.exp(halved["losses"] - 2.0 * nll), 1.0)
+        above = (rows.logits(predictions) - rows.logits(labels)) / plain.temperature
+    return Found(nll, squares, above, found["rank"], predictions)
+
+
+def at_once(plain: Problem, rows: Rows) -> Found:
+    """The same of one pass; rows that it leaves out go through several."""
+    assert plain.labels is not None
+    known = summary(plain, plain.labels)
+    with np.errstate(invalid="ignore", over="ignore"):
+        above = (known.largest - known.own) / plain.temperature
+    squares = np.minimum(known.squares, 1.0)
+    found = Found(known.nll, squares, above, known.rank, known.prediction)
+    odd = np.flatnonzero(known.prediction < 0)
+    if odd.size:
+        logits = rows.raw(odd).view(plain.logits.dtype)
+        some = replace(plain, logits=logits, axis=1, labels=plain.labels[odd])
+        piece = Piece(0, len(odd), some.logits, 1, 0)
+        for whole, part in zip(found, in_passes(some, Rows(some, piece)), strict=True):
+            whole[odd] = part
+    return found
