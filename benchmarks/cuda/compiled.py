@@ -106,13 +106,13 @@ def _of_lanes(kind: Kind, results: Any) -> Iterator[tuple[str, int, Any, tuple[A
 
 
 def cases(dtype: dtypes.DType) -> Iterator[Case]:
-    """The kernels for ``dtype``: a plain loss, and every option and output at once."""
+    """The kernels for ``dtype``: a plain loss, and all options and outputs at once."""
     load = getattr(types, _LOADS[dtype.name])
     for extent, kind in (("loss", Kind(dtype)), ("all", Kind(dtype, True, True, True, True))):
         real, logits, threads = kind.number, _view(load), TABLE.threads
         labels, options, results = _told(real)
         inputs, out, long = (logits, logits, labels, options), _view(real), types.int64
-        merged, state = (logits, labels, options, results, long), _array(types.float64, 2)
+        merged, state = (*inputs, results, long), _array(types.float64, 2)
         write_rows, write_planes = (per_class.per_class_kernel(kind, way) for way in (True, False))
         for name, size, kernel, signature in (
             *_of_lanes(kind, results),
@@ -125,6 +125,8 @@ def cases(dtype: dtypes.DType) -> Iterator[Case]:
         ):  # fmt: skip
             yield Case(name, dtype.name, extent, size, kernel, inputs + signature)
         yield Case("merge", dtype.name, extent, threads, planes.merge_kernel(kind), merged)
+        focal = planes.plane_kernel(kind._replace(focal=True))
+        yield Case("focal, planes", dtype.name, extent, threads, focal, (*inputs, results, long))
         given = logits, labels, options, state, _likeliest(real)
         kernel = likeliest.likeliest_kernel(kind)
         yield Case("likeliest", dtype.name, extent, threads, kernel, given)

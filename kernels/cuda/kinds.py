@@ -21,7 +21,7 @@ class Kind(NamedTuple):
 
     ``capped``: logits are softly capped. ``smooth``: the loss has a sum over all classes'
     log-probabilities; ``soft``: labels are class probabilities. ``more``: entropy, rank or
-    prediction is wanted.
+    prediction is wanted. ``focal``: losses have a focal factor, which takes registers.
     """
 
     dtype: DType
@@ -29,6 +29,7 @@ class Kind(NamedTuple):
     smooth: bool = False
     soft: bool = False
     more: bool = False
+    focal: bool = False
 
     @property
     def real(self) -> Any:

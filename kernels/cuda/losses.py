@@ -9,6 +9,7 @@ from typing import Any
 from numba import cuda
 
 from kernels import formula, plan
+from kernels.cuda.arguments import Options
 from kernels.cuda.kinds import Kind, target
 from kernels.cuda.sums import functions, pair
 from kernels.formula import FAR, LARGEST_SHIFT, Known
@@ -87,6 +88,22 @@ def leave_out(position: int, y: int, options: Any, results: Any) -> None:
         results.state[row, position] = 1.0 if row == TOTAL else 0.0
 
 
+def _without_focal() -> Any:
+    """Function: ``options`` with a constant for ``focal``, so that what it takes is not compiled.
+
+    It would take a fifth of the warps of an SM from all losses.
+    """
+
+    @device
+    def without_focal(o: Any) -> Any:
+        return Options(
+            o.reals, o.scale, o.to_nats, o.unit, o.cap, o.keep, o.spread, o.z_loss, 0.0, o.weight,
+            o.lane_weight, o.mass, o.probs, o.upstream, o.ignored_too, o.tolerance, o.per_class,
+        )  # fmt: skip
+
+    return without_focal
+
+
 def _expected(kind: Kind) -> Any:
     """Function: the sum of the powers times the class probabilities, for their focal factor.
 
@@ -112,8 +129,8 @@ def finish(kind: Kind) -> Any:
 
     Positions that the sums cannot represent are listed for ``careful``.
     """
-    more, smooth, soft = kind.more, kind.smooth, kind.soft
-    logit, expected_ = functions(kind).logit, _expected(kind)
+    more, smooth, soft, focal = kind.more, kind.smooth, kind.soft, kind.focal
+    logit, expected_, without_focal = functions(kind).logit, _expected(kind), _without_focal()
 
     @target.team
     def finish(
@@ -143,12 +160,12 @@ def finish(kind: Kind) -> Any:
             log_prob = at_most_0(float(own) * options.scale - shift - log2)
         log_sum_exp = log_sum_exp_of(log2, shift, options.to_nats)
         expected = 0.0
-        if soft and options.focal > 0.0:
+        if soft and focal:
             expected = expected_(logits, soft_view, position, sums.shift, options) / total
         known = Known(log_prob, log2, log_sum_exp, mass, whole, expected)
-        sample = sample_of(labels, position)
-        loss, weight = loss_of(known, y, soft, sample, options)
-        factors = gradient_factors(known, y, soft, sample, options)
+        sample, told = sample_of(labels, position), options if focal else without_focal(options)
+        loss, weight = loss_of(known, y, soft, sample, told)
+        factors = gradient_factors(known, y, soft, sample, told)
         write_results(position, known, loss, weight, factors, options, results)
         if options.per_class:
             results.state[MINUS, position], results.state[TOTAL, position] = -shift, total

@@ -56,7 +56,8 @@ def wanted_of(problem: Problem, names: tuple[str, ...], rows: bool) -> Wanted:
     smooth = problem.soft is not None or problem.label_smoothing > 0.0
     more = bool({"entropy", "rank", "prediction"} & set(names))
     capped, softly = problem.softcap is not None, problem.soft is not None
-    kind = Kind(problem.dtype, capped, smooth and not problem.normalised, softly, more)
+    smooth, focal = smooth and not problem.normalised, problem.focal > 0.0
+    kind = Kind(problem.dtype, capped, smooth, softly, more, focal)
     segments = segments_of(problem.classes, rows)
     real = problem.dtype.result
     tensors = {"logits": Tensor(problem.dtype.load, problem.classes)}

@@ -8,6 +8,7 @@ and what a test compares them with is the same oracle.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import threading
 import zlib
@@ -21,9 +22,17 @@ import kernels
 
 # Of the tests' own cases, every SAMPLE-th; LOSSD_SIMULATE=all runs them all, in some minutes.
 SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 12
-# Elements; each takes some 50 us. A test that begins with more is skipped; later calls with more
-# are computed on the CPU.
+# Elements; each takes some 50 us. A test is skipped from its first call with more on: the CPU would
+# have to compile kernels for them, which the suite itself does meanwhile.
 LARGEST = 1600 if SAMPLE == 1 else 800
+FUNCTIONS = (
+    "cross_entropy",
+    "nll_loss",
+    "binary_cross_entropy",
+    "log_softmax",
+    "softmax",
+    "kl_div",
+)
 # Files of which all cases are run.
 WHOLE = (
     "test_worked_example",
@@ -101,7 +110,7 @@ ALONE = {
     "binary",
 }
 _calls = [0]
-_calls_before_test = [0]
+_given: set[tuple[str, str]] = set()  # functions, and options that they were given
 
 
 def pytest_configure() -> None:
@@ -112,14 +121,7 @@ def pytest_configure() -> None:
 
 def redirect(largest: int) -> None:
     """Has the door's functions compute on the device what is of ``largest`` elements at most."""
-    for name in (
-        "cross_entropy",
-        "nll_loss",
-        "binary_cross_entropy",
-        "log_softmax",
-        "softmax",
-        "kl_div",
-    ):
+    for name in FUNCTIONS:
         setattr(kernels, name, _on_device(getattr(kernels, name), largest))
 
 
@@ -128,12 +130,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if is_run(item)]
 
 
-def pytest_runtest_call() -> None:
-    _calls_before_test[0] = _calls[0]
-
-
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(f"{_calls[0]} calls on the simulated device")
+    for name in FUNCTIONS:
+        options = set(inspect.signature(getattr(kernels, name)).parameters)
+        never = options - {option for function, option in _given if function == name}
+        terminalreporter.write_line(f"{name} was never given {sorted(never)}")
 
 
 def is_run(item: pytest.Item) -> bool:
@@ -148,11 +150,13 @@ def _on_device(function: Callable[..., Any], largest: int) -> Callable[..., Any]
     @functools.wraps(function)
     def on_device(*arguments: Any, **options: Any) -> Any:
         logits: Any = arguments[0] if arguments else options.get("logits", 0)
-        small = bool(np.size(logits) <= largest)
-        if not small and _calls[0] == _calls_before_test[0]:
+        if options.get("device") == "cpu":
+            return function(*arguments, **options)
+        if np.size(logits) > largest:
             pytest.skip("larger than the simulator computes")
-        _calls[0] += small
-        return function(*arguments, **{"device": "cuda" if small else "cpu"} | options)
+        _calls[0] += 1
+        _given.update((function.__name__, name) for name in options)
+        return function(*arguments, **{"device": "cuda"} | options)
 
     return on_device
 
