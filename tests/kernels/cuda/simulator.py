@@ -84,7 +84,7 @@ NOT_RUN = {
     "test_divergence_refusals": "most of it is of errors that come before any device",
     "test_properties": "hundreds of random calls a test",
     "test_repeatable": "too large; simulated_pipeline has smaller ones",
-    "test_report": "it is of NumPy, and calls kernels without the door",
+    "test_report": "it is of NumPy, and of kernels that it calls directly",
     "test_exact": "it is of NumPy alone",
     "test_explain": "explain names the device of each call",
     "test_formula": "it is of plain Python",
