@@ -27,11 +27,26 @@ def hold(logits: Array, labels: Array, **options: Any) -> None:
     want = oracle.binary_cross_entropy(logits, labels, **options)
     assert got["per_element"].shape == got["gradient"].shape == logits.shape
     assert got["count"] == want.pop("count")
+    terms = _terms(logits, labels)
     for name, array in want.items():
         array = np.asarray(array)
         # A sum of float32 losses is float64, and no more precise than these.
         found = got[name].astype(got["per_element"].dtype)
-        oracle.assert_close(found, array, np.maximum(1.0, np.abs(array.astype(float))))
+        size = np.maximum(np.abs(array.astype(float)), terms.get(name, 0.0))
+        oracle.assert_close(found, array, np.maximum(1.0, size))
+
+
+def _terms(logits: Array, labels: Array) -> dict[str, Any]:
+    """Sizes of the terms of which losses of probabilities are differences, by output.
+
+    Probabilities are rounded to the logits' type, so ``(1 - label) * logit`` is off by as much of
+    the logit, not of the loss. The weights here multiply by less than 2.
+    """
+    if labels.dtype.kind in "iub":
+        return {}
+    wide = np.abs(oracle.widen(logits)).astype(float)
+    size = 2.0 * np.where(np.isfinite(wide), wide, 0.0)
+    return {"per_element": size, "loss": size.max(initial=0.0), "loss_sum": size.sum()}
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
