@@ -163,7 +163,9 @@ def sizes(
     """Return what ``entry.WORK`` to ``entry.ROWS`` are for logits of ``shape``."""
     known = dtypes.of(np.empty(0, dtype))
     size = math.prod(shape)
-    classes = shape[min(1, len(shape) - 1) if class_axis is None else class_axis]
+    axis = min(1, len(shape) - 1) if class_axis is None else class_axis
+    # A scalar has no classes, and not every operation has them on an axis.
+    classes = shape[axis] if -len(shape) <= axis < len(shape) else 1
     positions = size // classes if classes else 0
     rows = shape[0] if len(shape) > 1 else 1
     return layout.LOGITS[known.name if known else "float32", device], size, positions, rows
