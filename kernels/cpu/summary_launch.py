@@ -42,7 +42,7 @@ def _view(problem: Problem) -> View | None:
 
 
 def summary(problem: Problem, labels: Array) -> Found:
-    """What is ``Found`` of the positions of a problem that is ``summarised``.
+    """Compute the ``Found`` of the positions of a problem that is ``summarised``.
 
     ``labels`` is int64, all of them classes; weights and smoothing make no difference.
     """

@@ -155,7 +155,7 @@ def footprint(problem: Problem, report: Report, maps: bool, step: int | None) ->
 
 
 def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
-    """What the kernels say of ``piece``. Raises ``InvalidInput`` for an impossible label."""
+    """Compute the step of ``piece``. Raises ``InvalidInput`` for an impossible label."""
     place = slice(piece.first, piece.stop)
     assert problem.labels is not None
     given = problem.labels[place]

@@ -48,8 +48,9 @@ class Rows(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What ``Step`` is made of; ``above`` is how far the prediction's logit is above the label's,
-    in units of the temperature.
+    """Values that ``Step`` is made of.
+
+    ``above``: the prediction's logit minus the label's, over the temperature.
     """
 
     nll: Array
@@ -60,7 +61,7 @@ class Found(NamedTuple):
 
 
 def in_passes(plain: Problem, rows: Rows) -> Found:
-    """What kernels of several passes say; the second and others find the logits in cache."""
+    """Values from several passes; the second and others find the logits in cache."""
     labels = plain.labels
     assert labels is not None
     _, found = compute(plain, (*NAMES, "rank", "prediction"))

@@ -37,7 +37,7 @@ _FIRST_FEW = 5
 
 
 class Form(NamedTuple):
-    """What reports that merge have in common.
+    """Properties that reports which merge have in common.
 
     ``tail`` is the labels' shape without its first axis, ``layout`` one of "image", "sequence" and
     "flat"; ``bins`` are those of the calibration, ``worst`` is how many positions are listed;

@@ -41,7 +41,7 @@ CORE = {path: one for path, one in DOCUMENTS.items() if path not in CUSTOM}
 
 
 def faults(document: dict[str, Any]) -> list[str]:
-    """What is wrong with the fields of a custom resource's ``spec``."""
+    """Faults of the fields of a custom resource's ``spec``."""
     return [*_faults(document["spec"], _SCHEMAS[named(document)], "spec")]
 
 

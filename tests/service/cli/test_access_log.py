@@ -12,7 +12,7 @@ from service.telemetry.record import Record
 
 
 def logged(path: str, form: str = "text", request_id: str = "an-id") -> str | None:
-    """What is written of a request: one line, or nothing."""
+    """Line that is written of a request, or nothing."""
     record = Record()
     record.begin(here(), {b"x-request-id": request_id.encode()})
     route, _, query = path.partition("?")

@@ -116,7 +116,7 @@ class Tab:
         self.wait(lambda: self.browser.execute_script(shown, theme) == theme)
 
     def errors(self) -> list[str]:
-        """What the console has said of errors since the last call."""
+        """Errors on the console since the last call."""
         lines = self.browser.get_log("browser")
         return [line["message"] for line in lines if line["level"] == "SEVERE"]
 
@@ -486,7 +486,7 @@ def look(tab: Tab, name: str) -> None:
 
 
 def barriers(tab: Tab, *, contrast: bool) -> list[Any]:
-    """What axe-core finds on the page, with its elements."""
+    """Violations that axe-core finds on the page, with their elements."""
     run = """
     axe.run({ resultTypes: ["violations"], rules: { "color-contrast": { enabled: arguments[0] } } })
         .then((found) => arguments[1](

@@ -1,4 +1,4 @@
-"""What a scrape holds, and a port to scrape."""
+"""Values of a scrape, and a port to scrape."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def times_of(spent: list[int]) -> list[int]:
 
 
 def difference(before: Snapshot, after: Snapshot) -> tuple[np.ndarray, np.ndarray]:
-    """What was counted in between: of all routes, and of ROUTE."""
+    """Counts in between: of all routes, and of ROUTE."""
     block = after.routes[ROUTE] - before.routes.get(ROUTE, layout.NOTHING)
     return after.totals - before.totals, block
 
