@@ -24,7 +24,11 @@ OURS = {"kernels", "service", "benchmarks", "deploy", "tests"}
 # A dependency's own base, of which it takes one version and no other: not ours to choose.
 INHERITED = {"llvmlite", "starlette", "cuda"}
 # Distributions of modules that are called otherwise.
-DISTRIBUTIONS = {"opentelemetry": "opentelemetry-sdk", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "distributed": "dask",
+    "opentelemetry": "opentelemetry-sdk",
+    "yaml": "pyyaml",
+}
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -104,9 +108,21 @@ def test_no_peer_is_locked() -> None:
     assert not peers & pins("dev").keys()
 
 
+@pytest.mark.parametrize("extra", ["otel", "bulk", "dask"])
+def test_the_tests_run_with_an_extra(extra: str) -> None:
+    assert {str(requirement) for requirement in declared(extra)} <= {
+        str(requirement) for requirement in declared("dev")
+    }
+
+
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("kernels", []), ("service", ["otel"]), ("benchmarks", []), ("tests", ["dev"])],
+    [
+        ("kernels", []),
+        ("service", ["otel", "bulk", "dask"]),
+        ("benchmarks", ["bulk", "dask"]),
+        ("tests", ["dev"]),
+    ],
     ids=["kernels", "service", "benchmarks", "tests"],
 )
 def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
