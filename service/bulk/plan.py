@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +40,8 @@ class Failure(NamedTuple):
 class Source(NamedTuple):
     """A shard in a plan.
 
-    ``span`` is the positions of a row, ``row_bytes`` the bytes of its logits. Pieces have ``each``
+    ``tail`` is the labels' shape behind the rows, ``span`` the positions of a row, ``row_bytes``
+    the bytes of its logits. Pieces have ``each``
     rows, or begin at the rows ``cuts``, if there are any. ``position`` and ``piece`` are the
     numbers of its first position and piece, ``row`` that of its first row, in the corpus.
     ``bytes`` is the option of its metadata.
@@ -47,7 +50,7 @@ class Source(NamedTuple):
     location: str
     fingerprint: str
     rows: int
-    span: int
+    tail: tuple[int, ...]
     row_bytes: int
     each: int
     cuts: tuple[int, ...]
@@ -56,6 +59,10 @@ class Source(NamedTuple):
     row: int
     position: int
     piece: int
+
+    @property
+    def span(self) -> int:
+        return math.prod(self.tail)
 
     @property
     def pieces(self) -> int:
@@ -93,7 +100,11 @@ class Job(NamedTuple):
 
 
 class Plan:
-    """Shards in order, and their pieces, which are numbered through all of them."""
+    """Shards in order, and their pieces, which are numbered through all of them.
+
+    ``terms`` are those of the first shard; ``bytes`` is the option, for all shards. ``places``
+    says of each shard where its results by element are written, if they are.
+    """
 
     def __init__(
         self,
@@ -101,15 +112,16 @@ class Plan:
         sources: Sequence[Source],
         failures: Sequence[Failure] = (),
         piece_bytes: int = 0,
+        terms: Terms | None = None,
         bytes: int | None = None,
-        places: Mapping[str, Path] | None = None,
     ) -> None:
         self.job = job
         self.sources = list(sources)
         self.failures = list(failures)
         self.piece_bytes = piece_bytes
+        self.terms = terms
         self.bytes = bytes
-        self.places = places or {}
+        self.places: Mapping[str, Path] = {}
         self._firsts = [source.piece for source in self.sources]
         self._job = orjson.dumps(job._asdict())
 
@@ -154,11 +166,16 @@ class Plan:
         }  # fmt: skip
         return b'{"job":' + self._job + b',"piece":' + orjson.dumps(own) + b"}"
 
-    def place(self, position: int) -> tuple[Source, int, int]:
-        """Shard of a position of the corpus, its row there, and the position within the row."""
-        firsts = [source.position for source in self.sources]
-        source = self.sources[bisect_right(firsts, position) - 1]
-        return source, *divmod(position - source.position, source.span)
+    def source_at_position(self, position: int) -> Source:
+        """Shard of a position of the corpus."""
+        return self.sources[bisect_right(self.sources, position, key=_position) - 1]
+
+    def source_at_row(self, row: int) -> Source:
+        """Shard of a row of the corpus."""
+        return self.sources[bisect_right(self.sources, row, key=_row) - 1]
+
+
+_position, _row = attrgetter("position"), attrgetter("row")
 
 
 class _Looked(NamedTuple):
@@ -227,7 +244,7 @@ def planned(
     each = [source.bytes for source in sources]
     if total is None and each and None not in each:
         total = sum(each)  # type: ignore[arg-type]
-    return Plan(job, sources, failures, piece_bytes, total)
+    return Plan(job, sources, failures, piece_bytes, first, total)
 
 
 def _source(
@@ -245,7 +262,7 @@ def _source(
         row, piece = last.row + last.rows, last.piece + last.pieces
         position = last.position + last.rows * last.span
     return Source(
-        location, look.fingerprint, look.rows, terms.span, terms.row_bytes, each,
+        location, look.fingerprint, look.rows, terms.tail, terms.row_bytes, each,
         _cuts(look.starts, each, look.rows), terms.dtype, terms.bytes, row, position, piece,
     )  # fmt: skip
 

@@ -41,12 +41,13 @@ class Progress(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Merged results, and what has none."""
+    """Merged results, and what has none; ``stopped`` before it was done."""
 
     total: Total
     report: Report | None
     failures: list[Failure]
     finished: int
+    stopped: bool
 
 
 class Run:
@@ -70,7 +71,8 @@ class Run:
         self._in_flight = in_flight
         self._ahead = in_flight * (_AHEAD_OF_REPORTS if plan.job.report else _AHEAD)
         self.fold = Fold(plan, journal)
-        self._done: SimpleQueue[tuple[int, Future[bytes]]] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Future[bytes]] | None] = SimpleQueue()
+        self._stopped = False
         self._again: deque[int] = deque()
         self._tries: dict[int, int] = {}
         self._failures: list[Failure] = []
@@ -86,7 +88,7 @@ class Run:
         try:
             while True:
                 self._submit()
-                if not self._flying:
+                if not self._flying or self._stopped:
                     break
                 self._take()
                 if time.monotonic() - told_at >= TICK:
@@ -99,7 +101,13 @@ class Run:
             self.fold.save(last=True)
         self._told(self.progress())
         failures = [*self._plan.failures, *self._failures]
-        return Outcome(self.fold.total, self.fold.report, failures, self.fold.finished)
+        fold = self.fold
+        return Outcome(fold.total, fold.report, failures, fold.finished, self._stopped)
+
+    def stop(self) -> None:
+        """Have ``run`` return soon, without the pieces in flight; for a handler of signals."""
+        self._stopped = True
+        self._done.put(None)
 
     def progress(self) -> Progress:
         """Progress so far."""
@@ -144,7 +152,7 @@ class Run:
         """Take the results that are there, and wait for one if there is none."""
         with suppress(Empty):
             item = self._done.get(timeout=TICK)
-            while True:
+            while item is not None:
                 self._flying -= 1
                 self._taken(*item)
                 item = self._done.get_nowait()
