@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from kernels.answer import answers_of, counted, impossible_label, wanted
 from kernels.devices import compute
-from kernels.plan import ImpossibleLabel
+from kernels.plan import Computed, ImpossibleLabel
 from kernels.problem import Problem, check
 from kernels.reduce import SCALE
 from kernels.report.exact import ExactSums
@@ -19,20 +19,26 @@ from service.bulk.elements import is_nan, likeliest, worst_places
 from service.bulk.partial import EXACT, WORST, Partial
 from service.codecs.base import Array
 
-_LOSSES = ("losses", "weights")
+LOSSES = ("losses", "weights")
+# Function that computes arrays by name of a problem, as ``kernels.devices.compute`` does.
+Compute: TypeAlias = Callable[[Problem, tuple[str, ...]], Computed]
 
 
 def scored(
-    tensors: Mapping[str, Array], options: Mapping[str, Any], position: int, worst: int
+    tensors: Mapping[str, Array],
+    options: Mapping[str, Any],
+    position: int,
+    worst: int,
+    compute: Compute = compute,
 ) -> tuple[Partial, dict[str, Array]]:
     """Score the rows of ``tensors``, whose first position is number ``position`` of the corpus.
 
-    Returns the partial, and what is of each element in the labels' shape: ``per_element`` and
-    ``prediction``. Raises ``InvalidInput``.
+    ``compute`` is called once. Returns the partial, and what is of each element in
+    the labels' shape: ``per_element`` and ``prediction``. Raises ``InvalidInput``.
     """
     given: dict[str, Any] = {**tensors, **options}
     problem = check(**given)
-    values, answers = _computed(problem)
+    values, answers = _computed(problem, compute)
     predicted = moved(answers["prediction"], problem.shift, -1)
     labels = np.asarray(tensors["labels"])
     if problem.soft is not None:
@@ -77,17 +83,17 @@ def outputs_of(problem: Problem) -> tuple[str, ...]:
     names = ["per_element", "prediction", *(["rank"] if problem.soft is None else [])]
     if by_sequence(problem):
         names += ["sequence_count", *(["sequence_greedy"] if problem.soft is None else [])]
-    return (*wanted(problem, names), *_LOSSES)
+    return (*wanted(problem, names), *LOSSES)
 
 
-def _computed(problem: Problem) -> tuple[Array, dict[str, Array]]:
+def _computed(problem: Problem, compute: Compute) -> tuple[Array, dict[str, Array]]:
     """Losses and weights as they are added, float64 of shape (2, positions), and the outputs."""
     names = outputs_of(problem)
     try:
         blocks, arrays = compute(problem, names)
     except ImpossibleLabel as error:
         raise impossible_label(problem, error.position) from None
-    values = np.stack([arrays[name] for name in _LOSSES])
+    values = np.stack([arrays[name] for name in LOSSES])
     return values, answers_of(problem, names, blocks, arrays)
 
 

@@ -18,12 +18,12 @@ from kernels import InvalidInput, mismatch, warm
 from kernels.cache import folder
 from kernels.compiled import one_process
 from kernels.compiling import Told, compile_all
-from kernels.devices import uncompiled
+from kernels.devices import compute, uncompiled
 from kernels.report import report_of
 from kernels.report.compute import uncompiled as uncompiled_in_report
 from kernels.specialisations import AnySpecialisation
 from service.bulk.formats import fingerprint, opened
-from service.bulk.scores import outputs_of, scored
+from service.bulk.scores import Compute, outputs_of, scored
 from service.bulk.shard import Shard
 from service.bulk.terms import checked, failure_of
 from service.codecs.base import Array
@@ -65,15 +65,15 @@ class Result(NamedTuple):
         return cls(content[8:stop], content[stop:])
 
 
-def score_piece(task: bytes) -> bytes:
+def score_piece(task: bytes, compute: Compute = compute) -> bytes:
     """Score the piece that ``task`` (``Plan.task``) names; returns the bytes of a ``Result``.
 
-    Raises ``PieceError``.
+    ``compute`` computes its outputs. Raises ``PieceError``.
     """
     job, piece = read_task(task)
     try:
         with _shard(piece, job["names"]) as shard:
-            return of_tensors(shard.read(piece.first, piece.stop), job, piece)
+            return of_tensors(shard.read(piece.first, piece.stop), job, piece, compute)
     except PieceError:
         raise
     except Exception as error:  # whatever a format's library raises: not all of it can travel
@@ -86,11 +86,13 @@ def read_task(task: bytes) -> tuple[Mapping[str, Any], Given]:
     return said["job"], Given(**said["piece"])
 
 
-def of_tensors(tensors: Mapping[str, Array], job: Mapping[str, Any], piece: Given) -> bytes:
+def of_tensors(
+    tensors: Mapping[str, Array], job: Mapping[str, Any], piece: Given, compute: Compute
+) -> bytes:
     """Score rows that were read; returns the bytes of a ``Result``. Raises ``InvalidInput``."""
     if job["report"]:
         return Result(b"", report_of(**tensors, **job["terms"]).to_bytes()).to_bytes()
-    partial, _ = scored(tensors, job["terms"], piece.position, job["worst"])
+    partial, _ = scored(tensors, job["terms"], piece.position, job["worst"], compute)
     return Result(partial.to_bytes(), b"").to_bytes()
 
 
