@@ -31,7 +31,7 @@ LAYERS = (
     ("service.protocol",),
     ("service.compute",),
     ("service.request",),
-    ("service.process", "service.routes"),
+    ("service.process", "service.routes", "service.bulk"),
     ("service.app",),
     ("service.cli",),
 )
