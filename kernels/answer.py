@@ -28,6 +28,8 @@ from kernels.tensors import widened
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _SCALARS = frozenset(name for name, row in TABLE.items() if row.kind is Kind.SCALAR)
+# Outputs that are an array of ``plan.PER_POSITION`` as it is.
+_SUMMANDS = {"loss_float64": "losses", "loss_weight": "weights"}
 
 
 def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
@@ -59,6 +61,7 @@ def answers_of(
         for name, array in arrays.items()
         if name in names
     }
+    answers |= {name: answers[made] for name, made in _SUMMANDS.items() if name in names}
     if not BY_SEQUENCE.isdisjoint(names):
         answers |= _by_sequence(problem, names, answers)
     if not _SCALARS.isdisjoint(names):

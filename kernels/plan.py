@@ -51,6 +51,7 @@ class Output(NamedTuple):
 _LOSSES = ("cross_entropy", "nll_loss")
 _SUMS = (*_LOSSES, "binary_cross_entropy")
 _REDUCED = (*_SUMS, "kl_div")
+_TERMS = ("losses", "weights")
 # All outputs: the reduced loss; the unreduced loss; the log-sum-exp of the logits; the entropy of
 # their softmax, in nats; the label's rank (0: no class comes before it; -1: ignored, or a NaN among
 # the logits); the class of the largest logit (the first of equals, or of NaNs); the log-softmax;
@@ -58,12 +59,13 @@ _REDUCED = (*_SUMS, "kl_div")
 # not ignored, and the sums of their weights and losses; the exponential of the mean loss; of each
 # sequence the sum of its losses, its positions that are not ignored, and 1 if each of their labels
 # has rank 0, else 0; the mean of the sequences' perplexities; the sum of all losses in bits, over
-# the number of bytes; the largest logit, as the softmax takes it; its probability; the label's
-# logit minus the largest other; the largest log-probabilities and their classes, in order; the
-# log-probabilities of chosen classes; the softmax. Of a divergence: 1 where the likeliest class of
-# both sides is the same, 0 where it is not (-1: left out, or a NaN); the student's probability of
-# the label minus the teacher's; the logarithms of these two. A value a class is in the logits'
-# shape, a value a position in the labels', several have one more axis.
+# the number of bytes; the terms of loss_sum and of weight_sum, one of each position; the largest
+# logit, as the softmax takes it; its probability; the label's logit minus the largest other; the
+# largest log-probabilities and their classes, in order; the log-probabilities of chosen classes; the
+# softmax. Of a divergence: 1 where the likeliest class of both sides is the same, 0 where it is not
+# (-1: left out, or a NaN); the student's probability of the label minus the teacher's; the
+# logarithms of these two. A value a class is in the logits' shape, a value a position in the
+# labels', several have one more axis.
 TABLE: dict[str, Output] = {
     "loss": Output(Kind.SCALAR, operations=_REDUCED),
     "per_element": Output(Kind.POSITION, operations=_REDUCED, unlabelled=0.0),
@@ -86,6 +88,9 @@ TABLE: dict[str, Output] = {
         Kind.SCALAR, np.float64, _LOSSES, made_of=("per_element", "losses", "weights")
     ),
     "bits_per_byte": Output(Kind.SCALAR, np.float64, _LOSSES, requires="bytes"),
+    # Kernels write both or neither.
+    "loss_float64": Output(Kind.POSITION, np.float64, made_of=_TERMS, unlabelled=0.0),
+    "loss_weight": Output(Kind.POSITION, np.float64, made_of=_TERMS, unlabelled=0.0),
     "max_logit": Output(Kind.POSITION, likeliest=True),
     "confidence": Output(Kind.POSITION, likeliest=True),
     "margin": Output(Kind.POSITION, soft=False, unlabelled=np.nan, likeliest=True),

@@ -12,6 +12,9 @@ from service.bulk import files, formats
 from service.bulk.formats import npy
 from service.codecs import DecodeError
 
+# Names of tensors, which files may call otherwise.
+NAMES = tuple(formats.wanted({}))
+
 
 def shards(arguments: Sequence[str], names: Mapping[str, str]) -> list[str]:
     """Locations of the shards that ``arguments`` name, in their order.

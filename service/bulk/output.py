@@ -8,12 +8,15 @@ or not at all, and both steps may be repeated, so a run may end at any moment an
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
+from os import PathLike
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -28,16 +31,20 @@ from service.errors import InvalidOption
 # Names of results' files, which no shard's file has by chance.
 _MARK = ".per_element"
 _SUFFIXES = (".npz", ".parquet")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-def places(directory: str, locations: Sequence[str], suffix: str | None = None) -> dict[str, str]:
+def places(
+    directory: str | PathLike[str], locations: Sequence[str], suffix: str | None = None
+) -> dict[str, Path]:
     """Paths in ``directory`` of the files of results of the shards at ``locations``.
 
     They lie as the shards do below the folder that all of these share. ``suffix`` is .npz or
     .parquet; by default that of the shard, or .npz. Raises ``InvalidOption``, and
     ``MissingPackage`` where Parquet is to be written and cannot.
     """
-    if files.is_url(directory):
+    # Path has a URL lose one of its slashes.
+    if _URL.match(os.fspath(directory)):
         raise InvalidOption(
             f"{directory}: results of elements are written to a folder, not to a URL: mount it",
             field="per_element",
@@ -53,8 +60,8 @@ def places(directory: str, locations: Sequence[str], suffix: str | None = None) 
         # Shards of two formats may have the rest of the name in common.
         names = _stem(path) if stems[_stem(path)] == 1 else path
         inner = names[common:]
-        found[location] = os.path.join(directory, *inner[:-1], inner[-1] + _MARK + kind)
-    if ".parquet" in map(files.suffix, found.values()):
+        found[location] = Path(directory, *inner[:-1], inner[-1] + _MARK + kind)
+    if ".parquet" in {path.suffix for path in found.values()}:
         with extra("bulk", "results in Parquet: it"):
             import pyarrow.parquet  # noqa: F401
     return found
@@ -71,7 +78,7 @@ def _stem(path: tuple[str, ...]) -> tuple[str, ...]:
     return (*path[:-1], os.path.splitext(path[-1])[0])
 
 
-def put(place: str, first: int, stop: int, arrays: Mapping[str, Array]) -> None:
+def put(place: str | PathLike[str], first: int, stop: int, arrays: Mapping[str, Array]) -> None:
     """Keep ``arrays``, results of rows [first, stop), for the file at ``place``.
 
     They are on the disk when it returns. Raises ``OSError``.
@@ -82,7 +89,7 @@ def put(place: str, first: int, stop: int, arrays: Mapping[str, Array]) -> None:
         file.write(CODEC.encode(arrays))
 
 
-def finish(place: str, pieces: Sequence[tuple[int, int]]) -> None:
+def finish(place: str | PathLike[str], pieces: Sequence[tuple[int, int]]) -> None:
     """Make the file at ``place`` of the results of all ``pieces``, rows [first, stop) in order.
 
     It never holds more than a piece. It does nothing where that has been done. Raises
@@ -94,12 +101,12 @@ def finish(place: str, pieces: Sequence[tuple[int, int]]) -> None:
             raise DecodeError(f"{place}: its pieces, in {folder}, are not there any more")
         return
     paths = {os.path.join(folder, _name(*piece)): piece[1] - piece[0] for piece in pieces}
-    _WRITERS[files.suffix(place)](place, paths)
+    _WRITERS[Path(place).suffix](os.fspath(place), paths)
     shutil.rmtree(folder)
 
 
-def _folder(place: str) -> str:
-    return f"{place}.pieces"
+def _folder(place: str | PathLike[str]) -> str:
+    return f"{os.fspath(place)}.pieces"
 
 
 def _name(first: int, stop: int) -> str:

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 import kernels
 from kernels import dtypes
 from kernels.accumulate import SUMS
+from kernels.reduce import SCALE, add_blocks, sum_all_blocks
+from kernels.sequences import moved
 from tests import zoo
 from tests.oracle import Array
 
 ROWS = 203
+TERMS = ("loss_float64", "loss_weight")
 STEPS = [1, 7, 31, 32, 33, 64, 100, ROWS, 500]
 
 
@@ -58,6 +61,21 @@ def test_other_shapes(shape: tuple[int, ...], axis: int, dtype: dtypes.DType) ->
         for logits, labels, samples in parts(example, step):
             fed.update(logits, labels, sample_weight=samples)
         assert fed.result().tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("shift", [0, 2, -1])
+def test_terms_of_parts_add_up_to_the_bits_of_the_whole(shift: int, dtype: dtypes.DType) -> None:
+    """Another machine's terms are as good as one's own: in blocks, at the places of the logits."""
+    example = zoo.example((9, 7, 13), 2, dtype, "all")
+    options = {**example.options, "shift": shift}
+    want = kernels.cross_entropy(*example[:2], outputs=SUMS, **options)
+    terms = []
+    for logits, labels, samples in parts(example, 4):
+        own = options | {"sample_weight": samples}
+        got = kernels.cross_entropy(logits, labels, outputs=TERMS, **own)
+        terms.append([moved(got[name], -shift, 0.0).reshape(-1) for name in TERMS])
+    loss, weight = add_blocks(sum_all_blocks(np.concatenate(terms, axis=1)))
+    assert (loss / SCALE, weight / SCALE) == (want["loss_sum"], want["weight_sum"])
 
 
 def test_a_result_may_be_had_between() -> None:

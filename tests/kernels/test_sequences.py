@@ -18,7 +18,8 @@ from kernels.plan import BY_SEQUENCE
 from tests import oracle, zoo
 from tests.oracle import Array
 
-NAMES = [*SUMS, "loss", "per_element", "rank", "perplexity", *sorted(BY_SEQUENCE)]
+TERMS = ["loss_float64", "loss_weight"]
+NAMES = [*SUMS, *TERMS, "loss", "per_element", "rank", "perplexity", *sorted(BY_SEQUENCE)]
 
 
 def one_by_one(values: Array, keys: list[Any]) -> dict[Any, float]:
@@ -91,6 +92,7 @@ def hold(
                 )
     assert (got["per_element"][~kept] == 0).all()
     assert (got["rank"][~kept] == -1).all()
+    hold_terms(got)
     keys = keys_of(labels.shape, segments)
     losses = one_by_one(got["per_element"].astype(np.float64), keys)
     counts = one_by_one(kept, keys)
@@ -105,6 +107,17 @@ def hold(
     ]  # fmt: skip
     weighed = {} if "sample_weight" not in given else {"weights": given["sample_weight"]}
     hold_perplexities(got, kept, keys, losses, **weighed)
+
+
+def hold_terms(got: dict[str, Array]) -> None:
+    """Terms of the sums: their types, and that they round and add up to what is known of them."""
+    losses, weights = (got[name] for name in TERMS)
+    assert (losses.dtype, weights.dtype) == (np.float64, np.float64)
+    assert (losses.shape, weights.shape) == (got["per_element"].shape, got["per_element"].shape)
+    assert losses.astype(got["per_element"].dtype).tobytes() == got["per_element"].tobytes()
+    with np.errstate(all="ignore"):
+        for terms, name in ((losses, "loss_sum"), (weights, "weight_sum")):
+            np.testing.assert_allclose(terms.sum(), got[name], rtol=1e-12, atol=1e-9)
 
 
 def hold_perplexities(

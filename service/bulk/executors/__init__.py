@@ -1,0 +1,1 @@
+"""Executors: where pieces are scored. Each is a ``concurrent.futures.Executor``."""
