@@ -1,4 +1,4 @@
-"""Fleet of lossd servers: a request goes to the least busy, and to another if it fails or is slow."""
+"""Fleet of lossd servers: who is sent a request, again where it fails, and twice where it is slow."""
 
 from __future__ import annotations
 
