@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +16,14 @@ import orjson
 from kernels import dtypes
 from service.bulk.formats import fingerprint, opened
 from service.bulk.shard import TensorSpec
-from service.bulk.terms import Terms, failure_of, terms_of
+from service.bulk.terms import Terms, failure_of, model_of, terms_of
+from service.errors import InvalidOption
+from service.request.given import combine
 
 # Positions of a piece, at most: some 60 bytes are kept of each while it is computed.
 MOST_POSITIONS = 1 << 20
+# Pieces, at most, that a piece may be as long as to begin and end where reading does.
+_STRETCH = 4
 # Shards that are opened at a time: those in a bucket take tens of milliseconds each.
 _OPENING = 16
 
@@ -34,15 +40,20 @@ class Failure(NamedTuple):
 class Source(NamedTuple):
     """A shard in a plan.
 
-    ``each`` is the rows of a piece, ``span`` the positions of a row; ``position`` and ``piece`` are
-    the numbers of its first position and piece, ``row`` that of its first row, in the corpus.
+    ``tail`` is the labels' shape behind the rows, ``span`` the positions of a row, ``row_bytes``
+    the bytes of its logits. Pieces have ``each``
+    rows, or begin at the rows ``cuts``, if there are any. ``position`` and ``piece`` are the
+    numbers of its first position and piece, ``row`` that of its first row, in the corpus.
+    ``bytes`` is the option of its metadata.
     """
 
     location: str
     fingerprint: str
     rows: int
-    span: int
+    tail: tuple[int, ...]
+    row_bytes: int
     each: int
+    cuts: tuple[int, ...]
     dtype: str
     bytes: int | None
     row: int
@@ -50,8 +61,18 @@ class Source(NamedTuple):
     piece: int
 
     @property
+    def span(self) -> int:
+        return math.prod(self.tail)
+
+    @property
     def pieces(self) -> int:
-        return -(-self.rows // self.each)
+        return len(self.cuts) or -(-self.rows // self.each)
+
+    def span_of(self, piece: int) -> tuple[int, int]:
+        """First row, and the one after the last, of the shard's piece number ``piece``."""
+        if self.cuts:
+            return self.cuts[piece], (*self.cuts, self.rows)[piece + 1]
+        return piece * self.each, min((piece + 1) * self.each, self.rows)
 
 
 class Piece(NamedTuple):
@@ -76,20 +97,31 @@ class Job(NamedTuple):
     names: Mapping[str, str]
     worst: int
     report: bool = False
-    per_element: str | None = None
-    per_element_format: str | None = None
 
 
 class Plan:
-    """Shards in order, and their pieces, which are numbered through all of them."""
+    """Shards in order, and their pieces, which are numbered through all of them.
+
+    ``terms`` are those of the first shard; ``bytes`` is the option, for all shards. ``places``
+    says of each shard where its results by element are written, if they are.
+    """
 
     def __init__(
-        self, job: Job, sources: Sequence[Source], failures: Sequence[Failure], classes: int
+        self,
+        job: Job,
+        sources: Sequence[Source],
+        failures: Sequence[Failure] = (),
+        piece_bytes: int = 0,
+        terms: Terms | None = None,
+        bytes: int | None = None,
     ) -> None:
         self.job = job
         self.sources = list(sources)
         self.failures = list(failures)
-        self.classes = classes
+        self.piece_bytes = piece_bytes
+        self.terms = terms
+        self.bytes = bytes
+        self.places: Mapping[str, Path] = {}
         self._firsts = [source.piece for source in self.sources]
         self._job = orjson.dumps(job._asdict())
 
@@ -113,33 +145,37 @@ class Plan:
     def piece(self, number: int) -> Piece:
         index = self.source_of(number)
         source = self.sources[index]
-        first = (number - source.piece) * source.each
-        stop = min(first + source.each, source.rows)
+        first, stop = source.span_of(number - source.piece)
         position = source.position + first * source.span
         return Piece(number, index, first, stop, position, (stop - first) * source.span)
+
+    def bytes_of(self, number: int) -> int:
+        """Bytes of logits of a piece."""
+        piece = self.piece(number)
+        return (piece.stop - piece.first) * self.sources[piece.source].row_bytes
 
     def task(self, number: int) -> bytes:
         """JSON of all that a worker needs to know of a piece."""
         piece = self.piece(number)
         source = self.sources[piece.source]
+        place = self.places.get(source.location)
         own = {
             "location": source.location, "fingerprint": source.fingerprint,
             "first": piece.first, "stop": piece.stop, "position": piece.position,
+            "place": None if place is None else str(place),
         }  # fmt: skip
         return b'{"job":' + self._job + b',"piece":' + orjson.dumps(own) + b"}"
 
-    def place(self, position: int) -> tuple[Source, int, int]:
-        """Shard of a position of the corpus, its row there, and the position within the row."""
-        firsts = [source.position for source in self.sources]
-        source = self.sources[bisect_right(firsts, position) - 1]
-        return source, *divmod(position - source.position, source.span)
+    def source_at_position(self, position: int) -> Source:
+        """Shard of a position of the corpus."""
+        return self.sources[bisect_right(self.sources, position, key=_position) - 1]
 
-    def digest(self) -> str:
-        """Hash of the job and of how the shards are cut; not of their fingerprints."""
-        digest = hashlib.sha256(self._job)
-        for source in self.sources:
-            digest.update(orjson.dumps(source._replace(fingerprint="")))
-        return digest.hexdigest()
+    def source_at_row(self, row: int) -> Source:
+        """Shard of a row of the corpus."""
+        return self.sources[bisect_right(self.sources, row, key=_row) - 1]
+
+
+_position, _row = attrgetter("position"), attrgetter("row")
 
 
 class _Looked(NamedTuple):
@@ -149,16 +185,22 @@ class _Looked(NamedTuple):
     rows: int
     tensors: Mapping[str, TensorSpec]
     options: Mapping[str, object]
+    starts: tuple[int, ...]
 
 
 def _look(location: str, names: Mapping[str, str]) -> _Looked | str:
+    """Open a shard for its shapes; returns why it cannot be opened, where it cannot."""
     try:
-        before = fingerprint(location)
+        before = fingerprint(location, names)
         shard = opened(location, names)
         try:
-            return _Looked(before, shard.rows, dict(shard.tensors), dict(shard.options))
+            return _Looked(
+                before, shard.rows, dict(shard.tensors), dict(shard.options), tuple(shard.starts)
+            )
         finally:
             shard.close()
+    except InvalidOption:  # a package is missing: no fault of this shard alone
+        raise
     except Exception as error:  # a shard may fail in as many ways as its format's library has
         return failure_of(error, location)
 
@@ -174,14 +216,14 @@ def planned(
 
     ``query`` are options as texts; those that a shard's metadata gives count as well, and must be
     alike in all. A shard that cannot be opened, or is unlike the first that can, is a ``Failure``.
-    ``told`` is called with the number of shards opened. Raises ``InvalidOption`` and
-    ``InvalidInput`` for options that no shard could have.
+    ``told`` is called with the number of shards opened. Raises ``InvalidOption`` for options that
+    no shard could have, and where a package is missing.
     """
+    asked = combine(model_of(job.report), query, {}, typed=False)
     locations = list(locations)
     sources: list[Source] = []
     failures: list[Failure] = []
     first: Terms | None = None
-    row = position = piece = 0
     with ThreadPoolExecutor(_OPENING) as pool:
         looks = pool.map(lambda location: _look(location, job.names), locations)
         for number, (location, look) in enumerate(zip(locations, looks, strict=True), 1):
@@ -195,22 +237,52 @@ def planned(
                 failures.append(Failure(location, None, None, str(found)))
                 continue
             first = first or found
-            each = _rows_each(found, look.rows, piece_bytes)
-            source = Source(
-                location, look.fingerprint, look.rows, found.span, each, found.dtype, found.bytes,
-                row, position, piece,
-            )  # fmt: skip
-            sources.append(source)
-            row, position, piece = (
-                row + source.rows, position + source.rows * source.span, piece + source.pieces,
-            )  # fmt: skip
+            sources.append(_source(location, look, found, piece_bytes, sources))
     if first is not None:
         job = job._replace(terms=first.options)
-    return Plan(job, sources, failures, first.classes if first else 0)
+    total = getattr(asked, "bytes", None)
+    each = [source.bytes for source in sources]
+    if total is None and each and None not in each:
+        total = sum(each)  # type: ignore[arg-type]
+    return Plan(job, sources, failures, piece_bytes, first, total)
 
 
-def _rows_each(terms: Terms, rows: int, piece_bytes: int) -> int:
-    if terms.whole:
-        return max(rows, 1)
+def _source(
+    location: str, look: _Looked, terms: Terms, piece_bytes: int, before: Sequence[Source]
+) -> Source:
+    """Shard after those that are ``before`` it."""
+    rows = max(look.rows, 1)
     by_bytes = piece_bytes // max(terms.row_bytes, 1)
-    return max(1, min(by_bytes, MOST_POSITIONS // max(terms.span, 1), max(rows, 1)))
+    each = max(1, min(by_bytes, MOST_POSITIONS // max(terms.span, 1), rows))
+    if terms.whole:
+        each = rows
+    row = position = piece = 0
+    if before:
+        last = before[-1]
+        row, piece = last.row + last.rows, last.piece + last.pieces
+        position = last.position + last.rows * last.span
+    return Source(
+        location, look.fingerprint, look.rows, terms.tail, terms.row_bytes, each,
+        _cuts(look.starts, each, look.rows), terms.dtype, terms.bytes, row, position, piece,
+    )  # fmt: skip
+
+
+def _cuts(starts: Sequence[int], each: int, rows: int) -> tuple[int, ...]:
+    """First rows of pieces of about ``each`` rows that begin at ``starts`` where they can.
+
+    Where the next start is too far for that, but within ``_STRETCH`` pieces, the piece is longer:
+    to read from the middle of what is compressed as a whole costs more than memory.
+    """
+    if not starts or not rows:
+        return ()
+    ends = [*starts[1:], rows]
+    cuts, at = [], 0
+    while at < rows:
+        cuts.append(at)
+        place = bisect_right(ends, at + each) - 1
+        if place >= 0 and ends[place] > at:
+            at = ends[place]
+            continue
+        later = ends[place + 1]
+        at = later if later <= at + _STRETCH * each else at + each
+    return tuple(cuts)

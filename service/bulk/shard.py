@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from service.codecs.base import Array
@@ -23,6 +23,8 @@ class Shard(Protocol):
 
     ``rows`` is the length of the first axis, alike in all ``tensors`` but ``weight``; ``options``
     are those that its metadata gives, not validated, as ``service.codecs.Message.options``.
+    ``starts`` are the rows at which reading starts cheaply, from 0 on, ascending: those of row
+    groups or chunks; empty where any row is as good.
     """
 
     @property
@@ -33,6 +35,9 @@ class Shard(Protocol):
 
     @property
     def options(self) -> Mapping[str, object]: ...
+
+    @property
+    def starts(self) -> Sequence[int]: ...
 
     def read(self, first: int, stop: int) -> Mapping[str, Array]:
         """Rows [first, stop) of all tensors, and ``weight`` as it is.

@@ -37,13 +37,17 @@ class PieceError(Exception):
 
 
 class Given(NamedTuple):
-    """Piece as a task names it: rows [first, stop) of a shard, and its first position."""
+    """Piece as a task names it: rows [first, stop) of a shard, and its first position.
+
+    ``place`` is where its results by element are written, or None.
+    """
 
     location: str
     fingerprint: str
     first: int
     stop: int
     position: int
+    place: str | None = None
 
 
 class Result(NamedTuple):
@@ -149,7 +153,7 @@ class _shard:  # noqa: N801 (a context manager, used as a function)
                         shard.close()
 
     def _check(self) -> None:
-        now = fingerprint(self._piece.location)
+        now = fingerprint(self._piece.location, self._names)
         if now != self._piece.fingerprint:
             raise PieceError(f"changed since the plan: {self._piece.fingerprint} then, {now} now")
 
