@@ -1,4 +1,4 @@
-"""Fleet of lossd servers: who is sent a request, again where it fails, and twice where it is slow."""
+"""Fleet of lossd servers: whom a request is sent to, again if it fails, twice if it is slow."""
 
 from __future__ import annotations
 
