@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,7 +120,7 @@ class Plan:
         self.piece_bytes = piece_bytes
         self.terms = terms
         self.bytes = bytes
-        self.places: Mapping[str, Path] = {}
+        self.places: Mapping[str, str] = {}
         self._firsts = [source.piece for source in self.sources]
         self._job = orjson.dumps(job._asdict())
 
@@ -158,13 +157,17 @@ class Plan:
         """JSON of all that a worker needs to know of a piece."""
         piece = self.piece(number)
         source = self.sources[piece.source]
-        place = self.places.get(source.location)
         own = {
             "location": source.location, "fingerprint": source.fingerprint,
             "first": piece.first, "stop": piece.stop, "position": piece.position,
-            "place": None if place is None else str(place),
+            "place": self.places.get(source.location),
         }  # fmt: skip
         return b'{"job":' + self._job + b',"piece":' + orjson.dumps(own) + b"}"
+
+    def samples(self) -> list[bytes]:
+        """Tasks of one piece for each dtype of logits: kernels are compiled for these."""
+        firsts = {source.dtype: source.piece for source in self.sources if source.rows}
+        return [self.task(number) for number in firsts.values()]
 
     def source_at_position(self, position: int) -> Source:
         """Shard of a position of the corpus."""

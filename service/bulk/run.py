@@ -28,7 +28,7 @@ _AHEAD, _AHEAD_OF_REPORTS = 64, 2
 
 
 class Progress(NamedTuple):
-    """Progress of a run: pieces, and bytes of logits that were computed in it.
+    """Progress of a run: pieces, and how many of them, with bytes of logits, it computed itself.
 
     ``loss`` is the mean over the first pieces, up to the first that is not finished; NaN before.
     """
@@ -36,6 +36,7 @@ class Progress(NamedTuple):
     finished: int
     failed: int
     pieces: int
+    computed: int
     bytes: int
     loss: float
 
@@ -76,7 +77,7 @@ class Run:
         self._again: deque[int] = deque()
         self._tries: dict[int, int] = {}
         self._failures: list[Failure] = []
-        self._flying = self._bytes = 0
+        self._flying = self._computed = self._bytes = 0
         self._next = 0
 
     def run(self) -> Outcome:
@@ -118,7 +119,9 @@ class Run:
             sums = fold.report.classes.sums
             loss, weight = sums.losses.total(), sums.weight()
         mean = loss / weight if weight else float("nan")
-        return Progress(fold.finished, len(self._failures), self._plan.pieces, self._bytes, mean)
+        return Progress(
+            fold.finished, len(self._failures), self._plan.pieces, self._computed, self._bytes, mean
+        )
 
     def _submit(self) -> None:
         while self._flying < self._in_flight:
@@ -164,6 +167,7 @@ class Run:
             self._failed(number, str(error) or type(error).__name__)
             return
         self._tries.pop(number, None)
+        self._computed += 1
         self._bytes += self._plan.bytes_of(number)
         self.fold.put(number, result)
 

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.codecs import DecodeError, Limits, Message, npy
-from service.codecs.base import numbers, shown
-from service.codecs.naming import meant
+from service.codecs.base import numbers
+from service.codecs.missing import missing
 from service.codecs.npz import CODEC as NPZ
 from service.codecs.safetensors import CODEC as SAFETENSORS
 
 SCORED = ("logits", "labels", "weight", "sample_weight", "mask", "segments")
 
-# Names of other tensors that a message lists.
-_LISTED = 20
 _CODECS = {".npz": NPZ, ".safetensors": SAFETENSORS}
 
 # The user's own files may fill the memory.
@@ -44,26 +42,16 @@ def read(paths: Sequence[Path]) -> Message:
         message = _CODECS[suffixes[0]].decode(_mapped(paths[0]), frozenset(SCORED), _LIMITS)
         for name in SCORED[:2]:
             if name not in message.tensors:
-                raise DecodeError(_missing(name, message), where=name)
+                text = missing(
+                    name, message.tensors, message.others, f"rename {{}} to {name}".format
+                )
+                raise DecodeError(text, where=name)
         tensors = {name: numbers(array) for name, array in message.tensors.items()}
         return message._replace(tensors=tensors)
     raise DecodeError(
         "give one .npz or .safetensors file that holds logits and labels, or two .npy files:"
         " the logits, then the labels"
     )
-
-
-def _missing(name: str, message: Message) -> str:
-    held = [*message.tensors, *([listed(message.others)] if message.others else [])]
-    probably = next((other for other in message.others if meant(other, (name,))), None)
-    advice = "" if probably is None else f"; rename {shown(probably)} to {name} if that is it"
-    return f"holds no {name}, only: {', '.join(held) or 'nothing'}{advice}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join ``names`` for a message; of many, the first ``_LISTED``."""
-    more = len(names) - _LISTED
-    return ", ".join(map(shown, names[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _mapped(path: Path) -> memoryview:

@@ -18,10 +18,11 @@ from rich.table import Table
 
 from kernels import InvalidInput
 from service.cli import fail, parameters, reports
-from service.cli.files import SCORED, listed, read
+from service.cli.files import SCORED, read
 from service.cli.scoring import OPTIONS, Score, score
 from service.codecs import DecodeError
 from service.codecs.json.values import speakable
+from service.codecs.missing import listed
 from service.errors import InvalidOption
 from service.options import CrossEntropyOptions, ReportOptions
 from service.request.given import combine

@@ -96,11 +96,13 @@ class Limits(NamedTuple):
     ``until``: time, as of ``time.perf_counter``, after which ``TakesLong`` may be raised.
     ``own``: the body is the user's own file: any compression is allowed, and tensors of other names
     and types are passed over.
+    ``boolean``: names of tensors that may be Boolean, where a file has names of its own.
     """
 
     decoded_bytes: int
     until: float = math.inf
     own: bool = False
+    boolean: frozenset[str] = BOOLEAN
 
 
 class Encoded(NamedTuple):
@@ -199,15 +201,20 @@ def check_name(name: str, names: frozenset[str]) -> None:
         )
 
 
-def dtype_named(given: Any, known: Mapping[str, DType], boolean: str, name: Any) -> DType | None:
+def dtype_named(
+    given: Any,
+    known: Mapping[str, DType],
+    boolean: str,
+    name: Any,
+    may_be: frozenset[str] = BOOLEAN,
+) -> DType | None:
     """Return the dtype that a format calls ``given``, or ``None`` if tensor ``name`` has none such.
 
-    All tensors may be of the dtypes in ``known``, those of ``BOOLEAN`` also of the one called
-    ``boolean``.
+    All tensors may be of the ``known`` dtypes, those of ``may_be`` also of that called ``boolean``.
     """
     if not isinstance(given, str):
         return None
-    if given == boolean and name in tuple(BOOLEAN):  # the name may be anything, and not hashable
+    if given == boolean and name in tuple(may_be):  # the name may be anything, and not hashable
         return dtypes.BOOL
     return known.get(given)
 

@@ -59,10 +59,10 @@ def decode(body: memoryview, limits: Limits, *, where: str, name: str = "") -> n
     ``where`` names the file in errors. Fortran order gives a Fortran-ordered view. Raises
     ``DecodeError`` unless it is exactly one array of a dtype of ``kernels.dtypes``.
     """
-    layout = _layout(body, len(body), where, name)
-    order: Literal["C", "F"] = "F" if layout.fortran else "C"
-    data = body[layout.start :]
-    return tensor_view(data, layout.row, layout.shape, limits, where=where, order=order)
+    found = layout(body, len(body), where, name)
+    order: Literal["C", "F"] = "F" if found.fortran else "C"
+    data = body[found.start :]
+    return tensor_view(data, found.row, found.shape, limits, where=where, order=order)
 
 
 def check(begun: bytes, size: int, limits: Limits, where: str, name: str = "") -> None:
@@ -72,11 +72,11 @@ def check(begun: bytes, size: int, limits: Limits, where: str, name: str = "") -
     """
     start = data_start(begun[:PREFIX])
     if start is None or start <= len(begun):
-        layout = _layout(memoryview(begun), size, where, name)
-        check_size(size - layout.start, layout.row, layout.shape, limits, where=where)
+        found = layout(memoryview(begun), size, where, name)
+        check_size(size - found.start, found.row, found.shape, limits, where=where)
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Offset of a file's elements, and their dtype, shape and order."""
 
     start: int
@@ -85,8 +85,11 @@ class _Layout(NamedTuple):
     fortran: bool
 
 
-def _layout(body: memoryview, size: int, where: str, name: str) -> _Layout:
-    """Read the header that ``body``, of a file of ``size`` bytes, begins with."""
+def layout(body: memoryview, size: int, where: str, name: str) -> Layout:
+    """Read the header that ``body``, of a file of ``size`` bytes, begins with.
+
+    ``name`` is the tensor's, which may be Boolean or not. Raises ``DecodeError``.
+    """
     start = data_start(bytes(body[:PREFIX]))
     if start is None or start > size:
         raise DecodeError(
@@ -97,7 +100,7 @@ def _layout(body: memoryview, size: int, where: str, name: str) -> _Layout:
     length_bytes = _LENGTH_BYTES[body[6], body[7]]
     header = _items(bytes(body[_LENGTH_AT + length_bytes : start]), where)
     row = _row(header["descr"], where, name)
-    return _Layout(start, row, _shape(header["shape"], where), header["fortran_order"] == "True")
+    return Layout(start, row, _shape(header["shape"], where), header["fortran_order"] == "True")
 
 
 def data_start(prefix: bytes) -> int | None:

@@ -84,14 +84,7 @@ class Npz(Codec):
         body = io.BytesIO()
         with zipfile.ZipFile(body, "w") as archive:
             for name, array in arrays.items():
-                # The default date is fixed, 1980: equal arrays give equal bytes.
-                info = zipfile.ZipInfo(name + _SUFFIX)
-                header_bytes = zip_reader.LOCAL.size + len(info.filename.encode())
-                header_bytes += _ZIP64_BYTES + _ALIGNMENT_BYTES
-                padding = -(body.tell() + header_bytes) % npy.ALIGNMENT
-                info.extra = struct.pack(
-                    f"<3H{padding}x", zip_reader.ALIGNMENT_FIELD, 2 + padding, npy.ALIGNMENT
-                )
+                info = member_at(body.tell(), name)
                 with archive.open(info, "w", force_zip64=True) as member:
                     member.write(npy.header(row_of(name, array), array.shape))
                     member.write(flat_bytes(array))
@@ -121,6 +114,22 @@ class Npz(Codec):
             members = zip_reader.members(body, lambda name: None)
             return sum(member.size for member in members if member.method == zip_reader.DEFLATED)
         return 0
+
+
+def member_at(position: int, name: str) -> zipfile.ZipInfo:
+    """Return the entry of array ``name``, the data of which is aligned if written with zip64.
+
+    ``position`` is the archive's length so far. The default date is fixed, 1980: equal arrays give
+    equal bytes.
+    """
+    info = zipfile.ZipInfo(name + _SUFFIX)
+    header_bytes = zip_reader.LOCAL.size + len(info.filename.encode())
+    header_bytes += _ZIP64_BYTES + _ALIGNMENT_BYTES
+    padding = -(position + header_bytes) % npy.ALIGNMENT
+    info.extra = struct.pack(
+        f"<3H{padding}x", zip_reader.ALIGNMENT_FIELD, 2 + padding, npy.ALIGNMENT
+    )
+    return info
 
 
 CODEC = Npz()

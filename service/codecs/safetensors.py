@@ -17,6 +17,7 @@ import orjson
 from kernels import dtypes
 from kernels.dtypes import DType
 from service.codecs.base import (
+    BOOLEAN,
     IN_ORDER,
     NATURAL,
     Arrays,
@@ -65,7 +66,7 @@ class Safetensors(Codec):
 
         Raises ``DecodeError`` and ``TooLarge``.
         """
-        start = _data_start(bytes(body[:_LENGTH_BYTES]))
+        start = data_start(bytes(body[:_LENGTH_BYTES]))
         if start is None or start > len(body):
             raise DecodeError(
                 "the body must start with the header's length, 8 little-endian bytes that say from "
@@ -75,7 +76,7 @@ class Safetensors(Codec):
             )
         header = bytes(body[_LENGTH_BYTES:start])
         layout_of = _known if len(header) <= _KNOWN_BYTES else _layout
-        layout, options = layout_of(header, names, limits.own)
+        layout, options = layout_of(header, names, limits.own, limits.boolean)
         data = body[start:]
         tensors = {}
         expected = 0
@@ -106,11 +107,11 @@ class Safetensors(Codec):
         return Encoded(header, more=tensors)
 
     def aligned_at(self, prefix: bytes) -> int | None:
-        return _data_start(prefix)
+        return data_start(prefix)
 
     def ready_at(self, prefix: memoryview) -> int | None:
         """Return where the last tensor begins, if ``prefix`` has all the header."""
-        start = _data_start(bytes(prefix[:_LENGTH_BYTES]))
+        start = data_start(bytes(prefix[:_LENGTH_BYTES]))
         if start is None or not start <= len(prefix):
             return None
         with suppress(DecodeError):
@@ -124,7 +125,7 @@ class Safetensors(Codec):
 
     def at_once(self, body: memoryview) -> bool:
         """Return whether the header is short: decoding reads nothing else."""
-        return (_data_start(bytes(body[:_LENGTH_BYTES])) or 0) <= AT_ONCE_HEADER_BYTES
+        return (data_start(bytes(body[:_LENGTH_BYTES])) or 0) <= AT_ONCE_HEADER_BYTES
 
     def encoded_bytes(self, arrays: Arrays) -> int:
         if sum(array.nbytes for array in arrays.values()) <= _COPIED:
@@ -138,14 +139,17 @@ def encode(arrays: Arrays) -> bytes:
     return b"".join([header, *tensors])
 
 
-def _layout(raw: bytes, names: frozenset[str], others: bool) -> _Layout:
+def _layout(raw: bytes, names: frozenset[str], others: bool, boolean: frozenset[str]) -> _Layout:
     """Return the header's tensors in the order of their data, and its metadata.
 
-    With ``others``, tensors of other names than ``names`` are allowed, and get no dtype.
+    With ``others``, tensors of other names than ``names`` are allowed, and get no dtype. Those of
+    ``boolean`` may be Boolean.
     """
     header = _header(raw, math.inf if others else PUNCTUATION_LIMIT)
     options = _options(header.pop(_METADATA, {}))
-    entries = [(*_entry(name, entry, names, others), name) for name, entry in header.items()]
+    entries = [
+        (*_entry(name, entry, names, others, boolean), name) for name, entry in header.items()
+    ]
     return tuple(sorted(entries, key=lambda entry: entry[:2])), tuple(options.items())
 
 
@@ -153,7 +157,7 @@ def _layout(raw: bytes, names: frozenset[str], others: bool) -> _Layout:
 _known = lru_cache(256)(_layout)
 
 
-def _data_start(prefix: bytes) -> int | None:
+def data_start(prefix: bytes) -> int | None:
     """Return where the data starts, as ``prefix`` says; ``None`` if it says nothing possible."""
     length = int.from_bytes(prefix[:_LENGTH_BYTES], "little")
     if len(prefix) < _LENGTH_BYTES or not len("{}") <= length <= HEADER_LIMIT:
@@ -226,7 +230,11 @@ def _options(metadata: Any) -> dict[str, str]:
 
 
 def _entry(
-    name: str, entry: Any, names: frozenset[str], others: bool = False
+    name: str,
+    entry: Any,
+    names: frozenset[str],
+    others: bool = False,
+    boolean: frozenset[str] = BOOLEAN,
 ) -> tuple[int, int, DType | None, tuple[int, ...]]:
     """Return (begin, end, dtype, shape) of a tensor's entry in the header; see ``_layout``."""
     own = not others or name in names
@@ -240,7 +248,7 @@ def _entry(
             where=name,
         )
     dtype = entry["dtype"]
-    row = dtype_named(dtype, dtypes.BY_SAFETENSORS, dtypes.BOOL.safetensors, name)
+    row = dtype_named(dtype, dtypes.BY_SAFETENSORS, dtypes.BOOL.safetensors, name, boolean)
     if row is None and own:
         given = shown(dtype) if isinstance(dtype, str) else f"of type {type(dtype).__name__}"
         raise DecodeError(

@@ -27,7 +27,7 @@ def content(
     Raises ``DecodeError`` unless the member fills its place, its own header agrees, and its CRC-32
     is right, and ``TakesLong`` after ``until``.
     """
-    data = _stored(body, member)
+    data = stored(body, member)
     if member.method == DEFLATED:
         data = _inflated(data, member, look, until)
     if zlib.crc32(data) != member.crc:
@@ -35,7 +35,12 @@ def content(
     return data
 
 
-def _stored(body: memoryview, member: Member) -> memoryview:
+def stored(body: memoryview, member: Member) -> memoryview:
+    """Return the member's bytes as they are in the archive, a view of ``body``, deflated or not.
+
+    Of ``body`` its own header is read, and what follows the bytes. Raises ``DecodeError`` unless
+    the member fills its place and its own header agrees with the central directory.
+    """
     place = f"byte {member.start}"
     name_at = member.start + LOCAL.size
     fields = LOCAL.unpack_from(body, member.start) if name_at <= member.end else (b"",) * 9
