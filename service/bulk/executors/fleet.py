@@ -182,7 +182,7 @@ class Fleet:
 
     async def _raced(self, server: Server, request: Request) -> dict[str, Array]:
         """Send ``request``, to a second server too where the first is slow; the first answer."""
-        tasks = [asyncio.create_task(self._once(server, request))]
+        tasks = [self._sent(server, request)]
         try:
             while True:
                 pending = [task for task in tasks if not task.done()]
@@ -195,7 +195,7 @@ class Fleet:
                         return task.result()
                 if not done and (other := self._idle(server)) is not None:
                     self.hedged += 1
-                    tasks.append(asyncio.create_task(self._once(other, request)))
+                    tasks.append(self._sent(other, request))
         finally:
             # A server stops computing once its client is gone.
             for task in tasks:
@@ -216,12 +216,22 @@ class Fleet:
         ]
         return min(others, key=lambda other: other.busy, default=None)
 
-    async def _once(self, server: Server, request: Request) -> dict[str, Array]:
+    def _sent(self, server: Server, request: Request) -> asyncio.Task[dict[str, Array]]:
+        """Task that sends ``request`` to ``server``, which is busy from now on."""
+
+        def ended(_: object) -> None:
+            server.busy -= 1
+
         server.busy += 1
+        task = asyncio.create_task(self._once(server, request))
+        task.add_done_callback(ended)
+        return task
+
+    async def _once(self, server: Server, request: Request) -> dict[str, Array]:
         began = self._now()
         try:
             async with self._client.stream(
-                "POST", server.url + PATH, content=_sent(request), headers=request.headers
+                "POST", server.url + PATH, content=_chunks(request), headers=request.headers
             ) as reply:
                 body = await _received(reply, request.most)
             if reply.status_code != 200:
@@ -233,8 +243,6 @@ class Fleet:
         except (httpx.TransportError, WrongAnswer) as error:
             self._rest(server)
             raise Failed(f"{server.url}: {_text(error)}") from None
-        finally:
-            server.busy -= 1
         self._answered = self._now()
         self._seconds.append(self._answered - began)
         server.failures = 0
@@ -247,7 +255,7 @@ class Fleet:
         if status in (429, 503):
             after = reply.headers.get("Retry-After", "")
             seconds = float(after) if after.isdecimal() else _REST
-            server.rests_until = self._now() + min(seconds, PATIENCE)
+            server.rests_until = self._now() + min(max(seconds, _REST), PATIENCE)
             return _Busy(text)
         if 400 <= status < 500:
             place = said.get("position")
@@ -267,7 +275,7 @@ class Fleet:
         return asyncio.get_running_loop().time()
 
 
-async def _sent(request: Request) -> AsyncIterator[bytes]:
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
     # Copied by a thread: pages of a mapped file may have to be read first, while the loop goes on.
     loop = asyncio.get_running_loop()
     for chunk in request.chunks():

@@ -110,14 +110,16 @@ def _tensors(problem: Problem) -> tuple[dict[str, Array], int]:
     if soft is not None:
         labels = soft.view(next(row.numpy for row in dtypes.FLOATS if row.load == soft.dtype))
     assert labels is not None
-    if not logits.flags.c_contiguous and abs(logits.strides[0]) < abs(logits.strides[-1]):
-        # In Fortran order. Another order of the classes in memory is another order of additions.
-        if logits.ndim != 2:
-            raise InvalidInput(
-                f"logits of shape {logits.shape} are in Fortran order, and servers take them in C"
-                " order, whose sums may have other last bits: score them without servers",
-                field="logits",
-            )
+    # Another order of the classes in memory is another order of additions.
+    fortran = _is_fortran(logits)
+    if (fortran and logits.ndim != 2) or (soft is not None and _is_fortran(labels) != fortran):
+        raise InvalidInput(
+            f"logits of shape {logits.shape}, or their probabilities, are in Fortran order, and"
+            " servers take them in C order, whose sums may have other last bits: score them without"
+            " servers",
+            field="logits",
+        )
+    if fortran:
         logits, axis = logits.T, 0
         labels = labels if soft is None else labels.T
     tensors = {"labels": labels.reshape(problem.shape) if soft is None else labels}
@@ -127,6 +129,10 @@ def _tensors(problem: Problem) -> tuple[dict[str, Array], int]:
         tensors["sample_weight"] = problem.sample_weight.reshape(problem.shape)
     # Logits come last: a server computes them as they arrive.
     return {**tensors, "logits": logits}, axis
+
+
+def _is_fortran(array: Array) -> bool:
+    return not array.flags.c_contiguous and abs(array.strides[0]) < abs(array.strides[-1])
 
 
 def arrays_of(request: Request, header_length: str | None, body: bytes) -> dict[str, Array]:
