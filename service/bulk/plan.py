@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,13 +90,15 @@ class Job(NamedTuple):
     """What is computed of every piece: JSON, so that it travels as text.
 
     ``terms`` are the options of the loss or of the report; ``names`` those of the tensors in the
-    shards where they differ from ours; ``worst`` is how many of the worst positions are kept.
+    shards where they differ from ours; ``worst`` is how many of the worst positions are kept;
+    ``per_element`` is the folder of results by element.
     """
 
     terms: Mapping[str, Any]
     names: Mapping[str, str]
     worst: int
     report: bool = False
+    per_element: str | None = None
 
 
 class Plan:
@@ -120,7 +123,7 @@ class Plan:
         self.piece_bytes = piece_bytes
         self.terms = terms
         self.bytes = bytes
-        self.places: Mapping[str, str] = {}
+        self.places: Mapping[str, Path] = {}
         self._firsts = [source.piece for source in self.sources]
         self._job = orjson.dumps(job._asdict())
 
@@ -157,10 +160,11 @@ class Plan:
         """JSON of all that a worker needs to know of a piece."""
         piece = self.piece(number)
         source = self.sources[piece.source]
+        place = self.places.get(source.location)
         own = {
             "location": source.location, "fingerprint": source.fingerprint,
             "first": piece.first, "stop": piece.stop, "position": piece.position,
-            "place": self.places.get(source.location),
+            "place": None if place is None else str(place),
         }  # fmt: skip
         return b'{"job":' + self._job + b',"piece":' + orjson.dumps(own) + b"}"
 

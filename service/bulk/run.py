@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from kernels.report import Report
+from service.bulk.finishing import Finishing
 from service.bulk.fold import Fold
 from service.bulk.journal import Journal
 from service.bulk.plan import Failure, Plan
@@ -72,6 +73,8 @@ class Run:
         self._in_flight = in_flight
         self._ahead = in_flight * (_AHEAD_OF_REPORTS if plan.job.report else _AHEAD)
         self.fold = Fold(plan, journal)
+        done = (number for number in range(plan.pieces) if self.fold.has(number))
+        self._finishing = Finishing(plan, done)
         self._done: SimpleQueue[tuple[int, Future[bytes]] | None] = SimpleQueue()
         self._stopped = False
         self._again: deque[int] = deque()
@@ -97,9 +100,11 @@ class Run:
                     self.fold.advance()
                     self._told(self.progress())
                 self.fold.save()
+                self._failures += self._finishing.make()
         finally:
             self.fold.advance()
             self.fold.save(last=True)
+        self._failures += self._finishing.make()
         self._told(self.progress())
         failures = [*self._plan.failures, *self._failures]
         fold = self.fold
@@ -170,6 +175,7 @@ class Run:
         self._computed += 1
         self._bytes += self._plan.bytes_of(number)
         self.fold.put(number, result)
+        self._finishing.add(number)
 
     def _failed(self, number: int, reason: str) -> None:
         tries = self._tries[number] = self._tries.get(number, 0) + 1
