@@ -56,6 +56,9 @@ class Journals:
             self._open = index, Journal(self._paths[index], self._plan)
         return self._open[1].partial(number)
 
+    def save(self, partials: Sequence[tuple[int, bytes]], prefix: Prefix | None = None) -> None:
+        """Save nothing: journals of parts stay as they are."""
+
     def close(self) -> None:
         """Close the journal that is open."""
         if self._open is not None:

@@ -23,8 +23,8 @@ def span_of(part: str, plan: Plan) -> range:
     index, parts = (int(found[1]), int(found[2])) if found else (0, 0)
     if not index < parts:
         raise InvalidOption(
-            f"part is {part!r:.50}: give I/N, the number of this part, from 0, and that of all, such"
-            " as 0/4 to 3/4",
+            f"part is {part!r:.50}: give I/N, the number of this part, from 0, and that of all,"
+            " such as 0/4 to 3/4",
             field="part",
         )
     return range(plan.pieces * index // parts, plan.pieces * (index + 1) // parts)
@@ -76,7 +76,6 @@ class PartFold:
 
     def save(self, last: bool = False) -> None:
         """Write to the journal what is new."""
-        del last
         if self._unsaved:
             self._journal.save(self._unsaved)
             self._unsaved = []

@@ -15,8 +15,10 @@ import numpy as np
 from kernels import InvalidInput
 from kernels.plan import Computed, ImpossibleLabel
 from kernels.problem import Problem
-from service.bulk.executors.fleet import EACH, Fleet, Server, servers_of
+from service.bulk.executors import ExecutorLost
+from service.bulk.executors.fleet import EACH, Fleet
 from service.bulk.executors.inference import request_of
+from service.bulk.executors.server import Server, servers_of
 from service.bulk.work import score_piece
 
 T = TypeVar("T")
@@ -47,9 +49,16 @@ class Servers(ThreadPoolExecutor):
             raise
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Have ``fn``, which is ``score_piece``, called with a task."""
+        """Have ``fn``, which is ``score_piece``, called with a task.
+
+        Raises ``ExecutorLost`` once no server has answered for minutes.
+        """
         if fn is not score_piece:
             raise ValueError("servers score pieces, and nothing else")
+        if self.fleet.lost:
+            raise ExecutorLost(
+                f"{self.fleet.lost}; a run with a journal goes on where it was once they do"
+            )
         return super().submit(partial(fn, compute=self._compute), *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

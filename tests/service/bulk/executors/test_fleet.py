@@ -13,8 +13,9 @@ import pytest
 from kernels import InvalidInput, dtypes
 from service import VERSION
 from service.bulk.executors import fleet as fleets
-from service.bulk.executors.fleet import Failed, Fleet, servers_of
+from service.bulk.executors.fleet import Failed, Fleet
 from service.bulk.executors.inference import HEADER_LENGTH, PATH, TERMS, Request
+from service.bulk.executors.server import servers_of
 from service.errors import InvalidOption
 from tests.service.bulk.executors.test_inference import answer_of, asked, problem_of
 
