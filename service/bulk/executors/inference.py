@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from kernels import InvalidInput, dtypes
+from kernels import InvalidInput, dtypes, mismatch
 from kernels.plan import PER_POSITION
 from kernels.problem import Problem
 from service.codecs.base import Array, flat_bytes, row_of
@@ -100,11 +100,15 @@ def request_of(problem: Problem, names: Iterable[str]) -> Request:
             {"name": TERMS.get(name, name), "parameters": {"binary_data": True}} for name in arrays
         ],
     }
-    return Request(orjson.dumps(said), tuple(blobs.values()), problem.shape, arrays)
+    shape = mismatch.without(tensors["logits"].shape, axis)
+    return Request(orjson.dumps(said), tuple(blobs.values()), shape, arrays)
 
 
 def _tensors(problem: Problem) -> tuple[dict[str, Array], int]:
-    """Tensors of a request, in the order in which they are sent, and the axis of the classes."""
+    """Tensors of a request, in the order in which they are sent, and the axis of the classes.
+
+    There may be one position more than the problem has.
+    """
     logits, axis = problem.logits.view(problem.dtype.numpy), problem.axis
     labels, soft = problem.labels, problem.soft
     if soft is not None:
@@ -119,14 +123,17 @@ def _tensors(problem: Problem) -> tuple[dict[str, Array], int]:
             " servers",
             field="logits",
         )
-    if fortran:
-        logits, axis = logits.T, 0
-        labels = labels if soft is None else labels.T
     tensors = {"labels": labels.reshape(problem.shape) if soft is None else labels}
-    if problem.weight is not None:
-        tensors["weight"] = problem.weight
     if problem.sample_weight is not None:
         tensors["sample_weight"] = problem.sample_weight.reshape(problem.shape)
+    if fortran:
+        if len(logits) == 1:  # alone, its classes would be neighbours
+            logits = np.repeat(logits, 2, 0)
+            tensors = {name: np.repeat(array, 2, 0) for name, array in tensors.items()}
+        logits, axis = logits.T, 0
+        tensors |= {} if soft is None else {"labels": tensors["labels"].T}
+    if problem.weight is not None:
+        tensors["weight"] = problem.weight
     # Logits come last: a server computes them as they arrive.
     return {**tensors, "logits": logits}, axis
 

@@ -78,12 +78,13 @@ class Servers(ThreadPoolExecutor):
     def _compute(self, problem: Problem, names: tuple[str, ...]) -> Computed:
         """Compute arrays of ``problem`` by a server, as ``kernels.devices.compute`` does here."""
         try:
-            return _NO_BLOCKS, self._wait(self.fleet.arrays(request_of(problem, names)))
+            arrays = self._wait(self.fleet.arrays(request_of(problem, names)))
         except InvalidInput as error:
             if error.field == "labels" and error.position is not None:
                 place = error.position[: len(problem.shape)]
                 raise ImpossibleLabel(int(np.ravel_multi_index(place, problem.shape))) from None
             raise
+        return _NO_BLOCKS, {name: array[: problem.positions] for name, array in arrays.items()}
 
     def _wait(self, work: Coroutine[Any, Any, T], always: bool = False) -> T:
         """Run ``work`` on the event loop; raises ``CancelledError`` if the executor ends first."""
