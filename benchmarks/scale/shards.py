@@ -16,8 +16,7 @@ import numpy as np
 from kernels import dtypes
 from service.bulk.formats.base import DTYPE_NOTE
 from service.codecs import npy
-from service.codecs.base import flat_bytes, row_of
-from service.codecs.npz import CODEC as NPZ
+from service.codecs.base import flat_bytes
 from service.codecs.safetensors import CODEC as SAFETENSORS
 
 Array = np.ndarray[Any, Any]
@@ -49,30 +48,38 @@ def of_dtype(array: Array, dtype: str) -> Array:
 
 
 def _npz(path: Path, arrays: Arrays) -> None:
-    path.write_bytes(NPZ.encode(arrays))
+    _write_npz(path, arrays, zipfile.ZIP_STORED)
 
 
 def _npz_deflated(path: Path, arrays: Arrays) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    _write_npz(path, arrays, zipfile.ZIP_DEFLATED)
+
+
+def _write_npz(path: Path, arrays: Arrays, method: int) -> None:
+    with zipfile.ZipFile(path, "w", method, compresslevel=1) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                member.write(npy.header(row_of(name, array), array.shape))
+                member.write(_header(array))
                 member.write(flat_bytes(array))
 
 
 def _npy(path: Path, arrays: Arrays) -> None:
     for name, array in arrays.items():
         with _beside(path, name).open("wb") as file:
-            file.write(npy.header(row_of(name, array), array.shape))
+            file.write(_header(array))
             file.write(flat_bytes(array))
 
 
 def _npy_fortran(path: Path, arrays: Arrays) -> None:
     for name, array in arrays.items():
-        header = npy.header(row_of(name, array), array.shape)
+        header = _header(array).replace(b"'fortran_order': False", b"'fortran_order': True ")
         with _beside(path, name).open("wb") as file:
-            file.write(header.replace(b"'fortran_order': False", b"'fortran_order': True "))
+            file.write(header)
             file.write(flat_bytes(array.T))
+
+
+def _header(array: Array) -> bytes:
+    return npy.header(dtypes.of(array) or dtypes.BOOL, array.shape)
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -162,7 +169,7 @@ def _write_hdf5(path: Path, arrays: Arrays, chunked: bool) -> None:
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             storage: dict[str, Any] = {}
-            if chunked:
+            if chunked and len(array):
                 rows = min(_rows_of_chunk(array), len(array))
                 storage = {"chunks": (rows, *array.shape[1:])}
                 storage |= {"compression": "gzip", "compression_opts": 1, "fletcher32": True}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from service.bulk import files
 from service.bulk.files import Mapped, Source
+from service.bulk.formats import sparse
 from service.bulk.formats.base import OWN, Columns, Flat, Held, Tensor
 from service.codecs import DecodeError, npy
 from service.codecs.base import check_size
@@ -55,7 +56,10 @@ def together(location: str, wanted: Mapping[str, str]) -> dict[str, str]:
             "007/labels.npy"
         )
     exists = _existence(location)
-    return {ours: path for ours, path in beside.items() if ours == "logits" or exists(path)}
+    found = {ours: path for ours, path in beside.items() if ours == "logits" or exists(path)}
+    if not {sparse.CLASSES, sparse.LOG_PROBS} <= found.keys():
+        found["labels"] = beside["labels"]  # not there is an error that names it
+    return found
 
 
 def named(location: str, wanted: Mapping[str, str]) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -82,32 +83,33 @@ def _groups(metadata: Any) -> list[int]:
 
 
 class _Layout(NamedTuple):
-    """Elements of a column's row: their Arrow type, their extents as they lie, and their order.
+    """Elements of a column's row: their Arrow type, and how they lie.
 
-    An extent is None where lists may be of any length, and ``axes`` None where the order is that
-    of the axes.
+    ``lists`` are the lengths of lists in lists, None where any is allowed; ``extents`` are those of
+    the tensor that the innermost is, and ``axes`` the order in which these are its axes, of
+    `arrow.fixed_shape_tensor`.
     """
 
     element: Any
-    extents: tuple[int | None, ...]
-    axes: tuple[int, ...] | None
+    lists: tuple[int | None, ...]
+    extents: tuple[int, ...] | None = None
+    axes: tuple[int, ...] | None = None
 
 
 def _layout(kind: Any) -> _Layout:
     import pyarrow as pa
 
-    extents: list[int | None] = []
-    axes = None
+    lists: list[int | None] = []
     if isinstance(kind, pa.FixedShapeTensorType):
-        extents += kind.shape
         axes = None if kind.permutation is None else tuple(kind.permutation)
-        return _Layout(kind.value_type, tuple(extents), axes)
+        shape = tuple(kind.shape)
+        return _Layout(kind.value_type, (math.prod(shape),), shape, axes)
     if isinstance(kind, pa.ExtensionType | pa.BaseExtensionType):
         kind = kind.storage_type
     while pa.types.is_list(kind) or pa.types.is_large_list(kind) or _is_fixed(kind):
-        extents.append(kind.list_size if _is_fixed(kind) else None)
+        lists.append(kind.list_size if _is_fixed(kind) else None)
         kind = kind.value_type
-    return _Layout(kind, tuple(extents), None)
+    return _Layout(kind, tuple(lists))
 
 
 def _is_fixed(kind: Any) -> bool:
@@ -124,7 +126,7 @@ class _Column:
 
         self._table, self._groups, self._name = table, groups, field.name
         self._where = f"column {shown(field.name)}"
-        element, extents, axes = _layout(field.type)
+        element, lists, extents, axes = _layout(field.type)
         note = (field.metadata or {}).get(DTYPE_NOTE.encode())
         known = pa.types.is_integer(element) or pa.types.is_floating(element)
         if not known and not pa.types.is_boolean(element):
@@ -135,18 +137,19 @@ class _Column:
             )
         dtype = np.dtype(element.to_pandas_dtype())
         self.row: DType = dtype_row(ours, dtype, note, self._where)
-        self._extents, self._axes = self._measured(extents), axes
+        self._lists, self._axes = self._measured(lists), axes
+        self._extents = self._lists if extents is None else extents
         inner = self._extents if axes is None else tuple(self._extents[axis] for axis in axes)
         self.shape = (groups[-1], *inner)
         self.starts = groups[:-1]
 
-    def _measured(self, extents: Sequence[int | None]) -> tuple[int, ...]:
-        """``extents`` with those of lists of any length, which are those of the first row."""
+    def _measured(self, lists: Sequence[int | None]) -> tuple[int, ...]:
+        """``lists``, those of any length as long as the first row's."""
         value: Any = None
-        if None in extents and self._groups[-1]:
+        if None in lists and self._groups[-1]:
             value = next(self._batches(0, 1, 1))[0].as_py()
         measured = []
-        for extent in extents:
+        for extent in lists:
             length = len(value) if value else 0
             measured.append(length if extent is None else extent)
             value = value[0] if length else None
@@ -199,7 +202,7 @@ class _Column:
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
         each = 1  # lists of this level for each row
-        for extent in self._extents:
+        for extent in self._lists:
             self._refuse_null(array, at, each)
             if not _is_fixed(array.type):
                 lengths = array.value_lengths().to_numpy(zero_copy_only=False)

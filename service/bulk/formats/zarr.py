@@ -1,13 +1,15 @@
 """Shards in Zarr groups, versions 3 and 2: an array a tensor, read by chunks.
 
 A chunk that is not there stands for the fill value, by the format, and writers leave out those that
-hold nothing else. Of logits that is not believed: a row of equal logits says nothing, and a chunk
-that was lost looks the same.
+hold nothing else; a chunk that was lost looks the same. Of logits, and of labels of one axis, it is
+refused: rows of equal logits say nothing, and labels of many rows are seldom one class. Labels of
+more axes are images, parts of which are background.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
@@ -38,9 +40,17 @@ def opened(location: str, wanted: Mapping[str, str]) -> Held:
             if name in node:
                 tensors[ours] = _tensor(location, node[name], ours, where)
     with files.library_errors("the group"):
-        others = [name for name in node if name not in wanted.values()]
         options = texts(node.attrs)
+        whole = {"logits", "labels"} <= tensors.keys()
+        others = [] if whole else _others(node, wanted)
     return Held(tensors, others, options)
+
+
+def _others(group: Any, wanted: Mapping[str, str]) -> list[str]:
+    """Names in ``group`` that are not ``wanted``, for the error of what is missing."""
+    with warnings.catch_warnings():  # it warns of every file that is not Zarr's
+        warnings.simplefilter("ignore")
+        return [name for name in group if name not in wanted.values()]
 
 
 def _tensor(location: str, array: Any, ours: str, where: str) -> Tensor:
@@ -53,7 +63,7 @@ def _tensor(location: str, array: Any, ours: str, where: str) -> Tensor:
     def rows(first: int, stop: int) -> Array:
         with files.library_errors(f"{where}, rows {first:,} to {stop:,}"):
             found = np.asarray(array[first:stop])
-            if ours == "logits":
+            if ours == "logits" or (ours == "labels" and array.ndim == 1):
                 _refuse_lost(location, array, found, first, where)
             return found
 
@@ -79,7 +89,8 @@ def _refuse_lost(location: str, array: Any, found: Array, first: int, where: str
         place = "/".join(part for part in (location.rstrip("/"), array.path, key) if part)
         if not _exists(place):
             raise DecodeError(
-                f"{where}: its chunk {key} is not there, from row {first + corner[0]:,} on"
+                f"{where}: its chunk {key} is not there, from row {first + corner[0]:,} on; if all "
+                "of it is the fill value, write it with write_empty_chunks=True"
             )
 
 
