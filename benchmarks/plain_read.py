@@ -75,3 +75,8 @@ def exponentials(count: int) -> int:
     times = math.ceil(count / (parts.size * IN_L1))
     _take_exponentials(x, math.log2(math.e), -1.0, times, parts)
     return times * parts.size * IN_L1
+
+
+def sum_plainly(x: np.ndarray[Any, Any]) -> float:
+    """Sum of a one-dimensional float32 array, on one thread."""
+    return float(_sum(x, 0, x.size, 0.0))

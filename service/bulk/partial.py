@@ -129,13 +129,14 @@ def decoded(parts: Sequence[bytes]) -> Batch:
     starts = ends - sizes // 8
     each = HEADER.itemsize // 8
     headers = np.ascontiguousarray(words[starts[:, None] + np.arange(each)]).view(HEADER)[:, 0]
-    at, sections = starts + each, {}
-    for name in _SECTIONS:
-        lengths = headers[name] * _WORDS[name]
-        sections[name] = words[ranges(at, lengths)].reshape(-1, _WORDS[name])
-        at = at + lengths
-    if (headers["version"] != VERSION).any() or (at != ends).any():
+    lengths = [headers[name] * _WORDS[name] for name in _SECTIONS]
+    alike = (headers["version"] == VERSION) & (starts + each + sum(lengths) == ends)
+    if not alike.all() or any((some < 0).any() for some in lengths):
         raise ValueError("not the bytes of partials, or those of another version")
+    at, sections = starts + each, {}
+    for name, some in zip(_SECTIONS, lengths, strict=True):
+        sections[name] = words[ranges(at, some)].reshape(-1, _WORDS[name])
+        at = at + some
     edges, blocks, limbs, worst = sections.values()
     return Batch(
         headers, edges.view("<f8"), blocks.view("<f8"), limbs,

@@ -90,13 +90,15 @@ class Job(NamedTuple):
     """What is computed of every piece: JSON, so that it travels as text.
 
     ``terms`` are the options of the loss or of the report; ``names`` those of the tensors in the
-    shards where they differ from ours; ``worst`` is how many of the worst positions are kept.
+    shards where they differ from ours; ``worst`` is how many of the worst positions are kept;
+    ``per_element`` is the folder of results by element.
     """
 
     terms: Mapping[str, Any]
     names: Mapping[str, str]
     worst: int
     report: bool = False
+    per_element: str | None = None
 
 
 class Plan:
@@ -165,6 +167,11 @@ class Plan:
             "place": None if place is None else str(place),
         }  # fmt: skip
         return b'{"job":' + self._job + b',"piece":' + orjson.dumps(own) + b"}"
+
+    def samples(self) -> list[bytes]:
+        """Tasks of one piece for each dtype of logits: kernels are compiled for these."""
+        firsts = {source.dtype: source.piece for source in self.sources if source.rows}
+        return [self.task(number) for number in firsts.values()]
 
     def source_at_position(self, position: int) -> Source:
         """Shard of a position of the corpus."""

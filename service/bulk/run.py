@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from kernels.report import Report
+from service.bulk.finishing import Finishing
 from service.bulk.fold import Fold
 from service.bulk.journal import Journal
 from service.bulk.plan import Failure, Plan
@@ -28,7 +29,7 @@ _AHEAD, _AHEAD_OF_REPORTS = 64, 2
 
 
 class Progress(NamedTuple):
-    """Progress of a run: pieces, and bytes of logits that were computed in it.
+    """Progress of a run: pieces, and how many of them, with bytes of logits, it computed itself.
 
     ``loss`` is the mean over the first pieces, up to the first that is not finished; NaN before.
     """
@@ -36,6 +37,7 @@ class Progress(NamedTuple):
     finished: int
     failed: int
     pieces: int
+    computed: int
     bytes: int
     loss: float
 
@@ -71,12 +73,14 @@ class Run:
         self._in_flight = in_flight
         self._ahead = in_flight * (_AHEAD_OF_REPORTS if plan.job.report else _AHEAD)
         self.fold = Fold(plan, journal)
+        done = (number for number in range(plan.pieces) if self.fold.has(number))
+        self._finishing = Finishing(plan, done)
         self._done: SimpleQueue[tuple[int, Future[bytes]] | None] = SimpleQueue()
         self._stopped = False
         self._again: deque[int] = deque()
         self._tries: dict[int, int] = {}
         self._failures: list[Failure] = []
-        self._flying = self._bytes = 0
+        self._flying = self._computed = self._bytes = 0
         self._next = 0
 
     def run(self) -> Outcome:
@@ -96,9 +100,11 @@ class Run:
                     self.fold.advance()
                     self._told(self.progress())
                 self.fold.save()
+                self._failures += self._finishing.make()
         finally:
             self.fold.advance()
             self.fold.save(last=True)
+        self._failures += self._finishing.make()
         self._told(self.progress())
         failures = [*self._plan.failures, *self._failures]
         fold = self.fold
@@ -118,7 +124,9 @@ class Run:
             sums = fold.report.classes.sums
             loss, weight = sums.losses.total(), sums.weight()
         mean = loss / weight if weight else float("nan")
-        return Progress(fold.finished, len(self._failures), self._plan.pieces, self._bytes, mean)
+        return Progress(
+            fold.finished, len(self._failures), self._plan.pieces, self._computed, self._bytes, mean
+        )
 
     def _submit(self) -> None:
         while self._flying < self._in_flight:
@@ -164,8 +172,10 @@ class Run:
             self._failed(number, str(error) or type(error).__name__)
             return
         self._tries.pop(number, None)
+        self._computed += 1
         self._bytes += self._plan.bytes_of(number)
         self.fold.put(number, result)
+        self._finishing.add(number)
 
     def _failed(self, number: int, reason: str) -> None:
         tries = self._tries[number] = self._tries.get(number, 0) + 1

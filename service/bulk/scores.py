@@ -39,15 +39,7 @@ def scored(
     given: dict[str, Any] = {**tensors, **options}
     problem = check(**given)
     values, answers = _computed(problem, compute)
-    predicted = moved(answers["prediction"], problem.shift, -1)
-    labels = np.asarray(tensors["labels"])
-    if problem.soft is not None:
-        labels = likeliest(np.moveaxis(labels, problem.axis, -1))
-        right = (predicted == labels) & ~is_nan(
-            np.asarray(tensors["logits"]), predicted, problem.axis
-        )
-    else:
-        right = answers["rank"] == 0
+    labels, right = _right(problem, tensors, answers["prediction"])
     kept, exact = problem.counts, ExactSums(len(EXACT))
     if "sample_weight" in tensors:
         weights = kept * widened(np.asarray(tensors["sample_weight"])).astype(np.float64)
@@ -62,7 +54,8 @@ def scored(
     counts = {"count": counted(problem, SCALE * float(values[1].sum())), "elements": elements}
     counts |= {"ignored": elements - many, "sequences": 0, "greedy": 0, "weighed": 0}
     if by_sequence(problem):
-        counts |= _sequences(problem, answers, exact)
+        counts |= _sequences(problem, answers, right, exact)
+    predicted = moved(answers["prediction"], problem.shift, -1)
     places = worst_places(answers["per_element"], kept, worst)
     records = np.empty(len(places), WORST)
     records["position"] = places + position
@@ -79,11 +72,26 @@ def by_sequence(problem: Problem) -> bool:
 
 
 def outputs_of(problem: Problem) -> tuple[str, ...]:
-    """Outputs of the kernel that a partial is made of."""
-    names = ["per_element", "prediction", *(["rank"] if problem.soft is None else [])]
-    if by_sequence(problem):
-        names += ["sequence_count", *(["sequence_greedy"] if problem.soft is None else [])]
-    return (*wanted(problem, names), *LOSSES)
+    """Arrays that kernels compute for a partial.
+
+    The rank would tell what is right as well, but a kernel takes half as long again for it.
+    """
+    return (*wanted(problem, ["per_element", "prediction"]), *LOSSES)
+
+
+def _right(problem: Problem, tensors: Mapping[str, Array], predicted: Array) -> tuple[Array, Array]:
+    """Label of each element, the likeliest one of probabilities, and whether it is the predicted.
+
+    It is not where a logit is NaN: then the class in ``predicted`` is one whose logit is.
+    """
+    logits, labels = np.asarray(tensors["logits"]), np.asarray(tensors["labels"])
+    if problem.soft is not None:
+        scored = labels = likeliest(np.moveaxis(labels, problem.axis, -1))
+    else:  # where the logits are that score them
+        assert problem.labels is not None
+        scored = problem.labels.reshape(problem.shape)
+    right = (predicted == scored) & ~is_nan(logits, predicted, problem.axis)
+    return labels, moved(right, problem.shift, False)
 
 
 def _computed(problem: Problem, compute: Compute) -> tuple[Array, dict[str, Array]]:
@@ -97,16 +105,20 @@ def _computed(problem: Problem, compute: Compute) -> tuple[Array, dict[str, Arra
     return values, answers_of(problem, names, blocks, arrays)
 
 
-def _sequences(problem: Problem, answers: Mapping[str, Array], exact: ExactSums) -> dict[str, int]:
+def _sequences(
+    problem: Problem, answers: Mapping[str, Array], right: Array, exact: ExactSums
+) -> dict[str, int]:
     """Count sequences with elements that count, and greedy ones; add their perplexities."""
-    sequences, kept = problem.sequences, answers["sequence_count"] > 0
-    found = {"sequences": int(np.count_nonzero(kept)), "greedy": 0}
-    if "sequence_greedy" in answers:
-        hits = kept & (answers["sequence_greedy"] != 0)
-        found["greedy"] = int(np.count_nonzero(hits))
+    sequences, counts = problem.sequences, problem.counts
+    kept = summed(counts, sequences) > 0
+    greedy = kept & (summed(counts & ~right, sequences) == 0)
     loss, weight = (summed(answers[name], sequences) for name in ("per_element", "weights"))
     weighty = weight != 0.0
     with np.errstate(over="ignore"):
         each = np.exp(loss[weighty] / weight[weighty])
     exact.add(np.full(each.size, EXACT.index("perplexities")), each)
-    return {**found, "weighed": each.size}
+    return {
+        "sequences": int(np.count_nonzero(kept)),
+        "greedy": 0 if problem.soft is not None else int(np.count_nonzero(greedy)),
+        "weighed": each.size,
+    }

@@ -22,6 +22,7 @@ from kernels.devices import compute, uncompiled
 from kernels.report import report_of
 from kernels.report.compute import uncompiled as uncompiled_in_report
 from kernels.specialisations import AnySpecialisation
+from service.bulk import output
 from service.bulk.formats import fingerprint, opened
 from service.bulk.scores import Compute, outputs_of, scored
 from service.bulk.shard import Shard
@@ -92,7 +93,9 @@ def of_tensors(
     """Score rows that were read; returns the bytes of a ``Result``. Raises ``InvalidInput``."""
     if job["report"]:
         return Result(b"", report_of(**tensors, **job["terms"]).to_bytes()).to_bytes()
-    partial, _ = scored(tensors, job["terms"], piece.position, job["worst"], compute)
+    partial, elements = scored(tensors, job["terms"], piece.position, job["worst"], compute)
+    if piece.place is not None:
+        output.put(piece.place, piece.first, piece.stop, elements)
     return Result(partial.to_bytes(), b"").to_bytes()
 
 

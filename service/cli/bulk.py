@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kernels import InvalidInput
 from kernels.report import numbers
 from service.bulk import locations, output, work
 from service.bulk.executors.here import Here
@@ -22,10 +19,9 @@ from service.bulk.executors.processes import Processes
 from service.bulk.journal import Journal
 from service.bulk.plan import Failure, Job, Plan, planned
 from service.bulk.result import of_report, result
-from service.bulk.run import Outcome, Run
-from service.cli import bulk_progress, fail, reports, score_text
+from service.bulk.run import RETRIES, Outcome, Run
+from service.cli import bulk_progress, fail, parameters, reports, score_text
 from service.codecs.json.values import speakable, written
-from service.errors import InvalidOption
 from service.process import cores
 
 # Exit status where some pieces or shards have no result, and the others do.
@@ -40,40 +36,79 @@ _EACH = 2
 _LISTED = 20
 
 
-class Asked(NamedTuple):
-    """Options of ``lossd score`` that are for many shards; None where not given."""
+class Asked(BaseModel):
+    """Options of ``lossd score`` that are for many shards."""
 
-    workers: int | None = None
-    scheduler: str | None = None
-    servers: str | None = None
-    token_file: Path | None = None
-    journal: Path | None = None
-    per_element: Path | None = None
-    piece_bytes: int | None = None
-    retries: int | None = None
-    name: Sequence[str] | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @property
-    def any(self) -> bool:
-        return any(value not in (None, [], ()) for value in self)
+    workers: int | None = Field(
+        None,
+        ge=0,
+        le=4096,
+        description="Processes that score pieces, of one thread each; 0: this process, with all"
+        " threads. By default as many as there are cores, and 0 for less than 2 GiB of logits.",
+    )
+    scheduler: str | None = Field(
+        None,
+        description="Address of Dask's scheduler, such as `tcp://10.0.0.1:8786`, whose workers"
+        " score pieces; or `dask`: a cluster of processes on this machine.",
+    )
+    servers: str | None = Field(
+        None,
+        description="URLs of lossd servers, separated by commas, that score the pieces which this"
+        " process reads and sends them.",
+    )
+    token_file: Path | None = Field(
+        None, description="File whose first line is the token that `--servers` ask for."
+    )
+    journal: Path | None = Field(
+        None,
+        description="File of finished pieces (an SQLite database): the same command, given again,"
+        " goes on where it was ended.",
+    )
+    per_element: Path | None = Field(
+        None,
+        description="Folder that the loss and the prediction of each element are written to, a"
+        " file a shard.",
+    )
+    piece_bytes: int = Field(
+        PIECE_BYTES,
+        ge=1,
+        le=2**40,
+        description="Bytes of logits that a worker has at a time, about: no row is cut. The result"
+        " does not depend on it.",
+    )
+    retries: int = Field(
+        RETRIES, ge=0, le=100, description="How often a piece that failed is tried again."
+    )
+    name: str | None = Field(
+        None,
+        description="Names of tensors in the shards where they are not ours, such as"
+        " `logits=output,labels=y`.",
+    )
 
 
 def score_shards(
-    files: Sequence[str], asked: Asked, query: Mapping[str, str], worst: int, report: Path | None,
-    as_json: bool,
+    files: Sequence[str], given: Mapping[str, str], query: Mapping[str, str], worst: int,
+    report: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Score the shards that ``files`` name, and print the result.
 
-    ``query`` are options of the loss or of the report, as texts. Raises ``typer.Exit`` where some
-    or all of it fails, ``InvalidOption``, ``InvalidInput``, ``DecodeError`` and ``OSError``.
+    ``given`` are options of ``Asked``, and ``query`` those of the loss or of the report, as texts.
+    Raises ``typer.Exit`` where some or all of it fails, ``InvalidOption``, ``InvalidInput``,
+    ``DecodeError`` and ``OSError``.
     """
-    names = _names(asked.name or ())
+    asked = _asked(given)
+    names = _names(asked.name)
     where = locations.shards(files, names)
-    job = Job({}, names, worst, report is not None)
+    if report is not None and asked.per_element is not None:
+        raise fail("--per-element is for a score, and a report has none: leave one of them out")
+    folder = None if asked.per_element is None else str(asked.per_element)
+    job = Job({}, names, worst, report is not None, folder)
     with ExitStack() as stack:
         with bulk_progress.shown() as shown:
             shown.opening(len(where))
-            plan = planned(where, job, query, asked.piece_bytes or PIECE_BYTES, shown.opened)
+            plan = planned(where, job, query, asked.piece_bytes, shown.opened)
             if asked.per_element is not None:
                 shards = [source.location for source in plan.sources]
                 plan.places = output.places(asked.per_element, shards)
@@ -91,9 +126,13 @@ def score_shards(
             executor, in_flight = _executor(plan, asked)
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
             shown.scoring()
-            retries = {} if asked.retries is None else {"retries": asked.retries}
             run = Run(
-                plan, executor, in_flight=in_flight, journal=journal, told=shown.told, **retries
+                plan,
+                executor,
+                in_flight=in_flight,
+                journal=journal,
+                retries=asked.retries,
+                told=shown.told,
             )
             outcome = _until_signalled(run)
         if outcome.stopped:
@@ -103,14 +142,23 @@ def score_shards(
         raise _failed(outcome.failures)
 
 
-def _names(given: Sequence[str]) -> dict[str, str]:
-    """Names of tensors in the shards by ours, from ``logits=theirs``."""
+def _asked(given: Mapping[str, str]) -> Asked:
+    try:
+        return Asked.model_validate_strings(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = parameters.option(str(first["loc"][0]))
+        raise fail(f"{option} {first['input']}: {first['msg'].lower()}") from None
+
+
+def _names(given: str | None) -> dict[str, str]:
+    """Names of tensors in the shards by ours, from ``logits=theirs,labels=theirs``."""
     names = {}
-    for text in given:
+    for text in [] if given is None else given.split(","):
         ours, sign, theirs = text.partition("=")
         if not sign or ours not in locations.NAMES or not theirs:
             known = ", ".join(locations.NAMES)
-            raise fail(f"--name {text}: give one of {known}, =, and its name in the files")
+            raise fail(f"--name {text}: give one of {known}, then =, then its name in the shards")
         names[ours] = theirs
     return names
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,12 +16,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
-from rich.table import Table
 
 from kernels import InvalidInput
-from service.cli import fail, parameters, reports
+from service.bulk.terms import OPTIONS
+from service.cli import bulk, fail, parameters, reports, score_text
 from service.cli.files import SCORED, read
-from service.cli.scoring import OPTIONS, Score, score
+from service.cli.scoring import score
 from service.codecs import DecodeError
 from service.codecs.json.values import speakable
 from service.codecs.missing import listed
@@ -35,11 +37,13 @@ _COMPILING = "compiling kernels"
 
 def command(
     files: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="FILE",
             help="One .npz or .safetensors file with `logits`, `labels` and maybe `weight`,"
-            " `sample_weight`, `mask` and `segments`; or two .npy files: logits, labels.",
+            " `sample_weight`, `mask` and `segments`; or two .npy files: logits, labels. Or many"
+            " shards: files of these formats, .parquet, .zarr and .hdf5, folders, patterns such as"
+            " `'shards/*.npz'`, and URLs such as `s3://bucket/shards/*.safetensors`.",
         ),
     ],
     worst: Annotated[
@@ -66,16 +70,29 @@ def command(
     ] = None,
     **given: str | None,
 ) -> None:
-    """Print the loss of the logits in a file, and where it is worst.
+    """Print the loss of the logits in files, and where it is worst.
 
     The loss is the mean that the service answers with for the same tensors and options; options
     of a .safetensors file's metadata count as well. With `--report` it is the report's numbers that
     are printed.
+
+    Of many shards, the loss is that of all their rows in order, to the same bits however they are
+    cut and wherever they are scored. The status is 5 if some of it could not be scored, and 130
+    after Ctrl-C.
     """
     kind = None if out is None else reports.suffix(out)
     query = {name: str(value) for name, value in given.items() if value is not None}
+    shards = {name: query.pop(name) for name in bulk.Asked.model_fields if name in query}
     try:
-        message = read(files)
+        if shards or _are_shards(files):
+            if kind is None:
+                _refuse(bins=bins, layout=layout)
+            else:
+                more = {"worst": worst, "bins": bins, "layout": layout}
+                query |= {name: str(value) for name, value in more.items() if value is not None}
+            bulk.score_shards(files, shards, query, 5 if worst is None else worst, out, as_json)
+            return
+        message = read([Path(file) for file in files])
         if message.others:
             only = ", ".join(SCORED)
             typer.echo(f"only {only} count; passed over: {listed(message.others)}", err=True)
@@ -98,12 +115,20 @@ def command(
     except MemoryError:
         raise fail("the tensors are larger than the memory") from None
     if out is not None:
-        reports.write(out, report, maps, files[0].name)
+        reports.write(out, report, maps, Path(files[0]).name)
         typer.echo(reports.summary(report, as_json))
     elif as_json:
         typer.echo(json.dumps(speakable(asdict(result)), allow_nan=False))
     else:
-        _show(result)
+        score_text.show(asdict(result))
+
+
+def _are_shards(files: Sequence[str]) -> bool:
+    """Tell whether ``files`` are more, or others, than one file as the service's bodies are."""
+    kinds = [Path(file).suffix.lower() for file in files]
+    if len(files) == 1 and kinds[0] in (".npz", ".safetensors", ".npy"):
+        return "://" in files[0] or (glob.has_magic(files[0]) and not os.path.lexists(files[0]))
+    return kinds != [".npy", ".npy"]
 
 
 def _refuse(**given: str | None) -> None:
@@ -140,44 +165,6 @@ def _progress() -> Iterator[Callable[[float], object]]:
             progress.stop()
 
 
-def _show(result: Score) -> None:
-    console = Console()
-    summary = Table.grid(padding=(0, 2))
-    counted = result.elements - result.ignored
-    besides = f" ({result.ignored:,} more ignored)" if result.ignored else ""
-    rows = [
-        ("loss", f"{result.loss:.6g}"),
-        ("perplexity", f"{result.perplexity:.6g}"),
-        ("greedy accuracy", f"{result.accuracy:.2%}"),
-        ("elements", f"{counted:,}{besides}"),
-        ("count", f"{result.count:,}"),
-        ("weight sum", f"{result.weight_sum:.10g}"),
-        ("loss sum", f"{result.loss_sum:.10g}"),
-    ]
-    if result.bits_per_byte is not None:
-        rows.append(("bits per byte", f"{result.bits_per_byte:.6g}"))
-    if (by := result.by_sequence) is not None:
-        greedy = "" if by.greedy is None else f", {by.greedy:.2%} of them greedy"
-        rows.append(("sequences", f"{by.sequences:,}{greedy}"))
-        rows.append(("sequence perplexity", f"{by.perplexity:.6g}"))
-    for name, value in rows:
-        summary.add_row(name, value)
-    console.print(summary, highlight=False)
-    if not result.worst:
-        return
-    table = Table("element", title="worst elements", title_justify="left")
-    for name in ("label", "predicted", "loss"):
-        table.add_column(name, justify="right")
-    for element in result.worst:
-        table.add_row(
-            ", ".join(map(str, element.position)),
-            str(element.label),
-            str(element.predicted),
-            f"{element.loss:.6g}",
-        )
-    console.print(table, highlight=False)
-
-
 def _as_options(message: str) -> str:
     """Rewrite the options that ``message`` advises as the command takes them."""
     return _ADVISED.sub(lambda match: f"{parameters.option(match[1])} {match[2]}", message).replace(
@@ -187,3 +174,4 @@ def _as_options(message: str) -> str:
 
 _ADVISED = re.compile(rf"\b({'|'.join(OPTIONS)})=(-?\w+)")
 parameters.add(command, CrossEntropyOptions, OPTIONS)
+parameters.add(command, bulk.Asked, bulk.Asked.model_fields, panel=lambda name: "Many shards")

@@ -14,26 +14,14 @@ from kernels.accumulate import SUMS
 from kernels.plan import STEP
 from kernels.sequences import moved
 from kernels.tensors import widened
+from service.bulk.elements import is_nan, likeliest, worst_places
+from service.bulk.terms import OPTIONS
 from service.options import CrossEntropyOptions
 
 Array = np.ndarray[Any, Any]
 Advance = Callable[[float], object]
 
-# Options that count for a score.
-OPTIONS = (
-    "class_axis",
-    "ignore_index",
-    "label_smoothing",
-    "temperature",
-    "softcap",
-    "z_loss",
-    "check_probabilities",
-    "shift",
-    "bytes",
-)
 _TENSORS = ("weight", "sample_weight", "mask", "segments")
-# Bytes of probabilities that are compared at a time: large enough for NumPy's loops.
-_PIECE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +103,8 @@ def score(
     losses, predicted = outputs["per_element"], moved(outputs["prediction"], chosen.shift, -1)
     if soft:
         axis = min(logits.ndim - 1, 1) if chosen.class_axis is None else chosen.class_axis
-        labels = _likeliest(np.moveaxis(labels, axis, -1))
-        right = (predicted == labels) & ~_is_nan(logits, predicted, axis)
+        labels = likeliest(np.moveaxis(labels, axis, -1))
+        right = (predicted == labels) & ~is_nan(logits, predicted, axis)
         weights = np.ones(losses.shape)
     else:
         right = outputs["rank"] == 0
@@ -178,44 +166,10 @@ def _run(work: steps.Work, size: int, advance: Advance) -> Mapping[str, Array]:
         begun, left = True, left - done
 
 
-def _is_nan(logits: Array, classes: Array, axis: int) -> Array:
-    """Tell for each element whether the logit of its class in ``classes`` is NaN.
-
-    For predicted classes that is whether any of its logits is.
-    """
-    chosen = np.take_along_axis(logits, np.expand_dims(classes, axis), axis)
-    return np.isnan(widened(chosen.squeeze(axis)))
-
-
-def _likeliest(by_class: Array) -> Array:
-    """Return the index of the largest value along the last axis, the first of equals."""
-    rows = by_class if by_class.ndim > 1 else by_class[np.newaxis]
-    found = np.empty(rows.shape[:-1], np.int64)
-    step = max(1, _PIECE * len(rows) // max(1, rows.nbytes))
-    for start in range(0, len(rows), step):
-        widened(rows[start : start + step]).argmax(-1, out=found[start : start + step])
-    return found.reshape(by_class.shape[:-1])
-
-
 def _worst(losses: Array, counted: Array, most: int) -> list[tuple[int, ...]]:
-    """Return the positions of the ``most`` largest losses, NaN before all, of the counted elements.
-
-    The worst comes first, and of equals the first position.
-    """
-    places = np.flatnonzero(counted)
-    values = losses.reshape(-1)[places].astype(np.float64)
-    nan = np.isnan(values)
-    found = list(places[nan][:most])
-    places, values = places[~nan], values[~nan]
-    most -= len(found)
-    if len(values) > most > 0:
-        # A full sort of a million elements would take longer than their loss.
-        least = np.partition(values, -most)[-most]
-        alike = np.flatnonzero(values == least)[:most]
-        kept = np.concatenate([np.flatnonzero(values > least), alike])
-        places, values = places[kept], values[kept]
-    found += list(places[np.lexsort((places, -values))][: max(most, 0)])
-    return [tuple(map(int, np.unravel_index(index, losses.shape))) for index in found]
+    """Return the positions of the ``most`` worst elements, the worst first."""
+    places = worst_places(losses, counted, most)
+    return [tuple(map(int, np.unravel_index(index, losses.shape))) for index in places]
 
 
 def _plain(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""Fleet of lossd servers: a request goes to the least busy, and to another if it fails or is slow."""
+"""Fleet of lossd servers: whom a request is sent to, again if it fails, twice if it is slow."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from queue import SimpleQueue
@@ -51,8 +52,10 @@ def _read(file: IO[bytes], size: int) -> bytes:
 def _receive(tasks: SimpleQueue[bytes]) -> None:
     """Pass on the parent's tasks; end this process when the parent has gone, even in mid-task."""
     try:
-        while True:
-            tasks.put(_frame(sys.stdin.buffer))
+        # Not sys.stdin: the interpreter closes that at its end, which waits for this thread.
+        with os.fdopen(os.dup(0), "rb") as file:
+            while True:
+                tasks.put(_frame(file))
     except (EOFError, OSError):
         os._exit(0)
 
@@ -83,4 +86,8 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)

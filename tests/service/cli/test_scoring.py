@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kernels import InvalidInput, cross_entropy, dtypes, steps
+from service.bulk import elements
 from service.cli import scoring
 from service.options import CrossEntropyOptions
 from tests import oracle, zoo
@@ -52,7 +53,7 @@ def test_the_accuracy_is_numpys(
     likeliest = oracle.widen(tensors["labels"]).argmax(axis)
     right = oracle.widen(tensors["logits"]).argmax(axis) == likeliest
     for piece in (1, 100, 10**9):
-        monkeypatch.setattr(scoring, "_PIECE", piece)
+        monkeypatch.setattr(elements, "_PIECE", piece)
         found = scoring.score(tensors, CrossEntropyOptions(class_axis=axis), 0)
         assert found.accuracy == pytest.approx(right.mean(), rel=1e-12)
 
