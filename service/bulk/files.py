@@ -6,6 +6,7 @@ import errno
 import hashlib
 import mmap
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Protocol, cast
@@ -78,6 +79,9 @@ class Mapped:
 
     def __init__(self, location: str) -> None:
         self.location = location
+        # Of a pipe, opening it would wait for its other end.
+        if not stat.S_ISREG(os.stat(location).st_mode):
+            raise DecodeError("it is a folder or a device, and no file")
         self._descriptor = os.open(location, os.O_RDONLY | os.O_CLOEXEC)
         found = os.fstat(self._descriptor)
         self.size = found.st_size
@@ -104,27 +108,39 @@ class Mapped:
     def _mapped(self, first: int, stop: int, populate: bool) -> memoryview:
         if stop <= first:
             return memoryview(b"")
+        start = first - first % mmap.ALLOCATIONGRANULARITY
+        try:
+            self._check(stop)
+            mapped = mmap.mmap(
+                self._descriptor, stop - start, access=mmap.ACCESS_READ, offset=start
+            )
+            if populate:
+                mapped.madvise(_POPULATE)
+        except ValueError:  # too short by now
+            self._check(stop)
+            raise
+        except OSError as error:
+            # Before Linux 5.14 it is unknown: pages come as they are touched.
+            if error.errno == errno.EINVAL and populate:
+                return memoryview(mapped)[first - start :]
+            if error.errno not in _GONE:
+                raise
+            raise DecodeError(
+                f"bytes {first:,} to {stop:,} cannot be read: the disk fails, or the file was cut "
+                "meanwhile"
+            ) from None
+        return memoryview(mapped)[first - start :]
+
+    def _check(self, stop: int) -> None:
+        """Raise ``DecodeError`` unless the file is as it was opened, and has ``stop`` bytes."""
         found = os.fstat(self._descriptor)
         if found.st_size < stop:
             raise DecodeError(
                 f"the file was cut to {found.st_size:,} bytes since it was opened with "
-                f"{self.size:,}",
+                f"{self.size:,}"
             )
         if _stamp(found) != self._stamp:
             raise DecodeError("the file was written to since it was opened")
-        start = first - first % mmap.ALLOCATIONGRANULARITY
-        mapped = mmap.mmap(self._descriptor, stop - start, access=mmap.ACCESS_READ, offset=start)
-        if populate:
-            try:
-                mapped.madvise(_POPULATE)
-            except OSError as error:
-                # Before Linux 5.14 it is unknown: pages come as they are touched.
-                if error.errno in _GONE:
-                    raise DecodeError(
-                        f"bytes {first:,} to {stop:,} cannot be read: the disk fails, or the file "
-                        "was cut meanwhile"
-                    ) from None
-        return memoryview(mapped)[first - start :]
 
 
 class Fetched:

@@ -60,8 +60,7 @@ def _tensor(file: Any, source: Source, dataset: Any, ours: str, name: str) -> Te
     at = _place(file, source, dataset)
     if at is not None and row.numpy.itemsize == dataset.dtype.itemsize and _is_little(dataset):
         return Flat(source, at, row, dataset.shape)
-    if dataset.chunks is not None and ours == "logits":
-        _refuse_unwritten(dataset, where)
+    _refuse_unwritten(dataset, where)
 
     def rows(first: int, stop: int) -> Array:
         with files.library_errors(f"{where}, rows {first:,} to {stop:,}"):
@@ -90,13 +89,15 @@ def _place(file: Any, source: Source, dataset: Any) -> int | None:
 
 
 def _refuse_unwritten(dataset: Any, where: str) -> None:
-    """Refuse chunks that were never written, which the library gives as zeros."""
-    written = dataset.id.get_num_chunks()
+    """Refuse what was never written, which the library gives as zeros: no writer leaves it out."""
+    if dataset.is_virtual or dataset.external is not None:
+        return
+    extents = dataset.chunks or dataset.shape
     wanted = math.prod(
-        -(-extent // chunk) for extent, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+        -(-extent // chunk) if chunk else 0
+        for extent, chunk in zip(dataset.shape, extents, strict=True)
     )
+    written = dataset.id.get_num_chunks() if dataset.chunks else dataset.id.get_storage_size()
     if written < wanted:
-        raise DecodeError(
-            f"{where}: {wanted - written:,} of its {wanted:,} chunks were never written, and would "
-            "be read as its fill value"
-        )
+        missing = f"{wanted - written:,} of its {wanted:,} chunks were" if dataset.chunks else "was"
+        raise DecodeError(f"{where}: {missing} never written, and would be read as zeros")
