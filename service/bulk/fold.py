@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from kernels.report import Report
 from service.bulk import partial
-from service.bulk.journal import Journal, Prefix
+from service.bulk.journal import Prefix
 from service.bulk.plan import Plan
 from service.bulk.total import TOGETHER, Total
 from service.bulk.work import Result
@@ -19,6 +20,18 @@ _COMPACTED = 4096
 _EVERY, _SHARE = 5.0, 0.05
 
 
+class Kept(Protocol):
+    """Results that are kept: a ``Journal``, or several of parts."""
+
+    def prefix(self) -> Prefix | None: ...
+
+    def finished(self) -> list[int]: ...
+
+    def partial(self, number: int) -> bytes: ...
+
+    def save(self, partials: Sequence[tuple[int, bytes]], prefix: Prefix | None = None) -> None: ...
+
+
 class Fold:
     """Total and report of the pieces before number ``next``, and the pieces that came early.
 
@@ -27,7 +40,7 @@ class Fold:
     """
 
     def __init__(
-        self, plan: Plan, journal: Journal | None, clock: Callable[[], float] = time.monotonic
+        self, plan: Plan, journal: Kept | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.next = self.finished = 0
         self.total = Total(plan.job.worst)
@@ -46,7 +59,7 @@ class Fold:
         if journal is not None:
             self._resume(journal)
 
-    def _resume(self, journal: Journal) -> None:
+    def _resume(self, journal: Kept) -> None:
         prefix = journal.prefix()
         if prefix is not None:
             self.next = self._compacted = prefix.pieces

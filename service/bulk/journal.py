@@ -48,20 +48,26 @@ class Journal:
         self.changed: list[Source] = []
         try:
             self._database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+        except sqlite3.Error as error:
+            raise InvalidInput(f"{path}: {error}", field="journal") from None
+        try:
             # One run at a time; the lock ends with the process, whatever ended it.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
             # A crash of the machine may lose the last pieces, which are then computed again.
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._begin(plan)
-        except sqlite3.OperationalError as error:
+        except BaseException as error:
+            self._database.close()
+            if not isinstance(error, sqlite3.Error):
+                raise
             if "locked" in str(error):
-                raise InvalidInput(
-                    f"{path}: another run has this journal open", field="journal"
-                ) from None
-            raise InvalidInput(f"{path}: {error}", field="journal") from None
-        except sqlite3.DatabaseError as error:
-            raise InvalidInput(f"{path} is no journal: {error}", field="journal") from None
+                text = f"{path}: another run has this journal open"
+            elif isinstance(error, sqlite3.OperationalError):
+                text = f"{path}: {error}"
+            else:
+                text = f"{path} is no journal: {error}"
+            raise InvalidInput(text, field="journal") from None
 
     def _begin(self, plan: Plan) -> None:
         run = self._database.execute

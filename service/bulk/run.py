@@ -15,6 +15,7 @@ from kernels.report import Report
 from service.bulk.finishing import Finishing
 from service.bulk.fold import Fold
 from service.bulk.journal import Journal
+from service.bulk.part import PartFold
 from service.bulk.plan import Failure, Plan
 from service.bulk.total import Total
 from service.bulk.work import Result, score_piece
@@ -55,7 +56,8 @@ class Outcome(NamedTuple):
 class Run:
     """A run of ``plan`` on ``executor``, with up to ``in_flight`` pieces in flight.
 
-    With a ``journal`` it goes on where that ends. ``told`` is called with a ``Progress`` several
+    With a ``journal`` it goes on where that ends; with a ``part`` as well, only the pieces of that
+    are scored, and kept in the journal for a merge. ``told`` is called with a ``Progress`` several
     times a second.
     """
 
@@ -66,13 +68,20 @@ class Run:
         *,
         in_flight: int = 1,
         journal: Journal | None = None,
+        part: range | None = None,
         retries: int = RETRIES,
         told: Callable[[Progress], object] = lambda progress: None,
     ) -> None:
         self._plan, self._executor, self._retries, self._told = plan, executor, retries, told
         self._in_flight = in_flight
         self._ahead = in_flight * (_AHEAD_OF_REPORTS if plan.job.report else _AHEAD)
-        self.fold = Fold(plan, journal)
+        self._span = range(plan.pieces) if part is None else part
+        self.fold: Fold | PartFold
+        if part is None:
+            self.fold = Fold(plan, journal)
+        else:
+            assert journal is not None
+            self.fold = PartFold(plan, journal, part)
         done = (number for number in range(plan.pieces) if self.fold.has(number))
         self._finishing = Finishing(plan, done)
         self._done: SimpleQueue[tuple[int, Future[bytes]] | None] = SimpleQueue()
@@ -81,12 +90,12 @@ class Run:
         self._tries: dict[int, int] = {}
         self._failures: list[Failure] = []
         self._flying = self._computed = self._bytes = 0
-        self._next = 0
+        self._next = self._span.start
 
     def run(self) -> Outcome:
         """Run until each piece has a result or has failed; whatever ends it, the journal is saved.
 
-        Raises what the executor does where it takes no more pieces, and ``sqlite3.Error``.
+        Raises ``ExecutorLost`` where the executor takes no more pieces, and ``sqlite3.Error``.
         """
         told_at = 0.0
         try:
@@ -125,7 +134,7 @@ class Run:
             loss, weight = sums.losses.total(), sums.weight()
         mean = loss / weight if weight else float("nan")
         return Progress(
-            fold.finished, len(self._failures), self._plan.pieces, self._computed, self._bytes, mean
+            fold.finished, len(self._failures), len(self._span), self._computed, self._bytes, mean
         )
 
     def _submit(self) -> None:
@@ -145,9 +154,9 @@ class Run:
         """Number of the next piece to submit; None while there is none."""
         if self._again:
             return self._again.popleft()
-        while self._next < self._plan.pieces and self.fold.has(self._next):
+        while self._next < self._span.stop and self.fold.has(self._next):
             self._next += 1
-        if self._next >= self._plan.pieces:
+        if self._next >= self._span.stop:
             return None
         if self._next - self.fold.next >= self._ahead:
             self.fold.advance()

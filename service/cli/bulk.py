@@ -10,82 +10,33 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kernels.report import numbers
 from service.bulk import locations, output, work
+from service.bulk.executors import ExecutorLost
 from service.bulk.executors.here import Here
 from service.bulk.executors.processes import Processes
 from service.bulk.journal import Journal
+from service.bulk.merging import merged
+from service.bulk.part import span_of
 from service.bulk.plan import Failure, Job, Plan, planned
 from service.bulk.result import of_report, result
-from service.bulk.run import RETRIES, Outcome, Run
-from service.cli import bulk_progress, fail, parameters, reports, score_text
+from service.bulk.run import Outcome, Run
+from service.cli import bulk_progress, fail, reports, score_text
+from service.cli.bulk_options import Asked, asked_of, check, journals_of, names_of
 from service.codecs.json.values import speakable, written
 from service.process import cores
 
 # Exit status where some pieces or shards have no result, and the others do.
 PARTLY = 5
-# Bytes of logits of a piece.
-PIECE_BYTES = 1 << 26
+# Exit status where a run ended before its pieces, since none can be scored any more.
+LOST = 4
 # Bytes of logits for which starting processes, of two seconds each, is not worth it.
 _FEW_BYTES = 1 << 31
 # Pieces in flight for each worker: the next one is there when one is done.
 _EACH = 2
 # Failures that are listed.
 _LISTED = 20
-
-
-class Asked(BaseModel):
-    """Options of ``lossd score`` that are for many shards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    workers: int | None = Field(
-        None,
-        ge=0,
-        le=4096,
-        description="Processes that score pieces, of one thread each; 0: this process, with all"
-        " threads. By default as many as there are cores, and 0 for less than 2 GiB of logits.",
-    )
-    scheduler: str | None = Field(
-        None,
-        description="Address of Dask's scheduler, such as `tcp://10.0.0.1:8786`, whose workers"
-        " score pieces; or `dask`: a cluster of processes on this machine.",
-    )
-    servers: str | None = Field(
-        None,
-        description="URLs of lossd servers, separated by commas, that score the pieces which this"
-        " process reads and sends them.",
-    )
-    token_file: Path | None = Field(
-        None, description="File whose first line is the token that `--servers` ask for."
-    )
-    journal: Path | None = Field(
-        None,
-        description="File of finished pieces (an SQLite database): the same command, given again,"
-        " goes on where it was ended.",
-    )
-    per_element: Path | None = Field(
-        None,
-        description="Folder that the loss and the prediction of each element are written to, a"
-        " file a shard.",
-    )
-    piece_bytes: int = Field(
-        PIECE_BYTES,
-        ge=1,
-        le=2**40,
-        description="Bytes of logits that a worker has at a time, about: no row is cut. The result"
-        " does not depend on it.",
-    )
-    retries: int = Field(
-        RETRIES, ge=0, le=100, description="How often a piece that failed is tried again."
-    )
-    name: str | None = Field(
-        None,
-        description="Names of tensors in the shards where they are not ours, such as"
-        " `logits=output,labels=y`.",
-    )
 
 
 def score_shards(
@@ -98,11 +49,10 @@ def score_shards(
     Raises ``typer.Exit`` where some or all of it fails, ``InvalidOption``, ``InvalidInput``,
     ``DecodeError`` and ``OSError``.
     """
-    asked = _asked(given)
-    names = _names(asked.name)
+    asked = asked_of(given)
+    names = names_of(asked.name)
     where = locations.shards(files, names)
-    if report is not None and asked.per_element is not None:
-        raise fail("--per-element is for a score, and a report has none: leave one of them out")
+    check(asked, report)
     folder = None if asked.per_element is None else str(asked.per_element)
     job = Job({}, names, worst, report is not None, folder)
     with ExitStack() as stack:
@@ -112,6 +62,10 @@ def score_shards(
             if asked.per_element is not None:
                 shards = [source.location for source in plan.sources]
                 plan.places = output.places(asked.per_element, shards)
+            if asked.merge is not None:
+                _finish(plan, merged(journals_of(asked.merge), plan), report, as_json)
+                return
+            part = None if asked.part is None else span_of(asked.part, plan)
             journal = None
             if asked.journal is not None:
                 journal = Journal(asked.journal, plan)
@@ -131,36 +85,35 @@ def score_shards(
                 executor,
                 in_flight=in_flight,
                 journal=journal,
+                part=part,
                 retries=asked.retries,
                 told=shown.told,
             )
             outcome = _until_signalled(run)
         if outcome.stopped:
             raise _stopped(plan, outcome, asked.journal)
+        if part is not None:
+            pieces = f"{outcome.finished:,} of {len(part):,} pieces"
+            typer.echo(
+                f"part {asked.part}: {pieces} have their result in {asked.journal}", err=True
+            )
+            outcome = outcome._replace(failures=_of_part(part, outcome.failures))
+        _finish(plan, outcome, report, as_json, printed=part is None)
+
+
+def _of_part(part: range, failures: Sequence[Failure]) -> list[Failure]:
+    """Failures of the pieces in ``part``; and all shards that cannot be opened, in the first."""
+    return [failure for failure in failures if failure.first is not None or part.start == 0]
+
+
+def _finish(
+    plan: Plan, outcome: Outcome, report: Path | None, as_json: bool, printed: bool = True
+) -> None:
+    """Print the result of ``outcome``. Raises ``typer.Exit`` where something has none."""
+    if printed:
         _print(plan, outcome, report, as_json)
     if outcome.failures:
         raise _failed(outcome.failures)
-
-
-def _asked(given: Mapping[str, str]) -> Asked:
-    try:
-        return Asked.model_validate_strings(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = parameters.option(str(first["loc"][0]))
-        raise fail(f"{option} {first['input']}: {first['msg'].lower()}") from None
-
-
-def _names(given: str | None) -> dict[str, str]:
-    """Names of tensors in the shards by ours, from ``logits=theirs,labels=theirs``."""
-    names = {}
-    for text in [] if given is None else given.split(","):
-        ours, sign, theirs = text.partition("=")
-        if not sign or ours not in locations.NAMES or not theirs:
-            known = ", ".join(locations.NAMES)
-            raise fail(f"--name {text}: give one of {known}, then =, then its name in the shards")
-        names[ours] = theirs
-    return names
 
 
 def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
@@ -169,12 +122,13 @@ def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
         "--workers": asked.workers, "--scheduler": asked.scheduler, "--servers": asked.servers
     }  # fmt: skip
     chosen = [option for option, value in places.items() if value is not None]
-    if len(chosen) > 1:
+    if len(chosen) > 1 and (asked.servers is not None or asked.scheduler != "dask"):
         raise fail(f"{' and '.join(chosen)} exclude each other: give one")
     if asked.scheduler is not None:
         from service.bulk.executors.dask import Dask
 
-        dask = Dask(None if asked.scheduler == "dask" else asked.scheduler)
+        address = None if asked.scheduler == "dask" else asked.scheduler
+        dask = Dask(address, plan.samples(), asked.workers or cores.available())
         return dask, dask.workers * _EACH
     if asked.servers is not None:
         from service.bulk.executors.servers import Servers
@@ -198,8 +152,11 @@ def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
 
 def _until_signalled(run: Run) -> Outcome:
     """Outcome of ``run``, which Ctrl-C and SIGTERM stop; a second one ends the process at once."""
-    with _handled(run.stop):
-        return run.run()
+    try:
+        with _handled(run.stop):
+            return run.run()
+    except ExecutorLost as error:
+        raise fail(str(error), LOST) from None
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 from kernels import InvalidInput
 from service.bulk.terms import OPTIONS
 from service.cli import bulk, fail, parameters, reports, score_text
+from service.cli.bulk_options import Asked
 from service.cli.files import SCORED, read
 from service.cli.scoring import score
 from service.codecs import DecodeError
@@ -82,7 +83,7 @@ def command(
     """
     kind = None if out is None else reports.suffix(out)
     query = {name: str(value) for name, value in given.items() if value is not None}
-    shards = {name: query.pop(name) for name in bulk.Asked.model_fields if name in query}
+    shards = {name: query.pop(name) for name in Asked.model_fields if name in query}
     try:
         if shards or _are_shards(files):
             if kind is None:
@@ -174,4 +175,4 @@ def _as_options(message: str) -> str:
 
 _ADVISED = re.compile(rf"\b({'|'.join(OPTIONS)})=(-?\w+)")
 parameters.add(command, CrossEntropyOptions, OPTIONS)
-parameters.add(command, bulk.Asked, bulk.Asked.model_fields, panel=lambda name: "Many shards")
+parameters.add(command, Asked, Asked.model_fields, panel=lambda name: "Many shards")

@@ -60,8 +60,8 @@ OUTPUTS = {
     "sequence_perplexity": "The mean of the perplexities of the sequences, each the exponential of"
     " its own mean loss; sequences without an element that counts are left out.",
     "bits_per_byte": "`loss_sum` in bits, over the option `bytes`.",
-    "loss_float64": "The unreduced loss as `loss_sum` adds it, in float64 whatever the logits are, in"
-    " the labels' shape; 0 where the label is ignored.",
+    "loss_float64": "The unreduced loss as `loss_sum` adds it, in float64, in the labels'"
+    " shape; 0 where the label is ignored.",
     "loss_weight": "The weight of each element as `weight_sum` adds it, in float64, in the labels'"
     " shape; 0 where the label is ignored.",
     "probs": "The softmax, in the logits' shape.",

@@ -17,6 +17,7 @@ from service.errors import InvalidOption
 T = TypeVar("T")
 # Seconds to reach the scheduler, and until it has a worker.
 _CONNECT, _WORKERS = 10.0, 60.0
+_LOOPBACK = "127.0.0.1:0"
 # Seconds that the processes of a cluster of this machine have to end in.
 _END = 0.5
 # Pieces in flight at least: a cluster that adapts starts workers for what waits.
@@ -52,9 +53,14 @@ class Dask(Executor):
         with ExitStack() as stack:
             self._cluster = None
             if address is None:
-                # No limit of memory: Dask would count the pages of mapped files.
+                # No limit of memory: Dask would count the pages of mapped files. Nothing listens
+                # beyond the loopback, nor on Dask's own port, which another cluster may have.
                 self._cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    memory_limit=0,
+                    dashboard_address=_LOOPBACK,
+                    worker_dashboard_address=_LOOPBACK,
                 )
                 stack.callback(self._cluster.close, timeout=_END)
             try:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from statistics import median
-from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
-import orjson
 
 from kernels import InvalidInput
-from service import VERSION
 from service.bulk.executors.inference import (
     HEADER_LENGTH,
-    MODEL,
     PATH,
-    TERMS,
     Request,
     WrongAnswer,
     arrays_of,
 )
+from service.bulk.executors.server import Server, problem_of, text_of, unreached
 from service.codecs.base import Array
 from service.errors import InvalidOption
 
@@ -50,47 +44,17 @@ class _Busy(Exception):
     """Answer of a server that asks to be left alone for some seconds."""
 
 
-@dataclass
-class Server:
-    """A server: its URL, the requests that it has, and until when it is left alone."""
-
-    url: str
-    busy: int = 0
-    rests_until: float = 0.0
-    failures: int = 0
-
-
-def servers_of(urls: Iterable[str]) -> list[Server]:
-    """Servers at ``urls``. Raises ``InvalidOption`` for what is no URL of a server."""
-    found = []
-    for url in urls:
-        try:
-            parts = urlsplit(url)
-            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid or parts.username or parts.query or parts.fragment:
-            raise InvalidOption(
-                f"servers has {url!r:.200}: give URLs such as http://host:8000, with commas"
-                " between them; a token comes from a file",
-                field="servers",
-            )
-        found.append(Server(url.rstrip("/")))
-    if len({server.url for server in found}) < len(found) or not found:
-        raise InvalidOption("servers must be one URL or more, each once", field="servers")
-    return found
-
-
 class Fleet:
     """Servers that answer the same requests, to the same bits.
 
     Of an event loop. ``hedged`` is how many requests were sent to a second server, ``repeated`` how
-    many were sent again after a failure.
+    many were sent again after a failure; ``lost`` says why no more can be, if so.
     """
 
     def __init__(self, servers: list[Server], token: str | None) -> None:
         self.servers = servers
         self.hedged = self.repeated = 0
+        self.lost = ""
         self._seconds: deque[float] = deque(maxlen=64)
         self._answered = asyncio.get_running_loop().time()
         self._client = httpx.AsyncClient(
@@ -108,45 +72,12 @@ class Fleet:
 
         Those that cannot be reached are left for later, if one can. Raises ``InvalidOption``.
         """
-        reasons = await asyncio.gather(*map(self._reason, self.servers))
+        reasons = await asyncio.gather(*(unreached(self._client, one) for one in self.servers))
+        for server, reason in zip(self.servers, reasons, strict=True):
+            if reason is not None:
+                self._rest(server)
         if all(reasons):
             raise InvalidOption("; ".join(map(str, reasons)), field="servers")
-
-    async def _reason(self, server: Server) -> str | None:
-        """Reason why ``server`` cannot be reached. Raises ``InvalidOption`` for a wrong one."""
-        try:
-            about = await self._client.get(f"{server.url}/v2")
-            model = await self._client.get(f"{server.url}/v2/models/{MODEL}")
-        except httpx.TransportError as error:
-            server.failures, server.rests_until = 1, self._now() + _REST
-            return f"{server.url} cannot be reached ({_text(error)})"
-        for answer in (about, model):
-            if answer.status_code == 503:
-                return None  # it starts, or has much to do
-            if answer.status_code != 200:
-                said = _problem(answer.status_code, answer.content).get("detail")
-                text = f"{server.url} answers {answer.status_code}: {said}"
-                raise InvalidOption(text, field="servers")
-        try:
-            said, outputs = about.json(), {row["name"] for row in model.json()["outputs"]}
-            name, version = said["name"], said["version"]
-        except (ValueError, KeyError, TypeError):
-            name = version = outputs = None
-        if name != "lossd" or outputs is None:
-            raise InvalidOption(f"{server.url} is no lossd server", field="servers")
-        if version != VERSION:
-            raise InvalidOption(
-                f"{server.url} is lossd {version}, and this is {VERSION}: two versions may differ"
-                " in the last bits of a loss",
-                field="servers",
-            )
-        if missing := {*TERMS.values()} - outputs:
-            raise InvalidOption(
-                f"{server.url} does not have the outputs {', '.join(sorted(missing))}, which"
-                " losses of several pieces are added from: update it",
-                field="servers",
-            )
-        return None
 
     async def arrays(self, request: Request) -> dict[str, Array]:
         """Arrays of ``request``, from whichever server has them first.
@@ -176,13 +107,14 @@ class Fleet:
             if awake:
                 return min(awake, key=lambda server: server.busy)
             if now - self._answered > PATIENCE:
-                raise Failed(f"no server has answered for {PATIENCE:.0f} seconds")
+                self.lost = f"no server has answered for {PATIENCE:.0f} seconds"
+                raise Failed(self.lost)
             soonest = min(server.rests_until for server in self.servers)
             await asyncio.sleep(max(soonest - now, 0.001))
 
     async def _raced(self, server: Server, request: Request) -> dict[str, Array]:
         """Send ``request``, to a second server too where the first is slow; the first answer."""
-        tasks = [asyncio.create_task(self._once(server, request))]
+        tasks = [self._sent(server, request)]
         try:
             while True:
                 pending = [task for task in tasks if not task.done()]
@@ -195,7 +127,7 @@ class Fleet:
                         return task.result()
                 if not done and (other := self._idle(server)) is not None:
                     self.hedged += 1
-                    tasks.append(asyncio.create_task(self._once(other, request)))
+                    tasks.append(self._sent(other, request))
         finally:
             # A server stops computing once its client is gone.
             for task in tasks:
@@ -216,12 +148,22 @@ class Fleet:
         ]
         return min(others, key=lambda other: other.busy, default=None)
 
-    async def _once(self, server: Server, request: Request) -> dict[str, Array]:
+    def _sent(self, server: Server, request: Request) -> asyncio.Task[dict[str, Array]]:
+        """Task that sends ``request`` to ``server``, which is busy from now on."""
+
+        def ended(_: object) -> None:
+            server.busy -= 1
+
         server.busy += 1
+        task = asyncio.create_task(self._once(server, request))
+        task.add_done_callback(ended)
+        return task
+
+    async def _once(self, server: Server, request: Request) -> dict[str, Array]:
         began = self._now()
         try:
             async with self._client.stream(
-                "POST", server.url + PATH, content=_sent(request), headers=request.headers
+                "POST", server.url + PATH, content=_chunks(request), headers=request.headers
             ) as reply:
                 body = await _received(reply, request.most)
             if reply.status_code != 200:
@@ -232,9 +174,7 @@ class Fleet:
             raise
         except (httpx.TransportError, WrongAnswer) as error:
             self._rest(server)
-            raise Failed(f"{server.url}: {_text(error)}") from None
-        finally:
-            server.busy -= 1
+            raise Failed(f"{server.url}: {text_of(error)}") from None
         self._answered = self._now()
         self._seconds.append(self._answered - began)
         server.failures = 0
@@ -242,12 +182,12 @@ class Fleet:
 
     def _refusal(self, server: Server, reply: httpx.Response, body: bytes) -> Exception:
         """Error of an answer that is not 200."""
-        status, said = reply.status_code, _problem(reply.status_code, body)
+        status, said = reply.status_code, problem_of(reply.status_code, body)
         text = str(said.get("detail"))
         if status in (429, 503):
             after = reply.headers.get("Retry-After", "")
             seconds = float(after) if after.isdecimal() else _REST
-            server.rests_until = self._now() + min(seconds, PATIENCE)
+            server.rests_until = self._now() + min(max(seconds, _REST), PATIENCE)
             return _Busy(text)
         if 400 <= status < 500:
             place = said.get("position")
@@ -267,7 +207,7 @@ class Fleet:
         return asyncio.get_running_loop().time()
 
 
-async def _sent(request: Request) -> AsyncIterator[bytes]:
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
     # Copied by a thread: pages of a mapped file may have to be read first, while the loop goes on.
     loop = asyncio.get_running_loop()
     for chunk in request.chunks():
@@ -282,17 +222,3 @@ async def _received(reply: httpx.Response, most: int) -> bytes:
             raise WrongAnswer(f"it is longer than the {most} bytes that were asked for")
         parts.append(part)
     return b"".join(parts)
-
-
-def _problem(status: int, body: bytes) -> dict[str, Any]:
-    """Problem details of an answer (RFC 9457), with a ``detail`` whatever it is."""
-    try:
-        said = orjson.loads(body)
-    except ValueError:
-        said = None
-    nothing = body[:200].decode(errors="replace").strip() or f"status {status}"
-    return said if isinstance(said, dict) and "detail" in said else {"detail": nothing}
-
-
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__

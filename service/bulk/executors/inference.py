@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from kernels import InvalidInput, dtypes
+from kernels import InvalidInput, dtypes, mismatch
 from kernels.plan import PER_POSITION
 from kernels.problem import Problem
 from service.codecs.base import Array, flat_bytes, row_of
@@ -100,33 +100,46 @@ def request_of(problem: Problem, names: Iterable[str]) -> Request:
             {"name": TERMS.get(name, name), "parameters": {"binary_data": True}} for name in arrays
         ],
     }
-    return Request(orjson.dumps(said), tuple(blobs.values()), problem.shape, arrays)
+    shape = mismatch.without(tensors["logits"].shape, axis)
+    return Request(orjson.dumps(said), tuple(blobs.values()), shape, arrays)
 
 
 def _tensors(problem: Problem) -> tuple[dict[str, Array], int]:
-    """Tensors of a request, in the order in which they are sent, and the axis of the classes."""
+    """Tensors of a request, in the order in which they are sent, and the axis of the classes.
+
+    There may be one position more than the problem has.
+    """
     logits, axis = problem.logits.view(problem.dtype.numpy), problem.axis
     labels, soft = problem.labels, problem.soft
     if soft is not None:
         labels = soft.view(next(row.numpy for row in dtypes.FLOATS if row.load == soft.dtype))
     assert labels is not None
-    if not logits.flags.c_contiguous and abs(logits.strides[0]) < abs(logits.strides[-1]):
-        # In Fortran order. Another order of the classes in memory is another order of additions.
-        if logits.ndim != 2:
-            raise InvalidInput(
-                f"logits of shape {logits.shape} are in Fortran order, and servers take them in C"
-                " order, whose sums may have other last bits: score them without servers",
-                field="logits",
-            )
-        logits, axis = logits.T, 0
-        labels = labels if soft is None else labels.T
+    # Another order of the classes in memory is another order of additions.
+    fortran = _is_fortran(logits)
+    if (fortran and logits.ndim != 2) or (soft is not None and _is_fortran(labels) != fortran):
+        raise InvalidInput(
+            f"logits of shape {logits.shape}, or their probabilities, are in Fortran order, and"
+            " servers take them in C order, whose sums may have other last bits: score them without"
+            " servers",
+            field="logits",
+        )
     tensors = {"labels": labels.reshape(problem.shape) if soft is None else labels}
-    if problem.weight is not None:
-        tensors["weight"] = problem.weight
     if problem.sample_weight is not None:
         tensors["sample_weight"] = problem.sample_weight.reshape(problem.shape)
+    if fortran:
+        if len(logits) == 1:  # alone, its classes would be neighbours
+            logits = np.repeat(logits, 2, 0)
+            tensors = {name: np.repeat(array, 2, 0) for name, array in tensors.items()}
+        logits, axis = logits.T, 0
+        tensors |= {} if soft is None else {"labels": tensors["labels"].T}
+    if problem.weight is not None:
+        tensors["weight"] = problem.weight
     # Logits come last: a server computes them as they arrive.
     return {**tensors, "logits": logits}, axis
+
+
+def _is_fortran(array: Array) -> bool:
+    return not array.flags.c_contiguous and abs(array.strides[0]) < abs(array.strides[-1])
 
 
 def arrays_of(request: Request, header_length: str | None, body: bytes) -> dict[str, Array]:

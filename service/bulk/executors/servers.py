@@ -15,8 +15,10 @@ import numpy as np
 from kernels import InvalidInput
 from kernels.plan import Computed, ImpossibleLabel
 from kernels.problem import Problem
-from service.bulk.executors.fleet import EACH, Fleet, Server, servers_of
+from service.bulk.executors import ExecutorLost
+from service.bulk.executors.fleet import EACH, Fleet
 from service.bulk.executors.inference import request_of
+from service.bulk.executors.server import Server, servers_of
 from service.bulk.work import score_piece
 
 T = TypeVar("T")
@@ -47,9 +49,16 @@ class Servers(ThreadPoolExecutor):
             raise
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Have ``fn``, which is ``score_piece``, called with a task."""
+        """Have ``fn``, which is ``score_piece``, called with a task.
+
+        Raises ``ExecutorLost`` once no server has answered for minutes.
+        """
         if fn is not score_piece:
             raise ValueError("servers score pieces, and nothing else")
+        if self.fleet.lost:
+            raise ExecutorLost(
+                f"{self.fleet.lost}; a run with a journal goes on where it was once they do"
+            )
         return super().submit(partial(fn, compute=self._compute), *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -69,12 +78,13 @@ class Servers(ThreadPoolExecutor):
     def _compute(self, problem: Problem, names: tuple[str, ...]) -> Computed:
         """Compute arrays of ``problem`` by a server, as ``kernels.devices.compute`` does here."""
         try:
-            return _NO_BLOCKS, self._wait(self.fleet.arrays(request_of(problem, names)))
+            arrays = self._wait(self.fleet.arrays(request_of(problem, names)))
         except InvalidInput as error:
             if error.field == "labels" and error.position is not None:
                 place = error.position[: len(problem.shape)]
                 raise ImpossibleLabel(int(np.ravel_multi_index(place, problem.shape))) from None
             raise
+        return _NO_BLOCKS, {name: array[: problem.positions] for name, array in arrays.items()}
 
     def _wait(self, work: Coroutine[Any, Any, T], always: bool = False) -> T:
         """Run ``work`` on the event loop; raises ``CancelledError`` if the executor ends first."""

@@ -1,4 +1,4 @@
-"""Corpora of odd shapes and options, as shards on a disk, and what one accumulator makes of them."""
+"""Corpora of odd shapes and options, as shards, and what one accumulator makes of them."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,7 +29,7 @@ def partials(values: Array, cuts: list[int]) -> list[bytes]:
     """Partials of ``values``, cut at the positions ``cuts``."""
     ends = sorted({0, values.shape[1], *cuts})
     found = []
-    for first, stop in zip(ends, ends[1:], strict=False):
+    for first, stop in itertools.pairwise(ends):
         own = values[:, first:stop]
         exact = ExactSums(len(EXACT))
         exact.add(np.arange(first, stop) % len(EXACT), own[0])
