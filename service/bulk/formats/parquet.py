@@ -17,9 +17,13 @@ import numpy as np
 from kernels.dtypes import DType
 from service.bulk import files
 from service.bulk.extras import extra
-from service.bulk.formats.base import DTYPE_NOTE, STEP, Held, Tensor, dtype_row
+from service.bulk.formats.base import DTYPE_NOTE, Held, Tensor, dtype_row
 from service.codecs import DecodeError
 from service.codecs.base import Array, shown
+
+# Bytes of a batch, and of what is read of a file at a time. While a batch is decoded, Arrow holds
+# it several times; larger ones are no faster.
+_BATCH = 1 << 22
 
 # Schema notes of other writers, long and never options.
 _NOT_OPTIONS = {b"ARROW:schema", b"pandas", b"huggingface"}
@@ -32,11 +36,12 @@ def opened(location: str, wanted: Mapping[str, str]) -> Held:
     source = files.opened(location)
     try:
         with files.library_errors("the table"):
-            # Neither all columns of a row group nor a whole column are read ahead into memory.
+            # Neither all columns of a row group nor a whole column are read ahead into memory. Nor
+            # is the file mapped: one that is cut meanwhile would end the process.
             table = parquet.ParquetFile(
                 source.handle(),
-                memory_map=not files.is_url(location),
-                buffer_size=STEP,
+                memory_map=False,
+                buffer_size=_BATCH,
                 pre_buffer=False,
                 page_checksum_verification=True,
             )
@@ -160,7 +165,7 @@ class _Column:
         width = max(1, out.nbytes // max(1, len(out)))
         done = 0
         with files.library_errors(f"{self._where}, rows {first:,} to {stop:,}"):
-            for batch in self._batches(first, stop, max(1, STEP // width)):
+            for batch in self._batches(first, stop, max(1, _BATCH // width)):
                 rows = len(batch)
                 if done + rows > len(out):
                     break

@@ -104,7 +104,7 @@ def test_large_row_groups_are_read_in_batches(
         "labels": wanted["labels"],
     }
     location = table(tmp_path, columns, row_group_size=20_000)
-    monkeypatch.setattr(reader, "STEP", 1 << 16)
+    monkeypatch.setattr(reader, "_BATCH", 1 << 16)
     with opened(location) as shard:
         shard.read(0, 10)
         before = pa.total_allocated_bytes()
