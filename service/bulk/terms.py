@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import InvalidInput, dtypes
-from kernels.problem import Problem, check
+from kernels.problem import Problem, check, class_axis_of
 from kernels.report import begin
 from service.bulk.shard import TensorSpec
 from service.codecs import DecodeError
@@ -133,13 +133,13 @@ def _terms(location: str, look: Any, query: Mapping[str, str], report: bool) -> 
         options = {name: value for name, value in chosen if name != "device"}
     else:
         options = {name: getattr(chosen, name) for name in OPTIONS if name != "bytes"}
-    problem = checked(tensors, options, report)
-    if problem.axis == 0:
+    if class_axis_of(logits.shape, options["class_axis"], "logits") == 0:
         raise InvalidInput(
             f"the class axis of logits of shape {logits.shape} is the first one, along which shards"
             " are cut into rows: store them with the classes on another axis",
             field="class_axis",
         )
+    problem = checked(tensors, options, report)
     return Terms(
         location=location,
         options=options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,9 +25,11 @@ def show(result: Mapping[str, Any]) -> None:
     )
     for name in ("label", "predicted", "loss"):
         table.add_column(name, justify="right")
+    folder = os.path.commonprefix([element.get("shard", "") for element in result["worst"]])
+    shown = folder.rfind("/") + 1  # what all have in common says nothing
     for element in result["worst"]:
         table.add_row(
-            *([element["shard"]] if sharded else []),
+            *([element["shard"][shown:]] if sharded else []),
             ", ".join(map(str, element["position"])),
             str(element["label"]),
             str(element["predicted"]),
