@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,26 +16,26 @@ LONGEST = 300  # lines: about five screens
 # llvmlite is how Numba's intrinsics are written, and comes with it.
 KERNELS_MAY_IMPORT = {"kernels", "numba", "numpy", "llvmlite"} | sys.stdlib_module_names
 
-# Layers of the service from the bottom up: a module imports from lower layers, and from its own
-# package or module.
+# Layers of the service from the bottom up: a module imports from its own package and from lower
+# layers. Packages of one layer do not import each other. CONTRIBUTING.md has the same table.
 LAYERS = (
     (
         "service",
         "service.settings",
         "service.cgroups",
         "service.regimes",
-        "service.codecs",
+        "service.errors",
         "service.page",
     ),
-    ("service.errors", "service.problems"),
-    ("service.options", "service.memory", "service.middleware", "service.telemetry"),
-    ("service.protocol",),
-    ("service.compute",),
+    ("service.codecs",),
+    ("service.problems", "service.options", "service.memory"),
+    ("service.telemetry", "service.middleware"),
+    ("service.protocol", "service.compute"),
     ("service.request",),
-    ("service.process", "service.routes"),
-    ("service.app",),
-    ("service.cli",),
+    ("service.routes", "service.process"),
+    ("service.app", "service.cli"),
 )
+MOST_LAYERS = 8
 LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 
 # Modules that make any object, or call any function, that bytes from a client name.
@@ -89,8 +90,16 @@ def test_targets_are_apart(folder: str) -> None:
         assert not [name for name in imports(path) if name.startswith(APART[folder])], named(path)
 
 
+def test_layers_are_few_and_those_of_contributing() -> None:
+    assert len(LAYERS) <= MOST_LAYERS
+    lines = re.findall(r"(?m)^\d+\. (`.*)$", (ROOT / "CONTRIBUTING.md").read_text())
+    listed = [re.findall(r"`(\w+)`", line) for line in lines]
+    below = [[name.removeprefix("service.") for name in packages] for packages in LAYERS]
+    assert listed == [[name for name in names if name != "service"] for names in below]
+
+
 @pytest.mark.parametrize("path", sources("service"), ids=named)
-def test_nothing_is_imported_from_a_higher_layer(path: Path) -> None:
+def test_imports_are_from_lower_layers(path: Path) -> None:
     own = package_of(module_of(path))
     assert own is not None
     if own == "service" and module_of(path) != "service":
@@ -101,7 +110,7 @@ def test_nothing_is_imported_from_a_higher_layer(path: Path) -> None:
         package = package_of(name)
         assert package is not None
         if package != own:
-            assert LAYER[package] <= LAYER[own], f"{module_of(path)} imports {name}"
+            assert LAYER[package] < LAYER[own], f"{module_of(path)} imports {name}"
 
 
 def imported_at_once(path: Path) -> Iterator[str]:
