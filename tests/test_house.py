@@ -57,6 +57,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{named(path)}: imports are absolute"
+            yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -113,21 +114,12 @@ def test_imports_are_from_lower_layers(path: Path) -> None:
             assert LAYER[package] < LAYER[own], f"{module_of(path)} imports {name}"
 
 
-def imported_at_once(path: Path) -> Iterator[str]:
-    """The full names that ``path`` imports as it is imported itself, not within functions."""
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 @pytest.mark.parametrize("package", ["kernels", "service", "benchmarks"])
 def test_no_module_imports_itself_by_a_detour(package: str) -> None:
+    """Imports within functions count too."""
     paths = {module_of(path): path for path in sources(package)}
     edges = {
-        module: {name for name in imported_at_once(path) if name in paths and name != module}
+        module: {name for name in imports(path) if name in paths and name != module}
         for module, path in paths.items()
     }
     # A package's __init__ is imported before its modules, whichever way leads there.
