@@ -61,9 +61,9 @@ _TERMS = ("losses", "weights")
 # has rank 0, else 0; the mean of the sequences' perplexities; the sum of all losses in bits, over
 # the number of bytes; the terms of loss_sum and of weight_sum, one of each position; the largest
 # logit, as the softmax takes it; its probability; the label's logit minus the largest other; the
-# largest log-probabilities and their classes, in order; the log-probabilities of chosen classes; the
-# softmax. Of a divergence: 1 where the likeliest class of both sides is the same, 0 where it is not
-# (-1: left out, or a NaN); the student's probability of the label minus the teacher's; the
+# largest log-probabilities and their classes, in order; the log-probabilities of chosen classes;
+# the softmax. Of a divergence: 1 where the likeliest class of both sides is the same, 0 where it is
+# not (-1: left out, or a NaN); the student's probability of the label minus the teacher's; the
 # logarithms of these two. A value a class is in the logits' shape, a value a position in the
 # labels', several have one more axis.
 TABLE: dict[str, Output] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
@@ -157,6 +158,8 @@ def _until_signalled(run: Run) -> Outcome:
             return run.run()
     except ExecutorLost as error:
         raise fail(str(error), LOST) from None
+    except sqlite3.Error as error:  # its disk is full, or gone; it has what was saved before
+        raise fail(f"the journal cannot be written: {error}", LOST) from None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -24,15 +24,24 @@ def show(result: Mapping[str, Any]) -> None:
     )
     for name in ("label", "predicted", "loss"):
         table.add_column(name, justify="right")
+    # Folders that all have in common say nothing.
+    shown = _folders([element.get("shard", "") for element in result["worst"]])
     for element in result["worst"]:
         table.add_row(
-            *([element["shard"]] if sharded else []),
+            *([element["shard"][shown:]] if sharded else []),
             ", ".join(map(str, element["position"])),
             str(element["label"]),
             str(element["predicted"]),
             f"{element['loss']:.6g}",
         )
     console.print(table, highlight=False)
+
+
+def _folders(shards: Sequence[str]) -> int:
+    """Number of characters that are folders of all ``shards``, which may be URLs."""
+    first, last = min(shards), max(shards)
+    alike = next((i for i in range(len(first)) if first[i] != last[i : i + 1]), len(first))
+    return first.rfind("/", 0, alike) + 1
 
 
 def _rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -102,7 +102,7 @@ def _tensors(
     if soft:
         shares = rng.random(shape).astype(np.float32)
         labels = shares / shares.sum(axis, keepdims=True)
-    tensors = {"logits": logits, "labels": labels}
+    tensors: Tensors = {"logits": logits, "labels": labels}
     if "sample_weight" in given:
         tensors["sample_weight"] = rng.choice([0.0, 0.5, 1.7], each)
     if "mask" in given:

@@ -126,7 +126,7 @@ def test_shards_of_a_report_are_of_one_form(tmp_path: Path) -> None:
 
 
 def test_classes_on_the_first_axis_are_refused(tmp_path: Path) -> None:
-    turned = {"logits": np.zeros((3, 4)), "labels": np.zeros(4, int)}
+    turned = {"logits": np.zeros((3, 3)), "labels": np.zeros(3, int)}
     assert "another axis" in reasons(plan_of(tmp_path, turned, class_axis="0"))[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -175,3 +176,17 @@ def test_any_executor_of_the_standard_library_will_do(plan: Plan) -> None:
     with ThreadPoolExecutor(3) as executor:
         outcome = Run(plan, executor, in_flight=5).run()
     assert outcome.total.to_bytes() == Run(plan, Here()).run().total.to_bytes()
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "changed"])
+def test_a_shard_that_goes_or_changes_meanwhile_is_named(plan: Plan, gone: bool) -> None:
+    path = Path(plan.sources[1].location)
+    if gone:
+        path.unlink()
+    else:
+        os.utime(path, ns=(1, 1))
+    outcome = Run(plan, Here(), retries=0).run()
+    assert {failure.location for failure in outcome.failures} == {str(path)}
+    for failure in outcome.failures:
+        assert failure.reason.startswith("No such file" if gone else "changed since the plan: ")
+    assert outcome.total.counts["elements"] == plan.rows - 11

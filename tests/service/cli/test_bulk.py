@@ -89,7 +89,7 @@ def test_a_person_reads_the_same(shards: Path) -> None:
     text = run(shards).stdout
     assert "loss sum" in text
     assert "shards           3" in text
-    assert "shard-" in text
+    assert "│ shard-" in text
 
 
 def test_what_fails_is_named_and_the_rest_is_scored(shards: Path) -> None:
@@ -167,10 +167,6 @@ def test_names_of_tensors_may_be_others(tmp_path: Path) -> None:
     tensors = corpus().shards[0]
     np.savez(tmp_path / "a.npz", output=tensors["logits"], y=tensors["labels"])
     assert machine(tmp_path / "a.npz", "--name", "logits=output,labels=y")["count"] == 40
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_killed_or_stopped_at_any_moment_it_goes_on(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_it_can_be_ended_at_once(tmp_path: Path) -> None:
 def test_only_its_function_can_be_submitted(two: Processes) -> None:
     for arguments in ((score_piece, b""), (act,), (act, b"", b"")):
         with pytest.raises(ValueError, match="only act"):
-            two.submit(*arguments)  # type: ignore[arg-type]
+            two.submit(*arguments)
 
 
 def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
