@@ -96,10 +96,15 @@ class _Plan:
         own = {name: array.copy() for name, array in self._ready.arrays.items()}
         return answers_of(self._problem, self._names, self._ready.blocks, own)
 
-    def answers_anew(self, logits: Array, labels: Array) -> dict[str, Array] | None:
-        """``answers`` for labels in any order, and for dtypes that equal the planned ones."""
+    def answers_copied(self, logits: Array, labels: Array) -> dict[str, Array] | None:
+        """``answers`` for copies in the plan's own arrays: for labels in any order, logits that lie
+        across their natural addresses, and dtypes that equal the planned ones.
+        """
         self._labels[...] = labels
-        return self.answers(logits.view(self._logits.dtype), self._labels)
+        if logits.flags.aligned:
+            return self.answers(logits.view(self._logits.dtype), self._labels)
+        self._logits[...] = logits
+        return self.answers(self._logits, self._labels)
 
     def _impossible_label(self, labels: Array, position: int) -> InvalidInput:
         return impossible_label(replace(self._problem, labels=labels.reshape(-1)), position)
@@ -165,8 +170,9 @@ def answers(
             return known
     if type(logits) is not np.ndarray or type(labels) is not np.ndarray:
         return None
-    flags = logits.flags
-    if not (0 < logits.size <= largest and flags.c_contiguous and flags.aligned):
+    flags, size = logits.flags, logits.size
+    # In a small body tensors lie wherever its head ends; larger ones are not copied.
+    if not (0 < size <= largest and flags.c_contiguous and (flags.aligned or size <= SMALL)):
         return None
     shapes, values = (logits.shape, labels.shape), tuple(options.values())
     key = (logits.dtype, labels.dtype, shapes, outputs, kinds, values, tuple(options))
@@ -177,7 +183,7 @@ def answers(
     if not options and outputs == _LOSS:
         _KEPT.default = plan
     known = plan.answers(logits, labels)
-    return plan.answers_anew(logits, labels) if known is None else known
+    return plan.answers_copied(logits, labels) if known is None else known
 
 
 def _find(

@@ -207,6 +207,20 @@ def test_arrays_that_are_not_as_planned() -> None:
                 kernels.cross_entropy(wrong, wrongs)
 
 
+def test_logits_at_any_address_have_plans(dtype: dtypes.DType) -> None:
+    logits, labels, options = zoo.example((4, 5), 1, dtype, "plain").lying(np.asarray)
+    want = times(1, logits, labels, **options)
+    got = [
+        kernels.cross_entropy(misaligned(logits), misaligned(labels), **options).tobytes()
+        for _ in range(3)
+    ]
+    assert got == want * 3
+    assert planned() == 1
+    large = np.zeros((2, plan_cache.SMALL), np.float32)
+    assert len(set(times(3, misaligned(large), np.zeros(2, np.int64)))) == 1
+    assert planned() == 1
+
+
 def test_means_over_nothing() -> None:
     logits, labels = np.zeros((4, 5), np.float32), np.full(4, -100)
     for _ in range(4):
