@@ -98,7 +98,7 @@ class Writer:
             with suppress(Empty):
                 while True:
                     items.append(self._lines.get_nowait())
-            lines = []
+            lines: list[str] = []
             for first in range(0, len(items), _AT_ONCE):
                 time.sleep(0)  # a request that waits for the interpreter goes first
                 lines += map(self._ended, items[first : first + _AT_ONCE])
