@@ -1,10 +1,10 @@
 """Compiler options of this package's Numba functions, and the decorators that apply them.
 
-``nogil``: other threads run while a kernel does. ``error_model="numpy"``: a division by zero gives
-inf or NaN, as the semantics want, without a branch. ``_nrt=False``: without Numba's run time a
-kernel cannot allocate, and counting references to arrays does not cost each row 100 ns. No
-``fastmath``: it would break NaN and infinities; ``simd`` writes additions in the order in which
-they are fast. ``cache``: a warm start takes seconds.
+``nogil``: other threads run while a kernel does, but ``short_kernel``. ``error_model="numpy"``: a
+division by zero gives inf or NaN, as the semantics want, without a branch. ``_nrt=False``: without
+Numba's run time a kernel cannot allocate, and counting references to arrays does not cost each row
+100 ns. No ``fastmath``: it would break NaN and infinities; ``simd`` writes additions in the order
+in which they are fast. ``cache``: a warm start takes seconds.
 """
 
 from __future__ import annotations
@@ -143,6 +143,11 @@ def called(function: Function) -> Function:
 def kernel(function: Function) -> Function:
     """Compile for use from Python, on one thread."""
     return _optimised_once(_cached(njit(**_OPTIONS)(function)))
+
+
+def short_kernel(function: Function) -> Function:
+    """Compile for use from Python, on one thread, for so short a time that the GIL is kept."""
+    return _optimised_once(_cached(njit(**{**_OPTIONS, "nogil": False})(function)))
 
 
 def kernel_by_address(function: Function) -> Function:
