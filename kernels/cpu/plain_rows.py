@@ -30,6 +30,7 @@ from kernels.simd import (
     pair_maxima,
     pair_sums,
     prefetch,
+    prefetch_at,
     splat,
     store,
     store_first,
@@ -140,8 +141,14 @@ def _fold_sums(spread: Any, count: int) -> Any:
 
 
 @inlined
-def sum_plain_rows(logits: Any, lo: int, count: int, spread: Any, rows: Any, scale: Any) -> None:
-    """Write VALUE, MINUS and TOTAL of ``count`` rows from ``lo`` on."""
+def sum_plain_rows(
+    logits: Any, lo: int, count: int, spread: Any, rows: Any, scale: Any, labels: Any
+) -> None:
+    """Write VALUE, MINUS and TOTAL of ``count`` rows from ``lo`` on.
+
+    ``labels`` are address and size of those to prefetch.
+    """
+    address, each = labels
     x, classes, scales = logits.data, logits.classes, splat(scale)
     values, minus, totals = rows[VALUE], rows[MINUS], rows[TOTAL]
     together = min(max(TOGETHER // classes, 1), WIDTH)
@@ -161,6 +168,7 @@ def sum_plain_rows(logits: Any, lo: int, count: int, spread: Any, rows: Any, sca
         before = start - together
         for r in range(before, min(start, count)):
             first = place(logits, lo + r)
+            prefetch_at(address + r * each)
             power = _row_sum(x, first, classes, 2 * together * classes, scales, minus[r])
             store(spread_sums, (r - before) * WIDTH, power)
         store(totals, before, _fold_sums(spread_sums, together))

@@ -192,6 +192,33 @@ def nearest(t: Any) -> Any:
 
 
 @inlined
+def nearest_product(a: Any, b: Any) -> Any:
+    """Nearest integer to a * b in each float32 lane, for abs(a * b) <= 2**22."""
+    return fma(a, b, splat(_ROUND_FLOAT32)) - splat(_ROUND_FLOAT32)
+
+
+@by_type
+def scaled_down(value: Any, power: Any) -> Any:
+    """``value`` times 2**power in float32 lanes, for integers that are not above 0.
+
+    Exact where the result is normal; below that it is no more than the least normal number.
+    """
+    if avx512.AVAILABLE:
+        scaled = avx512.scaled
+
+        def by_avx512(value: Any, power: Any) -> Any:
+            return scaled(value, power)
+
+        return by_avx512
+    low, one, magic = np.float32(-126), _ONE_FLOAT32, _ROUND_FLOAT32
+
+    def by_bits(value: Any, power: Any) -> Any:
+        return value * times_power(splat(one), maximum(splat(low), power) + splat(magic))
+
+    return by_bits
+
+
+@inlined
 def _halves(x: Any) -> Any:
     """``(m, e)`` with x = m * 2**e and m in [sqrt(1/2), sqrt(2)), for positive normal x."""
     one, root = splat(1.0), splat(_SQRT2)

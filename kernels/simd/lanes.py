@@ -256,6 +256,22 @@ def _widened_half(first: int) -> Any:
     return widened
 
 
+def _merged(first: int) -> Any:
+    @intrinsic
+    def merged(typing: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            half = range(first, first + a.count // 2)
+            return builder.shuffle_vector(
+                *args, int32s([lane + source for lane in half for source in (0, a.count)])
+            )
+
+        return a(a, b), codegen
+
+    return merged
+
+
+# Lanes of ``a`` and ``b`` in turns, from their low and from their high halves.
+merge_low, merge_high = _merged(0), _merged(FLOAT64X8.count // 2)
 # The two float64 halves of float32 lanes: narrow's inverse.
 widen_low = _widened_half(0)
 widen_high = _widened_half(FLOAT64X8.count)
