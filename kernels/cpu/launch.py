@@ -43,11 +43,9 @@ from kernels.sequences import moved
 SERIAL = 65536
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
-# Positions of a tile of planes at least, and at most: memory is read in runs of so many neighbours.
-# 8 x 19 x 512 x 256 took 1.79 ms with 1024 and 3.3 with 256 (before groups of classes were read).
-RUN, LONG_RUN = 128, 1024
-# Tiles of planes for each thread, if they can be so many.
-TILES = 8
+# Positions of a tile of planes, read in runs of so many neighbours: at least and at most, and tiles
+# for each thread if there can be so many. 8 x 19 x 512 x 256: 1.5 ms, 1.8 with 256 positions.
+RUN, LONG_RUN, TILES = 128, 1024, 8
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
 _KERNELS = {
@@ -84,11 +82,9 @@ def _cut(view: View, shared: bool, step: int | None) -> Cut:
     threads = 1 if elements <= SERIAL else numba.get_num_threads()
     launches = 1 if step is None else -(-elements * view.data.itemsize // step)
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
-    least, most = reduce.BLOCK, tile.LARGEST
+    size = min(max(rows, reduce.BLOCK), tile.LARGEST)
     if view.class_stride != 1:
-        least, most = RUN, LONG_RUN
-        rows = view.positions // (TILES * threads) // RUN * RUN
-    size = min(max(rows, least), most)
+        size = min(max(view.positions // (TILES * threads) // RUN * RUN, RUN), LONG_RUN)
     if shared and view.positions < size * threads * launches:
         size = -(-view.positions // (threads * launches))
     tiles = -(-view.positions // size)

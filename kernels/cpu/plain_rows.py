@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.compiled import called, inlined
+from kernels.compiled import called, inlined, never_inlined
 from kernels.cpu.plain_scratch import LABEL, MINUS, TOTAL, VALUE, WIDTH
 from kernels.cpu.planes import held_shift
 from kernels.plan import place
@@ -140,7 +140,7 @@ def _fold_sums(spread: Any, count: int) -> Any:
     return pair_sums(low, high, 8)
 
 
-@inlined
+@called
 def sum_plain_rows(
     logits: Any, lo: int, count: int, spread: Any, rows: Any, scale: Any, labels: Any
 ) -> None:
@@ -148,6 +148,7 @@ def sum_plain_rows(
 
     ``labels`` are address and size of those to prefetch.
     """
+    never_inlined()
     address, each = labels
     x, classes, scales = logits.data, logits.classes, splat(scale)
     values, minus, totals = rows[VALUE], rows[MINUS], rows[TOTAL]
