@@ -123,8 +123,6 @@ def _adding(count: int, begins: bool) -> Any:
                 for c in range(count):
                     value = where_equal(label, each, logits[c], value)
                     each = each + splat(np.float32(1))
-                store(values, own, value)
-                store(minus, own, shift)
                 later = load_each(x, first + min(i + WIDTH, last), run.stride)
                 later_total, before = zero, splat(HIGHEST)
                 if not begins:
@@ -135,6 +133,9 @@ def _adding(count: int, begins: bool) -> Any:
                 powers = zero
                 for c in range(count):
                     powers = powers + exp2(fma(logits[c], scales, shift))
+                # Not before the loads: LLVM moves none over a store that may be to its place.
+                store(values, own, value)
+                store(minus, own, shift)
                 store(totals, own, total + powers)
                 logits, shift, total = later, later_shift, later_total
 
