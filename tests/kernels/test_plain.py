@@ -18,7 +18,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
     "transposed": ((70, 10), 1),
     "transposed full": ((33, 16), 1),
     "rows": ((70, 17), 1),
-    "rows below the guess": ((40, 63), 1),
+    "rows below the guess": ((40, 31), 1),
     "rows with a tail": ((40, 100), 1),
     "few rows together": ((9, 1000), 1),
     "rows alone": ((3, 4096), 1),
