@@ -44,7 +44,7 @@ SERIAL = 65536
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
 # Positions of a tile of planes, read in runs of so many neighbours: at least and at most, and tiles
-# for each thread and launch if there can be so many. 19 planes took 9 % longer in runs of 256 than of 1024.
+# for each thread and launch if there can be so many. 19 planes took 9 % longer in runs of 256.
 RUN, LONG_RUN, TILES = 128, 1024, 8
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
