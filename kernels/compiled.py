@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from numba import njit
+from numba import njit, types
 from numba.core.codegen import JITCodeLibrary
-from numba.extending import overload, register_jitable
+from numba.extending import intrinsic, overload, register_jitable
 
 from kernels.cache import cached
 
@@ -136,8 +136,22 @@ def by_type(choose: Callable[..., Any]) -> Any:
 
 
 def called(function: Function) -> Function:
-    """Compile for use in kernels, where it is rarely reached: once, and called."""
-    return register_jitable(**_INNER)(function)
+    """Compile for use in kernels: once, and called.
+
+    Numba's options are those of the caller, here an inlined function, where they are not given.
+    """
+    return register_jitable(forceinline=False, **_INNER)(function)
+
+
+@intrinsic
+def never_inlined(typing: Any) -> Any:
+    """Keep LLVM from inlining the function that calls this: so all registers are its own."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def kernel(function: Function) -> Function:
