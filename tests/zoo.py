@@ -4,19 +4,38 @@ array can lie in memory. Fixtures in ``conftest.py`` run a test over all of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from kernels import OUTPUTS, dtypes
-from kernels.plan import TABLE, Kind
+from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FLOATS
+from kernels.plan import LIKELIEST, TABLE, Kind
 
 Array = np.ndarray[Any, Any]
 
 # Classes at which a kernel's loop changes block, vector or index width.
 SEAMS = (0, 63, 64, 1023, 1024, 2047, 2048, 4095, 4096, 8191, 8192, 32767, 32768, 65535, 65536)
+
+# A softcap, and outputs of the likeliest classes, are specialisations of their own for each type of
+# logits, which take 12 to 20 s to compile. The tests have those of these types, unless
+# LOSSD_KERNELS=all (``make test-all``), or on the simulator, which compiles none. The narrow types
+# differ in how they are loaded alone, so one of them stands for both.
+_EVERY = os.environ.get("LOSSD_KERNELS") == "all" or os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+WITH_SOFTCAP = FLOATS if _EVERY else (FLOAT32, FLOAT64, BFLOAT16)
+WITH_LIKELIEST = FLOATS if _EVERY else (FLOAT32, FLOAT64, FLOAT16)
+WITH_BOTH = FLOATS if _EVERY else (FLOAT32,)
+
+
+def compiled(names: Iterable[str], dtype: dtypes.DType, *, capped: bool = False) -> list[str]:
+    """Those of the outputs ``names`` whose kernel for ``dtype`` the tests have; ``capped``: with
+    a softcap.
+    """
+    kept = dtype in (WITH_BOTH if capped else WITH_LIKELIEST)
+    return [name for name in names if kept or name not in LIKELIEST]
 
 
 def outputs(soft: bool = False) -> list[str]:
@@ -216,6 +235,13 @@ class Example(NamedTuple):
         }
         return Example(layout(self.logits), layout(self.labels), options)
 
+    def outputs(self) -> list[str]:
+        """Outputs of ``zoo.outputs`` for these labels, where the tests have their kernel."""
+        dtype = dtypes.of(self.logits)
+        assert dtype is not None
+        names = outputs(soft=self.labels.dtype.kind not in "iu")
+        return compiled(names, dtype, capped="softcap" in self.options)
+
     def softened(self) -> float:
         """Error of a logit for one unit of error in its softcap's tanh, at least 1."""
         cap = self.options.get("softcap") or 0.0
@@ -238,7 +264,10 @@ OPTIONS["all"] = {name: value for row in OPTIONS.values() for name, value in row
 def example(
     shape: tuple[int, ...], axis: int, dtype: dtypes.DType, options: str, *, soft: bool = False
 ) -> Example:
-    """Seeded logits, labels (a fifth ignored) and ``OPTIONS``; of many weights some are 0."""
+    """Seeded logits, labels (a fifth ignored) and ``OPTIONS``; of many weights some are 0.
+
+    All options have a softcap for the types ``WITH_SOFTCAP`` alone.
+    """
     axis %= len(shape)
     rng = np.random.default_rng([*shape, axis])
     positions = tuple(int(size) for size in np.delete(shape, axis))
@@ -250,6 +279,8 @@ def example(
         shares = np.where(shares.any(axis, keepdims=True), shares, 1.0)
         labels = cast(shares / shares.sum(axis, keepdims=True), dtype)
     values = dict(OPTIONS[options])
+    if options == "all" and dtype not in WITH_SOFTCAP:
+        del values["softcap"]
     for name, size in (("weight", (shape[axis],)), ("sample_weight", positions)):
         if name in values:
             least = 0.0 if min(np.prod(size), np.prod(positions)) > 16 else 0.125

@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from service.bulk.extras import extra
-from service.codecs import DecodeError
-from service.errors import RequestError
+from service.errors import DecodeError, RequestError
 
 # Linux's MADV_POPULATE_READ: all pages of a range at once, 5 times as fast as a fault for each 16.
 # It answers with an error where touching the page would end the process: in a file that was cut.

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from service.bulk import files, formats
 from service.bulk.formats import npy
-from service.codecs import DecodeError
+from service.errors import DecodeError
 
 # Names of tensors, which files may call otherwise.
 NAMES = tuple(formats.wanted({}))

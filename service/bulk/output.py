@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 from service.bulk import files
 from service.bulk.extras import extra
 from service.bulk.formats import npz
-from service.codecs import DecodeError, npy
+from service.codecs import npy
 from service.codecs.base import Array, flat_bytes, row_of
 from service.codecs.npz import CODEC, member_at
-from service.errors import InvalidOption
+from service.errors import DecodeError, InvalidOption
 
 # Names of results' files, which no shard's file has by chance.
 _MARK = ".per_element"

@@ -12,8 +12,7 @@ from kernels import InvalidInput, dtypes
 from kernels.problem import Problem, check, class_axis_of
 from kernels.report import begin
 from service.bulk.shard import TensorSpec
-from service.codecs import DecodeError
-from service.errors import InvalidOption
+from service.errors import DecodeError, InvalidOption
 from service.options import CrossEntropyOptions, ReportOptions
 from service.request.given import combine
 

@@ -23,10 +23,9 @@ from service.cli import bulk, fail, parameters, reports, score_text
 from service.cli.bulk_options import Asked
 from service.cli.files import SCORED, read
 from service.cli.scoring import score
-from service.codecs import DecodeError
 from service.codecs.json.values import speakable
 from service.codecs.missing import listed
-from service.errors import InvalidOption
+from service.errors import DecodeError, InvalidOption
 from service.options import CrossEntropyOptions, ReportOptions
 from service.request.given import combine
 

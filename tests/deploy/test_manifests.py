@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -32,10 +31,17 @@ SERVERS = [DEPLOYMENT, RUNTIME]
 VERSIONS = ("1.32", "1.37")
 
 
+def validate(document: Any, version: str) -> None:
+    """Hold ``document`` to the schemas of a version. Importing them takes seconds."""
+    import kubernetes_validate
+
+    kubernetes_validate.validate(document, version, strict=True)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", CORE)
 def test_a_manifest_is_valid_to_the_letter(path: str, version: str) -> None:
-    kubernetes_validate.validate(CORE[path], version, strict=True)
+    validate(CORE[path], version)
 
 
 @pytest.mark.parametrize("path", CUSTOM)
@@ -86,7 +92,7 @@ def test_the_containers_of_a_runtime_are_those_of_kubernetes() -> None:
         "spec": {"containers": containers(RUNTIME), "volumes": RUNTIME["spec"]["volumes"]},
     }
     for version in VERSIONS:
-        kubernetes_validate.validate(pod, version, strict=True)
+        validate(pod, version)
 
 
 @pytest.mark.parametrize("document", SERVERS, ids=named)

@@ -22,7 +22,7 @@ from tests.fuzz import makers, makers_v2
 from tests.fuzz.makers_v2 import Body
 from tests.service.codecs import infers, npys, npzs, safetensors_bodies, samples
 
-EXAMPLES = int(os.environ.get("LOSSD_FUZZ_EXAMPLES", "20000"))
+EXAMPLES = int(os.environ.get("LOSSD_FUZZ_EXAMPLES", "10000"))
 LIMITS = Limits(decoded_bytes=1 << 14)
 
 _CORPUS = Path(__file__).parent / "corpus"

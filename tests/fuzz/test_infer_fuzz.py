@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import zlib
 from typing import Any
@@ -16,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.codecs.base import DecodeError, Limits
+from service.codecs.base import Limits
+from service.errors import DecodeError
+from tests.fuzz.bodies import EXAMPLES
 from tests.service.codecs.infers import NAMES, Memory, binary, declared, inference
 
-EXAMPLES = int(os.environ.get("LOSSD_FUZZ_EXAMPLES", "20000"))
 LIMITS = Limits(decoded_bytes=1 << 20)
 LOGITS, LABELS = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([0, 2])
 REGIONS = {"r": np.zeros(64, np.uint8)}

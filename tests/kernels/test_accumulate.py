@@ -209,9 +209,10 @@ def test_wrong_options(field: str, value: Any) -> None:
 @given(data=st.data())
 def test_any_split_merges_to_the_loss_of_the_whole(reduction: str, data: st.DataObject) -> None:
     """By sums alone, in any order, twice over; and fed to an accumulator."""
-    dtype = data.draw(st.sampled_from(dtypes.FLOATS))
     soft, ignoring = data.draw(st.booleans()), data.draw(st.booleans())
     options = data.draw(st.sampled_from(sorted(zoo.OPTIONS)))
+    kinds = zoo.WITH_SOFTCAP if options == "softcap" else dtypes.FLOATS
+    dtype = data.draw(st.sampled_from(kinds))
     rows = data.draw(st.integers(1, 70))
     example = zoo.example((rows, 7), 1, dtype, options, soft=soft)
     if ignoring and not soft:

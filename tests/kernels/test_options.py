@@ -71,7 +71,7 @@ def test_softmax_of_scaled_logits(
 
 def test_options_at_rest_change_no_bit(dtype: dtypes.DType) -> None:
     logits, labels, _ = zoo.example((40, 300), 1, dtype, "plain")
-    names = zoo.outputs()
+    names = zoo.compiled(zoo.outputs(), dtype)
     plain = kernels.cross_entropy(logits, labels, outputs=names)
     rest = kernels.cross_entropy(
         logits, labels, temperature=1, softcap=None, z_loss=0, sample_weight=None, outputs=names
@@ -161,6 +161,7 @@ def test_options_at_their_ends(temperature: float, softcap: float, dtype: dtypes
         oracle.assert_close(got, want, scale)
 
 
+@pytest.mark.parametrize("dtype", zoo.WITH_SOFTCAP, ids=lambda dtype: dtype.name)
 def test_a_cap_makes_infinities_finite(dtype: dtypes.DType) -> None:
     """The tanh of an infinity is 1; but a NaN is a NaN."""
     logits = np.random.default_rng(3).normal(0, 3, (40, 70))

@@ -51,7 +51,7 @@ def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> No
     soft = labels.dtype.kind not in "iu"
     unchecked: dict[str, Any] = {"check_probabilities": False}  # they are of any sum
     given = np.array(labels.T, order="C") if soft and axis == 0 else labels
-    names = zoo.outputs(soft)
+    names = zoo.Example(logits, labels, options).outputs()
     got = kernels.cross_entropy(
         lying, given, class_axis=axis, outputs=names, **options, **unchecked
     )

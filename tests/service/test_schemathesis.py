@@ -6,7 +6,6 @@ of them are taken is for other tests to say.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import httpx2 as httpx
@@ -24,8 +23,9 @@ from schemathesis.specs.openapi.checks import (
 
 from service.app import create_app
 from service.settings import Settings
+from tests.fuzz.bodies import EXAMPLES
 
-EXAMPLES = int(os.environ.get("LOSSD_FUZZ_EXAMPLES", "20000")) // 2000  # of each operation
+PER_OPERATION = EXAMPLES // 1000
 
 CHECKS = [
     status_code_conformance,
@@ -45,7 +45,7 @@ def test_every_answer_is_as_described(operation: Any, live_server: httpx.URL) ->
     right, broken = (operation.as_strategy(generation_mode=mode) for mode in GenerationMode)
 
     @hypothesis.given(case=right | broken)
-    @hypothesis.settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @hypothesis.settings(max_examples=PER_OPERATION, suppress_health_check=list(HealthCheck))
     def ask(case: Any) -> None:
         response = case.call(base_url=str(live_server))
         assert response.status_code < 500 or response.status_code == 501

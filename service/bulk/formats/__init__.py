@@ -9,9 +9,9 @@ from service.bulk import files
 from service.bulk.formats import hdf5, npy, npz, parquet, safetensors, sparse, zarr
 from service.bulk.formats.base import Held, Tensor
 from service.bulk.shard import TENSORS, Shard, TensorSpec
-from service.codecs import DecodeError
 from service.codecs.base import BOOLEAN, Array, numbers
 from service.codecs.missing import missing
+from service.errors import DecodeError
 
 READERS: Mapping[str, Callable[[str, Mapping[str, str]], Held]] = {
     ".npz": npz.opened,

@@ -11,8 +11,9 @@ import numpy as np
 from kernels import dtypes
 from kernels.dtypes import DType
 from service.bulk.files import Mapped, Source
-from service.codecs import DecodeError, Limits
+from service.codecs import Limits
 from service.codecs.base import Array
+from service.errors import DecodeError
 
 # Note beside a tensor of unsigned 16-bit integers that says that they are the bits of bfloat16.
 DTYPE_NOTE = "dtype"

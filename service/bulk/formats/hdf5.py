@@ -11,8 +11,8 @@ from service.bulk import files
 from service.bulk.extras import extra
 from service.bulk.files import Source
 from service.bulk.formats.base import DTYPE_NOTE, Flat, Held, Library, Tensor, dtype_row, texts
-from service.codecs import DecodeError
 from service.codecs.base import Array, shown
+from service.errors import DecodeError
 
 
 def opened(location: str, wanted: Mapping[str, str]) -> Held:

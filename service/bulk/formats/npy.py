@@ -15,9 +15,10 @@ from service.bulk import files
 from service.bulk.files import Mapped, Source
 from service.bulk.formats import sparse
 from service.bulk.formats.base import OWN, Columns, Flat, Held, Tensor
-from service.codecs import DecodeError, npy
+from service.codecs import npy
 from service.codecs.base import check_size
 from service.codecs.npy import Layout
+from service.errors import DecodeError
 
 # Bytes that hold the header of any .npy file.
 HEAD = npy.PREFIX + npy.HEADER_LIMIT

@@ -18,12 +18,12 @@ from service.bulk import files
 from service.bulk.files import Source
 from service.bulk.formats import npy
 from service.bulk.formats.base import STEP, Held, Tensor
-from service.codecs import DecodeError
 from service.codecs.base import Array
 from service.codecs.npy import Layout
 from service.codecs.zip import content as zip_content
 from service.codecs.zip import reader as zip_reader
 from service.codecs.zip.reader import Member
+from service.errors import DecodeError
 
 _SUFFIX = ".npy"
 # Bytes at the end of an archive that hold its directory, of up to some 10,000 members.

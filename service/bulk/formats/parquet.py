@@ -18,8 +18,8 @@ from kernels.dtypes import DType
 from service.bulk import files
 from service.bulk.extras import extra
 from service.bulk.formats.base import DTYPE_NOTE, Held, Tensor, dtype_row
-from service.codecs import DecodeError
 from service.codecs.base import Array, shown
+from service.errors import DecodeError
 
 # Bytes of a batch, and of what is read of a file at a time. While a batch is decoded, Arrow holds
 # it several times; larger ones are no faster.

@@ -9,8 +9,8 @@ import numpy as np
 from kernels import dtypes
 from kernels.tensors import widened
 from service.bulk.formats.base import Tensor
-from service.codecs import DecodeError
 from service.codecs.base import Array
+from service.errors import DecodeError
 
 # Names of what a teacher's file has in the labels' place, as `/v1/kl_div` calls them.
 CLASSES, LOG_PROBS = "target_classes", "target_top_log_probs"

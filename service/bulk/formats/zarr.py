@@ -19,8 +19,8 @@ import numpy as np
 from service.bulk import files
 from service.bulk.extras import extra
 from service.bulk.formats.base import DTYPE_NOTE, Held, Library, Tensor, dtype_row, texts
-from service.codecs import DecodeError
 from service.codecs.base import Array, shown
+from service.errors import DecodeError
 
 
 def opened(location: str, wanted: Mapping[str, str]) -> Held:

@@ -37,10 +37,13 @@ SUMS = ("rows", "planes")
 
 
 def is_held(case: Case, capability: tuple[int, int]) -> bool:
-    """All kernels for float32 and one capability; what most requests take for all of them."""
+    """All kernels for float32 and one capability; what most requests take for each type of logits,
+    and for each capability.
+    """
+    one, float32 = capability == (9, 0), case.logits == "float32"
     often = case.name in ("rows, 256 threads each", "planes") and case.options == "loss"
-    often |= case[:3] == ("careful", "float32", "all")  # the largest one
-    return EVERYTHING or often or (capability == (9, 0) and case.logits == "float32")
+    largest = case[:3] == ("careful", "float32", "all")
+    return EVERYTHING or (one and float32) or (often and (one or float32)) or largest
 
 
 HELD = [

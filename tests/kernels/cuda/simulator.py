@@ -42,7 +42,7 @@ WHOLE = (
     "test_divergence_facts",
 )
 # Files of this folder, which are run whole as well.
-OWN = ("simulated_pipeline", "simulated_resident")
+OWN = ("simulated_options", "simulated_pipeline", "simulated_resident")
 SAMPLED = (
     "test_options",
     "test_outputs",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.bulk import files
-from service.codecs import DecodeError
+from service.errors import DecodeError
 
 SIZE = 3 * 4096 + 17
 

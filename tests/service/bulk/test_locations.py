@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.bulk.locations import natural, shards
-from service.codecs import DecodeError
+from service.errors import DecodeError
 
 
 @pytest.fixture

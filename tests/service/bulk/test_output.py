@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from benchmarks.scale.shards import Array
 from service.bulk import output
 from service.bulk.extras import MissingPackage
-from service.codecs import DecodeError
-from service.errors import InvalidOption
+from service.errors import DecodeError, InvalidOption
 
 ROWS = 20
 SUFFIXES = (".npz", ".parquet")

@@ -17,7 +17,7 @@ from benchmarks.scale.shards import FORMATS
 from kernels import dtypes
 from service.bulk import formats
 from service.bulk.extras import MissingPackage
-from service.codecs import DecodeError
+from service.errors import DecodeError
 from tests.service.bulk.shards import DTYPES, ROWS, assert_rows, contents, opened, write
 from tests.service.bulk.web import serving
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.bulk import formats
-from service.codecs import DecodeError
+from service.errors import DecodeError
 from tests.service.bulk.shards import ROWS, assert_rows, contents, opened, write
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.scale.shards import Array
 from service.bulk import formats
-from service.codecs import DecodeError
+from service.errors import DecodeError
 from tests.service.bulk.shards import CLASSES, ROWS, assert_rows, contents, opened, write
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.scale.shards import FORMATS, Array
 from service.bulk import formats
-from service.codecs import DecodeError
+from service.errors import DecodeError
 from tests.service.bulk.shards import CLASSES, ROWS, contents, opened, write
 
 K = 3
