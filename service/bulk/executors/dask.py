@@ -21,8 +21,8 @@ T = TypeVar("T")
 # Seconds to reach the scheduler, and until it has a worker.
 _CONNECT, _WORKERS = 10.0, 60.0
 _LOOPBACK = "127.0.0.1:0"
-# Seconds that the processes of a cluster of this machine have to end in.
-_END = 0.5
+# Seconds that closing may take, and what is waited for where the run is to end at once.
+_CLOSE, _END = 30.0, 0.5
 # Pieces in flight at least: a cluster that adapts starts workers for what waits.
 _LEAST = 16
 # Times that Dask gives a piece to another worker where one dies: it may be what kills them.
@@ -69,7 +69,7 @@ class Dask(Executor):
                     dashboard_address=_LOOPBACK,
                     worker_dashboard_address=_LOOPBACK,
                 )
-                stack.callback(self._cluster.close, timeout=_END)
+                stack.callback(self._cluster.close, timeout=_CLOSE)
             try:
                 self._client = Client(
                     self._cluster or address, timeout=_CONNECT, set_as_default=False
@@ -77,7 +77,7 @@ class Dask(Executor):
             except (OSError, ValueError, TypeError) as error:
                 reason = f"no Dask scheduler can be reached at {address} ({error})"
                 raise InvalidOption(reason, field="scheduler") from None
-            stack.callback(self._client.close, timeout=_END)
+            stack.callback(self._client.close, timeout=_CLOSE)
             self._wait_for_workers()
             try:
                 self._client.register_plugin(Prepared(list(samples)))

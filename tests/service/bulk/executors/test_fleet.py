@@ -94,7 +94,11 @@ async def test_the_least_busy_server_is_asked() -> None:
     ],
     ids=repr,
 )
-async def test_a_request_is_sent_again_where_it_failed(first: Any) -> None:
+async def test_a_request_is_sent_again_where_it_failed(
+    first: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleets, "_REST", 10.0)
+    monkeypatch.setattr(fleets, "_LONGEST_REST", 10.0)
     hosts = Hosts(one=[first, right()], two=[first, right()])
     fleet = await fleet_of(hosts.answer)
     arrays = await fleet.arrays(REQUEST)
