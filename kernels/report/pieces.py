@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 STEP = 1 << 22
 # Positions in a piece, at most and, where classes are strided, at least; a multiple of the sums'
 # blocks. NumPy takes some 200 bytes for each.
-MOST, _LEAST = 1 << 16, 64
+MOST, _LEAST = 1 << 13, 64
 
 
 class Piece(NamedTuple):
@@ -32,7 +32,8 @@ class Piece(NamedTuple):
 
     def by_class(self) -> Array:
         """View of the logits with the classes last."""
-        return np.moveaxis(self.logits, self.axis, -1)
+        others = [axis for axis in range(self.logits.ndim) if axis != self.axis]
+        return self.logits.transpose(*others, self.axis)  # np.moveaxis takes ten times as long
 
     def at(self, positions: Array) -> tuple[Array, ...]:
         """Indices in ``by_class`` of ``positions``, counted from 0 in this piece."""
