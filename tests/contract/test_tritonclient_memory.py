@@ -14,6 +14,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException, shared_memory
 
+from service.codecs.base import row_of
 from tests.contract.tensors import LABELS, LOGITS, Array, asking, expected, given, same
 from tests.service.shared import region
 
@@ -260,3 +261,33 @@ def test_a_divergence_of_regions(client: Any) -> None:
         assert same(result.as_numpy("loss"), want["loss"])
         gradient = shared_memory.get_contents_as_numpy(target_handle, np.float32, LOGITS.shape)
         assert same(gradient, want["gradient"])
+
+
+def test_masks_segments_and_chosen_classes_of_regions(client: Any) -> None:
+    """The tensors beside logits and labels, and answers of several types in one region."""
+    tensors: dict[str, Array] = {
+        "logits": LOGITS,
+        "labels": LABELS,
+        "mask": np.array([1, 1, 0, 1, 1, 1], np.uint8),
+        "segments": np.array([0, 0, 0, 1, 1, 2], np.int32),
+        "chosen": np.array([3, 0], np.int64),
+    }
+    asked = ("sequence_loss", "sequence_count", "top_log_probs", "top_classes", "chosen_log_probs")
+    want = expected("cross_entropy", tensors, asked, top_k=3)
+    with shared(client, 1024) as (name, handle), shared(client, 1024) as (target, target_handle):
+        inputs, places, offset = [], {}, 0
+        for tensor, array in tensors.items():
+            shared_memory.set_shared_memory_region(handle, [array], offset)
+            inputs.append(from_region(name, tensor, array, row_of(tensor, array).v2, offset))
+            offset += array.nbytes
+        outputs, offset = [], 0
+        for output in asked:
+            places[output] = offset
+            outputs.append(into_region(target, output, want[output].nbytes, offset))
+            offset += want[output].nbytes
+        client.infer("cross_entropy", inputs, outputs=outputs, parameters={"top_k": 3})
+        for output, offset in places.items():
+            array = shared_memory.get_contents_as_numpy(
+                target_handle, want[output].dtype, want[output].shape, offset
+            )
+            assert same(array, want[output]), output
