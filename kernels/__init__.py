@@ -124,7 +124,10 @@ def cross_entropy(
         "chosen": chosen,
     }
     if device != "cpu" and devices.lies_on_gpu(logits):
-        return devices.cross_entropy(logits, labels, outputs, **tensors, **options)
+        devices.target(device)  # raises where there is no GPU
+        from kernels.cuda import resident  # takes a second, as in ``devices``
+
+        return resident.cross_entropy(logits, labels, outputs, **tensors, **options)
     problem = check(logits, labels, **tensors, **options)
     return answer(problem, outputs)
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.codecs.base import DecodeError, Limits
+from service.codecs.base import Limits
+from service.errors import DecodeError
 from tests.service.codecs.infers import NAMES, Memory, binary, declared, inference
 
 EXAMPLES = int(os.environ.get("LOSSD_FUZZ_EXAMPLES", "20000"))
