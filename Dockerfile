@@ -11,6 +11,8 @@
 #
 # For an NVIDIA GPU, with NVIDIA's Container Toolkit and a driver of CUDA 13; each start compiles its kernels:
 #   docker build --target cuda -t lossd:cuda . && docker run --gpus all -p 8000:8000 lossd:cuda
+# With the extras of bulk scoring (docs/bulk.md):
+#   docker build --target bulk -t lossd:bulk . && docker run -v "$PWD:/shards" lossd:bulk score "/shards/*"
 
 # Any image with Python 3.11 or newer, its venv, and apt.
 ARG BASE=python:3.13-slim
@@ -41,6 +43,12 @@ RUN /opt/tools/bin/pip --python /opt/lossd/bin/python install --no-cache-dir --r
         --only-binary :all: -r requirements/cuda.txt && \
     find /opt/lossd/lib -type d -name tests -prune -exec rm -rf {} + && \
     find /opt/lossd/lib -type f -name cicc -delete
+
+# What bulk scoring may need besides: Dask, and formats and URLs of shards.
+FROM build AS build-bulk
+COPY requirements/bulk.txt requirements/
+RUN /opt/tools/bin/pip --python /opt/lossd/bin/python install --no-cache-dir --require-hashes \
+        --only-binary :all: -r requirements/bulk.txt
 
 FROM ${BASE} AS runtime
 # libgomp1: without it Numba falls back, without a word, to a threading layer that aborts the
@@ -83,6 +91,9 @@ ENV LOSSD_DEVICE=cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-# The last stage is what is built by default: nothing of CUDA is in it.
+FROM runtime AS bulk
+COPY --from=build-bulk /opt/lossd /opt/lossd
+
+# The last stage is what is built by default: nothing of CUDA is in it, nor of bulk scoring's extras.
 FROM runtime
 COPY --from=build /opt/lossd /opt/lossd

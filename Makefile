@@ -63,6 +63,8 @@ lock: $(RUN) ## resolve requirements/*.txt anew (ARGS=--upgrade for the newest)
 	@$(INSTALL) uv==0.13.9
 	@$(UV) --output-file requirements/run.txt
 	@$(UV) --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(UV) --extra bulk --extra dask --constraint requirements/dev.txt \
+		--output-file requirements/bulk.txt
 	@$(UV) --extra cuda --constraint requirements/dev.txt --output-file requirements/cuda.txt
 	@$(subst pyproject.toml,--group build,$(UV)) --constraint requirements/dev.txt \
 		--output-file requirements/build.txt

@@ -52,7 +52,13 @@ def test_the_image_for_gpus_is_the_same_and_more() -> None:
     assert "lossd_device=cuda" in text_of("cuda")
 
 
-@pytest.mark.parametrize("target", ["final", "cuda"])
+def test_the_image_for_bulk_scoring_is_the_same_and_more() -> None:
+    assert needed("bulk") == ["build", "build-bulk", "runtime", "bulk"]
+    assert "requirements/bulk.txt" in text_of("bulk")
+    assert "bulk" not in text_of("final").replace("bulk scoring", "")
+
+
+@pytest.mark.parametrize("target", ["final", "cuda", "bulk"])
 def test_every_image_runs_as_a_user_and_installs_nothing_unhashed(target: str) -> None:
     text = text_of(target)
     assert "user 10001:10001" in text

@@ -60,6 +60,9 @@ def test_there_is_what_an_operator_asks_for() -> None:
         "ServiceMonitor",
         "ServingRuntime",
         "InferenceService",
+        "Job",
+        "PersistentVolumeClaim",
+        "DaskJob",
     }
 
 

@@ -6,6 +6,9 @@ What travels are tasks, which name files, and the bytes of partials: never logit
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, suppress
@@ -46,19 +49,23 @@ class Dask(Executor):
             raise InvalidOption(
                 f'Dask is not installed ({error}): pip install "lossd[dask]"', field="scheduler"
             ) from None
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        _silence()
         dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS})
         self._address = address
         self._lost = False
         with ExitStack() as stack:
             self._cluster = None
             if address is None:
+                runner = _deaf_loop()
+                stack.callback(runner.stop)
                 # No limit of memory: Dask would count the pages of mapped files. Nothing listens
                 # beyond the loopback, nor on Dask's own port, which another cluster may have.
                 self._cluster = LocalCluster(
+                    loop=runner.loop,
                     n_workers=workers,
                     threads_per_worker=1,
                     memory_limit=0,
+                    silence_logs=logging.CRITICAL,
                     dashboard_address=_LOOPBACK,
                     worker_dashboard_address=_LOOPBACK,
                 )
@@ -111,11 +118,48 @@ class Dask(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End: at once with ``cancel_futures``, else when all pieces are done."""
-        with suppress(Exception):
-            self._executor.shutdown(wait=wait and not cancel_futures)
-        with suppress(Exception):
-            self._ends.close()
+        if not cancel_futures:
+            with suppress(Exception):
+                self._executor.shutdown(wait=wait)
+            with suppress(Exception):
+                self._ends.close()
+            return
+        # Closing asks every process, and waits for each.
+        closing = threading.Thread(target=self._ends.close, daemon=True)
+        closing.start()
+        closing.join(_END)
+        if closing.is_alive() and self._cluster is not None:
+            for process in multiprocessing.active_children():
+                process.kill()
+            with suppress(AttributeError, KeyError):  # what Dask would close again at the exit
+                type(self._cluster)._instances.discard(self._cluster)
 
     @property
     def _where(self) -> str:
         return self._address or "this machine"
+
+
+def _deaf_loop() -> Any:
+    """Event loop in a thread, whose processes do not get a terminal's Ctrl-C: this one ends them.
+
+    Blocked signals are inherited by threads and processes.
+    """
+    from multiprocessing import resource_tracker
+
+    from distributed.utils import LoopRunner
+
+    resource_tracker.ensure_running()  # else it unblocks them, in the thread that first needs it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner = LoopRunner(asynchronous=False)
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return runner
+
+
+def _silence() -> None:
+    """Leave lost connections and workers to the run's own messages."""
+    for name in logging.root.manager.loggerDict:
+        if name.partition(".")[0] in ("asyncio", "distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -87,21 +87,26 @@ def test_a_scheduler_that_goes_away_ends_the_run_which_goes_on_elsewhere(
     from distributed import LocalCluster
 
     plan, journal = plan_of(shards, 1), tmp_path / "journal"
-    with LocalCluster(
+    cluster = LocalCluster(
         n_workers=1,
         threads_per_worker=1,
         processes=False,
         dashboard_address="127.0.0.1:0",
         protocol="tcp",
-    ) as cluster:
+    )
 
-        def gone() -> None:
-            cluster.sync(cluster.scheduler.close)
+    def gone() -> None:
+        assert cluster.scheduler is not None
+        cluster.sync(cluster.scheduler.close)
 
+    try:
         with Dask(cluster.scheduler_address, plan.samples()) as executor:
             assert executor.workers == 16
             with pytest.raises(ExecutorLost, match=r"scheduler at tcp://127.* is gone; a run with"):
                 run_on(Interrupted(executor, plan.pieces // 2, gone), plan, 2, journal)
+    finally:
+        with suppress(TimeoutError):  # it asks its scheduler first
+            cluster.close(timeout=0.2)
     outcome = run_on(Here(), plan, journal=journal)
     assert total_of(outcome) == here
     assert outcome.finished == plan.pieces
