@@ -60,7 +60,7 @@ def imported(package: str) -> set[str]:
 
 
 def test_there_is_a_lock_for_each_use() -> None:
-    assert set(LOCKS) == {"run", "dev", "build", "cuda"}
+    assert set(LOCKS) == {"run", "dev", "build", "cuda", "bulk"}
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -17,6 +17,7 @@ from service.bulk import locations, output, work
 from service.bulk.executors import ExecutorLost
 from service.bulk.executors.here import Here
 from service.bulk.executors.processes import Processes
+from service.bulk.extras import extra
 from service.bulk.journal import Journal
 from service.bulk.merging import merged
 from service.bulk.part import span_of
@@ -132,7 +133,8 @@ def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
         dask = Dask(address, plan.samples(), asked.workers or cores.available())
         return dask, dask.workers * _EACH
     if asked.servers is not None:
-        from service.bulk.executors.servers import Servers
+        with extra("bulk", "--servers"):
+            from service.bulk.executors.servers import Servers
 
         if plan.job.report:
             raise fail("--servers do not make reports: use --workers or --scheduler")
