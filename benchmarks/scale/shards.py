@@ -248,6 +248,8 @@ def main() -> None:
     parser.add_argument("--formats", default=",".join(FORMATS), help="names, by commas")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if unknown := set(given.formats.split(",")) - FORMATS.keys():
+        parser.error(f"--formats: {', '.join(sorted(unknown))}: give some of {', '.join(FORMATS)}")
     shards = written(
         given.folder,
         round(given.gigabytes * 1e9),
