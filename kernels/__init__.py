@@ -48,14 +48,8 @@ __all__ = [
     "steps",
 ]
 
-_LOSS = ("loss",)
-# Options of ``cross_entropy`` that are no tensors, in the order in which it passes them on.
-_OPTIONS = (
-    "logits_dtype", "class_axis", "ignore_index", "label_smoothing", "reduction", "temperature",
-    "softcap", "z_loss", "empty", "check_probabilities", "shift", "bytes", "top_k", "focal",
-)  # fmt: skip
 
-
+@plan_cache.planned
 def cross_entropy(
     logits: Any,
     labels: Any,
@@ -106,16 +100,6 @@ def cross_entropy(
     ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (see ``kernels.plan``). Raises
     ``InvalidInput``.
     """
-    values = (
-        logits_dtype, class_axis, ignore_index, label_smoothing, reduction, temperature,
-        softcap, z_loss, empty, check_probabilities, shift, bytes, top_k, focal,
-    )  # fmt: skip
-    alone = weight is None and sample_weight is None and mask is None and segments is None
-    if alone and outputs is None and device == "cpu":
-        known = plan_cache.answers(logits, labels, _LOSS, _OPTIONS, values, plan_cache.LARGEST)
-        if known is not None:
-            return known["loss"]
-    options: dict[str, Any] = {**dict(zip(_OPTIONS, values, strict=True)), "device": device}
     tensors = {
         "weight": weight,
         "sample_weight": sample_weight,
@@ -123,8 +107,28 @@ def cross_entropy(
         "segments": segments,
         "chosen": chosen,
     }
+    options: dict[str, Any] = {
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+        "reduction": reduction,
+        "class_axis": class_axis,
+        "logits_dtype": logits_dtype,
+        "temperature": temperature,
+        "softcap": softcap,
+        "z_loss": z_loss,
+        "empty": empty,
+        "check_probabilities": check_probabilities,
+        "shift": shift,
+        "bytes": bytes,
+        "top_k": top_k,
+        "focal": focal,
+        "device": device,
+    }
     if device != "cpu" and devices.lies_on_gpu(logits):
-        return devices.cross_entropy(logits, labels, outputs, **tensors, **options)
+        devices.target(device)  # raises where there is no GPU
+        from kernels.cuda import resident  # takes a second, as in ``devices``
+
+        return resident.cross_entropy(logits, labels, outputs, **tensors, **options)
     problem = check(logits, labels, **tensors, **options)
     return answer(problem, outputs)
 

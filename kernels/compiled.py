@@ -1,10 +1,10 @@
 """Compiler options of this package's Numba functions, and the decorators that apply them.
 
-``nogil``: other threads run while a kernel does. ``error_model="numpy"``: a division by zero gives
-inf or NaN, as the semantics want, without a branch. ``_nrt=False``: without Numba's run time a
-kernel cannot allocate, and counting references to arrays does not cost each row 100 ns. No
-``fastmath``: it would break NaN and infinities; ``simd`` writes additions in the order in which
-they are fast. ``cache``: a warm start takes seconds.
+``nogil``: other threads run while a kernel does, but ``short_kernel``. ``error_model="numpy"``: a
+division by zero gives inf or NaN, as the semantics want, without a branch. ``_nrt=False``: without
+Numba's run time a kernel cannot allocate, and counting references to arrays does not cost each row
+100 ns. No ``fastmath``: it would break NaN and infinities; ``simd`` writes additions in the order
+in which they are fast. ``cache``: a warm start takes seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from numba import njit
+from numba import njit, types
 from numba.core.codegen import JITCodeLibrary
-from numba.extending import overload, register_jitable
+from numba.extending import intrinsic, overload, register_jitable
 
 from kernels.cache import cached
 
@@ -136,13 +136,32 @@ def by_type(choose: Callable[..., Any]) -> Any:
 
 
 def called(function: Function) -> Function:
-    """Compile for use in kernels, where it is rarely reached: once, and called."""
-    return register_jitable(**_INNER)(function)
+    """Compile for use in kernels: once, and called.
+
+    Numba's options are those of the caller, here an inlined function, where they are not given.
+    """
+    return register_jitable(forceinline=False, **_INNER)(function)
+
+
+@intrinsic
+def never_inlined(typing: Any) -> Any:
+    """Keep LLVM from inlining the function that calls this: so all registers are its own."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def kernel(function: Function) -> Function:
     """Compile for use from Python, on one thread."""
     return _optimised_once(_cached(njit(**_OPTIONS)(function)))
+
+
+def short_kernel(function: Function) -> Function:
+    """Compile for use from Python, on one thread, for so short a time that the GIL is kept."""
+    return _optimised_once(_cached(njit(**{**_OPTIONS, "nogil": False})(function)))
 
 
 def kernel_by_address(function: Function) -> Function:

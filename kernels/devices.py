@@ -43,7 +43,7 @@ def target(device: str) -> str:
 def why_no_gpu() -> str | None:
     """Reason why this process cannot use a GPU, or None; found out once."""
     if find_spec("numba_cuda") is None:
-        return 'device="cuda" needs the package numba-cuda: pip install "lossd[cuda]"'
+        return 'device="cuda" needs numba-cuda: pip install ".[cuda]" in a checkout of lossd'
     try:
         from numba import cuda
 
@@ -85,12 +85,12 @@ def in_steps(
 def divergence_in_steps(
     problem: Divergence, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """``cpu.divergence_launch.in_steps``, or ``cuda.divergence.in_steps``; as ``in_steps``."""
+    """``divergence_launch.in_steps`` of the CPU or the GPU; waits and raises as ``in_steps``."""
     if target(problem.device) == "cpu":
         return (yield from divergence_launch.in_steps(problem, wanted, upstream, step))
-    from kernels.cuda.divergence import in_steps as on_device
+    from kernels.cuda import divergence_launch as on_device
 
-    return (yield from on_device(problem, wanted, upstream, step))
+    return (yield from on_device.in_steps(problem, wanted, upstream, step))
 
 
 def lies_on_gpu(array: Any) -> bool:
@@ -103,14 +103,6 @@ def lies_on_gpu(array: Any) -> bool:
     if hasattr(array, "__dlpack_device__"):
         return int(array.__dlpack_device__()[0]) == _DLPACK_CUDA
     return hasattr(array, "__cuda_array_interface__")
-
-
-def cross_entropy(logits: Any, labels: Any, outputs: Any, **options: Any) -> Any:
-    """``kernels.cross_entropy`` of logits on the GPU; raises what that raises."""
-    target(options["device"])
-    from kernels.cuda import resident
-
-    return resident.cross_entropy(logits, labels, outputs, **options)
 
 
 def prepare(memory_bytes: int = 0, processes: int = 1) -> None:

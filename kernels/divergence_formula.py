@@ -72,6 +72,12 @@ def slope_of(t: float, s: float, mean: float, rest: float, mode: int, beta: floa
 
 
 @inlined
+def weighed(divergence: float, weight: float, factor: float) -> float:
+    """Loss of a position: its divergence times both; a weight of 0 makes any divergence 0."""
+    return weight * (factor * divergence) if weight != 0.0 else 0.0
+
+
+@inlined
 def not_negative(divergence: float) -> float:
     """Cut off rounding below 0, which no divergence is; NaN stays NaN."""
     return 0.0 if divergence < 0.0 else divergence

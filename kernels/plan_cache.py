@@ -1,22 +1,24 @@
 """Plans of small losses, kept by dtypes, shapes and options.
 
-A loss of 4 x 5 takes 25 us of Python that checks it and makes the kernel's operands, and 1 us of
-kernel. A plan makes the operands once; each call writes its arrays' addresses into them.
+A loss of 4 x 5 takes 25 us of Python that checks it and makes the kernel's operands, and 0.25 us of
+kernel. A plan makes the operands once; each call of it is one call of compiled code.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from kernels.answer import answers_of, impossible_label, reduced, wanted
+from kernels.answer import answers_of, impossible_label, wanted
 from kernels.cpu.launch import ready
+from kernels.cpu.planned import DONE, OTHER
 from kernels.errors import InvalidInput
-from kernels.plan import TABLE, ImpossibleLabel, Kind
+from kernels.plan import TABLE, Kind
 from kernels.problem import Array, check
 
 # Logits of a loss that takes no lane, and of any: larger ones take milliseconds, and a plan saves
@@ -29,20 +31,91 @@ _PLANNED = frozenset(
     for name, row in TABLE.items()
     if (row.kind is Kind.SCALAR and not (row.requires or row.made_of)) or name == "per_element"
 )
+# Options that plans are made with, and others at the value that leaves them out.
+_OPTIONS = frozenset({
+    "logits_dtype", "class_axis", "ignore_index", "label_smoothing", "reduction", "temperature",
+    "softcap", "z_loss", "empty", "check_probabilities", "bytes", "focal",
+})  # fmt: skip
+_LEFT_OUT = {
+    **dict.fromkeys(("weight", "sample_weight", "mask", "segments", "chosen", "top_k")),
+    "shift": 0,
+    "device": "cpu",
+}
+_TAKEN = _OPTIONS.union(_LEFT_OUT)
 # Plans that a thread keeps; it drops all of them before it adds one more.
 MOST = 64
+_LOSS = ("loss",)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Plan:
+    """Losses of class indices, of one shape, dtype and set of options and outputs."""
+
+    def __init__(
+        self, logits: Array, labels: Array, outputs: tuple[str, ...], options: Mapping[str, Any]
+    ) -> None:
+        # In C order, in whatever order the first call's arrays are: else the problem holds copies.
+        self._logits = np.empty(logits.shape, logits.dtype)
+        self._labels = np.zeros(labels.shape, labels.dtype)
+        self._problem = check(self._logits, self._labels, **options)
+        self._names = wanted(self._problem, outputs)
+        self._ready = ready(self._problem, self._names, self._logits, self._labels)
+        self._loss_alone = self._names == _LOSS
+        self.dtype = self._problem.dtype.result
+        self.size, self.outputs, self.options = logits.size, outputs, options
+        self.kinds = tuple(map(type, options.values()))
+        if self._ready is not None:
+            self.run, self.address = self._ready.call.run, self._ready.call.plan
+
+    @property
+    def compiled(self) -> bool:
+        """False where ``launch.ready`` has no call."""
+        return self._ready is not None
+
+    def answers(self, logits: Any, labels: Any) -> dict[str, Array] | None:
+        """Compute the losses; None for anything but arrays that lie as planned.
+
+        Raises ``InvalidInput``.
+        """
+        loss = np.empty((), self.dtype)
+        status = self.run(self.address, logits, labels, loss)
+        if self._loss_alone and status == DONE:
+            return {"loss": loss}
+        if status == OTHER:
+            return None
+        if status >= 0:
+            raise self._impossible_label(labels, status)
+        assert self._ready is not None
+        # The next call writes to the same arrays.
+        own = {name: array.copy() for name, array in self._ready.arrays.items()}
+        return answers_of(self._problem, self._names, self._ready.blocks, own)
+
+    def answers_copied(self, logits: Array, labels: Array) -> dict[str, Array] | None:
+        """``answers`` for copies in the plan's own arrays: for labels in any order, logits that lie
+        across their natural addresses, and dtypes that equal the planned ones.
+        """
+        self._labels[...] = labels
+        if logits.flags.aligned:
+            return self.answers(logits.view(self._logits.dtype), self._labels)
+        self._logits[...] = logits
+        return self.answers(self._logits, self._labels)
+
+    def _impossible_label(self, labels: Array, position: int) -> InvalidInput:
+        return impossible_label(replace(self._problem, labels=labels.reshape(-1)), position)
 
 
 class _Kept(threading.local):
     """This thread's plans by key; None: the key was seen once, or cannot be planned.
 
-    ``last`` is the key and the plan of the last call: to hash a key takes 0.5 us, to compare two
-    that are made of the same objects 0.1 us.
+    ``last`` is the plan of the last call, and ``default`` that of the last loss that was asked for
+    without options: to find a plan takes 1 us.
     """
 
     def __init__(self) -> None:
         self.plans: dict[Any, _Plan | None] = {}
-        self.last: tuple[Any, _Plan | None] = (None, None)
+        self.last: _Plan | None = None
+        self.default: _Plan | None = None
 
     def clear(self) -> None:
         """Drop all plans."""
@@ -52,75 +125,64 @@ class _Kept(threading.local):
 _KEPT = _Kept()
 
 
-class _Plan:
-    """Losses of class indices, of one shape, dtype and set of options and outputs."""
+def planned(cross_entropy: Callable[P, T]) -> Callable[P, T]:
+    """Have ``cross_entropy`` compute losses alone by plans, where this thread has them."""
 
-    def __init__(
-        self, logits: Array, labels: Array, outputs: Sequence[str], options: Mapping[str, Any]
-    ) -> None:
-        # In C order, in whatever order the first call's arrays are: else the problem holds copies.
-        logits = np.empty(logits.shape, logits.dtype)
-        self._labels = np.zeros(labels.shape, labels.dtype)
-        self._problem = check(logits, self._labels, **options)
-        self._names = wanted(self._problem, outputs)
-        self._compute = ready(self._problem, self._names)
-        self._loss_alone = self._names == ("loss",)
+    @wraps(cross_entropy)
+    def planned_cross_entropy(logits: Any, labels: Any, **options: Any) -> Any:
+        plan = _KEPT.default
+        if plan is not None and not options:  # not a call more than needed: each takes 40 ns
+            loss = np.empty((), plan.dtype)
+            if plan.run(plan.address, logits, labels, loss) == DONE:
+                return loss
+        if _TAKEN.issuperset(options):
+            known = answers(logits, labels, _LOSS, options, LARGEST)
+            if known is not None:
+                return known["loss"]
+        return cross_entropy(logits, labels, **options)
 
-    @property
-    def compiled(self) -> bool:
-        """False where ``launch.ready`` has no call."""
-        return self._compute is not None
-
-    def answers(self, logits: Array, labels: Array) -> dict[str, Array]:
-        """Compute the losses. Raises ``InvalidInput``."""
-        assert self._compute is not None
-        flags = labels.flags
-        if not (flags.c_contiguous and flags.aligned):
-            self._labels[...] = labels
-            labels = self._labels
-        try:
-            total, weight, blocks, arrays = self._compute(logits, labels)
-        except ImpossibleLabel as error:
-            raise self._impossible_label(labels, error.position) from None
-        if self._loss_alone:
-            return {"loss": reduced(self._problem, total, weight)}
-        # The next call writes to the same arrays.
-        own = {name: array.copy() for name, array in arrays.items()}
-        return answers_of(self._problem, self._names, blocks, own)
-
-    def _impossible_label(self, labels: Array, position: int) -> InvalidInput:
-        return impossible_label(replace(self._problem, labels=labels.reshape(-1)), position)
+    return cast(Callable[P, T], planned_cross_entropy)
 
 
 def answers(
     logits: Any,
     labels: Any,
     outputs: tuple[str, ...],
-    options: tuple[str, ...],
-    values: tuple[Any, ...],
+    options: Mapping[str, Any],
     largest: int = SMALL,
 ) -> dict[str, Array] | None:
     """Compute ``cross_entropy`` by a plan, where this thread has one for such a loss; else None.
 
-    That is on the CPU, for at most ``largest`` logits, and ``options`` with these ``values``. The
-    dict has all of ``outputs``, and may have more. Raises ``InvalidInput``.
+    That is on the CPU, for at most ``largest`` logits. The dict has all of ``outputs``, and may
+    have more. Raises ``InvalidInput``.
     """
+    # 1.0 == 1, but 1.0 is no index. Types come first: a number is not compared with an array.
+    kinds, plan = tuple(map(type, options.values())), _KEPT.last
+    same = plan is not None and plan.kinds == kinds and plan.outputs == outputs
+    if plan is not None and same and plan.options == options and plan.size <= largest:
+        known = plan.answers(logits, labels)
+        if known is not None:
+            return known
     if type(logits) is not np.ndarray or type(labels) is not np.ndarray:
         return None
-    flags = logits.flags
-    if not (0 < logits.size <= largest and flags.c_contiguous and flags.aligned):
+    flags, size = logits.flags, logits.size
+    # In a small body tensors lie wherever its head ends; larger ones are not copied.
+    if not (0 < size <= largest and flags.c_contiguous and (flags.aligned or size <= SMALL)):
         return None
-    # 1.0 == 1, but 1.0 is no index. Types come first: a number is not compared with an array.
-    kinds, shapes = tuple(map(type, values)), (logits.shape, labels.shape)
-    key = (logits.dtype, labels.dtype, shapes, outputs, kinds, values, options)
-    last, plan = _KEPT.last
-    if key != last or plan is None:
-        plan = _find(key, logits, labels, outputs, dict(zip(options, values, strict=True)))
-    return None if plan is None else plan.answers(logits, labels)
+    shapes, values = (logits.shape, labels.shape), tuple(options.values())
+    key = (logits.dtype, labels.dtype, shapes, outputs, kinds, values, tuple(options))
+    plan = _find(key, logits, labels, outputs, options)
+    if plan is None:
+        return None
+    _KEPT.last = plan
+    if not options and outputs == _LOSS:
+        _KEPT.default = plan
+    known = plan.answers(logits, labels)
+    return plan.answers_copied(logits, labels) if known is None else known
 
 
 def _find(
-    key: Any, logits: Array, labels: Array, names: Sequence[str], options: Mapping[str, Any]
+    key: Any, logits: Array, labels: Array, names: tuple[str, ...], options: Mapping[str, Any]
 ) -> _Plan | None:
     """Plan for ``key``, made when it is seen a second time; None where there can be none."""
     plans = _KEPT.plans
@@ -135,12 +197,18 @@ def _find(
         return None
     if plan is None:
         planned = labels.dtype.kind in "iu" and _PLANNED.issuperset(names)
-        # Of moved labels a problem holds a copy.
-        if not planned or options.get("shift") or labels.size > MOST_POSITIONS:
+        if not planned or labels.size > MOST_POSITIONS or not _plannable(options):
             return None
         plan = _Plan(logits, labels, names, options)
         if not plan.compiled:
             return None
         plans[key] = plan
-    _KEPT.last = key, plan
     return plan
+
+
+def _plannable(options: Mapping[str, Any]) -> bool:
+    """Return True for a loss without weights, on the CPU. Of moved labels a problem has a copy."""
+    return all(
+        name in _OPTIONS or (name in _LEFT_OUT and value == _LEFT_OUT[name])
+        for name, value in options.items()
+    )

@@ -23,10 +23,13 @@ _LARGEST = np.iinfo(np.int64).max
 class Sequences(NamedTuple):
     """Sequences that positions belong to: the shape of an output by sequence, and the index in it,
     flattened, of each label's position: int64, of the labels' shape.
+
+    ``whole``: each is all positions of an index of the first axis.
     """
 
     shape: tuple[int, ...]
     of: Array
+    whole: bool
 
     @property
     def size(self) -> int:
@@ -139,12 +142,12 @@ def sequences_of(shape: tuple[int, ...], segments: Array | None) -> Sequences:
     rows = shape[0] if shape else 1
     each = math.prod(shape[1:])
     if segments is None:
-        return Sequences(shape[:1], np.repeat(np.arange(rows), each).reshape(shape))
+        return Sequences(shape[:1], np.repeat(np.arange(rows), each).reshape(shape), True)
     most = int(segments.max(initial=-1)) + 1
     if len(shape) < 2:
-        return Sequences((most,), segments)
+        return Sequences((most,), segments, False)
     firsts = (most * np.arange(rows)).reshape(rows, *[1] * (len(shape) - 1))
-    return Sequences((rows, most), segments + firsts)
+    return Sequences((rows, most), segments + firsts, False)
 
 
 def summed(values: Array, sequences: Sequences) -> Array:
@@ -152,5 +155,12 @@ def summed(values: Array, sequences: Sequences) -> Array:
 
     They are added one after the other, in C order of the labels.
     """
-    sums = np.bincount(sequences.of.reshape(-1), values.reshape(-1), sequences.size)
+    if sequences.whole and values.size:  # a tenth of bincount's time
+        rows = values.reshape(sequences.size, -1)
+        if rows.dtype == np.bool_:
+            sums = rows.sum(1, np.float64)
+        else:
+            sums = rows.cumsum(1, np.float64)[:, -1] + 0.0  # of -0.0 alone, 0.0 as well
+    else:
+        sums = np.bincount(sequences.of.reshape(-1), values.reshape(-1), sequences.size)
     return sums.reshape(sequences.shape)

@@ -12,6 +12,9 @@ from typing import Any
 from kernels.compiled import inlined
 
 BUCKET, IGNORE, RENORMALIZE = range(3)
+# A rest of the teacher below this is what rounding leaves of a mass of 1, where the student has no
+# rest: float32 log-probabilities down to -8 are off by 2**-22, and the mass by no more.
+NO_REST = 2.0**-20
 # Ciura, "Best Increments for the Average Case of Shellsort", 2001, continued by factors of 2.25.
 _GAPS = (28983, 12882, 5724, 2544, 1130, 502, 223, 99, 44, 19, 8, 3, 1)
 
@@ -78,9 +81,12 @@ def compared(
 
     ``mass`` is the teacher's probability of the ``count`` listed classes, of ``most``;
     ``log_listed`` the logarithm of the student's, and ``left`` that of its probability of the rest.
+    Where that is 0 in float64, a rest of the teacher below NO_REST counts as none.
     """
-    whole = tail == BUCKET and count == most
-    if (tail == RENORMALIZE or whole or (tail == BUCKET and mass > 1.0)) and count > 0:
+    whole, nothing = tail == BUCKET and count == most, mass > 1.0
+    if mass > 1.0 - NO_REST and math.exp(left) == 0.0:
+        nothing = True
+    if (tail == RENORMALIZE or whole or (tail == BUCKET and nothing)) and count > 0:
         by = math.log(mass) if mass > 0.0 else -math.inf
         for k in range(count):
             teacher[k] -= by

@@ -21,6 +21,7 @@ from kernels.cache import folder
 from kernels.compiled import one_process
 from kernels.compiling import Job, Told, compile_all
 from kernels.cpu.launch import SERIAL, SHARED
+from kernels.cpu.planned import SHORT
 from kernels.cpu.rows import SEGMENT
 from kernels.cpu.short import LARGEST
 from kernels.cpu.summary_launch import summary
@@ -39,8 +40,9 @@ CHILDREN = 2
 _PRED = ((0, 0, 0, 0, 0), (0, 0, 1, 1, 0), (1, 3, 2, 3, 0), (0, 0, 0, 0, 0))
 _TARGET = (1, 4, 3, 2)
 _LOSS = 1.5721803
-# Shapes that compile all kernels: one thread, many threads, few long rows on many threads.
-_SHAPES = ((1, 64), (max(SERIAL // 64, SHARED) + 64, 64), (1, SEGMENT + 1))
+# Shapes that compile all kernels: one thread, a plan of more than a short loss, many threads, few
+# long rows on many threads.
+_SHAPES = ((1, 64), (2, SHORT), (max(SERIAL // 64, SHARED) + 64, 64), (1, SEGMENT + 1))
 # Classes of rows that have a summary.
 _LONG = LARGEST + 1
 
@@ -76,7 +78,8 @@ def compile_specialisation(
                 **options,
             )
         else:
-            kernels.cross_entropy(array, labels, **options)
+            for _ in range(2):  # the second time by a plan
+                kernels.cross_entropy(array, labels, **options)
     mark_compiled(Specialisation(normalised, logits, soft, capped, likeliest, binary))
 
 

@@ -76,71 +76,14 @@ def create_app(
     chosen = given or settings.load()
     tokens = auth.tokens(chosen)
     auth.warn_of_weak(chosen, tokens)
-    origins = cors_origins(chosen)
-    proxies = None if chosen.trusted_proxies is None else Trusted(chosen.trusted_proxies)
     computing = device.chosen(chosen)
-    warming_up = warm or partial(warm_up, offered_dtypes(chosen), told)
     stopping = asyncio.Event()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for name in settings.unknown_variables():
-            _log.warning("%s is set, but there is no such setting", name)
-        service = Service(
-            settings=chosen,
-            budget=Budget(
-                chosen.memory_bytes or default_budget(chosen.workers), chosen.memory_wait_seconds
-            ),
-            compute=Lane("lossd-compute", chosen.lane_queue, chosen.compute_seconds),
-            transcode=Lane("lossd-transcode", chosen.lane_queue),
-            compiler=Compiler(chosen.lane_queue, chosen.compile_seconds),
-            device=computing,
-        )
-        app.state.service = service
-        counters = here()
-        _gauge(counters, service)
-
-        def begin_stop() -> None:
-            stopping.set()
-            counters.state("stopping")
-
-        def lengthen() -> None:
-            # No connection is added from here on: what still comes is bounded, and was accepted.
-            for lane in (service.compute, service.transcode, service.compiler.lane):
-                lane.length = sys.maxsize
-
-        # Of several workers, the supervisor says when the drain begins and when it is over.
-        drain_seconds = chosen.drain_seconds if chosen.workers == 1 else 0
-        stages = shutdown.Stages(drain_seconds, begin_stop, lengthen)
-        computing.failed = shutdown.GpuFailure(service, fail).report
-        tracing = spans.started()
-        if tracing is not None:
-            # First: the access log has the trace that it begins.
-            observers.insert(0, tracing.observe)
-        with (
-            shutdown.on_signal(signal.SIGTERM, stages.signalled),
-            shutdown.on_signal(shutdown.DRAIN if chosen.workers > 1 else None, stages.drain),
-        ):
-            warming = asyncio.create_task(_warm(service, counters, warming_up, fail))
-            counting = asyncio.create_task(counters.keep_fresh())
-            if chosen.workers > 1:
-                # Others that are ready take all the connections meanwhile.
-                await _either(warming, stopping)
-            yield
-        warming.cancel()
-        counting.cancel()
-        service.compiler.close()
-        service.transcode.close()
-        service.compute.close()
-        if tracing is not None:
-            observers.remove(tracing.observe)
-            await asyncio.to_thread(tracing.stop)
-
+    warm = warm or partial(warm_up, offered_dtypes(chosen), told)
     app = Application(
         title="lossd",
         version=VERSION,
         description=guide.DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, chosen, computing, stopping, warm, fail),
         openapi_url=None,  # ``service.routes.openapi`` has its own
         docs_url=None,
         redoc_url=None,
@@ -158,6 +101,14 @@ def create_app(
     handlers.install(app)
     openapi.install(app, secured=bool(tokens))
     app.add_middleware(Methods)
+    app.entry = _entry(app, chosen, tokens)
+    return app
+
+
+def _entry(app: FastAPI, chosen: settings.Settings, tokens: frozenset[str]) -> ASGIApp:
+    """Wrap ``app`` in the middleware that the settings ask for; the last one is the first asked."""
+    origins = cors_origins(chosen)
+    proxies = None if chosen.trusted_proxies is None else Trusted(chosen.trusted_proxies)
     direct = Direct(partial(FastAPI.__call__, app), endpoints=routes.ENDPOINTS)
     entry: ASGIApp = Drain(auth.Gate(direct, tokens) if tokens else direct)
     if origins:
@@ -170,8 +121,70 @@ def create_app(
         )
     if chosen.root_path:
         entry = Prefix(entry, chosen.root_path)
-    app.entry = entry if proxies is None else Forwarded(entry, proxies)
-    return app
+    return entry if proxies is None else Forwarded(entry, proxies)
+
+
+@asynccontextmanager
+async def _lifespan(
+    chosen: settings.Settings,
+    computing: device.Device,
+    stopping: asyncio.Event,
+    warm: Callable[[], object],
+    fail: Callable[[int], None],
+    app: FastAPI,
+) -> AsyncIterator[None]:
+    """Have the lanes, the memory and the counters of the process, as long as it serves."""
+    for name in settings.unknown_variables():
+        _log.warning("%s is set, but there is no such setting", name)
+    service = Service(
+        settings=chosen,
+        budget=Budget(
+            chosen.memory_bytes or default_budget(chosen.workers), chosen.memory_wait_seconds
+        ),
+        compute=Lane("lossd-compute", chosen.lane_queue, chosen.compute_seconds),
+        transcode=Lane("lossd-transcode", chosen.lane_queue),
+        compiler=Compiler(chosen.lane_queue, chosen.compile_seconds),
+        device=computing,
+    )
+    app.state.service = service
+    counters = here()
+    _gauge(counters, service)
+
+    def begin_stop() -> None:
+        stopping.set()
+        counters.state("stopping")
+
+    def lengthen() -> None:
+        # No connection is added from here on: what still comes is bounded, and was accepted.
+        for lane in (service.compute, service.transcode, service.compiler.lane):
+            lane.length = sys.maxsize
+
+    # Of several workers, the supervisor says when the drain begins and when it is over.
+    drain_seconds = chosen.drain_seconds if chosen.workers == 1 else 0
+    stages = shutdown.Stages(drain_seconds, begin_stop, lengthen)
+    computing.failed = shutdown.GpuFailure(service, fail).report
+    tracing = spans.started()
+    if tracing is not None:
+        # First: the access log has the trace that it begins.
+        observers.insert(0, tracing.observe)
+    with (
+        shutdown.on_signal(signal.SIGTERM, stages.signalled),
+        shutdown.on_signal(shutdown.DRAIN if chosen.workers > 1 else None, stages.drain),
+    ):
+        warming = asyncio.create_task(_warm(service, counters, warm, fail))
+        counting = asyncio.create_task(counters.keep_fresh())
+        if chosen.workers > 1:
+            # Others that are ready take all the connections meanwhile.
+            await _either(warming, stopping)
+        yield
+    warming.cancel()
+    counting.cancel()
+    service.compiler.close()
+    service.transcode.close()
+    service.compute.close()
+    if tracing is not None:
+        observers.remove(tracing.observe)
+        await asyncio.to_thread(tracing.stop)
 
 
 async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:

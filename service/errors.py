@@ -1,4 +1,4 @@
-"""Errors that a request may end in, besides those of codecs and kernels.
+"""Errors that a request may end in, besides those of kernels.
 
 ``service.problems`` has the status and the text that each is answered with.
 """
@@ -93,6 +93,23 @@ class NotReady(RequestError):
 
 class Stopping(RequestError):
     """Server that is shutting down."""
+
+
+class DecodeError(Exception):
+    """Body that is not what its media type says (HTTP 400).
+
+    ``message`` says what is wrong and what would be right; ``where`` is the place in the body
+    (``"logits[3]"``, ``"header"``, ``"byte 812"``), or ``None`` for the body as a whole.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+
+
+class TooLarge(DecodeError):
+    """Body or tensors above a limit, or more than the body's length justifies (HTTP 413)."""
 
 
 class Disconnected(Exception):

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-)
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from kernels.plan import MOST_TOP, outputs_of
 from service.codecs.base import shown
@@ -35,18 +27,6 @@ _Z_LOSS: Any = Field(
 # Outputs without being asked: in /v1 with the sums that losses of parts are merged from.
 LOSSES = ("loss", "per_element")
 MERGEABLE = (*LOSSES, "count", "weight_sum", "loss_sum")
-
-
-def _split(value: Any) -> Any:
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
-
-def _known(known: tuple[str, ...], names: list[str]) -> list[str]:
-    for name in names:
-        if name not in known:
-            listed = ", ".join(known)
-            raise ValueError(f"unknown output {shown(name)}: the outputs here are {listed}")
-    return list(dict.fromkeys(names))
 
 
 def _some_of(known: tuple[str, ...]) -> Any:
@@ -104,7 +84,27 @@ class LabelOptions(ClassOptions):
     )
 
 
-class ReductionOptions(Options):
+class OutputOptions(Options):
+    """Options of every route whose outputs can be chosen, from those in ``KNOWN``."""
+
+    KNOWN: ClassVar[tuple[str, ...]]
+
+    @field_validator("outputs", mode="before", check_fields=False)
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("outputs", check_fields=False)
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in cls.KNOWN:
+                listed = ", ".join(cls.KNOWN)
+                raise ValueError(f"unknown output {shown(name)}: the outputs here are {listed}")
+        return list(dict.fromkeys(names))
+
+
+class ReductionOptions(OutputOptions):
     """Options of every route that reduces losses."""
 
     reduction: Literal["none", "mean", "sum"] = Field(
@@ -133,16 +133,11 @@ class LossOptions(ReductionOptions, LabelOptions):
     )
 
 
-_OF_NLL_LOSS, _OF_CROSS_ENTROPY = outputs_of("nll_loss"), outputs_of("cross_entropy")
-_OF_BINARY = outputs_of("binary_cross_entropy")
-
-
 class NllLossOptions(LossOptions):
     """Options of ``/v1/nll_loss``."""
 
-    outputs: Annotated[
-        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_NLL_LOSS))
-    ] = _some_of(_OF_NLL_LOSS)
+    KNOWN = outputs_of("nll_loss")
+    outputs: list[str] = _some_of(KNOWN)
 
 
 class SmoothingOptions(Options):
@@ -179,12 +174,8 @@ class CrossEntropyOptions(LossOptions, LogitOptions, SmoothingOptions):
         " of each element 1 in all, some rounding aside. Elements of sample weight 0 may be"
         " anything.",
     )
-    outputs: Annotated[
-        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_CROSS_ENTROPY))
-    ] = _some_of(_OF_CROSS_ENTROPY)
-
-
-_OF_KL_DIV = outputs_of("kl_div")
+    KNOWN = outputs_of("cross_entropy")
+    outputs: list[str] = _some_of(KNOWN)
 
 
 class KlDivOptions(LossOptions):
@@ -229,9 +220,8 @@ class KlDivOptions(LossOptions):
         " `target_top_log_probs` to at most 1, some rounding aside. Elements of weight 0 may be"
         " anything.",
     )
-    outputs: Annotated[
-        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_KL_DIV))
-    ] = _some_of(_OF_KL_DIV)
+    KNOWN = outputs_of("kl_div")
+    outputs: list[str] = _some_of(KNOWN)
 
 
 class BinaryCrossEntropyOptions(ReductionOptions):
@@ -246,9 +236,8 @@ class BinaryCrossEntropyOptions(ReductionOptions):
         True,
         description="Whether floating-point labels must be from 0 to 1, or `ignore_index`.",
     )
-    outputs: Annotated[
-        list[str], BeforeValidator(_split), AfterValidator(partial(_known, _OF_BINARY))
-    ] = _some_of(_OF_BINARY)
+    KNOWN = outputs_of("binary_cross_entropy")
+    outputs: list[str] = _some_of(KNOWN)
 
 
 class ExplainOptions(LabelOptions, SmoothingOptions):

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from kernels import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
 from service import errors
-from service.codecs import DecodeError, TooLarge
+from service.errors import DecodeError, TooLarge
 
 MEDIA_TYPE = "application/problem+json"
 # Key of a request's ASGI scope: the name of the problem that is answered.

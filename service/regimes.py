@@ -30,6 +30,7 @@ EARLY_BODY_BYTES = 2**22
 
 # ``Streamed``: as long or longer. It is the least budget by default: smaller ones mostly fit whole.
 STREAMED_BODY_BYTES = 2**26
+STREAMED_HELD_PERCENT = 75  # of the body, at most: a part that is larger saves little memory
 STREAMED_STEP_BYTES = 2**22  # of logits at a time: in cache still, and a launch takes only 20 us
 # That may come while a step runs and until the next one begins: at least what slides at a time
 # (``memory.pages.HUGE``), or a body would wait for ever.

@@ -53,10 +53,13 @@ def coarse(
     mass = np.exp(t).sum()
     if others.size == 0:
         return t - _log_sum(t), s
+    rest = _log_sum(others)
     with np.errstate(all="ignore"):
+        # Where float64 holds no rest of the student, one of the teacher below 2**-20 is rounding.
+        if mass > 1 or (mass > 1 - 2.0**-20 and np.exp(np.float64(rest[0])) == 0):
+            t, mass = t - np.log(mass), np.longdouble(1)
         left = np.log1p(-mass) if mass < 1 else np.longdouble(-np.inf)
-        t = t - np.log(mass) if mass > 1 else t
-        return np.append(t, left), np.append(s, _log_sum(others))
+        return np.append(t, left), np.append(s, rest)
 
 
 def per_position(

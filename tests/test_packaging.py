@@ -114,6 +114,13 @@ def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
     assert names <= {requirement.name for requirement in declared(*extras)} | INHERITED
 
 
+def test_what_the_tests_need_is_installed() -> None:
+    """Tests of an optional package are skipped without it: here that would hide them."""
+    for requirement in declared("dev"):
+        if requirement.marker is None or requirement.marker.evaluate():
+            assert requirement.specifier.contains(metadata.version(requirement.name))
+
+
 def test_what_is_installed_is_this_tree() -> None:
     try:
         installed = metadata.distribution("lossd")

@@ -19,7 +19,7 @@ from numba import cuda, types
 from kernels import dtypes
 from kernels.cuda import binary, careful, likeliest, nll, per_class, planes, rows
 from kernels.cuda.arguments import Labels, Likeliest, Options, Reals, Results
-from kernels.cuda.divergence_kernels import Arguments, divergence_kernel
+from kernels.cuda.divergence import Arguments, divergence_kernel
 from kernels.cuda.kinds import TABLE, Kind, target
 from kernels.plan import View
 

@@ -18,7 +18,7 @@ from kernels.cpu.divergence_rows import sum_rows
 from kernels.cpu.output_rows import prediction, write_zeros
 from kernels.cpu.packed import unpacked
 from kernels.cpu.rows import sum_segment
-from kernels.divergence_formula import FORWARD, JSD, LN2, REVERSE, not_negative
+from kernels.divergence_formula import FORWARD, JSD, LN2, REVERSE, not_negative, weighed
 from kernels.formula import LARGEST_SHIFT
 from kernels.plan import place
 from kernels.simd import element
@@ -90,8 +90,8 @@ def options_of(c: Any) -> Options:
 
 class Results(NamedTuple):
     """Arrays with one value a position; unwanted ones are empty. ``bad[share]`` is the first
-    position whose target is refused. ``labels`` are the log-probabilities of its label by the
-    teacher, ``label_log_probs`` by the student.
+    position whose target is refused. ``target_label_log_probs`` are the log-probabilities of its
+    label by the teacher, ``label_log_probs`` by the student.
     """
 
     bad: Any
@@ -129,9 +129,8 @@ def leave_out(results: Any, gradient: Any, position: int) -> None:
 def write_position(
     results: Any, position: int, divergence: float, weight: float, t: float, s: float, options: Any
 ) -> None:
-    """Write the loss, and the log-probabilities of the label. A weight of 0 makes any loss 0."""
-    loss = weight * (options.factor * divergence) if weight != 0.0 else 0.0
-    results.losses[position] = loss
+    """Write the loss, and the log-probabilities of the label."""
+    results.losses[position] = weighed(divergence, weight, options.factor)
     if results.label_log_probs.size:
         results.target_label_log_probs[position] = t
         results.label_log_probs[position] = s

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -14,9 +14,11 @@ from kernels.cpu import tile
 from kernels.cpu.arguments import Operands, Results
 from kernels.cpu.binary import binary_kernel
 from kernels.cpu.loss import cross_entropy_kernel, nll_kernel, segments_kernel
+from kernels.cpu.objects import KNOWN_FIELDS
+from kernels.cpu.planned import Call, call_of
 from kernels.cpu.rows import SEGMENT
 from kernels.cpu.scratch import scratch_of
-from kernels.cpu.threads import bound, compiled, run
+from kernels.cpu.threads import compiled, run
 from kernels.cpu.views import (
     LikeliestArrays,
     PerClass,
@@ -43,8 +45,9 @@ from kernels.sequences import moved
 SERIAL = 65536
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
-# Positions of a tile of planes at least: memory is read in runs of so many neighbours.
-RUN = 128
+# Positions of a tile of planes, read in runs of so many neighbours: at least and at most, and tiles
+# for each thread and launch if there can be so many. 19 planes took 9 % longer in runs of 256.
+RUN, LONG_RUN, TILES = 128, 1024, 8
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
 _KERNELS = {
@@ -53,8 +56,13 @@ _KERNELS = {
     "binary_cross_entropy": binary_kernel,
 }
 
-# Result of ``ready``'s call: the sums of ``reduce.add_blocks``, and what ``Computed`` is.
-Again: TypeAlias = tuple[float, float, Array, dict[str, Array]]
+
+class Ready(NamedTuple):
+    """A loss that is ready to run: each ``call`` writes the ``blocks`` and ``arrays`` anew."""
+
+    call: Call
+    blocks: Array
+    arrays: dict[str, Array]
 
 
 @lru_cache  # made anew it takes 8 us, of a small loss's 25
@@ -81,8 +89,10 @@ def _cut(view: View, shared: bool, step: int | None) -> Cut:
     threads = 1 if elements <= SERIAL else numba.get_num_threads()
     launches = 1 if step is None else -(-elements * view.data.itemsize // step)
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
-    least = reduce.BLOCK if view.class_stride == 1 else RUN
-    size = min(max(rows, least), tile.LARGEST)
+    size = min(max(rows, reduce.BLOCK), tile.LARGEST)
+    if view.class_stride != 1:
+        each = view.positions // (launches * threads * TILES)
+        size = min(max(each // RUN * RUN, RUN), LONG_RUN)
     if shared and view.positions < size * threads * launches:
         size = -(-view.positions // (threads * launches))
     tiles = -(-view.positions // size)
@@ -177,24 +187,19 @@ def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
     return logits.data.dtype, soft.data.dtype, options.cap is None
 
 
-def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array], Again] | None:
-    """A call that returns what ``in_steps`` does, for logits and labels like ``problem``'s.
+def ready(problem: Problem, wanted: tuple[str, ...], logits: Array, labels: Array) -> Ready | None:
+    """A call that computes what ``in_steps`` does, for arrays that lie as the two given.
 
-    They are of its types and shapes, C-contiguous and aligned. None where the kernel is not
-    compiled yet, since callers may have no time for that, or where threads share rows. The problem
-    is not empty, and its logits need no copy; ``wanted`` is of scalars and "per_element". Each call
-    gives the same arrays. It raises ``ImpossibleLabel``.
+    ``problem`` is made of these, without a copy, and is not empty; ``wanted`` is of scalars and
+    "per_element". None where the kernel is not compiled yet, since callers may have no time for
+    that, or where threads share rows.
     """
-    ((_, logits, soft),) = pieces(problem, True)
-    positions, options, shared = (
-        logits.positions,
-        options_of(problem, wanted, 1.0),
-        _shared(problem),
-    )
-    kernel, key = _kernel(problem), (*_key(logits, soft, options), True)
-    if not compiled(kernel, key) or _segments(logits):
+    ((_, view, soft),) = pieces(problem, True)
+    positions, options, shared = view.positions, options_of(problem, wanted, 1.0), _shared(problem)
+    kernel, key = _kernel(problem), (*_key(view, soft, options), True)
+    if not (KNOWN_FIELDS and compiled(kernel, key)) or _segments(view):
         return None
-    cut = _cut(logits, shared, None)
+    cut = _cut(view, shared, None)
     blocks = np.empty((-(-positions // reduce.BLOCK), 2))
     bad = np.full(cut.workers, positions)
     names = [name for name in wanted if name in PER_POSITION]
@@ -205,27 +210,17 @@ def ready(problem: Problem, wanted: tuple[str, ...]) -> Callable[[Array, Array],
     )
     operands = Operands(
         cut.tile,
-        logits,
+        view,
         soft,
         labels_of(problem, 0, positions),
         options,
         results,
-        *PerClass(problem, wanted).views(0, logits),
-        scratch_of(cut.workers, cut.tile, logits, problem.dtype),
+        *PerClass(problem, wanted).views(0, view),
+        scratch_of(cut.workers, cut.tile, view, problem.dtype),
     )
-    call = bound(kernel, key, cut.workers, operands, (problem.logits, problem.labels))
-
-    def compute_again(logits: Array, labels: Array) -> Again:
-        total, weight, wrong = call(logits, labels)
-        if wrong < positions:
-            bad[:] = positions
-            raise ImpossibleLabel(wrong)
-        if shared:
-            own = reduce.sum_all_blocks(alone)
-            return (*reduce.add_blocks(own), own, arrays)
-        return total, weight, blocks, arrays
-
-    return compute_again
+    mean = problem.reduction == "mean"
+    call = call_of(kernel, key, cut.workers, operands, (logits, labels), alone, mean)
+    return Ready(call, blocks, arrays)
 
 
 def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:

@@ -7,24 +7,18 @@ once, and writes the addresses of a call's arrays into them.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
 from kernels.compiled import kernel
 from kernels.plan import Array
 
 # Bytes; operands are some 30 arrays of 56 bytes or more.
 SIZE = 4096
-
-
-# NumPy's C API: PyArrayObject has the address of its memory right after Python's object head. Read
-# there it costs 20 ns, and 800 ns from ``array.ctypes`` or ``__array_interface__``.
-_DATA = object.__basicsize__
 
 
 class Packed(types.Type):
@@ -39,6 +33,11 @@ class Packed(types.Type):
 class _PackedModel(models.PrimitiveModel):
     def __init__(self, manager: Any, packed: Packed) -> None:
         super().__init__(manager, packed, ir.IntType(64))
+
+
+@unbox(Packed)
+def _unbox(packed: Packed, given: Any, wrapper: Any) -> Any:
+    return NativeValue(wrapper.pyapi.long_as_longlong(given))
 
 
 @intrinsic
@@ -91,40 +90,8 @@ class PackedOperands:
         return int(self.address + 8 * word)
 
 
-@intrinsic
-def _word(typing: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
-
-    return types.intp(types.intp), codegen
-
-
-@intrinsic
-def _set_word(typing: Any, address: Any, value: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), codegen
-
-
-@kernel
-def point(slot: int, array: int, other_slot: int, other: int) -> None:
-    """Point packed operands at the memory of two arrays, given by ``id``; see ``_DATA``."""
-    _set_word(slot, _word(array + _DATA))
-    _set_word(other_slot, _word(other + _DATA))
-
-
 def address_of(array: Array) -> int:
     """Address of ``array``'s memory."""
     address = array.__array_interface__["data"][0]
     assert isinstance(address, int)
     return address
-
-
-def _known_layout() -> bool:
-    array = np.zeros(3)[1:]
-    return ctypes.c_void_p.from_address(id(array) + _DATA).value == address_of(array)
-
-
-KNOWN_LAYOUT = _known_layout()

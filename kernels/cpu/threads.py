@@ -11,7 +11,6 @@ threading layer (SIGABRT). With one worker there is no loop, and no lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -23,14 +22,13 @@ from numba.extending import intrinsic
 from kernels.cache import folder
 from kernels.compiled import kernel, one_process, parallel_kernel
 from kernels.cpu.arguments import Operands
-from kernels.cpu.packed import Packed, PackedOperands, pack, point
-from kernels.reduce import add_blocks
+from kernels.cpu.packed import Packed, PackedOperands, pack
 
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @intrinsic
-def _call(typing: Any, code: Any, share: Any, shares: Any, operands: Any) -> Any:
+def call_kernel(typing: Any, code: Any, share: Any, shares: Any, operands: Any) -> Any:
     """Call the kernel at the address ``code`` with the address of its ``operands``."""
     kinds = (types.intp,) * 3
 
@@ -46,25 +44,13 @@ def _call(typing: Any, code: Any, share: Any, shares: Any, operands: Any) -> Any
 
 @kernel
 def _alone(code: int, first: int, shares: int, operands: int) -> None:
-    _call(code, first, shares, operands)
-
-
-@kernel
-def _again(
-    code: int, operands: int, slot: int, array: int, other_slot: int, other: int, blocks: Any,
-    bad: Any,
-) -> Any:  # fmt: skip
-    """A whole loss on this thread, in one call from Python: see ``bound``."""
-    point(slot, array, other_slot, other)
-    _call(code, 0, 1, operands)
-    loss, weight = add_blocks(blocks)
-    return loss, weight, bad[0]
+    call_kernel(code, first, shares, operands)
 
 
 @parallel_kernel
 def _in_parallel(code: int, workers: int, first: int, shares: int, operands: int) -> None:
     for worker in prange(workers):
-        _call(code, first + worker, shares, operands)
+        call_kernel(code, first + worker, shares, operands)
 
 
 class _Code(NamedTuple):
@@ -77,7 +63,7 @@ class _Code(NamedTuple):
 _COMPILED: dict[tuple[Any, ...], _Code] = {}
 
 
-def _compile(function: Any, signature: tuple[Any, ...]) -> Any:
+def compile_kernel(function: Any, signature: tuple[Any, ...]) -> Any:
     """Code of ``function`` for ``signature``, compiled if it is not yet."""
     if signature not in function.overloads:
         # One of the processes that share a cache compiles it; the others then load it.
@@ -87,13 +73,14 @@ def _compile(function: Any, signature: tuple[Any, ...]) -> Any:
     return function.overloads[signature]
 
 
-def _code(kernel: Any, key: tuple[Any, ...], operands: Operands) -> _Code:
+def code_of(kernel: Any, key: tuple[Any, ...], operands: Operands) -> _Code:
+    """Code of ``kernel`` for operands of ``key``, compiled if it is not yet."""
     code = _COMPILED.get((kernel, *key))
     if code is None:
         kind = numba.typeof(operands)
-        compiled = _compile(kernel, (types.intp, types.intp, Packed(kind)))
+        compiled = compile_kernel(kernel, (types.intp, types.intp, Packed(kind)))
         address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-        packing = _compile(pack, (kind, types.intp)).entry_point
+        packing = compile_kernel(pack, (kind, types.intp)).entry_point
         code = _COMPILED[(kernel, *key)] = _Code(address, packing)
     return code
 
@@ -102,7 +89,7 @@ def _code(kernel: Any, key: tuple[Any, ...], operands: Operands) -> _Code:
 def _launcher(alone: bool) -> Any:
     """Call from Python that runs a kernel's shares, on this thread ``alone`` or on many."""
     function, count = (_alone, 4) if alone else (_in_parallel, 5)
-    return _compile(function, (types.intp,) * count).entry_point
+    return compile_kernel(function, (types.intp,) * count).entry_point
 
 
 def compiled(kernel: Any, key: tuple[Any, ...]) -> bool:
@@ -110,36 +97,11 @@ def compiled(kernel: Any, key: tuple[Any, ...]) -> bool:
     return (kernel, *key) in _COMPILED
 
 
-def bound(
-    kernel: Any, key: tuple[Any, ...], workers: int, operands: Operands, arrays: tuple[Any, Any]
-) -> Callable[[Any, Any], tuple[float, float, int]]:
-    """``run`` for the same operands again and again, but for two of their ``arrays``.
-
-    Each call takes two others of their types and sizes. It returns the sums of ``add_blocks``, and
-    the first position with an impossible label.
-    """
-    code = _code(kernel, key, operands)
-    packed = PackedOperands(code.pack, operands)
-    slot, other_slot = map(packed.slot, arrays)
-    blocks, bad = operands.results.blocks, operands.results.bad
-    if workers == 1:
-        kinds = (*(types.intp,) * 6, numba.typeof(blocks), numba.typeof(bad))
-        again = _compile(_again, kinds).entry_point
-
-        def call(array: Any, other: Any) -> Any:
-            arrays = slot, id(array), other_slot, id(other)
-            return again(code.address, packed.address, *arrays, blocks, bad)
-
-        return call
-    repoint, many = _compile(point, (types.intp,) * 4).entry_point, _launcher(False)
-
-    def call_many(array: Any, other: Any) -> tuple[float, float, int]:
-        repoint(slot, id(array), other_slot, id(other))
-        with _ONE_AT_A_TIME:
-            many(code.address, workers, 0, workers, packed.address)
-        return (*add_blocks(blocks), min(bad.tolist()))
-
-    return call_many
+def run_many(code: int, workers: int, first: int, shares: int, operands: int) -> None:
+    """Run ``workers`` shares, from ``first`` on, of the kernel and operands at these addresses."""
+    many = _launcher(False)  # compiled before the lock is held
+    with _ONE_AT_A_TIME:
+        many(code, workers, first, shares, operands)
 
 
 def run(
@@ -155,12 +117,10 @@ def run(
     There are ``shares`` in all, by default as many as workers. All operands of one ``key`` are
     of the same Numba type: ``numba.typeof`` takes longer than a small loss.
     """
-    code = _code(kernel, key, operands)
+    code = code_of(kernel, key, operands)
     packed = PackedOperands(code.pack, operands)
     shares = workers if shares is None else shares
     if workers == 1:
         _launcher(True)(code.address, first, shares, packed.address)
         return
-    many = _launcher(False)  # compiled before the lock is held
-    with _ONE_AT_A_TIME:
-        many(code.address, workers, first, shares, packed.address)
+    run_many(code.address, workers, first, shares, packed.address)

@@ -1,161 +1,294 @@
-"""Divergences on the device: a block of threads a position, in float64.
-
-A piece is some positions with the classes last, whatever the layout of the caller's arrays.
-"""
+"""Divergence kernel of the device, for dense targets and sparse teachers."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import Any
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-import numpy as np
+from numba import cuda, types
 
-from kernels import layout
-from kernels.cuda import failures
-from kernels.cuda.divergence_kernels import Arguments, divergence_kernel
-from kernels.cuda.kinds import TABLE
-from kernels.cuda.memory import Buffers, budget, rounded
-from kernels.cuda.tensors import NOWHERE
-from kernels.divergence import Divergence
-from kernels.errors import DeviceOutOfMemory
-from kernels.plan import STEP, Computed, ImpossibleLabel
-from kernels.problem import Array
-from kernels.teacher import TAILS
+from kernels import divergence_formula, sparse_formula
+from kernels.cuda.kinds import TABLE, target
+from kernels.sparse_formula import IGNORE
 
-# Outputs with one value a position, as ``cpu.divergence_launch`` has them.
-_LOGS = ("label_log_probs", "target_label_log_probs")
+device, element = target.device, target.element
+term_of, slope_of = device(divergence_formula.term_of), device(divergence_formula.slope_of)
+not_negative = device(divergence_formula.not_negative)
+weighed = device(divergence_formula.weighed)
+read_teacher, compared = device(sparse_formula.read_teacher), device(sparse_formula.compared)
+sum_of_exp, log_of_sum = device(sparse_formula.sum_of_exp), device(sparse_formula.log_of_sum)
+slope_of_rest = device(sparse_formula.slope_of_rest)
 
 
-def in_steps(
-    problem: Divergence, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
-) -> Generator[int, None, Computed]:
-    """``cpu.divergence_launch.in_steps`` on the device; a step is a piece of ``step`` bytes.
+class Arguments(NamedTuple):
+    """Arguments of the kernel. Arrays are on the device; unwanted ones are empty.
 
-    Raises ``ImpossibleLabel``, ``DeviceOutOfMemory`` and ``DeviceFailed``.
+    ``most`` is the number of classes, ``top`` that of a sparse teacher, or 0; ``unit`` and
+    ``target_unit`` are the inverse temperatures. ``sorted``, ``teacher`` and ``student`` are a
+    sparse teacher's scratch. The others are those of the CPU's ``divergence`` and ``Divergence``.
     """
-    yield problem.logits.nbytes
-    arrays = _outputs(problem, wanted)
-    rows = max(1, (step or STEP) // max(1, problem.classes * problem.logits.itemsize))
-    try:
-        with failures.named():
-            for first, parts in _pieces(problem, rows if problem.logits.size else 0):
-                if first:
-                    yield problem.logits.nbytes
-                _compute(problem, upstream, first, parts, arrays)
-    except DeviceOutOfMemory:
-        budget().drop()
-        raise
-    losses = arrays.pop("losses")
-    if "gradient" in arrays:
-        shaped = arrays["gradient"].reshape(*problem.shape, problem.classes)
-        arrays["gradient"] = np.moveaxis(shaped, -1, problem.axis)
-    return losses, arrays
+
+    most: int
+    top: int
+    unit: float
+    target_unit: float
+    mode: int
+    beta: float
+    tail: int
+    factor: float
+    upstream: float
+    tolerance: float
+    logits: Any
+    targets: Any
+    kept: Any
+    weight: Any
+    labels: Any
+    classes: Any
+    log_probs: Any
+    losses: Any
+    label_log_probs: Any
+    target_label_log_probs: Any
+    same_top: Any
+    gradient: Any
+    sorted: Any
+    teacher: Any
+    student: Any
+    status: Any
 
 
-def _outputs(problem: Divergence, wanted: tuple[str, ...]) -> dict[str, Array]:
-    """Arrays of "losses" and ``wanted``; the logits' shape has the classes last."""
-    positions = problem.positions
-    arrays = {"losses": np.empty(positions)}
-    arrays |= {name: np.empty(positions) for name in _LOGS if name in wanted}
-    if "same_top" in wanted:
-        arrays["same_top"] = np.empty(positions, np.int64)
-    if "gradient" in wanted:
-        arrays["gradient"] = np.empty((positions, problem.classes), problem.dtype.result)
-    return arrays
+@target.team
+def in_block(values: Any, value: float, largest: bool) -> float:
+    """Sum, or the largest, of each thread's ``value``; NaN if any is. ``values`` is shared."""
+    thread, count = cuda.threadIdx.x, cuda.blockDim.x
+    values[thread] = value
+    cuda.syncthreads()
+    while count > 1:
+        count //= 2
+        if thread < count:
+            own, other = values[thread], values[thread + count]
+            if not largest:
+                values[thread] = own + other
+            elif other > own or math.isnan(other):
+                values[thread] = other
+        cuda.syncthreads()
+    found = values[0]
+    cuda.syncthreads()
+    return float(found)
 
 
-def _pieces(problem: Divergence, rows: int) -> Iterator[tuple[int, dict[str, Array]]]:
-    """Yield ``(first position, inputs by name)`` of pieces of at most ``rows`` positions."""
-    if rows == 0:
+@device
+def listed_at(classes: Any, count: int, c: int) -> int:
+    """Place of ``c`` in the sorted ``classes``, or -1."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if classes[middle] < c:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < count and classes[low] == c else -1
+
+
+@target.team
+def log_sum(
+    values: Any, data: Any, first: int, unit: float, listed: Any, count: int, most: int
+) -> Any:
+    """``(largest, rest)``: log(sum(exp(unit * x))) = unit * largest + rest over all classes but the
+    ``count`` first of ``listed``; NaN with a NaN or +inf. ``rest`` is 0 of nothing but -inf.
+    """
+    largest = -math.inf
+    for c in range(cuda.threadIdx.x, most, cuda.blockDim.x):
+        if listed_at(listed, count, c) < 0:
+            value = float(element(data, first + c))
+            if value > largest or math.isnan(value):
+                largest = value
+    largest = in_block(values, largest, True)
+    if not largest < math.inf:
+        return math.nan, math.nan
+    if largest == -math.inf:
+        return largest, 0.0
+    total = 0.0
+    for c in range(cuda.threadIdx.x, most, cuda.blockDim.x):
+        if listed_at(listed, count, c) < 0:
+            total += math.exp(unit * (float(element(data, first + c)) - largest))
+    return largest, math.log(in_block(values, total, False))
+
+
+@target.team
+def likeliest(values: Any, data: Any, first: int, most: int) -> int:
+    """Class of the largest element, the first of equals."""
+    largest = -math.inf
+    for c in range(cuda.threadIdx.x, most, cuda.blockDim.x):
+        largest = max(largest, float(element(data, first + c)))
+    largest = in_block(values, largest, True)
+    before = 0.0
+    for c in range(cuda.threadIdx.x, most, cuda.blockDim.x):
+        if float(element(data, first + c)) == largest:
+            before = max(before, float(most - c))
+    return most - int(in_block(values, before, True))
+
+
+@device
+def log_prob(data: Any, at: int, unit: float, largest: float, rest: float) -> float:
+    """Log-probability of one element, from ``log_sum``."""
+    return unit * (float(element(data, at)) - largest) - rest
+
+
+@target.team
+def leave_out(a: Any, position: int) -> None:
+    """Write the results of a position that does not count."""
+    if cuda.threadIdx.x == 0:
+        a.losses[position] = 0.0
+        if a.same_top.size:
+            a.same_top[position] = -1
+        if a.label_log_probs.size:
+            a.label_log_probs[position] = 0.0
+            a.target_label_log_probs[position] = 0.0
+    if a.gradient.size:
+        for c in range(cuda.threadIdx.x, a.most, cuda.blockDim.x):
+            a.gradient[position * a.most + c] = 0.0
+
+
+@target.team
+def dense_position(a: Any, position: int, values: Any) -> None:
+    """Compute a position with dense targets."""
+    first, most, thread = position * a.most, a.most, cuda.threadIdx.x
+    nothing, factor = a.sorted[position], a.upstream * a.weight[position]
+    peak, rest = log_sum(values, a.logits, first, a.unit, nothing, 0, most)
+    t_peak, t_rest = log_sum(values, a.targets, first, a.target_unit, nothing, 0, most)
+    if a.tolerance < math.inf and a.weight[position] != 0.0:
+        plain, plain_rest = log_sum(values, a.targets, first, 1.0, nothing, 0, most)
+        total = math.exp(min(plain + plain_rest, 700.0))
+        if not abs(total - 1.0) <= a.tolerance and thread == 0:
+            cuda.atomic.min(a.status, 0, position)
+    if not (peak > -math.inf and t_peak > -math.inf):
+        peak = math.nan
+    divergence, mean = 0.0, 0.0
+    for c in range(thread, most, cuda.blockDim.x):
+        s = log_prob(a.logits, first + c, a.unit, peak, rest)
+        t = log_prob(a.targets, first + c, a.target_unit, t_peak, t_rest)
+        term, part = term_of(t, s, a.mode, a.beta)
+        divergence, mean = divergence + term, mean + part
+    divergence, mean = in_block(values, divergence, False), in_block(values, mean, False)
+    divergence = math.nan if math.isnan(peak) else not_negative(divergence)
+    if thread == 0:
+        a.losses[position] = weighed(divergence, a.weight[position], a.factor)
+        if a.label_log_probs.size:
+            at = first + a.labels[position]
+            a.label_log_probs[position] = log_prob(a.logits, at, a.unit, peak, rest)
+            a.target_label_log_probs[position] = log_prob(
+                a.targets, at, a.target_unit, t_peak, t_rest
+            )
+    if a.same_top.size:
+        own = likeliest(values, a.logits, first, most)
+        other = likeliest(values, a.targets, first, most)
+        if thread == 0:
+            a.same_top[position] = -1 if math.isnan(divergence) else int(own == other)
+    if a.gradient.size:
+        for c in range(thread, most, cuda.blockDim.x):
+            s = log_prob(a.logits, first + c, a.unit, peak, rest)
+            t = log_prob(a.targets, first + c, a.target_unit, t_peak, t_rest)
+            a.gradient[first + c] = factor * slope_of(t, s, mean, 0.0, a.mode, a.beta)
+
+
+@target.team
+def sparse_position(a: Any, position: int, values: Any) -> None:
+    """Compute a position with a sparse teacher."""
+    first, most, thread = position * a.most, a.most, cuda.threadIdx.x
+    listed, teacher, student = a.sorted[position], a.teacher[position], a.student[position]
+    found, weight = 0.0, a.weight[position]
+    if thread == 0:
+        found = float(read_teacher(a, position, most, listed, teacher))
+    count = int(in_block(values, found, False))
+    mass = sum_of_exp(teacher, max(count, 0))
+    if count < 0 or not (mass <= 1.0 + a.tolerance or weight == 0.0):
+        if thread == 0:
+            cuda.atomic.min(a.status, 0, position)
+        leave_out(a, position)
         return
-    first = 0
-    targets = None
-    if problem.targets is not None:
-        targets = layout.chunks(problem.targets, problem.axis, rows)
-    for logits in layout.chunks(problem.logits, problem.axis, rows):
-        stop = first + len(logits)
-        parts = {"logits": logits, "kept": problem.kept, "weight": problem.weight}
-        if problem.labels is not None:
-            parts["labels"] = problem.labels
-        if problem.top_classes is not None and problem.top_log_probs is not None:
-            parts |= {"classes": problem.top_classes, "log_probs": problem.top_log_probs}
-        parts = {
-            name: part if name == "logits" else part[first:stop] for name, part in parts.items()
-        }
-        if targets is not None:
-            parts["targets"] = next(targets)
-        yield first, parts
-        first = stop
+    peak, rest = log_sum(values, a.logits, first, a.unit, listed, count, most)
+    tail = -math.inf if peak == -math.inf else a.unit * peak + rest
+    y = a.labels[position] if a.labels.size else -1
+    divergence, mean, number, whole, best = 0.0, 0.0, count, 0.0, -1
+    if thread == 0:
+        for k in range(count):
+            student[k] = a.unit * float(element(a.logits, first + listed[k]))
+            if best < 0 or teacher[k] > teacher[best]:
+                best = k
+        whole = log_of_sum(student, count, tail)
+        if a.label_log_probs.size:
+            at = listed_at(listed, count, y)
+            known = at >= 0 and a.target_unit == 1.0
+            own = a.unit * float(element(a.logits, first + max(y, 0)))
+            a.target_label_log_probs[position] = teacher[at] if known else math.nan
+            a.label_log_probs[position] = min(0.0, own - whole)
+        for k in range(count):
+            student[k] -= whole
+            teacher[k] *= a.target_unit
+        mass = sum_of_exp(teacher, count)
+        logs = log_of_sum(student, count, -math.inf)
+        left = tail - whole
+        number = compared(teacher, student, count, mass, logs, left, most, a.tail)
+        for k in range(number):
+            term, part = term_of(teacher[k], student[k], a.mode, a.beta)
+            divergence, mean = divergence + term, mean + part
+        if a.tail != IGNORE:
+            divergence = not_negative(divergence)
+        if math.isnan(whole):
+            divergence = math.nan
+        a.losses[position] = weighed(divergence, a.weight[position], a.factor)
+    if a.same_top.size:
+        own_best = likeliest(values, a.logits, first, most)
+        if thread == 0:
+            unknown = math.isnan(divergence) or best < 0
+            a.same_top[position] = -1 if unknown else int(listed[best] == own_best)
+    if a.gradient.size:
+        whole, mean = in_block(values, whole, False), in_block(values, mean, False)
+        more = int(in_block(values, float(number) if thread == 0 else 0.0, False)) > count
+        sparse_gradient(a, position, count, more, mean, tail - whole, tail)
 
 
-def _compute(
-    problem: Divergence, upstream: float, first: int, parts: dict[str, Array],
-    arrays: dict[str, Array],
-) -> None:  # fmt: skip
-    """Compute one piece, and store its results from ``first`` on. Raises ``ImpossibleLabel``."""
-    count = len(parts["logits"])
-    outputs = {name: array[first : first + count] for name, array in arrays.items()}
-    top = 0 if problem.top_classes is None else problem.top_classes.shape[1]
-    sorted_ = {"sorted": np.int64, "teacher": np.float64, "student": np.float64}
-    sizes = [array.nbytes for array in (*parts.values(), *outputs.values())]
-    sizes += [8 * count * (top + 1)] * len(sorted_) + [8]
-    with budget().lease(sum(map(rounded, sizes))) as buffers:
-        buffers.rewind()
-        stream = buffers.stream
-        try:
-            on_device = {name: _sent(part, buffers) for name, part in parts.items()}
-            taken = {name: buffers.take(array.dtype, array.size) for name, array in outputs.items()}
-            on_device |= {name: device for name, (device, _) in taken.items()}
-            for name, dtype in sorted_.items():
-                on_device[name] = buffers.take(dtype, count * (top + 1))[0].reshape(count, top + 1)
-            status, pinned = buffers.take(np.int64, 1)
-            pinned[:] = NOWHERE
-            status.copy_to_device(pinned, stream)
-            arguments = _arguments(problem, upstream, top, {**on_device, "status": status}, buffers)
-            divergence_kernel()[count, TABLE.threads, stream](arguments)
-            for device, host in (*taken.values(), (status, pinned)):
-                device.copy_to_host(host, stream)
-        finally:
-            stream.synchronize()
-        if int(pinned[0]) != NOWHERE:
-            raise ImpossibleLabel(first + int(pinned[0]))
-        for name, (_, host) in taken.items():
-            outputs[name][...] = host.reshape(outputs[name].shape)
+@target.team
+def sparse_gradient(
+    a: Any, position: int, count: int, more: bool, mean: float, left: float, tail: float
+) -> None:
+    """Write the gradient of a position; ``more``: the rest counts as a class."""
+    first, factor = position * a.most, a.upstream * a.weight[position]
+    listed, teacher, student = a.sorted[position], a.teacher[position], a.student[position]
+    rest = 1.0 if a.tail == IGNORE else 0.0
+    if rest == 1.0 and a.mode == divergence_formula.REVERSE:
+        mean += sum_of_exp(student, count)
+    of_rest = 0.0
+    if more:
+        of_rest = slope_of(teacher[count], student[count], mean, 0.0, a.mode, a.beta)
+    elif rest == 1.0:
+        of_rest = slope_of_rest(left, mean, a.mode, a.beta)
+    for c in range(cuda.threadIdx.x, a.most, cuda.blockDim.x):
+        at = listed_at(listed, count, c)
+        if at >= 0:
+            slope = slope_of(teacher[at], student[at], mean, rest, a.mode, a.beta)
+        else:
+            gap = a.unit * float(element(a.logits, first + c)) - tail
+            share = math.exp(gap) if tail > -math.inf else 0.0
+            slope = of_rest * share if share != 0.0 else 0.0
+        a.gradient[first + c] = factor * slope
 
 
-def _sent(part: Array, buffers: Buffers) -> Any:
-    device, pinned = buffers.take(part.dtype, part.size)
-    np.copyto(pinned.reshape(part.shape), part)
-    device.copy_to_device(pinned, buffers.stream)
-    return device
+@lru_cache
+def divergence_kernel() -> Any:
+    """Kernel that computes a position a block."""
+    threads = TABLE.threads  # a constant: the size of a shared array is compiled in
 
+    @target.kernel(threads)
+    def compute_divergence(a: Any) -> None:
+        values = cuda.shared.array(threads, types.float64)
+        position = cuda.blockIdx.x
+        if a.kept[position] == 0:
+            leave_out(a, position)
+        elif a.top > 0:
+            sparse_position(a, position, values)
+        else:
+            dense_position(a, position, values)
 
-def _arguments(
-    problem: Divergence, upstream: float, top: int, own: dict[str, Any], buffers: Buffers
-) -> Arguments:
-    nothing: dict[str, Any] = {
-        "targets": problem.logits.dtype,
-        "labels": np.int64,
-        "classes": np.int64,
-        "log_probs": np.float64,
-        "label_log_probs": np.float64,
-        "target_label_log_probs": np.float64,
-        "same_top": np.int64,
-        "gradient": problem.dtype.result,
-    }
-    for name, dtype in nothing.items():
-        if name not in own:
-            own[name] = buffers.take(dtype, 0)[0]
-    return Arguments(
-        most=problem.classes,
-        top=top,
-        unit=1.0 / problem.temperature,
-        target_unit=1.0 / problem.target_temperature,
-        mode=problem.mode,
-        beta=problem.beta,
-        tail=TAILS.index(problem.tail),
-        factor=problem.factor,
-        upstream=upstream * problem.factor / problem.temperature,
-        tolerance=problem.tolerance,
-        **own,
-    )
+    return compute_divergence

@@ -35,9 +35,7 @@ class Calibration:
         """Add a step's positions, all of which count."""
         known = ~np.isnan(step.confidences)
         confidences = step.confidences[known]
-        bins = len(self.counts)
-        places = np.searchsorted(edges_of(bins), confidences, side="right") - 1
-        places = np.clip(places, 0, bins - 1)
+        places = self._places(confidences)
         np.add.at(self.counts, places, 1)
         np.add.at(self.right, places[step.ranks[known] == 0], 1)
         self.confidences.add(places, confidences)
@@ -45,6 +43,14 @@ class Calibration:
         with np.errstate(over="ignore"):
             scores = step.squares - 2.0 * np.exp(-step.nll) + 1.0
         self.brier.add(np.zeros(len(scores), np.int64), np.maximum(scores, 0.0))
+
+    def _places(self, confidences: Array) -> Array:
+        """Bins of ``confidences``: their products with the number of bins, put right at edges."""
+        bins = len(self.counts)
+        edges = edges_of(bins)
+        places = np.minimum((confidences * bins).astype(np.int64), bins - 1)
+        places -= confidences < edges[places]
+        return places + ((confidences >= edges[places + 1]) & (places < bins - 1))
 
     def merge(self, other: Calibration) -> None:
         """Add the positions of ``other``, which has as many bins."""

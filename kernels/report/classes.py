@@ -53,11 +53,11 @@ class Losses:
         self.losses.merge(other.losses, at)
         self.weights.merge(other.weights, at)
 
-    def means(self) -> Array:
-        """Weighted mean loss of each group; NaN where the weights are 0 in all."""
+    def totals(self) -> tuple[Array, Array]:
+        """Sum of the losses of each group, and their weighted mean: NaN where all weights are 0."""
+        sums = self.losses.totals()
         with np.errstate(divide="ignore", invalid="ignore"):
-            means: Array = self.losses.totals() / (self.ones + self.weights.totals())
-        return means
+            return sums, sums / (self.ones + self.weights.totals())
 
     def weight(self) -> float:
         """Sum of all weights."""
@@ -141,10 +141,10 @@ class Classes:
 
     def listed(self) -> list[dict[str, Any]]:
         """A row for each class, or for the LISTED ones of most loss in all, in order of class."""
-        means = self.sums.means()
+        sums, means = self.sums.totals()
         shown = np.arange(self.classes)
         if self.classes > LISTED:
-            losses = np.nan_to_num(self.sums.losses.totals(), nan=np.inf)
+            losses = np.nan_to_num(sums, nan=np.inf)
             losses[self.sums.counts == 0] = -np.inf
             shown = np.sort(np.lexsort((shown, -losses))[:LISTED])
         columns: Mapping[str, Array] = {

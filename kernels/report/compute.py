@@ -171,13 +171,15 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
         problem, logits=piece.logits, axis=piece.axis, labels=labels, sample_weight=samples,
         ignore_index=-1,
     )  # fmt: skip
-    plain = replace(own, weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0)
+    plain = own
+    if not _is_plain(problem):
+        plain = replace(own, weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0)
     rows = Rows(problem, piece)
     quick = summarised(plain)
     found = at_once(plain, rows) if quick else in_passes(plain, rows)
     nll, predictions, squares = found.nll, found.predictions, found.squares
     losses, weights = nll, np.ones(len(nll))
-    if not _is_plain(problem):
+    if plain is not own:
         _, as_asked = compute(own, NAMES)
         losses, weights = as_asked["losses"], as_asked["weights"]
     with np.errstate(invalid="ignore", over="ignore"):

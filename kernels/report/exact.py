@@ -21,6 +21,9 @@ _MASK = (1 << _BITS) - 1
 # Limb number i counts units of 2**(32 * i - _OFFSET): the least float64, 2**-1074, is in limb 0.
 _OFFSET = 1152
 _CARRIED_AFTER = 1 << 29
+# Bits of a float64's fraction, its largest exponent field, and the power of two that its integer
+# is in units of: 2**(field - _UNIT).
+_FRACTION, _EXPONENTS, _UNIT = 52, 0x7FF, 1075
 _ODD = (("nan", np.isnan), ("plus", np.isposinf), ("minus", np.isneginf))
 
 
@@ -38,24 +41,32 @@ class ExactSums:
 
     def add(self, groups: Array, values: Array) -> None:
         """Add each of ``values`` to the sum of its group; both are one-dimensional."""
-        finite = np.isfinite(values)
-        if not finite.all():
+        bits = np.ascontiguousarray(values, np.float64).view(np.int64)
+        exponents = (bits >> _FRACTION) & _EXPONENTS
+        if exponents.max(initial=0) == _EXPONENTS:
+            finite = exponents != _EXPONENTS
             for name, test in _ODD:
                 np.add.at(self._counts(name), groups[test(values)], 1)
-            groups, values = groups[finite], values[finite]
-        mantissas, exponents = np.frexp(values)
-        whole = np.ldexp(mantissas, 53).astype(np.int64)
-        places = exponents.astype(np.int64) + (_OFFSET - 53)
-        numbers, shifts = places // _BITS, places % _BITS
-        sizes, signs = np.abs(whole), np.sign(whole)
-        low, high = (sizes & _MASK) << shifts, (sizes >> _BITS) << shifts
-        middle = (low >> _BITS) + (high & _MASK)
-        parts = [signs * part for part in (low & _MASK, middle, high >> _BITS)]
-        for number in np.flatnonzero(np.bincount(numbers[whole != 0])).tolist():
-            chosen = numbers == number
+            groups, bits, exponents = groups[finite], bits[finite], exponents[finite]
+        self._count(len(bits))
+        whole = bits & ((1 << _FRACTION) - 1)
+        whole |= np.minimum(exponents, 1) << _FRACTION  # but for subnormal numbers, of exponent 0
+        signs = bits >> 63
+        whole ^= signs
+        whole -= signs
+        places = np.maximum(exponents, 1) + (_OFFSET - _UNIT)
+        numbers, shifts = places >> 5, places & (_BITS - 1)
+        low, high = (whole & _MASK) << shifts, (whole >> _BITS) << shifts
+        parts = (low & _MASK, (low >> _BITS) + (high & _MASK), high >> _BITS)
+        some = np.flatnonzero(np.bincount(numbers)).tolist()
+        for number in some:
             for i, part in enumerate(parts):
-                np.add.at(self._limb(number + i), groups[chosen], part[chosen])
-        self._count(len(values))
+                limb = self._limb(number + i)
+                if len(some) == 1:
+                    np.add.at(limb, groups, part)
+                else:
+                    chosen = numbers == number
+                    np.add.at(limb, groups[chosen], part[chosen])
 
     def merge(self, other: ExactSums, at: int = 0) -> None:
         """Add the sums of ``other``, whose group 0 is group ``at`` here, with more groups if so."""

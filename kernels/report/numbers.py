@@ -112,7 +112,7 @@ def _worst(report: Report) -> list[dict[str, Any]]:
 
 def _sequences(sums: Losses, in_order: Array | None) -> list[dict[str, Any]]:
     """A row a sequence, or for the LISTED ones of the largest mean loss, in their order."""
-    means, total = sums.means(), len(sums.counts)
+    (_, means), total = sums.totals(), len(sums.counts)
     shown = np.arange(total)
     if total > LISTED:
         shown = np.sort(np.lexsort((shown, -np.nan_to_num(means, nan=-np.inf)))[:LISTED])

@@ -174,5 +174,6 @@ class Sample:
             rows, self.labels, temperature=temperature, softcap=self._softcap, outputs=names
         )
         losses, entropies = (found[name].astype(np.float64) * self.weights for name in names)
-        total = math.fsum(self.weights)
-        return math.fsum(losses) / total, math.fsum(losses - entropies) / total
+        sums = (each.tolist() for each in (self.weights, losses, losses - entropies))
+        total, loss, slope = map(math.fsum, sums)
+        return loss / total, slope / total

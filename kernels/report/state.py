@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 
 _FORMAT = "lossd report 1"
 # Positions that wait to be added up: NumPy's functions take a microsecond each, of a few or many.
-_WAITING = 1 << 13
+_WAITING = 1 << 12
 # Positions, at most, of which a report has the losses in order, where they are sequences.
 IN_ORDER = 4096
 # A prediction is one of the first so many.

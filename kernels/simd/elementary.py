@@ -31,6 +31,7 @@ from kernels.simd.lanes import (
     times_power,
     where_greater,
 )
+from kernels.simd.powers import ROUND_FLOAT32, ROUND_FLOAT64
 
 # Minimax in relative error with the constant term held at 1, so that exp2(0) is exactly 1:
 # 9.2e-8 exactly, 1.7e-7 (1.4 ulp) as evaluated, over two million points of the interval.
@@ -43,10 +44,7 @@ _EXP2_ABOVE_FLOOR = tuple(
 )
 # Taylor's series: the first term left out, (ln(2)/2)**14 / 14!, is 4e-18.
 _EXP2_FLOAT64 = tuple(np.float64(math.log(2) ** k / math.factorial(k)) for k in range(14))
-# Adding 1.5 * 2**23 (2**52) rounds to an integer and leaves it in the low bits of the mantissa.
-_ROUND_FLOAT32 = np.float32(1.5 * 2**23)
 _ZERO_FLOAT32, _ONE_FLOAT32 = np.float32(0), np.float32(1)
-_ROUND_FLOAT64 = np.float64(1.5 * 2**52)
 # 2/ln(2) / (2k + 1); |z| <= 0.1716, so the first term left out is below 2e-18 of the first.
 _SQRT2 = math.sqrt(2)
 _LOG2 = tuple(2 / math.log(2) / (2 * k + 1) for k in range(11))
@@ -148,7 +146,7 @@ def _exp2_by_avx512(t: Any) -> Any:
 def _exp2_by_bits(t: Any) -> Any:
     if t == FLOAT32X16:
         c0, c1, c2, c3, c4, c5 = _EXP2_FLOAT32
-        low, high, magic = np.float32(-126), np.float32(127), _ROUND_FLOAT32
+        low, high, magic = np.float32(-126), np.float32(127), ROUND_FLOAT32
 
         def exp2_float32(t: Any) -> Any:
             t = minimum(splat(high), maximum(splat(low), t))
@@ -164,7 +162,7 @@ def _exp2_by_bits(t: Any) -> Any:
         return exp2_float32
     if t == FLOAT64X8:
         coefficients = _EXP2_FLOAT64
-        low64, high64, magic64 = np.float64(-1022), np.float64(1023), _ROUND_FLOAT64
+        low64, high64, magic64 = np.float64(-1022), np.float64(1023), ROUND_FLOAT64
         last = len(coefficients) - 1
 
         def exp2_float64(t: Any) -> Any:
@@ -178,17 +176,6 @@ def _exp2_by_bits(t: Any) -> Any:
 
         return exp2_float64
     return None
-
-
-@by_type
-def nearest(t: Any) -> Any:
-    """Nearest integer in each lane, ties to even, for abs(t) <= 2**22 (2**51)."""
-    magic = _ROUND_FLOAT32 if t == FLOAT32X16 else _ROUND_FLOAT64
-
-    def add_and_take(t: Any) -> Any:
-        return (t + splat(magic)) - splat(magic)
-
-    return add_and_take
 
 
 @inlined

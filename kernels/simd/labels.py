@@ -9,8 +9,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.compiled import inlined
-from kernels.simd.lanes import FLOAT32X16, repeat
+from kernels.compiled import by_type, inlined
+from kernels.simd.lanes import FLOAT32X16, Lanes, repeat
 from kernels.simd.memory import address_of, check, first_lanes
 
 COUNT = FLOAT32X16.count
@@ -91,3 +91,76 @@ def prove_lanes(
     """
     check(array, index, min(count, COUNT))
     return _prove(array, index, count, classes, mask, ignores, ignored)
+
+
+def _unsigned(array: Any) -> Lanes:
+    return Lanes(types.Integer.from_bitwidth(array.dtype.bitwidth, signed=False), COUNT)
+
+
+@intrinsic
+def no_label(typing: Any, array: Any) -> Any:
+    """Largest of no labels: 0 in each of 16 unsigned lanes, as wide as labels of ``array``."""
+    lanes = _unsigned(array)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(lanes), None)
+
+    return lanes(array), codegen
+
+
+@intrinsic
+def _load_labels(typing: Any, array: Any, index: Any, largest: Any) -> Any:
+    result = types.Tuple((FLOAT32X16, largest))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, words = args[2].type, ir.VectorType(ir.IntType(32), COUNT)
+        address = address_of(context, builder, array, args[0], args[1])
+        value = builder.load(
+            builder.bitcast(address, kind.as_pointer()), align=array.dtype.bitwidth // 8
+        )
+        above = builder.icmp_unsigned(">", value, args[2])
+        raised = builder.select(above, value, args[2])
+        bits = kind.element.width
+        if bits != 32:
+            value = (builder.trunc if bits > 32 else builder.zext)(value, words)
+        lanes = builder.sitofp(value, context.get_value_type(FLOAT32X16))
+        return context.make_tuple(builder, result, [lanes, raised])
+
+    return result(array, types.intp, largest), codegen
+
+
+@intrinsic
+def _largest_of(typing: Any, largest: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        name = f"llvm.vector.reduce.umax.v{kind.count}i{kind.element.width}"
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind.element, [kind]), name
+        )
+        value = builder.call(function, [args[0]])
+        word = ir.IntType(64)
+        return value if kind.element == word else builder.zext(value, word)
+
+    return types.int64(largest), codegen
+
+
+@inlined
+def load_labels(array: Any, index: int, largest: Any) -> Any:
+    """``(labels, largest)``: 16 labels from ``index`` on as float32 lanes, and ``largest`` of them
+    and before, both unsigned. Only if that ``are_classes`` are the labels right.
+    """
+    check(array, index, COUNT)
+    return _load_labels(array, index, largest)
+
+
+@by_type
+def are_classes(array: Any, largest: Any, classes: Any, mask: Any) -> Any:
+    """Test whether all labels are below ``classes``, from ``largest``; see ``Labels.mask``."""
+    most = 2 ** (min(array.dtype.bitwidth, 63) - 1)
+
+    def below(array: Any, largest: Any, classes: Any, mask: Any) -> bool:
+        top = _largest_of(largest)
+        # Taken as unsigned, negative labels are ``most`` or more.
+        return (0 <= top < classes) & (mask != -1 or top < most)
+
+    return below

@@ -199,27 +199,6 @@ for _operator, _function in (
     overload(_operator)(_operation(_function))
 
 
-def _across(emit: Callable[..., Any]) -> Any:
-    """Intrinsic that folds lanes to a scalar, halves on halves: a fixed order."""
-
-    @intrinsic
-    def fold(typing: Any, lanes: Lanes) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            value, count = args[0], lanes.count
-            while count > 1:
-                count //= 2
-                low = builder.shuffle_vector(value, undefined(value.type), int32s(range(count)))
-                high = builder.shuffle_vector(
-                    value, undefined(value.type), int32s(range(count, 2 * count))
-                )
-                value = emit(builder, low, high)
-            return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
-
-        return lanes.scalar(lanes), codegen
-
-    return fold
-
-
 @intrinsic
 def narrow(typing: Any, low: Any, high: Any) -> Any:
     """Round two registers of float64 lanes to one of float32."""
@@ -259,35 +238,3 @@ def _widened_half(first: int) -> Any:
 # The two float64 halves of float32 lanes: narrow's inverse.
 widen_low = _widened_half(0)
 widen_high = _widened_half(FLOAT64X8.count)
-sum_across = _across(lambda b, x, y: b.fadd(x, y))
-max_across = _across(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
-min_across = _across(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
-
-
-def _in_pairs(emit: Callable[..., Any]) -> Any:
-    """Intrinsic that folds lanes that differ in one ``bit``: see ``pair_sums``."""
-
-    @intrinsic(prefer_literal=True)
-    def fold(typing: Any, a: Any, b: Any, bit: Any) -> Any:
-        mask = bit.literal_value
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            source = [a.count if i & mask else 0 for i in range(a.count)]
-            clear = int32s([(i & ~mask) + source[i] for i in range(a.count)])
-            both = int32s([(i | mask) + source[i] for i in range(a.count)])
-            return emit(
-                builder,
-                builder.shuffle_vector(args[0], args[1], clear),
-                builder.shuffle_vector(args[0], args[1], both),
-            )
-
-        return a(a, b, bit), codegen
-
-    return fold
-
-
-# Sums of lanes that differ in ``bit`` only: of ``a`` where it is clear, of ``b`` where set. Over
-# bits 1, 2, 4, ... this folds as many registers as one has lanes into one register of their sums,
-# in order, for three instructions a register. Likewise the maxima, as ``maximum`` takes NaN.
-pair_sums = _in_pairs(lambda b, x, y: b.fadd(x, y))
-pair_maxima = _in_pairs(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))

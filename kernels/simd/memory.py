@@ -106,6 +106,25 @@ def _load_two(typing: Any, array: Any, index: Any) -> Any:
     return pair(array, types.intp), codegen
 
 
+@intrinsic(prefer_literal=True)
+def _load_each(typing: Any, array: Any, index: Any, stride: Any, count: Any) -> Any:
+    lanes, number = _compute_lanes(array), count.literal_value
+    several = types.UniTuple(lanes, number)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        memory = ir.VectorType(context.get_data_type(array.dtype), lanes.count)
+        to, at, loaded = context.get_value_type(lanes), args[1], []
+        for _ in range(number):
+            address = address_of(context, builder, array, args[0], at)
+            pointer = builder.bitcast(address, memory.as_pointer())
+            value = builder.load(pointer, align=array.dtype.bitwidth // 8)
+            loaded.append(widen(builder, array.dtype, value, to))
+            at = builder.add(at, args[2])
+        return context.make_tuple(builder, several, loaded)
+
+    return several(array, types.intp, types.intp, count), codegen
+
+
 @intrinsic
 def _load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> Any:
     lanes = _compute_lanes(array)
@@ -221,6 +240,20 @@ def load_two(array: Any, index: int) -> Any:
     """
     check(array, index, 2 * width(array))
     return _load_two(array, index)
+
+
+def loader_of(count: int) -> Any:
+    """Function that loads ``width(array)`` elements from ``index`` on and from each of the
+    ``count`` - 1 strides after it, as a tuple.
+    """
+
+    @inlined
+    def load_each(array: Any, index: int, stride: int) -> Any:
+        for k in range(count):
+            check(array, index + k * stride, width(array))
+        return _load_each(array, index, stride, count)
+
+    return load_each
 
 
 @inlined

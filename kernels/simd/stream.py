@@ -29,20 +29,46 @@ def ahead(array: Any) -> Any:
     return count_of
 
 
+def _prefetch(builder: Any, address: Any) -> None:
+    word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [byte, word, word, word]),
+        "llvm.prefetch.p0",
+    )
+    read, keep, data = ir.Constant(word, 0), ir.Constant(word, 3), ir.Constant(word, 1)
+    builder.call(function, [builder.bitcast(address, byte), read, keep, data])
+
+
 @intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
     """Prefetch the cache line of ``index``; beyond the array's end that is harmless."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = address_of(context, builder, array, args[0], args[1])
-        word = ir.IntType(32)
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [address.type, word, word, word]),
-            "llvm.prefetch.p0",
-        )
-        read, keep, data = ir.Constant(word, 0), ir.Constant(word, 3), ir.Constant(word, 1)
-        builder.call(function, [address, read, keep, data])
+        _prefetch(builder, address)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
+
+
+@intrinsic
+def address_at(typing: Any, array: Any, index: Any) -> Any:
+    """Address of ``index``, for ``prefetch_at``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = address_of(context, builder, array, args[0], args[1])
+        return builder.ptrtoint(address, ir.IntType(64))
+
+    return types.intp(array, types.intp), codegen
+
+
+@intrinsic
+def prefetch_at(typing: Any, address: Any) -> Any:
+    """``prefetch`` of an array whose type the caller need not be compiled for."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _prefetch(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen

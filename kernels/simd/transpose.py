@@ -39,13 +39,16 @@ def _unpacked(builder: Any, a: Any, b: Any, size: int) -> list[Any]:
     ]
 
 
+def _fours(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose the 4 x 4 matrix that four registers hold in each quarter: 8 shuffles."""
+    low, high = (_unpacked(builder, rows[r], rows[r + 1], 1) for r in (0, 2))
+    return [each for k in (0, 1) for each in _unpacked(builder, low[k], high[k], 2)]
+
+
 def _columns(builder: Any, rows: list[Any]) -> list[Any]:
     """Columns of a 16 x 16 matrix: 64 shuffles of one instruction each."""
-    fours = []
-    for g in range(0, COUNT, 4):
-        low, high = (_unpacked(builder, rows[g + r], rows[g + r + 1], 1) for r in (0, 2))
-        # fours[g][j] has elements 4 * q + j of rows g to g + 3 in quarter q.
-        fours.append([each for k in (0, 1) for each in _unpacked(builder, low[k], high[k], 2)])
+    # fours[k][j] has elements 4 * q + j of rows 4 * k to 4 * k + 3 in quarter q.
+    fours = [_fours(builder, rows[first : first + 4]) for first in range(0, COUNT, 4)]
     columns: list[Any] = [None] * COUNT
     for j in range(4):
         for odd in (0, 1):
@@ -58,6 +61,83 @@ def _columns(builder: Any, rows: list[Any]) -> list[Any]:
                 both = halves + [COUNT + lane for lane in halves]
                 columns[4 * (2 * k + odd) + j] = _shuffled(builder, low, high, both)
     return columns
+
+
+def _joined(builder: Any, parts: list[Any]) -> Any:
+    """Vectors after each other in one; they are as many as a power of two."""
+    while len(parts) > 1:
+        lanes = list(range(2 * parts[0].type.count))
+        parts = [_shuffled(builder, parts[k], parts[k + 1], lanes) for k in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def _eight_columns(builder: Any, row: Any) -> list[Any]:
+    """Columns of 16 rows of eight; ``row`` loads one: 24 shuffles."""
+    halves = []
+    for half in (0, 8):  # rows 0 to 7 are in halves[0], row 4 + r after row r
+        pairs = [[row(half + r), row(half + 4 + r)] for r in range(4)]
+        halves.append(_fours(builder, [_joined(builder, pair) for pair in pairs]))
+    quarters = [[4 * quarter + lane for quarter in (k, k + 2) for lane in range(4)] for k in (0, 1)]
+    return [
+        _shuffled(builder, low, high, lanes + [COUNT + lane for lane in lanes])
+        for lanes in quarters
+        for low, high in zip(*halves, strict=True)
+    ]
+
+
+@intrinsic(prefer_literal=True)
+def _transpose_even(
+    typing: Any, x: Any, first: Any, apart: Any, count: Any, out: Any, at: Any, stride: Any
+) -> Any:
+    size = count.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, start, each, _, target, index, step = args
+        memory = ir.VectorType(context.get_data_type(x.dtype), size)
+        to = context.get_value_type(FLOAT32X16)
+
+        def row(r: int) -> Any:
+            offset = builder.mul(each, ir.Constant(ir.IntType(64), r))
+            address = address_of(context, builder, x, array, builder.add(start, offset))
+            value = builder.load(
+                builder.bitcast(address, memory.as_pointer()), align=x.dtype.bitwidth // 8
+            )
+            return widen(builder, x.dtype, value, ir.VectorType(to.element, size))
+
+        if size == 8:
+            columns = _eight_columns(builder, row)
+        else:
+            rows = [_joined(builder, [row(4 * q + r) for q in range(4)]) for r in range(4)]
+            columns = _fours(builder, rows)
+        for column in columns:
+            address = address_of(context, builder, out, target, index)
+            builder.store(column, builder.bitcast(address, to.as_pointer()), align=4)
+            index = builder.add(index, step)
+        return context.get_dummy_value()
+
+    kinds = (x, types.intp, types.intp, count, out, types.intp, types.intp)
+    return types.void(*kinds), codegen
+
+
+def evenly(count: int) -> Any:
+    """Function that transposes 16 rows of ``count`` elements, 8 or 4, that are evenly ``apart``.
+
+    The rows begin at ``first + r * apart`` in ``x``; column c goes to ``out[at + c * stride:]``, 16
+    float32 long.
+    """
+
+    @inlined
+    def transpose_evenly(x: Any, first: int, apart: int, out: Any, at: int, stride: int) -> None:
+        check(x, first, count)
+        check(x, first + (COUNT - 1) * apart, count)
+        check(out, at, COUNT)
+        check(out, at + (count - 1) * stride, COUNT)
+        _transpose_even(x, first, apart, count, out, at, stride)
+
+    return transpose_evenly
+
+
+transpose_eights, transpose_fours = evenly(8), evenly(4)
 
 
 @intrinsic

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.codecs import DecodeError, Limits, Message, npy
+from service.codecs import Limits, Message, npy
 from service.codecs.base import numbers, shown
 from service.codecs.naming import meant
 from service.codecs.npz import CODEC as NPZ
 from service.codecs.safetensors import CODEC as SAFETENSORS
+from service.errors import DecodeError
 
 SCORED = ("logits", "labels", "weight", "sample_weight", "mask", "segments")
 

@@ -28,6 +28,9 @@ LONGEST_LINE = 8192
 _MOST_UNMADE = 256
 # Seconds that lines are gathered for, to be written with one call.
 _GATHER = 0.01
+# Lines that are made before others may have the interpreter: to hand it over takes as long as ten
+# of them, and a request waits for no more than these.
+_AT_ONCE = 32
 # Seconds that the end of the process waits until its last lines are written.
 _LAST_SECONDS = 1.0
 
@@ -95,7 +98,11 @@ class Writer:
             with suppress(Empty):
                 while True:
                     items.append(self._lines.get_nowait())
-            write(self._descriptor, "".join(map(self._ended, items)))
+            lines: list[str] = []
+            for first in range(0, len(items), _AT_ONCE):
+                time.sleep(0)  # a request that waits for the interpreter goes first
+                lines += map(self._ended, items[first : first + _AT_ONCE])
+            write(self._descriptor, "".join(lines))
             with self._lock:
                 dropped, self._dropped = self._dropped, 0
             if dropped:
@@ -111,7 +118,6 @@ class Writer:
         if isinstance(item, threading.Event):
             return ""
         if not isinstance(item, str):
-            time.sleep(0)  # a request that waits for the interpreter goes first
             item = self._made(item)
         return f"{item}\n"
 

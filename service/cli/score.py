@@ -20,9 +20,8 @@ from kernels import InvalidInput
 from service.cli import fail, parameters, reports
 from service.cli.files import SCORED, listed, read
 from service.cli.scoring import OPTIONS, Score, score
-from service.codecs import DecodeError
 from service.codecs.json.values import speakable
-from service.errors import InvalidOption
+from service.errors import DecodeError, InvalidOption
 from service.options import CrossEntropyOptions, ReportOptions
 from service.request.given import combine
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import import_module
 from typing import Any, cast
 
 import typer
@@ -113,8 +112,10 @@ def _serve(chosen: settings.Settings, listener: Listener) -> int:
 def application() -> Any:
     """Make the application of this process, or end it with the status ``START_FAILED``."""
     try:
-        # By name, as uvicorn does: no module of the package imports the application.
-        made = import_module("service.app").create_app(told=progress.bar())
+        # Here, so that an import that fails is reported too.
+        from service.app import create_app
+
+        made = create_app(told=progress.bar())
         _log_requests(settings.load())
         return made
     except settings.SettingsError as error:
@@ -129,9 +130,11 @@ def application() -> Any:
 def _log_requests(chosen: settings.Settings) -> None:
     if not chosen.access_log or chosen.log_level not in ("info", "debug"):
         return
-    access_log = import_module("service.cli.access_log")
-    access_log.redact(import_module("service.middleware.auth").tokens(chosen))
-    record = import_module("service.telemetry.record")
+    from service.cli import access_log
+    from service.middleware import auth
+    from service.telemetry import record
+
+    access_log.redact(auth.tokens(chosen))
     record.observers.append(access_log.observer(chosen.log_format))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.codecs import npz
 from service.codecs import safetensors as safetensors_codec
-from service.codecs.base import Codec, DecodeError, Encoded, Limits, Message, TooLarge
+from service.codecs.base import Codec, Encoded, Limits, Message
 from service.codecs.json import codec as json_codec
 
 CODECS: tuple[Codec, ...] = (json_codec.CODEC, safetensors_codec.CODEC, npz.CODEC)
@@ -14,9 +14,7 @@ __all__ = [
     "BY_MEDIA_TYPE",
     "CODECS",
     "Codec",
-    "DecodeError",
     "Encoded",
     "Limits",
     "Message",
-    "TooLarge",
 ]

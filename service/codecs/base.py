@@ -1,4 +1,4 @@
-"""Interface of body formats, the errors they raise, and functions that several share."""
+"""Interface of body formats, and functions that several share."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from kernels import dtypes
 from kernels.dtypes import DType
 from service.codecs.naming import advice
+from service.errors import DecodeError, TooLarge
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Arrays: TypeAlias = Mapping[str, Array]
@@ -51,25 +52,8 @@ _ADDRESSABLE = 2**63 - 1
 _SHOWN = 60  # characters of a client's text in an error
 
 
-class DecodeError(Exception):
-    """Body that is not what its media type says (HTTP 400).
-
-    ``message`` says what is wrong and what would be right; ``where`` is the place in the body
-    (``"logits[3]"``, ``"header"``, ``"byte 812"``), or ``None`` for the body as a whole.
-    """
-
-    def __init__(self, message: str, *, where: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.where = where
-
-
 class TakesLong(Exception):
     """Decoding that has not ended by ``Limits.until``: repeat it in another thread."""
-
-
-class TooLarge(DecodeError):
-    """Tensors of more than ``Limits.decoded_bytes``, or than the body's length justifies (413)."""
 
 
 # Named tuples here and below: made for every request, in a third of a frozen dataclass's time.

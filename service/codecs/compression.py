@@ -12,7 +12,8 @@ from time import perf_counter
 
 import numpy as np
 
-from service.codecs.base import DecodeError, TakesLong, TooLarge
+from service.codecs.base import TakesLong
+from service.errors import DecodeError, TooLarge
 
 # zlib's ``wbits`` of each: the window, plus 16 for the header of gzip.
 _WINDOW = {"gzip": zlib.MAX_WBITS + 16, "deflate": zlib.MAX_WBITS}

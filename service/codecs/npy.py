@@ -17,13 +17,13 @@ from kernels.dtypes import DType
 from service.codecs.base import (
     MAX_RANK,
     NATURAL,
-    DecodeError,
     Limits,
     check_size,
     dtype_named,
     shown,
     tensor_view,
 )
+from service.errors import DecodeError
 
 # Bytes of a header: all that version 1.0 allows. NumPy writes about 128.
 HEADER_LIMIT = 1 << 16

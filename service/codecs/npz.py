@@ -17,10 +17,8 @@ from service.codecs import npy
 from service.codecs.base import (
     Arrays,
     Codec,
-    DecodeError,
     Limits,
     Message,
-    TooLarge,
     check_name,
     flat_bytes,
     row_of,
@@ -28,6 +26,7 @@ from service.codecs.base import (
 )
 from service.codecs.zip import content as zip_content
 from service.codecs.zip import reader as zip_reader
+from service.errors import DecodeError, TooLarge
 from service.regimes import AT_ONCE_NPZ_BYTES
 
 _SUFFIX = ".npy"

@@ -21,7 +21,6 @@ from service.codecs.base import (
     NATURAL,
     Arrays,
     Codec,
-    DecodeError,
     Encoded,
     Limits,
     Message,
@@ -32,6 +31,7 @@ from service.codecs.base import (
     shown,
     tensor_view,
 )
+from service.errors import DecodeError
 from service.regimes import AT_ONCE_HEADER_BYTES
 
 # Bytes of a header: some 100 for each of a handful of tensors, the rest for metadata.

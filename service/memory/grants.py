@@ -10,8 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from operator import attrgetter
 
-from service.codecs import TooLarge
-from service.errors import Overloaded
+from service.errors import Overloaded, TooLarge
 from service.memory.claims import LARGE, RANKS, Claimed, Claims, rank_of
 from service.memory.upload import Upload
 from service.regimes import TINY_LEASE_BYTES

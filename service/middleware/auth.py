@@ -46,7 +46,7 @@ _SEPARATORS = re.compile(r"[\s,]+")
 
 
 class Gate:
-    """ASGI middleware that refuses requests without a known token; it stands before all others."""
+    """ASGI middleware that refuses requests without a known token, before any route has them."""
 
     def __init__(self, app: ASGIApp, tokens: Iterable[str]) -> None:
         self._app = app

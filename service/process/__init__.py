@@ -1,4 +1,4 @@
-"""The process: warm-up, shutdown, GPU failure, Numba's variables, and its exit statuses."""
+"""The process: its warm-up, shutdown, cores, kind of CPU, Numba's variables and exit statuses."""
 
 # Exit status of a failed start, as uvicorn's: supervisors, uvicorn's too, do not try again on it.
 START_FAILED = 3

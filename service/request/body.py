@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from service import regimes
-from service.codecs import Codec, DecodeError, TooLarge
-from service.errors import Disconnected
+from service.codecs import Codec
+from service.errors import DecodeError, Disconnected, TooLarge
 from service.memory.pages import ALIGNMENT, Bytes
 from service.memory.upload import Landing, Receive
 

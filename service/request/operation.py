@@ -13,7 +13,7 @@ from kernels import dtypes
 from kernels.dtypes import FLOATS, DType
 from kernels.steps import Footprint, Work
 from service import options
-from service.codecs import Codec, Limits, Message, TooLarge
+from service.codecs import Codec, Limits, Message
 from service.codecs.base import (
     INTEGERS,
     LOGITS,
@@ -30,7 +30,7 @@ from service.codecs.naming import meant
 from service.compute.compiler import Compiler
 from service.compute.device import Compute, Device
 from service.compute.lane import Lane
-from service.errors import MissingTensor, NotAcceptable
+from service.errors import MissingTensor, NotAcceptable, TooLarge
 from service.memory.budget import Budget
 from service.request.given import combine
 from service.request.offered import check_dtypes, offered_dtypes

@@ -140,7 +140,7 @@ def plan_of_head(call: Call, reception: Reception, length: int) -> Plan:
         return Whole(length, head)
     kept = whole_pieces(ALIGNMENT + max(head.logits_at, len(reception.prefix)))
     held = kept + whole_pieces(footprint.window + regimes.STREAMED_AHEAD_BYTES)
-    if held > length * 3 // 4:
+    if held > length * regimes.STREAMED_HELD_PERCENT // 100:
         return Whole(length, head)
     converted = call.converted_bytes(message)
     return Streamed(length, head, kept, held, held + footprint.result_bytes + converted)

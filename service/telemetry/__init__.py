@@ -1,1 +1,1 @@
-"""Metrics, traces and the access log: counters in memory that all processes of a server share."""
+"""Metrics and traces of requests: counters in memory that all processes of a server share."""

@@ -20,7 +20,8 @@ import safetensors
 
 from kernels import dtypes
 from service.codecs import npy, npz
-from service.codecs.base import DecodeError, Message
+from service.codecs.base import Message
+from service.errors import DecodeError
 from tests.fuzz.bodies import EXAMPLES, LIMITS, codec, example
 from tests.fuzz.makers_v2 import Body
 from tests.service.codecs import samples, zips

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from service.codecs import DecodeError
+from service.errors import DecodeError
 from tests.fuzz.bodies import codec, corpus, decode
 from tests.service.codecs import samples
 

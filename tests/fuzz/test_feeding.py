@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from service.codecs import Codec, DecodeError
+from service.codecs import Codec
 from service.codecs.base import Message
+from service.errors import DecodeError
 from service.request.body import Reception
 from tests.fuzz.bodies import EXAMPLES, LIMITS, codec, decode, example
 from tests.fuzz.makers import pieces

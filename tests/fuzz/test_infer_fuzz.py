@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.codecs.base import DecodeError, Limits
+from service.codecs.base import Limits
+from service.errors import DecodeError
 from tests.fuzz.bodies import EXAMPLES
 from tests.service.codecs.infers import NAMES, Memory, binary, declared, inference
 

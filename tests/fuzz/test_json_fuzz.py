@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.codecs.base import MAX_RANK, DecodeError, Limits, Message
+from service.codecs.base import MAX_RANK, Limits, Message
 from service.codecs.json.codec import CODEC as JSON
+from service.errors import DecodeError
 from tests.fuzz.bodies import EXAMPLES, TOKENS, corpus, example
 
 NAMES = frozenset({"logits", "labels", "weight"})

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kernels import dtypes, options, plan_cache, reduce
-from kernels.cpu import divergence_launch, launch, scratch, threads, views
+from kernels.cpu import divergence_launch, launch, planned, scratch, threads, views
 from kernels.cpu.arguments import Operands
 from tests import zoo
 
@@ -59,7 +59,7 @@ def _fill_scratch(operands: Operands) -> None:
 
 
 def _poison_launches(patch: pytest.MonkeyPatch) -> None:
-    run, bound = threads.run, threads.bound
+    run, call_of = threads.run, planned.call_of
 
     def run_poisoned(
         kernel: Any, key: Any, workers: int, operands: Operands, **shares: Any
@@ -67,18 +67,18 @@ def _poison_launches(patch: pytest.MonkeyPatch) -> None:
         _fill_scratch(operands)
         run(kernel, key, workers, operands, **shares)
 
-    def bound_poisoned(kernel: Any, key: Any, workers: int, operands: Operands, arrays: Any) -> Any:
-        call = bound(kernel, key, workers, operands, arrays)
+    def call_poisoned(kernel: Any, key: Any, workers: int, operands: Operands, *more: Any) -> Any:
+        call = call_of(kernel, key, workers, operands, *more)
 
-        def call_poisoned(*others: Any) -> Any:
+        def run(*arrays: Any) -> int:
             _fill_scratch(operands)
-            return call(*others)
+            return call.run(*arrays)
 
-        return call_poisoned
+        return call._replace(run=run)
 
     for module in (launch, divergence_launch):
         patch.setattr(module, "run", run_poisoned)
-    patch.setattr(launch, "bound", bound_poisoned)
+    patch.setattr(launch, "call_of", call_poisoned)
 
 
 class _Filled(dict[Any, Any]):

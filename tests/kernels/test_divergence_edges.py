@@ -172,3 +172,42 @@ SPARSE: dict[str, tuple[list[int], list[float], Array, dict[str, Any], float]] =
 def test_limits_of_a_sparse_teacher(case: str) -> None:
     classes, shares, logits, options, want = SPARSE[case]
     assert float(sparse(classes, shares, logits, **options)) == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
+@pytest.mark.parametrize("masked", [-INF, float(np.finfo(np.float32).min), -1e4])
+def test_a_rest_of_rounding_is_none_where_the_student_has_none(
+    masked: float, direction: str
+) -> None:
+    """Teachers of all their mass, rounded up or down, against students that are masked alike."""
+    rng = np.random.default_rng(3)
+    own = rng.normal(0, 3, (24, 5))
+    logs = own - np.log(np.exp(own).sum(1, keepdims=True))
+    narrow = logs.astype(np.float32)
+    masses = np.exp(narrow.astype(np.float64)).sum(1)
+    assert (masses < 1).any()
+    assert (masses > 1).any()
+    student = np.full((24, 9), masked)
+    student[:, 2:7] = own
+    teacher: dict[str, Any] = {"target_classes": np.tile(np.arange(2, 7), (24, 1))}
+    for log_probs, most in ((narrow, 1e-6), (logs, 1e-14), (logs + math.log1p(-(2.0**-21)), 1e-14)):
+        got = kernels.kl_div(
+            student.astype(np.float32) if log_probs is narrow else student,
+            target_top_log_probs=log_probs,
+            direction=direction,
+            outputs=["per_element", "gradient"],
+            reduction="none",
+            **teacher,
+        )
+        assert (got["per_element"] <= most).all()
+        assert (np.abs(got["gradient"]) <= most).all()
+
+
+def test_a_rest_of_the_teacher_is_one_where_it_is_no_rounding() -> None:
+    """At 2**-20 and above, and where the student has a rest, however small."""
+    shares = [0.5, 0.5 - 2.0**-19]
+    gone = np.array([[0, 0, -INF, -INF]])
+    assert sparse([0, 1], shares, gone) == INF
+    rest = 2.0**-21
+    got = sparse([0, 1], [0.5, 0.5 - rest], np.array([[0, 0, -700.0, -INF]]))
+    assert float(got) == pytest.approx(rest * (699 + math.log(2 * rest)), rel=1e-6)

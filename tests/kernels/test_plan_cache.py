@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import kernels
 from kernels import InvalidInput, dtypes, plan_cache, steps
+from kernels.cpu import objects
 from tests import zoo
 from tests.oracle import Array
 
@@ -153,3 +155,126 @@ def test_threads_have_plans_of_their_own() -> None:
     for thread in threads:
         thread.join()
     assert len(set.union(*losses.values())) == 4
+
+
+class Marked(np.ndarray[Any, Any]):
+    """A class of arrays of its own."""
+
+
+def misaligned(array: Array) -> Array:
+    bytes_of = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    copy = bytes_of.view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def test_arrays_that_are_not_as_planned() -> None:
+    """Each is computed as it is, though a plan for a like array is at hand."""
+    rng = np.random.default_rng(3)
+    logits, labels = rng.standard_normal((4, 5), np.float32), rng.integers(0, 5, 4)
+    swapped = logits.dtype.newbyteorder().newbyteorder()  # an equal dtype, another object
+    for other, others in [
+        (logits.view(Marked), labels),
+        (logits, labels.view(Marked)),
+        (logits.tolist(), labels),
+        (logits, labels.tolist()),
+        (np.asfortranarray(logits), labels),
+        (np.repeat(logits, 2, 1)[:, ::2], labels),
+        (misaligned(logits), labels),
+        (logits, misaligned(labels)),
+        (logits, np.repeat(labels, 2)[::2]),
+        (logits.astype(np.float64), labels),
+        (logits.view(swapped), labels),
+        (logits, labels.astype(np.int32)),
+        (logits[:3], labels[:3]),
+        (logits.reshape(4, 5, 1), labels.reshape(4, 1)),
+        (logits[:1], labels[:1]),
+        (logits[0], labels[0]),
+        (logits[0], int(labels[0])),
+    ]:
+        want = kernels.cross_entropy(other, others, outputs=["loss"])["loss"]
+        for _ in range(3):
+            times(3, logits, labels)
+            assert kernels.cross_entropy(other, others).tobytes() == want.tobytes()
+    nothing: Any = None
+    for wrong, wrongs in [
+        (nothing, labels), (logits, nothing), (logits, logits), (labels, logits),
+        (np.zeros((4, 0), np.float32), labels), (logits.astype(">f4"), labels),
+    ]:  # fmt: skip
+        for _ in range(3):
+            times(1, logits, labels)
+            with pytest.raises(InvalidInput):
+                kernels.cross_entropy(wrong, wrongs)
+
+
+def test_logits_at_any_address_have_plans(dtype: dtypes.DType) -> None:
+    logits, labels, options = zoo.example((4, 5), 1, dtype, "plain").lying(np.asarray)
+    want = times(1, logits, labels, **options)
+    got = [
+        kernels.cross_entropy(misaligned(logits), misaligned(labels), **options).tobytes()
+        for _ in range(3)
+    ]
+    assert got == want * 3
+    assert planned() == 1
+    large = np.zeros((2, plan_cache.SMALL), np.float32)
+    assert len(set(times(3, misaligned(large), np.zeros(2, np.int64)))) == 1
+    assert planned() == 1
+
+
+def test_means_over_nothing() -> None:
+    logits, labels = np.zeros((4, 5), np.float32), np.full(4, -100)
+    for _ in range(4):
+        assert np.isnan(kernels.cross_entropy(logits, labels))
+        assert kernels.cross_entropy(logits, labels, empty="zero") == 0
+        assert kernels.cross_entropy(logits, labels, reduction="sum") == 0
+        with pytest.raises(InvalidInput, match="mean is over nothing"):
+            kernels.cross_entropy(logits, labels, empty="error")
+    assert planned() == 4
+
+
+@pytest.mark.parametrize("shape", [(900, 100), (2000, 40)], ids=["shared", "blocks"])
+def test_many_threads_give_the_same_bits(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    logits, labels = rng.standard_normal(shape, np.float32), rng.integers(0, shape[1], shape[0])
+    want = kernels.cross_entropy(logits, labels, outputs=["loss", "rank"])["loss"]
+    assert set(times(4, logits, labels)) == {want.tobytes()}
+    wrong = labels.copy()
+    wrong[[7, -1]] = shape[1]
+    with pytest.raises(InvalidInput, match=r"labels\[7\] is"):
+        kernels.cross_entropy(logits, wrong)
+    assert times(1, logits, labels) == [want.tobytes()]
+    assert planned() == 1
+
+
+def test_options_in_any_order_and_left_out() -> None:
+    logits, labels = np.eye(4, 5, dtype=np.float32), np.zeros(4, np.int64)
+    default, total = times(1, logits, labels), times(1, logits, labels, reduction="sum")
+    for _ in range(3):
+        assert times(1, logits, labels, weight=None, shift=0, device="cpu") == default
+        assert times(1, logits, labels, reduction="sum", ignore_index=-1) == total
+        assert times(1, logits, labels, ignore_index=-1, reduction="sum") == total
+        assert times(1, logits=logits, labels=labels) == default
+    weighed = times(1, logits, labels, weight=(2.0, 1.0, 1.0, 1.0, 1.0), reduction="sum")
+    assert weighed != total
+    assert (
+        times(3, logits, labels, weight=(2.0, 1.0, 1.0, 1.0, 1.0), reduction="sum") == weighed * 3
+    )
+
+
+def test_calls_that_are_none() -> None:
+    function: Any = kernels.cross_entropy
+    logits, labels = np.zeros((4, 5), np.float32), np.zeros(4, np.int64)
+    for _ in range(3):
+        function(logits, labels)
+        with pytest.raises(TypeError, match=r"cross_entropy\(\).*'smoothing'"):
+            function(logits, labels, smoothing=0.1)
+        with pytest.raises(TypeError, match=r"cross_entropy\(\).*positional"):
+            function(logits, labels, None)
+        with pytest.raises(TypeError, match=r"cross_entropy\(\).*'labels'"):
+            function(logits)
+    assert inspect.signature(function).parameters["reduction"].default == "mean"
+
+
+def test_fields_of_arrays_are_known() -> None:
+    """Else nothing is planned: this NumPy or Python lays its objects out in another way."""
+    assert objects.KNOWN_FIELDS

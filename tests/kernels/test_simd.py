@@ -14,16 +14,25 @@ import pytest
 
 from kernels.compiled import kernel
 from kernels.simd import (
+    are_classes,
     avx512,
     count_greater,
     exp2,
     load,
+    load_labels,
     log2,
     log2_above,
     log2_float32,
+    merge_high,
+    merge_low,
+    nearest_product,
+    no_label,
     pair_maxima,
+    scaled_down,
     store,
     transpose,
+    transpose_eights,
+    transpose_fours,
     width,
 )
 
@@ -117,6 +126,68 @@ def test_transpose(count: int) -> None:
     assert (columns[count:, :16] == 0).all()
     assert (columns[:, 16:] == -1).all()
     assert (out[:3] == -1).all()
+
+
+@kernel
+def _transpose_evenly(x: Any, eights: Any, fours: Any) -> None:
+    transpose_eights(x, 1, 9, eights, 0, 16)
+    transpose_fours(x, 1, 9, fours, 0, 16)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int16])
+def test_transpose_evenly(kind: type[Any]) -> None:
+    """The rows are as far apart as nine elements; 16-bit floats are given by their bits."""
+    numbers = np.arange(1 + 15 * 9 + 8, dtype=np.float32)
+    x = numbers.astype(np.float16).view(np.int16) if kind is np.int16 else numbers
+    eights, fours = np.zeros(8 * 16, np.float32), np.zeros(4 * 16, np.float32)
+    _transpose_evenly(x, eights, fours)
+    want = 1 + 9 * np.arange(16) + np.arange(8)[:, None]
+    assert (eights.reshape(8, 16) == want).all()
+    assert (fours.reshape(4, 16) == want[:4]).all()
+
+
+@kernel
+def _labels(numbers: Any, classes: int, mask: int, out: Any) -> Any:
+    lanes, largest = load_labels(numbers, 0, no_label(numbers))
+    store(out, 0, lanes)
+    return are_classes(numbers, largest, classes, mask)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64])
+def test_labels_are_classes(kind: type[Any]) -> None:
+    """Each label that is no class is found, whatever its sign and width."""
+    numbers, out = np.arange(16).astype(kind), np.empty(16, np.float32)
+    assert _labels(numbers, 16, -1, out)
+    assert (out == np.arange(16)).all()
+    limits = np.iinfo(kind)
+    for wrong in (-1, -100, 16, limits.min, limits.max):
+        numbers[5] = wrong
+        assert not _labels(numbers, 16, -1, out)
+        assert not _labels(numbers, min(200, limits.max), -1, out) or 0 <= wrong < 200
+
+
+@kernel
+def _powers(x: Any, y: Any, down: Any, near: Any, merged: Any) -> None:
+    store(down, 0, scaled_down(load(x, 0), load(y, 0)))
+    store(near, 0, nearest_product(load(x, 0), load(y, 0)))
+    wide = merged[:8]
+    store(merged, 8, merge_high(load(wide, 0), load(wide, 0)))
+    store(merged, 0, merge_low(load(wide, 0), load(wide, 0)))
+
+
+def test_powers_and_merged_lanes() -> None:
+    x = np.linspace(0.7, 40.0, 16, dtype=np.float32)
+    y = -np.array([0, 1, 2, 3, 7, 24, 60, 100, 120, 126, 140, 300, 2**23, 5, 6, 9], np.float32)
+    down, near, merged = np.empty_like(x), np.empty_like(x), np.repeat(np.arange(8.0), 2)
+    merged[:8] = np.arange(8.0)
+    _powers(x, y, down, near, merged)
+    exact = x.astype(np.float64) * np.exp2(y.astype(np.float64))
+    normal = exact >= 2.0**-126
+    assert (down[normal] == exact[normal]).all()
+    assert (down[~normal] <= 2.0**-120).all()
+    small = np.abs(x * y) < 2**22
+    assert (near[small] == np.rint((x.astype(np.float64) * y)[small])).all()
+    assert (merged == np.repeat(np.arange(8.0), 2)).all()
 
 
 @kernel

@@ -11,14 +11,15 @@ from fastapi import FastAPI
 
 from kernels import InvalidInput
 from service import problems
-from service.codecs import DecodeError, TooLarge
 from service.errors import (
+    DecodeError,
     Disconnected,
     InvalidOption,
     NotReady,
     OutOfMemory,
     Overloaded,
     RequestError,
+    TooLarge,
     UnknownPath,
 )
 from service.problems import problem

@@ -31,7 +31,7 @@ def test_the_table_has_the_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_names_its_unit(name: str) -> None:
-    assert name.rpartition("_")[2] in {"BYTES", "LOGITS", "SECONDS", "TURNS", "LEASES"}
+    assert name.rpartition("_")[2] in {"BYTES", "LOGITS", "PERCENT", "SECONDS", "TURNS", "LEASES"}
 
 
 def test_sizes_fit_each_other() -> None:

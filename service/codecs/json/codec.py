@@ -17,20 +17,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.codecs.base import (
-    INTEGERS,
-    LOGITS,
-    Array,
-    Arrays,
-    Codec,
-    DecodeError,
-    Limits,
-    Message,
-    shown,
-)
+from service.codecs.base import INTEGERS, LOGITS, Array, Arrays, Codec, Limits, Message, shown
 from service.codecs.json import members, small, tensor
 from service.codecs.json.tensor import DEFAULT, FLOATS, INTEGER, WIDEST, Kind, Reading
 from service.codecs.naming import advice
+from service.errors import DecodeError
 from service.regimes import AT_ONCE_BODY_BYTES
 
 # Most tensors and options of one message: some four times as many as exist.

@@ -11,8 +11,9 @@ import math
 import re
 from typing import Any
 
-from service.codecs.base import DecodeError, shown
+from service.codecs.base import shown
 from service.codecs.json.tensor import token_at
+from service.errors import DecodeError
 
 # Bytes of a body's values besides tensors' elements. Bounds how long the parser holds the GIL, how
 # deep it recurses, and its memory, as a list takes 56 bytes for two of text.

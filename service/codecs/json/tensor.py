@@ -15,9 +15,10 @@ import numpy as np
 
 from kernels import dtypes
 from kernels.dtypes import DType
-from service.codecs.base import BOOLEAN, MAX_RANK, Array, DecodeError, TakesLong, TooLarge, shown
+from service.codecs.base import BOOLEAN, MAX_RANK, Array, TakesLong, shown
 from service.codecs.json import element_types, scanner
 from service.codecs.json.long_decimals import SCRATCH
+from service.errors import DecodeError, TooLarge
 
 _TOKEN = re.compile(rb'"[^"]{0,60}+"?+|[^\s,\]}]{1,60}+|.?', re.DOTALL)
 _NULL = re.compile(rb"null(?![\w.+-])")

@@ -7,9 +7,10 @@ import json
 import numpy as np
 
 from service.codecs import compression
-from service.codecs.base import Arrays, DecodeError, Encoded, flat_bytes, row_of, shown
+from service.codecs.base import Arrays, Encoded, flat_bytes, row_of, shown
 from service.codecs.json.codec import pieces
 from service.codecs.v2.request import InferRequest
+from service.errors import DecodeError
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY, JSON = "application/octet-stream", "application/json"

@@ -18,7 +18,6 @@ from service.codecs.base import (
     Array,
     Arrays,
     Codec,
-    DecodeError,
     Encoded,
     Limits,
     Message,
@@ -36,6 +35,7 @@ from service.codecs.v2.header import Header, header_of
 from service.codecs.v2.members import has_elements
 from service.codecs.v2.model import Model, SharedMemory
 from service.codecs.v2.request import InferRequest, Input, Region
+from service.errors import DecodeError
 from service.regimes import AT_ONCE_COPIED_BYTES
 
 # Error for null, as KServe's client sends NaN and infinities, and that client's way around it.

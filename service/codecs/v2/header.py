@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from service.codecs.base import DecodeError, Limits, shown
+from service.codecs.base import Limits, shown
 from service.codecs.v2.members import has_elements
 from service.codecs.v2.model import Model
 from service.codecs.v2.request import InferRequest, Input, Region, parse
+from service.errors import DecodeError
 
 _OUTPUTS = "outputs"  # option that the request's list of outputs becomes
 _SHORT = 1 << 12  # bytes of JSON that is remembered

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from kernels import dtypes
 from kernels.dtypes import DType
-from service.codecs.base import DecodeError, Limits, check_name, dtype_named, shown
+from service.codecs.base import Limits, check_name, dtype_named, shown
 from service.codecs.json import tensor
 from service.codecs.json.members import (
     VALUE_LIMIT,
@@ -22,6 +22,7 @@ from service.codecs.json.members import (
     value_at,
 )
 from service.codecs.json.tensor import DEFAULT, FLOATS, INTEGER, WIDEST, Kind, Reading
+from service.errors import DecodeError
 
 MEMBER_LIMIT = 64  # members of an object or list: some four times what any needs
 TOTAL_LIMIT = 512  # members of a whole request: some ten times what any needs

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.codecs.base import DecodeError, shown
+from service.codecs.base import shown
+from service.errors import DecodeError
 
 # Parameters for other servers: Triton's for queues and sequences of requests, and MLServer's and
 # KServe's for decoding a tensor and passing on a request's headers.

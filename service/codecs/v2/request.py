@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.dtypes import BOOL, DType
-from service.codecs.base import MAX_RANK, Array, DecodeError, Limits, check_name, shown
+from service.codecs.base import MAX_RANK, Array, Limits, check_name, shown
 from service.codecs.json.tensor import INTEGER, Reading, elements
 from service.codecs.v2.members import MEMBER_LIMIT, declared, kind_of, members
 from service.codecs.v2.parameters import (
@@ -25,6 +25,7 @@ from service.codecs.v2.parameters import (
     natural,
     tensor_parameters,
 )
+from service.errors import DecodeError
 
 ID_LIMIT = 1024  # characters that are sent back
 

@@ -7,9 +7,9 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from service.codecs.base import DecodeError
 from service.codecs.compression import joined, pieces
 from service.codecs.zip.reader import DEFLATED, FULL32, LOCAL, NEWEST, STREAMED, Member, zip64
+from service.errors import DecodeError
 
 _STEP = 1 << 18  # bytes inflated at a time: large enough to be fast, small beside a member
 _LOOKED_AT = 1 << 16  # bytes of a member that hold the header of any .npy file

@@ -12,7 +12,8 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from service.codecs.base import DecodeError, TooLarge, justified, shown
+from service.codecs.base import justified, shown
+from service.errors import DecodeError, TooLarge
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 

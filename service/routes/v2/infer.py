@@ -8,12 +8,11 @@ from functools import lru_cache
 
 from fastapi import APIRouter, Request, Response
 
-from service.codecs import DecodeError
 from service.codecs.base import TENSORS, shown
 from service.codecs.compression import CODINGS
 from service.codecs.v2.answer import BINARY, HEADER_LENGTH
 from service.codecs.v2.codec import Inference
-from service.errors import UnsupportedMediaType
+from service.errors import DecodeError, UnsupportedMediaType
 from service.memory.regions import Loan
 from service.request import media
 from service.request.exchange import respond

@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import Request
 
-from service.codecs import DecodeError, TooLarge
 from service.codecs.json.members import close_body, value_at
+from service.errors import DecodeError, TooLarge
 from service.request.body import declared_length
 
 LIMIT = 1 << 14  # bytes: a hundred times what any client sends

@@ -18,7 +18,7 @@ from numba.cuda.cudadrv.driver import CudaAPIError
 import kernels
 from benchmarks.cuda import sanitizer, timeline
 from kernels import devices, dtypes, warm
-from kernels.cuda import divergence, failures, launch, memory, pipeline
+from kernels.cuda import divergence_launch, failures, launch, memory, pipeline
 from kernels.cuda.kinds import SIMULATED
 from kernels.cuda.warm import EAGER
 from kernels.problem import check
@@ -279,7 +279,7 @@ def test_an_accumulator_has_the_bits_of_one_call() -> None:
 
 def test_the_sanitizer_is_given_every_kernel() -> None:
     assert sanitizer.cases() == sanitizer.KERNELS
-    launching = {**vars(divergence), **vars(launch), **vars(pipeline)}
+    launching = {**vars(divergence_launch), **vars(launch), **vars(pipeline)}
     made = {name for name in launching if re.search("_kernel$", name)}
     assert made == sanitizer.KERNELS
 

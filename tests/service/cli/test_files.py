@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from service.cli.files import read
-from service.codecs import DecodeError
+from service.errors import DecodeError
 
 LOGITS = np.arange(12, dtype=np.float32).reshape(3, 4)
 LABELS = np.array([0, 3, 1])

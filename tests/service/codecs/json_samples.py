@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from service.codecs.base import DecodeError
 from service.codecs.json.codec import CODEC as JSON
+from service.errors import DecodeError
 from tests.service.codecs.samples import LIMITS, NAMES, Array, refusal
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from kernels import dtypes
-from service.codecs.base import DecodeError, Limits
+from service.codecs.base import Limits
+from service.errors import DecodeError
 
 Array = np.ndarray[Any, Any]
 

@@ -14,15 +14,9 @@ import numpy as np
 import pytest
 
 from service.codecs import compression
-from service.codecs.base import (
-    DecodeError,
-    Limits,
-    TakesLong,
-    TooLarge,
-    justified,
-    justified_text,
-)
+from service.codecs.base import Limits, TakesLong, justified, justified_text
 from service.codecs.v2.codec import Inference
+from service.errors import DecodeError, TooLarge
 from tests.service.codecs import infers
 from tests.service.codecs.samples import refusal, same
 

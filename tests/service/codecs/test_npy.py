@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kernels import dtypes
 from service.codecs import npy
-from service.codecs.base import DecodeError, Limits, TooLarge
+from service.codecs.base import Limits
+from service.errors import DecodeError, TooLarge
 from tests.service.codecs.npys import REFUSED, SUPPORTED, described, packed, saved
 from tests.service.codecs.samples import (
     LIMITS,

@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import dtypes
-from service.codecs.base import DecodeError, Limits, Message, TooLarge
+from service.codecs.base import Limits, Message
 from service.codecs.compression import pieces
 from service.codecs.npz import CODEC
 from service.codecs.zip import content as zip_content
 from service.codecs.zip import reader as zip_reader
+from service.errors import DecodeError, TooLarge
 from tests.service.codecs.npzs import (
     ACCEPTED,
     DEFLATED,

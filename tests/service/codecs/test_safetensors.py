@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import dtypes
-from service.codecs import base
-from service.codecs.base import Limits, Message, TooLarge
+from service.codecs.base import Limits, Message
 from service.codecs.safetensors import ALIGNMENT, CODEC, HEADER_LIMIT, encode
+from service.errors import DecodeError, TooLarge
 from tests.service.codecs.safetensors_bodies import REFUSED, entry, packed
 from tests.service.codecs.samples import (
     LIMITS,
@@ -149,7 +149,7 @@ def test_aligned_at(prefix: bytes, expected: int | None) -> None:
 def test_refuses(body: bytes, message: str) -> None:
     error = refusal(lambda: decode(body))
     assert not isinstance(error, TooLarge)
-    with pytest.raises(base.DecodeError, match=message):
+    with pytest.raises(DecodeError, match=message):
         raise error
 
 

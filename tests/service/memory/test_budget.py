@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.codecs import TooLarge
-from service.errors import Overloaded
+from service.errors import Overloaded, TooLarge
 from service.memory.budget import Budget, Lease
 from service.regimes import SMALL_LEASE_BYTES as SMALL
 

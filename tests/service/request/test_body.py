@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import regimes
-from service.codecs import CODECS, Codec, DecodeError, TooLarge
-from service.errors import Disconnected, Overloaded
+from service.codecs import CODECS, Codec
+from service.errors import DecodeError, Disconnected, Overloaded, TooLarge
 from service.request import body
 from service.request.body import Reception
 from tests.service import wire

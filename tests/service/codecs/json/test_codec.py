@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.codecs.base import DecodeError, Limits, Message
+from service.codecs.base import Limits, Message
 from service.codecs.json import codec as json_codec
 from service.codecs.json.codec import CODEC as JSON
 from service.codecs.json.codec import MEMBER_LIMIT
 from service.codecs.json.members import KEY_LIMIT, VALUE_LIMIT
+from service.errors import DecodeError
 from tests.service.codecs.samples import LIMITS, NAMES, Array, refusal, same
 
 MIB = 1 << 20

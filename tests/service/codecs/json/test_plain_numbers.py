@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from service.codecs.base import DecodeError
 from service.codecs.json import element_types
 from service.codecs.json.codec import CODEC as JSON
 from service.codecs.json.digits import DIGITS, WINDOW
 from service.codecs.json.plain_numbers import read_plain
 from service.codecs.json.tensor import FLOATS
+from service.errors import DecodeError
 from tests.kernels.guarded import PLACER
 from tests.service.codecs.json_samples import decoded, nearest_bfloat16, refused
 from tests.service.codecs.samples import LIMITS, NAMES, Array

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.codecs.base import DecodeError, Message
+from service.codecs.base import Message
 from service.codecs.json import small as small_json
 from service.codecs.json.codec import CODEC as JSON
+from service.errors import DecodeError
 from tests.service.codecs.samples import LIMITS, NAMES, same
 
 PLAIN = b'{"logits": [[0, 1.5, -2e-3], [3, 4, 0.1]], "labels": [1, 2], "reduction": "sum", "z": 1}'

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from kernels import dtypes
-from service.codecs.base import DecodeError, Limits, Message, TakesLong, TooLarge
+from service.codecs.base import Limits, Message, TakesLong
 from service.codecs.json import tensor
 from service.codecs.json.codec import CODEC as JSON
 from service.codecs.json.tensor import FLOATS
+from service.errors import DecodeError, TooLarge
 from tests.service.codecs.samples import LIMITS, NAMES, refusal, same
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.codecs.base import Limits, TooLarge
+from service.codecs.base import Limits
+from service.errors import TooLarge
 from tests.service.codecs.infers import Memory, binary, declared, decoded
 from tests.service.codecs.samples import refusal
 
