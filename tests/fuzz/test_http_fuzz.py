@@ -26,7 +26,7 @@ from tests.service.cases import tensors_for, worked
 from tests.service.codecs import infers
 from tests.service.conftest import ready
 
-REQUESTS = EXAMPLES // 5
+REQUESTS = 2 * EXAMPLES // 5  # enough for each status
 PATIENCE = 120  # seconds until a request that hangs fails
 
 # What an answer must not tell: paths, addresses, classes and what is inside.

@@ -26,6 +26,7 @@ from service.settings import Settings
 from tests.fuzz.bodies import EXAMPLES
 
 PER_OPERATION = EXAMPLES // 1000
+PATIENCE = 180  # seconds of a request, which may have to compile a kernel: not Schemathesis's 10
 
 CHECKS = [
     status_code_conformance,
@@ -47,7 +48,7 @@ def test_every_answer_is_as_described(operation: Any, live_server: httpx.URL) ->
     @hypothesis.given(case=right | broken)
     @hypothesis.settings(max_examples=PER_OPERATION, suppress_health_check=list(HealthCheck))
     def ask(case: Any) -> None:
-        response = case.call(base_url=str(live_server))
+        response = case.call(base_url=str(live_server), timeout=PATIENCE)
         assert response.status_code < 500 or response.status_code == 501
         case.validate_response(response, checks=CHECKS)
 
