@@ -99,7 +99,7 @@ async def test_a_request_is_sent_again_where_it_failed(
 ) -> None:
     monkeypatch.setattr(fleets, "_REST", 10.0)
     monkeypatch.setattr(fleets, "_LONGEST_REST", 10.0)
-    hosts = Hosts(one=[first, right()], two=[first, right()])
+    hosts = Hosts(one=[first, right()], two=[right()])
     fleet = await fleet_of(hosts.answer)
     arrays = await fleet.arrays(REQUEST)
     assert arrays["losses"].tolist() == [0.0] * 9
