@@ -17,6 +17,7 @@ from service.codecs.safetensors import CODEC as SAFETENSORS
 _DATATYPES = {"<f4": "FP32", "<i8": "INT64"}
 V2 = "/v2/models/cross_entropy/infer"
 V1 = "/v1/cross_entropy"
+REPORT = "/v1/report"
 # Outputs of ``V1`` where none are named.
 _ANSWERED = frozenset({"loss", "per_element", "count", "weight_sum", "loss_sum"})
 # A body of 1 GB repeats the same 500 rows 16 times, so that the client need not hold it.
@@ -82,10 +83,12 @@ def v2_header(inputs: list[dict[str, Any]]) -> bytes:
     ).encode()
 
 
-def safetensors(tensors: Mapping[str, Array]) -> Request:
-    """Request for the loss and its elements as safetensors."""
+def safetensors(
+    tensors: Mapping[str, Array], path: str = V1, accept: str = SAFETENSORS.media_types[0]
+) -> Request:
+    """Request in safetensors; by default for the loss and its elements, in safetensors too."""
     body = [bytes(safetensors_codec.encode(tensors))]
-    return post(V1, body, content_type=SAFETENSORS.media_types[0]).joined
+    return post(path, body, content_type=SAFETENSORS.media_types[0], accept=accept).joined
 
 
 def json_text(tensors: Mapping[str, Array], path: str) -> Request:

@@ -21,7 +21,7 @@ from benchmarks.http.region import region
 from benchmarks.http.saturation import Crowd
 from benchmarks.machine import THREADS
 from benchmarks.plain_read import read_and_sum
-from benchmarks.problems import Array, Case, Data, data_for
+from benchmarks.problems import LARGE_BFLOAT16, Array, Case, Data, data_for
 from benchmarks.server import Server, serving, started
 
 Contestants = Mapping[str, Contestant]
@@ -30,10 +30,13 @@ OURS, LAST, SHARED = "lossd", "lossd, labels last", "lossd, shared memory"
 SINK, READ = "raw recv_into sink", "plain read of the region"
 BARE, PYTORCH = "bare FastAPI route", "FastAPI + PyTorch"
 V2, SAFETENSORS = "lossd, V2 binary", "lossd, safetensors"
+REPORT, LOSS = "lossd, report", "lossd, loss"
+JSON = "application/json"
 
 CONNECTIONS = 32
 REQUESTS = 3200
 _LARGE = Case((2000, 32000))  # 256 MB of float32
+_REPORTED = LARGE_BFLOAT16  # 131 MB
 _MIDDLE = Case((64, 1000))
 _SMALL = Case((4, 5))
 
@@ -109,6 +112,23 @@ def large(servers: Servers, quick: bool) -> Iterator[Contestants]:
             READ: Contestant(
                 lambda: read_and_sum(numbers), lambda total: abs(total - exact) / size
             ),
+        }
+
+
+@contextmanager
+def reported(servers: Servers, quick: bool) -> Iterator[Contestants]:
+    """A body of 131 MB of bfloat16, streamed: its report, and its loss alone."""
+    data = data_for(_REPORTED.smaller() if quick else _REPORTED)
+    with ExitStack() as stack:
+        yield {
+            name: _contestant(
+                stack,
+                servers.ours,
+                requests.safetensors(_tensors(data), path, JSON),
+                data,
+                requests.json_loss,
+            )
+            for name, path in ((REPORT, requests.REPORT), (LOSS, requests.V1))
         }
 
 

@@ -61,6 +61,12 @@ CASES = (
         ),
     ),
     Case(
+        "report of 131 MB bfloat16",
+        cases.reported,
+        _milliseconds,
+        (Pair("report of 2048x32000 bfloat16, time of", cases.REPORT, cases.LOSS, 1.3, 1.1, True),),
+    ),
+    Case(
         "64x1000 JSON",
         cases.middle,
         _milliseconds,
