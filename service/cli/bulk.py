@@ -27,7 +27,9 @@ from service.bulk.run import Outcome, Run
 from service.cli import bulk_progress, fail, reports, score_text
 from service.cli.bulk_options import Asked, asked_of, check, journals_of, names_of
 from service.codecs.json.values import speakable, written
+from service.middleware.auth import tokens_in
 from service.process import cores
+from service.settings import SettingsError
 
 # Exit status where some pieces or shards have no result, and the others do.
 PARTLY = 5
@@ -138,10 +140,7 @@ def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
 
         if plan.job.report:
             raise fail("--servers do not make reports: use --workers or --scheduler")
-        token = None
-        if asked.token_file is not None:
-            token = asked.token_file.read_text().splitlines()[0].strip()
-        servers = Servers([url.strip() for url in asked.servers.split(",")], token)
+        servers = Servers([url.strip() for url in asked.servers.split(",")], _token(asked))
         return servers, servers.workers * _EACH
     work.prepare(plan.samples())
     workers = asked.workers
@@ -151,6 +150,16 @@ def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
     if workers == 0:
         return Here(), 1
     return Processes(workers), workers * _EACH
+
+
+def _token(asked: Asked) -> str | None:
+    """Token that servers ask for. Raises ``typer.Exit`` for a file that holds none."""
+    if asked.token_file is None:
+        return None
+    try:
+        return tokens_in(str(asked.token_file), f"--token-file {asked.token_file}")[0]
+    except SettingsError as error:
+        raise fail(str(error)) from None
 
 
 def _until_signalled(run: Run) -> Outcome:

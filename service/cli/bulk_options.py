@@ -39,7 +39,7 @@ class Asked(BaseModel):
         " process reads and sends them.",
     )
     token_file: Path | None = Field(
-        None, description="File whose first line is the token that `--servers` ask for."
+        None, description="File whose first token, one a line, is what `--servers` ask for."
     )
     journal: Path | None = Field(
         None,

@@ -41,6 +41,7 @@ _SHORT = 16
 
 _log = logging.getLogger("uvicorn.lossd")
 
+_UNSET = ": unset it to answer everybody"
 _TOKEN = re.compile(r"[!-~]+")
 _SEPARATORS = re.compile(r"[\s,]+")
 
@@ -84,11 +85,19 @@ def tokens(settings: Settings) -> frozenset[str]:
     found: set[str] = set()
     if settings.auth_tokens is not None:
         listed = _SEPARATORS.split(settings.auth_tokens.get_secret_value())
-        found |= _checked(enumerate(listed, 1), variable("auth_tokens"), "token")
+        found |= {*_checked(listed, variable("auth_tokens"), "token", _UNSET)}
     if settings.auth_token_file is not None:
         source = f"{variable('auth_token_file')} {settings.auth_token_file}"
-        found |= _checked(enumerate(_lines(settings.auth_token_file, source), 1), source, "line")
+        found |= {*tokens_in(settings.auth_token_file, source, _UNSET)}
     return frozenset(found)
+
+
+def tokens_in(path: str, source: str, advice: str = "") -> list[str]:
+    """Tokens in the file ``path``, one a line, in order; ``source`` is its name in messages.
+
+    Raises ``SettingsError`` as ``tokens`` does, where there is none with ``advice``.
+    """
+    return _checked(_lines(path, source), source, "line", advice)
 
 
 def warn_of_weak(settings: Settings, held: Iterable[str]) -> None:
@@ -130,11 +139,11 @@ def _lines(path: str, source: str) -> list[str]:
     return ["" if line.startswith("#") else line.strip() for line in lines]
 
 
-def _checked(numbered: Iterable[tuple[int, str]], source: str, kind: str) -> set[str]:
-    held = {number: token for number, token in numbered if token}
+def _checked(listed: Iterable[str], source: str, kind: str, advice: str) -> list[str]:
+    held = {number: token for number, token in enumerate(listed, 1) if token}
     for number, token in held.items():
         if not _TOKEN.fullmatch(token):
             raise SettingsError(f"{source}: {kind} {number} is not of visible ASCII characters")
     if not held:
-        raise SettingsError(f"{source} holds no token: unset it to answer everybody")
-    return set(held.values())
+        raise SettingsError(f"{source} holds no token{advice}")
+    return [*held.values()]

@@ -8,35 +8,16 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from benchmarks.scale import kills
 from kernels import LossAccumulator
 from service.bulk.run import Progress
-from service.cli import app, bulk_progress
+from service.cli import bulk_progress
 from tests.service.bulk.corpora import Corpus
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["score", *map(str, arguments)])
-
-
-def machine(*arguments: object) -> Any:
-    result = run("--json", *arguments)
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def refusal(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+from tests.service.cli.score_command import machine, refusal, run
 
 
 def corpus(rows: tuple[int, ...] = (40, 7, 60), classes: int = 5) -> Corpus:
@@ -222,3 +203,26 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
         shown.scoring()
         shown.told(Progress(3, 0, 1200, 0, 0, 1.5))
     assert capsys.readouterr().err == "scored 3 of 1,200 pieces, loss so far 1.5\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "holds no token"),
+        (b"# none yet\n\n", "holds no token"),
+        (b"\xff\n", "cannot be read: not a text"),
+        ("d\u00e9j\u00e0\n".encode(), "line 1 is not of visible ASCII characters"),
+    ],
+    ids=["gone", "empty", "a comment", "no text", "accents"],
+)
+def test_a_file_without_a_token_is_refused(
+    content: bytes | None, reason: str, tmp_path: Path
+) -> None:
+    paths = corpus().written(tmp_path)
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    told = refusal(*paths, "--servers", "http://127.0.0.1:9", "--token-file", file)
+    assert f"--token-file {file}" in told
+    assert reason in told

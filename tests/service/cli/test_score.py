@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 from safetensors.numpy import save_file
-from typer.testing import CliRunner, Result
 
 import kernels
-from service.cli import app, score
+from service.cli import score
+from tests.service.cli.score_command import machine, refusal, run
 
 WORKED = {
     "logits": np.array(
@@ -26,24 +26,6 @@ WORKED = {
     ),
     "labels": np.array([1, 4, 3, 2]),
 }
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["score", *map(str, arguments)])
-
-
-def machine(*arguments: object) -> Any:
-    result = run("--json", *arguments)
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def refusal(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 @pytest.fixture
