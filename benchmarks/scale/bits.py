@@ -32,9 +32,9 @@ from service.bulk.run import Run
 CLASSES, PIECE_BYTES = 32_000, 1 << 24
 
 
-def accumulated(paths: list[str]) -> dict[str, Any]:
-    """Sums of one accumulator that is fed all shards in order."""
-    accumulator = LossAccumulator()
+def accumulated(paths: list[str], **options: Any) -> dict[str, Any]:
+    """Sums of one accumulator with ``options`` that is fed all shards in order."""
+    accumulator = LossAccumulator(**options)
     for path in paths:
         shard = opened(path, {})
         tensors = shard.read(0, shard.rows)

@@ -28,7 +28,7 @@ CLIENT, WORKER = "client", "worker"
 
 
 class Ended(NamedTuple):
-    """What a run printed, its status, and its seconds from the begin of its journal on."""
+    """Output of a run, its status, and its seconds from the beginning of its journal on."""
 
     stdout: str
     stderr: str

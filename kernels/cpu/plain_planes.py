@@ -60,7 +60,7 @@ class Run(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """What is prefetched meanwhile: logits, and labels, ``label_size`` bytes each, from an address.
+    """Memory to prefetch meanwhile: logits, and from an address labels of ``label_size`` bytes.
 
     If ``runs``, logits are those of ``Run``, and after them those from ``first`` on, which lie in
     memory likewise. Else they are rows of so many classes: a line for 16 positions and a class.

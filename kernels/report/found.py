@@ -26,11 +26,8 @@ class Rows(NamedTuple):
     piece: Piece
 
     def raw(self, positions: Array) -> Array:
-        """The logits as they were given, of shape (positions, classes); of one position, a view."""
-        places: tuple[Any, ...] = self.piece.at(positions)
-        if len(positions) == 1:
-            places = tuple(slice(int(each[0]), int(each[0]) + 1) for each in places)
-        rows = self.piece.by_class()[places].reshape(len(positions), -1)
+        """The logits as they were given, of shape (positions, classes)."""
+        rows = self.piece.by_class()[self.piece.at(positions)].reshape(len(positions), -1)
         return np.ascontiguousarray(rows).view(self.problem.dtype.numpy)
 
     def __call__(self, positions: Array) -> Array:

@@ -21,9 +21,6 @@ Array = np.ndarray[Any, Any]
 # Logits: 2 MB as bfloat16, whose loss at one temperature takes a millisecond.
 _LOGITS = 1 << 20
 _LEAST_ROWS, _MOST_ROWS = 16, 4096
-# Bytes of a row that is copied by itself: several together would be copied twice, by way of new
-# pages, which took a third of the time of a report of 2048 x 32000.
-_LONG_ROW = 1 << 12
 # Of a sample's best temperature to the current one, at most, and its relative error.
 _FARTHEST, _PRECISION = 64.0, 1e-4
 _PASSES = 30
@@ -100,10 +97,7 @@ class Sample:
             self._rows = np.concatenate([self._rows, more])
         places = np.empty(len(hashes) - old, np.int64)
         places[fresh] = np.flatnonzero(free)[: len(fresh)]
-        if self._rows.shape[1] * self._rows.itemsize >= _LONG_ROW:
-            for i in fresh.tolist():
-                self._rows[places[i]] = rows(np.array([i]))[0]
-        elif fresh.size:
+        if fresh.size:
             self._rows[places[fresh]] = rows(fresh)
         self.hashes = hashes[order]
         self.labels = np.concatenate([self.labels, labels])[order]

@@ -87,7 +87,7 @@ class Piece(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is computed of every piece: JSON, so that it travels as text.
+    """Work on every piece, alike for all: JSON, so that it travels as text.
 
     ``terms`` are the options of the loss or of the report; ``names`` those of the tensors in the
     shards where they differ from ours; ``worst`` is how many of the worst positions are kept;
@@ -186,7 +186,7 @@ _position, _row = attrgetter("position"), attrgetter("row")
 
 
 class _Looked(NamedTuple):
-    """What is known of a shard once it was opened, and closed again."""
+    """Properties of a shard, known once it was opened and closed again."""
 
     fingerprint: str
     rows: int

@@ -31,7 +31,7 @@ OPTIONS = (
 
 
 class Terms(NamedTuple):
-    """What the shards of a corpus have in common, and the size of this one's rows.
+    """Terms that all shards of a corpus have in common, and the size of this one's rows.
 
     ``options`` are arguments of ``kernels.problem.check``, or of ``kernels.report.begin``. ``span``
     is the positions of a row, ``row_bytes`` the bytes of its logits. ``whole``: the shard's rows

@@ -100,7 +100,7 @@ def test_no_more_pieces_are_in_flight_than_asked_for(plan: Plan) -> None:
 
 
 def test_a_straggler_is_waited_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes early takes memory, so only so much of it may."""
+    """Results that come early take memory, so only so many may."""
     monkeypatch.setattr(run, "_AHEAD", 2)
     late: list[tuple[Future[Any], Any]] = []
 

@@ -7,9 +7,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scale.bits import accumulated
 from benchmarks.scale.shards import FORMATS, written
-from kernels import LossAccumulator
-from service.bulk.formats import opened
 from service.bulk.journal import Journal
 from service.bulk.plan import Job, Plan, planned
 from service.bulk.run import Outcome, Run
@@ -32,13 +31,7 @@ def plan_of(paths: list[str], rows: int = 2) -> Plan:
 
 def sums(paths: list[str]) -> dict[str, Any]:
     """Sums of one accumulator that is fed all shards in order."""
-    accumulator = LossAccumulator(label_smoothing=0.1)
-    for path in paths:
-        shard = opened(path, {})
-        tensors = shard.read(0, shard.rows)
-        accumulator.update(tensors["logits"], tensors["labels"])
-        shard.close()
-    return accumulator.sums()
+    return accumulated(paths, label_smoothing=0.1)
 
 
 def run_on(
