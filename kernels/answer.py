@@ -43,7 +43,7 @@ def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
 def answer_in_steps(
     problem: Problem, names: tuple[str, ...], step: int | None = None
 ) -> Generator[int, None, dict[str, Array]]:
-    """Compute the outputs ``names``, from ``wanted``; yields as ``cpu.launch.in_steps`` does."""
+    """Compute the outputs ``names``, from ``wanted``; yields as ``launch.loss.in_steps`` does."""
     try:
         upstream = upstream_of(problem) if "gradient" in names else 1.0
         blocks, arrays = yield from in_steps(problem, names, upstream, step)

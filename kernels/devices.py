@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kernels import specialisations
-from kernels.cpu import divergence_launch, launch
+from kernels.cpu.launch import divergence, loss
 from kernels.divergence import Divergence
 from kernels.errors import DeviceUnavailable
 from kernels.plan import Computed, finish
@@ -70,13 +70,13 @@ def _in_one_line(error: Exception) -> str:
 def in_steps(
     problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """``cpu.launch.in_steps``, or ``cuda.pipeline.in_steps``, by ``problem.device``.
+    """``cpu.launch.loss.in_steps``, or ``cuda.pipeline.in_steps``, by ``problem.device``.
 
     The GPU's waits for all of the logits, and holds none of its memory before. Raises
     ``ImpossibleLabel``, ``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``.
     """
     if target(problem.device) == "cpu":
-        return (yield from launch.in_steps(problem, wanted, upstream, step))
+        return (yield from loss.in_steps(problem, wanted, upstream, step))
     from kernels.cuda import pipeline
 
     return (yield from pipeline.in_steps(problem, wanted, upstream, step))
@@ -85,9 +85,9 @@ def in_steps(
 def divergence_in_steps(
     problem: Divergence, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """``divergence_launch.in_steps`` of the CPU or the GPU; waits and raises as ``in_steps``."""
+    """``launch.divergence.in_steps`` of the CPU or the GPU; waits and raises as ``in_steps``."""
     if target(problem.device) == "cpu":
-        return (yield from divergence_launch.in_steps(problem, wanted, upstream, step))
+        return (yield from divergence.in_steps(problem, wanted, upstream, step))
     from kernels.cuda import divergence_launch as on_device
 
     return (yield from on_device.in_steps(problem, wanted, upstream, step))
@@ -128,8 +128,8 @@ def quick(problem: Problem | Divergence, wanted: tuple[str, ...] = ()) -> bool:
     if problem.device != "cpu":
         return False
     if isinstance(problem, Problem):
-        return launch.quick(problem, wanted)
-    return divergence_launch.quick(problem)
+        return loss.quick(problem, wanted)
+    return divergence.quick(problem)
 
 
 def uncompiled(
@@ -140,9 +140,9 @@ def uncompiled(
 
 
 def window(problem: Problem | Divergence, step: int) -> int | None:
-    """``cpu.launch.window``; None for a GPU, which waits for all of the logits."""
+    """``cpu.launch.loss.window``; None for a GPU, which waits for all of the logits."""
     if problem.device != "cpu":
         return None
     if isinstance(problem, Problem):
-        return launch.window(problem, step)
-    return divergence_launch.window(problem, step)
+        return loss.window(problem, step)
+    return divergence.window(problem, step)

@@ -41,7 +41,7 @@ def wanted(problem: Divergence, outputs: Sequence[str]) -> tuple[str, ...]:
 def answer_in_steps(
     problem: Divergence, names: tuple[str, ...], step: int | None = None
 ) -> Generator[int, None, dict[str, Array]]:
-    """Compute the outputs ``names``, from ``wanted``; yields as ``cpu.launch.in_steps`` does."""
+    """Compute the outputs ``names``, from ``wanted``; yields as ``launch.loss.in_steps`` does."""
     upstream = _upstream(problem) if "gradient" in names else 1.0
     try:
         losses, arrays = yield from devices.divergence_in_steps(problem, names, upstream, step)

@@ -24,8 +24,8 @@ class Options(NamedTuple):
     type: ones where no weights were given, empty where nothing sums over classes; ``mass`` is its
     sum. ``probs``: softmax is wanted, not its logarithm. ``upstream`` is the derivative by each
     position's loss of the value whose gradient is wanted. ``outputs``: some beside the loss are
-    wanted; ``ignored_too``: some of ignored positions. ``segments`` holds ``rows.sum_part`` of each
-    segment of each row, where threads share rows, or is empty. ``tolerance`` is the largest
+    wanted; ``ignored_too``: some of ignored positions. ``segments`` holds ``sums.rows.sum_part``
+    of each segment of each row, where threads share rows, or is empty. ``tolerance`` is the largest
     difference from 1 of a position's sum of class probabilities; infinite where they are not
     checked. In a binary cross-entropy ``weight`` is that of positive labels and ``factor`` that of
     all, each with its run (``binary.check``).

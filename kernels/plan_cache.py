@@ -15,8 +15,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 
 from kernels.answer import answers_of, impossible_label, wanted
-from kernels.cpu.launch import ready
-from kernels.cpu.planned import DONE, OTHER
+from kernels.cpu.launch.loss import ready
+from kernels.cpu.launch.planned import DONE, OTHER
 from kernels.errors import InvalidInput
 from kernels.plan import TABLE, Kind
 from kernels.problem import Array, check
@@ -70,7 +70,7 @@ class _Plan:
 
     @property
     def compiled(self) -> bool:
-        """False where ``launch.ready`` has no call."""
+        """False where ``launch.loss.ready`` has no call."""
         return self._ready is not None
 
     def answers(self, logits: Any, labels: Any) -> dict[str, Array] | None:

@@ -56,7 +56,7 @@ class DivergenceSpecialisation(NamedTuple):
 
 
 class SummarySpecialisation(NamedTuple):
-    """Dtype, by name, that decides the types of the arguments of ``cpu.summary``'s kernel."""
+    """Dtype, by name, that decides the types of the arguments of ``cpu.loss.summary``'s kernel."""
 
     logits: str
 

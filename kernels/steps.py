@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 from kernels import divergence, divergence_answer, plan_cache
 from kernels.answer import answer_in_steps, wanted
 from kernels.binary import check as check_binary
-from kernels.cpu import divergence_launch
-from kernels.cpu.launch import result_bytes
+from kernels.cpu.launch import divergence as divergence_launch
+from kernels.cpu.launch.loss import result_bytes
 from kernels.devices import in_steps, quick, uncompiled, window
 from kernels.plan import STEP, Computed, finish
 from kernels.problem import Array, Problem, check, unlabelled

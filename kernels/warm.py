@@ -20,11 +20,11 @@ from kernels import dtypes, problem
 from kernels.cache import folder
 from kernels.compiled import one_process
 from kernels.compiling import Job, Told, compile_all
-from kernels.cpu.launch import SERIAL, SHARED
-from kernels.cpu.planned import SHORT
-from kernels.cpu.rows import SEGMENT
-from kernels.cpu.short import LARGEST
-from kernels.cpu.summary_launch import summary
+from kernels.cpu.launch.loss import SERIAL, SHARED
+from kernels.cpu.launch.planned import SHORT
+from kernels.cpu.launch.summary import summary
+from kernels.cpu.sums.rows import SEGMENT
+from kernels.cpu.sums.short import LARGEST
 from kernels.specialisations import (
     AnySpecialisation,
     DivergenceSpecialisation,

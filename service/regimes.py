@@ -17,7 +17,7 @@ UNKNOWN_CLAIM_BYTES = 2**28
 
 # ``AtOnce``: on the event loop, since a change of thread takes longer than a small loss.
 AT_ONCE_BODY_BYTES = 3 * 2**19  # of plain JSON numbers, which are read in less than 1 ms
-AT_ONCE_LOGITS = 2**16  # 80 us of one thread: ``kernels.cpu.launch.SERIAL``
+AT_ONCE_LOGITS = 2**16  # 80 us of one thread: ``kernels.cpu.launch.loss.SERIAL``
 AT_ONCE_BYTES = 2**16  # converted before, or made by the kernel: some tens of microseconds
 AT_ONCE_SECONDS = 0.002  # of decoding, after which it is begun anew in a lane
 # What a codec decodes on the loop, besides JSON.

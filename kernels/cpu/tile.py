@@ -37,7 +37,7 @@ from kernels.simd import (
 )
 
 # Rows of float64 scratch. Of the logits: sum(2**t), the negated shift, the label's logit. For
-# smoothed or soft labels: sum(q) and sum(q * t) of ``rows.sum_soft``. Then log2 of TOTAL, the
+# smoothed or soft labels: sum(q) and sum(q * t) of ``sums.rows.sum_soft``. Then log2 of TOTAL, the
 # label's log-probability in base 2, the loss, and its share of a mean's denominator; last, 1 for
 # the positions that ``careful`` computed, and their largest logit. VALUE and SMOOTH of these have
 # other units: see ``careful.careful_position``.

@@ -1,4 +1,4 @@
-"""Kernel of the binary cross-entropy: a thread a logit; see ``cpu.binary`` for the formulas."""
+"""Kernel of the binary cross-entropy: a thread a logit; formulas as in ``cpu.loss.binary``."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ from kernels.plan import STEP, Computed, ImpossibleLabel
 from kernels.problem import Array
 from kernels.teacher import TAILS
 
-# Outputs with one value a position, as ``cpu.divergence_launch`` has them.
+# Outputs with one value a position, as ``cpu.launch.divergence`` has them.
 _LOGS = ("label_log_probs", "target_label_log_probs")
 
 
 def in_steps(
     problem: Divergence, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """``cpu.divergence_launch.in_steps`` on the device; a step is a piece of ``step`` bytes.
+    """``cpu.launch.divergence.in_steps`` on the device; a step is a piece of ``step`` bytes.
 
     Raises ``ImpossibleLabel``, ``DeviceOutOfMemory`` and ``DeviceFailed``.
     """

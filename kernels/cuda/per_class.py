@@ -1,7 +1,7 @@
 """Kernels for outputs with a value a class: log-softmax, softmax and gradient.
 
 They read the logits a second time, from the L2 cache, and what was summed from ``Results.state``.
-Values have the meaning of ``cpu.output_rows``' and ``cpu.output_planes``'.
+Values have the meaning of ``cpu.outputs.rows``' and ``cpu.outputs.planes``'.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class _Piece:
 def in_steps(
     problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """``cpu.launch.in_steps`` on the device; a step is a piece of ``step`` bytes (STEP, if None).
+    """``cpu.launch.loss.in_steps`` on the device; a step is a piece of ``step`` bytes (or STEP).
 
     All of the logits have to be there before the first step: else a slow sender would hold device
     memory, and as much pinned memory. A PCIe bus is some ten times as fast as a socket, so little

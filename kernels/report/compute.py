@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels import mismatch
 from kernels.answer import impossible_label
-from kernels.cpu.summary_launch import summarised
+from kernels.cpu.launch.summary import summarised
 from kernels.devices import compute
 from kernels.errors import InvalidInput
 from kernels.plan import finish

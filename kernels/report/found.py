@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.cpu.summary_launch import summary
+from kernels.cpu.launch.summary import summary
 from kernels.devices import compute
 from kernels.problem import Problem
 from kernels.report.pieces import Piece

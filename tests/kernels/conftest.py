@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from kernels import dtypes, options, plan_cache, reduce
-from kernels.cpu import divergence_launch, launch, planned, scratch, threads, views
 from kernels.cpu.arguments import Operands
+from kernels.cpu.launch import divergence, loss, planned, scratch, threads, views
 from tests import zoo
 
 POISONED = os.environ.get("LOSSD_POISON", "1") != "0"
@@ -76,9 +76,9 @@ def _poison_launches(patch: pytest.MonkeyPatch) -> None:
 
         return call._replace(run=run)
 
-    for module in (launch, divergence_launch):
+    for module in (loss, divergence):
         patch.setattr(module, "run", run_poisoned)
-    patch.setattr(launch, "call_of", call_poisoned)
+    patch.setattr(loss, "call_of", call_poisoned)
 
 
 class _Filled(dict[Any, Any]):
@@ -115,7 +115,7 @@ def poisoned() -> Iterator[bool]:
     with pytest.MonkeyPatch.context() as patch:
         if POISONED:
             _poison_launches(patch)
-            for module in (launch, divergence_launch, scratch, views, options, reduce, plan_cache):
+            for module in (loss, divergence, scratch, views, options, reduce, plan_cache):
                 patch.setattr(module, "np", _NumPy())
             if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" and "numba.cuda" in sys.modules:
                 _poison_simulator(patch)

@@ -11,7 +11,7 @@ import pytest
 
 import kernels
 from kernels import InvalidInput, dtypes, plan_cache, steps
-from kernels.cpu import objects
+from kernels.cpu.launch import objects
 from tests import zoo
 from tests.oracle import Array
 

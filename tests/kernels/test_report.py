@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import kernels
 from kernels import InvalidInput, dtypes
-from kernels.cpu.plain_scratch import MOST_IN_ROWS
-from kernels.cpu.summary_launch import summarised
+from kernels.cpu.launch.summary import summarised
+from kernels.cpu.plain.scratch import MOST_IN_ROWS
 from kernels.plan import finish
 from kernels.problem import check
 from kernels.report import Report, begin, compute, in_steps, numbers, report_of

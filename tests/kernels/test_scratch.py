@@ -9,9 +9,10 @@ import pytest
 
 import kernels
 from kernels import dtypes
-from kernels.cpu import plain_scratch, tile
-from kernels.cpu.scratch import scratch_of
-from kernels.cpu.views import view_of
+from kernels.cpu import tile
+from kernels.cpu.launch.scratch import scratch_of
+from kernels.cpu.launch.views import view_of
+from kernels.cpu.plain.scratch import LOSS
 from tests import oracle, zoo
 from tests.kernels.conftest import NOWHERE
 from tests.oracle import Array
@@ -43,7 +44,7 @@ def test_scratch_is_poisoned(poisoned: bool) -> None:
     assert np.isnan(scratch.floats).all()
     kernels.cross_entropy(logits, np.zeros(3, np.int64), outputs=["loss"])
     assert np.isnan(scratch.tiles[0, tile.LOSS]).all()
-    assert not np.isnan(scratch.floats[0, plain_scratch.LOSS, :3]).any()
+    assert not np.isnan(scratch.floats[0, LOSS, :3]).any()
 
 
 def hold(logits: Array, labels: Array, axis: int, options: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import kernels
 from kernels import InvalidInput, dtypes, plan_cache, steps
-from kernels.cpu import launch
+from kernels.cpu.launch import loss
 from tests import zoo
 from tests.oracle import Array
 
@@ -170,13 +170,13 @@ def test_only_small_work_is_quick() -> None:
     kernels.cross_entropy(np.zeros((4, 5), np.float32), np.zeros(4, np.int64))
     labels = np.zeros(4, np.int64)
     assert steps.cross_entropy(np.zeros((4, 5), np.float32), labels, outputs=["loss"]).quick
-    rows = launch.SERIAL // 4
+    rows = loss.SERIAL // 4
     wide = np.zeros((4, rows + 1), np.float32)
     assert not steps.cross_entropy(wide, labels, outputs=["loss"]).quick
 
 
 def test_what_is_not_compiled_yet_is_not_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels.cpu.threads._COMPILED", {})
+    monkeypatch.setattr("kernels.cpu.launch.threads._COMPILED", {})
     plan_cache._KEPT.clear()
     labels = np.zeros(4, np.int64)
     assert not steps.cross_entropy(np.zeros((4, 5), np.float32), labels, outputs=["loss"]).quick

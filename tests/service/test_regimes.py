@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.cpu import launch
+from kernels.cpu.launch import loss
 from service import regimes
 from service.memory.pages import HUGE
 
@@ -35,7 +35,7 @@ def test_a_size_names_its_unit(name: str) -> None:
 
 
 def test_sizes_fit_each_other() -> None:
-    assert regimes.AT_ONCE_LOGITS == launch.SERIAL
+    assert regimes.AT_ONCE_LOGITS == loss.SERIAL
     assert regimes.STREAMED_AHEAD_BYTES >= HUGE
     assert (
         regimes.JOINED_BODY_BYTES

@@ -143,7 +143,7 @@ def test_small_requests_wait_off_the_loop_each_time_they_come(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second of a kind has a plan, which must not compile either."""
-    monkeypatch.setattr("kernels.cpu.threads._COMPILED", {})
+    monkeypatch.setattr("kernels.cpu.launch.threads._COMPILED", {})
     small = wire.npz_body({"logits": np.zeros((4, 17), "f2"), "labels": np.zeros(4, int)})
     with started(compile_seconds=0.02) as (client, _):
         for _ in range(4):

@@ -1,0 +1,63 @@
+"""Calls of the kernel that summarises rows for a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from kernels.cpu.arguments import Operands
+from kernels.cpu.launch.loss import SERIAL
+from kernels.cpu.launch.scratch import scratch_of
+from kernels.cpu.launch.threads import run
+from kernels.cpu.launch.views import view_of
+from kernels.cpu.loss.summary import Found, summary_kernel
+from kernels.cpu.sums.short import LARGEST as SHORT
+from kernels.dtypes import FLOAT64
+from kernels.options import options_of
+from kernels.plan import View
+from kernels.problem import Problem
+
+Array = np.ndarray[Any, Any]
+
+# Positions of a tile, at most; and tiles of each thread, at least, where there are enough rows.
+_TILE, _TILES = 64, 4
+
+
+def summarised(problem: Problem) -> bool:
+    """Return True if ``summary`` takes ``problem``: its kernels differ in dtype only.
+
+    That is for long rows of contiguous classes on the CPU, float64 and softcaps aside.
+    """
+    return _view(problem) is not None
+
+
+def _view(problem: Problem) -> View | None:
+    known = problem.device == "cpu" and problem.dtype is not FLOAT64 and problem.classes > SHORT
+    if not known or problem.softcap is not None or problem.focal or not problem.logits.size:
+        return None
+    view = view_of(problem.logits, problem.axis)
+    return view if view is not None and view.class_stride == 1 else None
+
+
+def summary(problem: Problem, labels: Array) -> Found:
+    """Compute the ``Found`` of the positions of a problem that is ``summarised``.
+
+    ``labels`` is int64, all of them classes; weights and smoothing make no difference.
+    """
+    view = _view(problem)
+    assert view is not None
+    positions = view.positions
+    found = Found(*(np.empty(positions) for _ in range(4)), *np.empty((2, positions), np.int64))
+    threads = 1 if problem.logits.size <= SERIAL else numba.get_num_threads()
+    tile = max(1, min(_TILE, positions // (threads * _TILES)))
+    workers = min(threads, -(-positions // tile))
+    tiles = scratch_of(workers, tile, view, problem.dtype).tiles
+    options = options_of(problem, (), 1.0)._replace(
+        weight=np.empty(0), lane_weight=np.empty(0, problem.dtype.result)
+    )
+    contents: tuple[Any, ...] = (tile, view, 0, labels, options, found, 0, 0, tiles, None)
+    # Operands of other types than a loss's, with a kernel of their own.
+    run(summary_kernel, (problem.logits.dtype,), workers, Operands(*contents))
+    return found
