@@ -50,8 +50,9 @@ def stamp_of(sources: Iterable[Path]) -> bytes:
 
 _FOLDER = Path(__file__).parent
 # Without the sources for CUDA and of reports, which no CPU kernel is compiled from.
-_ELSEWHERE = {path for name in ("cuda", "report") for path in (_FOLDER / name).iterdir()}
-STAMP = stamp_of({*_FOLDER.rglob("*.py")} - _ELSEWHERE)
+_ELSEWHERE = {path for name in ("cuda", "report") for path in (_FOLDER / name).rglob("*.py")}
+SOURCES = {*_FOLDER.rglob("*.py")} - _ELSEWHERE
+STAMP = stamp_of(SOURCES)
 
 
 @contextlib.contextmanager
@@ -165,10 +166,10 @@ def short_kernel(function: Function) -> Function:
 
 
 def kernel_by_address(function: Function) -> Function:
-    """Compile for calls by address (``cpu.threads``), on one thread."""
+    """Compile for calls by address (``cpu.launch.threads``), on one thread."""
     return _optimised_once(_cached(njit(**_INNER)(function)))
 
 
 def parallel_kernel(function: Function) -> Function:
-    """Compile for use from Python, on many threads; one call at a time (``cpu.threads``)."""
+    """Compile for use from Python, on many threads; one call at a time (``cpu.launch.threads``)."""
     return _cached(njit(parallel=True, **_OPTIONS)(function))

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,22 @@ def test_other_sources_are_no_damage(
     assert compile_or_load()
     assert not caplog.records
     only_file(kept)  # replaced, not added to
+
+
+def test_the_stamp_is_of_all_that_kernels_are_compiled_from() -> None:
+    """Of sources in folders of folders too, and of none of CUDA's or the reports'."""
+    apart = ("kernels.cuda", "kernels.report")
+    loaded = {
+        Path(str(module.__file__))
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "kernels" and not name.startswith(apart)
+    }
+    folder = Path(compiled.__file__).parent
+    assert folder / "cpu" / "sums" / "rows.py" in loaded
+    assert loaded <= compiled.SOURCES
+    assert not {path.relative_to(folder).parts[0] for path in compiled.SOURCES} & {"cuda", "report"}
+    with pytest.raises(ValueError, match="no file"):
+        compiled.stamp_of([])
 
 
 def test_other_versions_share_the_folder(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
