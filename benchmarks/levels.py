@@ -2,7 +2,8 @@
 
 ``python -m benchmarks levels``: for each case, a process a side that are asked in turns. Prints the
 median of the rounds' ratios, and exits with 1 where one is above the bar. With ``--cpu znver3`` the
-other side is compiled for that CPU of the same level: for x86-64-v3 on a machine with AVX-512.
+other side is compiled for that CPU of the same level, with all that LLVM knows of it: for znver3 or
+x86-64-v3 on a machine with AVX-512.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from benchmarks.problems import Case, data_for
 from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from service.process.levels import CPU_NAME, LEVELS, present
+from service.process.levels import LEVELS, present
 
 ROUNDS = 9
 BAR = 1.05
@@ -56,7 +57,7 @@ def main(
         each: [] for each in _CASES if case is None or case in each.name
     }
     variables = LEVELS[chosen].environment
-    other = {} if cpu is None else {**variables, CPU_NAME: cpu}
+    other = {} if cpu is None else LEVELS[chosen]._replace(cpu=cpu, without=()).environment
     for _ in range(_PROCESSES):
         with _side(other) as native, _side(variables) as shipped:
             for each, measured in pairs.items():

@@ -66,8 +66,8 @@ def test_a_level_is_compiled_and_where_the_cpu_has_it_tried(made: list[str]) -> 
 
 def test_all_levels_are_those_of_this_kind_of_machine(made: list[str]) -> None:
     run("--target", "all")
-    assert made == ["x86-64-v4", "x86-64-v3", "check x86-64-v3"]
-    assert {path.name for path in LEVELS["arm64"].folder.parent.iterdir()} == {*made[:2]}
+    assert made == ["znver4", "x86-64-v4", "znver3", "x86-64-v3", "check x86-64-v3"]
+    assert {path.name for path in LEVELS["arm64"].folder.parent.iterdir()} == {*made[:4]}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--target", "native")])
@@ -100,8 +100,8 @@ def test_a_level_that_cannot_be_compiled_leaves_nothing(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--target", "x86-64-v5"], "--target is 'x86-64-v5': it must be one of x86-64-v4"),
-        (["--target", "arm64"], "on this kind of machine it can be x86-64-v4, x86-64-v3, all"),
+        (["--target", "x86-64-v5"], "--target is 'x86-64-v5': it must be one of znver4"),
+        (["--target", "arm64"], "on this kind of machine it can be znver4, x86-64-v4, znver3"),
         (["--dtypes", "float8"], "LOSSD_DTYPES"),
     ],
 )
