@@ -33,7 +33,7 @@ RUN /opt/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
 # The libraries' own tests: 33 MB, a tenth of the environment, and nothing imports them.
 RUN find /opt/lossd/lib -type d -name tests -prune -exec rm -rf {} +
 # Kernels for the levels of x86-64 (or for arm64), so that no container compiles them at its start:
-# 10 MB. Those for the machine that builds are thrown away.
+# 25 MB. Those for the machine that builds are thrown away.
 RUN NUMBA_CACHE_DIR=/tmp/native /opt/lossd/bin/lossd warm --target all && rm -rf /tmp/native
 
 # NVIDIA's libraries, as wheels and no toolkit; cicc, 103 MB, is one of them once more, as a program.

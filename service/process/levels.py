@@ -1,10 +1,10 @@
 """Levels: kinds of CPU that kernels are compiled for ahead of time, and the one that fits here.
 
 A kernel compiled for a level runs on every CPU that has the level's features, so an image can hold
-it. The levels of x86-64 are those of its psABI, and for AMD's CPUs the same instructions in the
-order that suits Zen: LLVM orders those of the psABI's levels as for Intel's, which took Zen up to
-12 % longer. This module imports neither Numba nor the kernels: Numba reads the variables as it is
-imported.
+it. The levels of x86-64 are those of its psABI, and for AMD's CPUs the same features, but chosen
+and ordered for Zen: for the psABI's, LLVM chooses and orders instructions as for Intel's CPUs,
+which took a Zen 5 up to 12 % longer. This module imports neither Numba nor the kernels: Numba
+reads the variables as it is imported.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsa
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 # Of AMD's CPUs alone.
 _AMD = "sse4a"
-# What Zen 3 has beyond the psABI. Kernels gain nothing from it, and virtual machines hide some.
+# What LLVM takes Zen 3 to have besides. Kernels gain nothing by it; virtual machines hide some.
 _ZEN3 = (
     *("adx", "aes", "clflushopt", "clwb", "clzero", "fsgsbase", "invpcid", "mwaitx", "pclmul"),
     *("pku", "prfchw", "rdpid", "rdpru", "rdrnd", "rdseed", "sha", "vaes", "vpclmulqdq"),
@@ -94,8 +94,8 @@ def present(features: Mapping[str, bool] | None = None) -> list[str]:
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """Variables that have the installation's own kernels used, where there are any for this CPU.
 
-    Of the best level that the CPU has, or of the same instructions in another order: kernels of a
-    lower level would be slower than compiled ones. Variables that are ``given`` win.
+    Of the best level that the CPU has, or the one ``otherwise``, up to 12 % slower: better than
+    compiling at each start. Those of a lower level take twice as long. Variables ``given`` win.
     """
     name = None if given.keys() & {CPU_NAME, CPU_FEATURES} else next(iter(present()), None)
     while name is not None:
