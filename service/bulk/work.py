@@ -66,15 +66,17 @@ class Result(NamedTuple):
         return cls(content[8:stop], content[stop:])
 
 
-def score_piece(task: bytes, compute: Compute = compute) -> bytes:
+def score_piece(task: bytes, compute: Compute = compute, predicting: bool = False) -> bytes:
     """Score the piece that ``task`` (``Plan.task``) names; returns the bytes of a ``Result``.
 
-    ``compute`` computes its outputs. Raises ``PieceError``.
+    ``compute`` computes its outputs, all of them of ``PER_POSITION`` where ``predicting``. Raises
+    ``PieceError``.
     """
     job, piece = read_task(task)
     try:
         with _shard(piece, job["names"]) as shard:
-            return of_tensors(shard.read(piece.first, piece.stop), job, piece, compute)
+            tensors = shard.read(piece.first, piece.stop)
+            return of_tensors(tensors, job, piece, compute, predicting)
     except PieceError:
         raise
     except Exception as error:  # whatever a format's library raises: not all of it can travel
@@ -88,12 +90,19 @@ def read_task(task: bytes) -> tuple[Mapping[str, Any], Given]:
 
 
 def of_tensors(
-    tensors: Mapping[str, Array], job: Mapping[str, Any], piece: Given, compute: Compute
+    tensors: Mapping[str, Array],
+    job: Mapping[str, Any],
+    piece: Given,
+    compute: Compute,
+    predicting: bool,
 ) -> bytes:
     """Score rows that were read; returns the bytes of a ``Result``. Raises ``InvalidInput``."""
     if job["report"]:
         return Result(b"", report_of(**tensors, **job["terms"]).to_bytes()).to_bytes()
-    partial, elements = scored(tensors, job["terms"], piece.position, job["worst"], compute)
+    predicting = predicting or piece.place is not None
+    partial, elements = scored(
+        tensors, job["terms"], piece.position, job["worst"], predicting, compute
+    )
     if piece.place is not None:
         output.put(piece.place, piece.first, piece.stop, elements)
     return Result(partial.to_bytes(), b"").to_bytes()
@@ -172,7 +181,7 @@ def prepare(tasks: Iterable[bytes], told: Told | None = None) -> None:
         job, piece = read_task(task)
         with suppress(Exception), _shard(piece, job["names"]) as shard:
             problem = checked(shard.tensors, job["terms"], job["report"])
-            needed |= dict.fromkeys(uncompiled(problem, outputs_of(problem)))
+            needed |= dict.fromkeys(uncompiled(problem, outputs_of(problem, False)))
             if job["report"]:
                 needed |= dict.fromkeys(uncompiled_in_report(problem))
     jobs = [warm.job(each) for each in needed]

@@ -59,7 +59,8 @@ class Servers(ThreadPoolExecutor):
             raise ExecutorLost(
                 f"{self.fleet.lost}; a run with a journal goes on where it was once they do"
             )
-        return super().submit(partial(fn, compute=self._compute), *args, **kwargs)
+        score = partial(fn, compute=self._compute, predicting=True)
+        return super().submit(score, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End: with ``cancel_futures`` at once, requests on their way included."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kernels import dtypes
 from kernels.reduce import SCALE
+from service.bulk import scores
 from service.bulk.executors.here import Here
 from service.bulk.result import result
 from service.bulk.run import Outcome, Run
@@ -124,3 +125,40 @@ def test_nothing_to_score_is_nan(tmp_path: Path, labels: zoo.Array) -> None:
     assert math.isnan(found["accuracy"])
     assert found["count"] == 0
     assert found["worst"] == []
+
+
+# Shapes of logits, their class axis and the shift of labels.
+LAYOUTS = {
+    "rows": ((64, 7), 1, 0),
+    "long rows": ((24, 5000), 1, 0),
+    "sequences": ((4, 16, 7), -1, 2),
+    "segments": ((64, 7), 1, 0),
+    "planes": ((4, 7, 16), 1, 0),
+    "columns": ((64, 7), 1, 0),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_what_is_right_does_not_depend_on_predictions(kind: str) -> None:
+    rng, (shape, axis, shift) = np.random.default_rng(2), LAYOUTS[kind]
+    # Of five values: equal logits are frequent.
+    logits = rng.integers(-2, 3, shape).astype(np.float32)
+    for odd in (np.nan, np.inf, -np.inf):
+        logits.reshape(-1)[rng.integers(0, logits.size, 9)] = odd
+    best = logits.argmax(axis)
+    labels = np.where(rng.random(best.shape) < 0.6, best, rng.integers(0, shape[axis], best.shape))
+    labels[rng.random(best.shape) < 0.1] = -100
+    tensors = {"logits": logits, "labels": np.roll(labels, shift, -1)}
+    if kind == "columns":
+        tensors["logits"] = np.asfortranarray(logits)
+    if kind == "segments":
+        tensors["segments"] = rng.integers(0, 5, best.shape)
+    options = {"class_axis": axis, "shift": shift}
+    (one, told), (other, more) = (
+        scores.scored(tensors, options, 5, 9, predicting) for predicting in (False, True)
+    )
+    assert one.to_bytes() == other.to_bytes()
+    right, counted, _ = one.exact.totals()
+    assert 0 < right < counted
+    assert set(more) == {"per_element", "prediction"}
+    assert ("prediction" in told) == (kind in ("planes", "columns"))

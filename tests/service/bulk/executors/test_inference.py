@@ -38,7 +38,7 @@ def problem_of(name: str, dtype: dtypes.DType, fortran: bool = False) -> Problem
 
 
 def asked(problem: Problem) -> Request:
-    return inference.request_of(problem, outputs_of(problem))
+    return inference.request_of(problem, outputs_of(problem, True))
 
 
 def answered(client: Client, request: Request) -> tuple[str | None, bytes]:
@@ -57,7 +57,7 @@ def test_a_server_has_the_bits_of_the_kernels_here(
     problem = problem_of(name, dtype)
     request = asked(problem)
     got = arrays_of(request, *answered(client, request))
-    _, want = compute(problem, outputs_of(problem))
+    _, want = compute(problem, outputs_of(problem, True))
     for array, values in got.items():
         assert values.dtype == want[array].dtype, array
         assert values.tobytes() == want[array].reshape(-1).tobytes(), array
@@ -70,7 +70,7 @@ def test_logits_in_fortran_order_are_added_in_that_order(client: Client, name: s
     request = asked(problem)
     assert json.loads(request.text)["parameters"]["class_axis"] == 0
     got = arrays_of(request, *answered(client, request))
-    _, want = compute(problem, outputs_of(problem))
+    _, want = compute(problem, outputs_of(problem, True))
     assert all(got[array].tobytes() == want[array].tobytes() for array in got)
 
 
