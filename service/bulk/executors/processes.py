@@ -1,6 +1,7 @@
 """Executor of worker processes on this machine; see ``worker``, which each of them runs.
 
-A process that dies takes the piece with it that it was at, and no other, and is replaced.
+A process that dies takes the piece with it that it was at, and no other, and is replaced; a task
+that it was given ahead goes to the next.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
+from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 from service.bulk.executors import worker
 from service.bulk.work import PieceError, score_piece
+
+_Item: TypeAlias = tuple[bytes, "Future[bytes]"]
+# Tasks that a process has at a time: the second begins without a wait for this one's threads.
+_GIVEN = 2
 
 
 class Processes(Executor):
@@ -36,10 +43,11 @@ class Processes(Executor):
             # NumPy's BLAS, which nothing here calls, would keep memory for each core.
             "OPENBLAS_NUM_THREADS": "1",
         }
-        self._queue: SimpleQueue[tuple[bytes, Future[bytes]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._closed = False
+        self._closed = self._cancelled = False
+        self._idle = workers  # processes without a task
         self._threads = [
             threading.Thread(target=self._drive, args=(number,), daemon=True)
             for number in range(workers)
@@ -67,6 +75,7 @@ class Processes(Executor):
         """End the processes: at once with ``cancel_futures``, else when all tasks are done."""
         with self._lock:
             self._closed = True
+            self._cancelled |= cancel_futures
             if cancel_futures:
                 for process in self._processes.values():
                     process.kill()
@@ -81,24 +90,67 @@ class Processes(Executor):
                 thread.join()
 
     def _drive(self, number: int) -> None:
-        """Pass tasks to one process, one at a time, and its answers to their futures."""
+        """Pass tasks to one process, some ahead of its answers, and these to their futures."""
         process: subprocess.Popen[bytes] | None = None
-        while (item := self._queue.get()) is not None:
-            task, future = item
-            if not future.set_running_or_notify_cancel():
-                continue
+        given: deque[_Item] = deque()
+        asked = 0
+        while self._take(given):
+            future = given[0][1]
+            running = future.set_running_or_notify_cancel()
             try:
+                if not (running or asked):
+                    continue
                 if process is None:
-                    process = self._started(number)
-                future.set_result(worker.asked(process, task))
-            except EOFError:
-                assert process is not None
-                future.set_exception(_died(process))
-                process = None
+                    process, asked = self._started(number), 0
+                for task, _ in islice(given, asked, None):
+                    worker.ask(process, task)
+                asked = len(given)
+                answer = worker.answered(process)
+                if running:
+                    future.set_result(answer)
             except Exception as error:
-                future.set_exception(error)
+                if isinstance(error, EOFError):
+                    assert process is not None
+                    error, process = _died(process), None
+                if running:
+                    future.set_exception(error)
+            finally:
+                self._pop(given)
+                asked = max(asked - 1, 0)
         if process is not None:
             _end(process)
+
+    def _take(self, given: deque[_Item]) -> bool:
+        """Add tasks to ``given``, those of one process; False if it has none and none will come.
+
+        It waits for the first, and takes none ahead while another process has none.
+        """
+        while len(given) < _GIVEN and not (given and self._idle):
+            try:
+                item = self._queue.get(block=not given)
+            except Empty:
+                break
+            if item is None:
+                if given:
+                    self._queue.put(None)  # for the time when these are answered
+                    break
+                return False
+            given.append(item)
+            if len(given) == 1:
+                with self._lock:
+                    self._idle -= 1
+        return True
+
+    def _pop(self, given: deque[_Item]) -> None:
+        """Remove the task that was answered, and all others once these are cancelled."""
+        given.popleft()
+        with self._lock:
+            if self._cancelled:
+                for _, future in given:
+                    future.cancel()
+                given.clear()
+            if not given:
+                self._idle += 1
 
     def _started(self, number: int) -> subprocess.Popen[bytes]:
         name = f"{self._function.__module__}:{self._function.__qualname__}"

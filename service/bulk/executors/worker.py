@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from queue import SimpleQueue
 from typing import IO
@@ -22,17 +23,21 @@ _LENGTH = 8
 _RESULT, _ERROR = b"\0", b"\1"
 
 
-def asked(process: subprocess.Popen[bytes], task: bytes) -> bytes:
-    """Answer of ``process`` to ``task``. Raises ``PieceError``; ``EOFError`` if it has ended."""
-    stdin, stdout = process.stdin, process.stdout
-    assert stdin is not None
-    assert stdout is not None
-    try:
-        stdin.write(len(task).to_bytes(_LENGTH, "little") + task)
-        stdin.flush()
-    except (OSError, ValueError):  # a pipe without a reader, or closed
-        raise EOFError from None
-    kind, content = _read(stdout, 1), _frame(stdout)
+def ask(process: subprocess.Popen[bytes], task: bytes) -> None:
+    """Give ``process`` a task; ``answered`` tells of it. Where it has ended that does."""
+    assert process.stdin is not None
+    with suppress(OSError, ValueError):  # a pipe without a reader, or closed
+        process.stdin.write(len(task).to_bytes(_LENGTH, "little") + task)
+        process.stdin.flush()
+
+
+def answered(process: subprocess.Popen[bytes]) -> bytes:
+    """Answer of ``process`` to the first task that has none yet.
+
+    Raises ``PieceError``; ``EOFError`` if it has ended.
+    """
+    assert process.stdout is not None
+    kind, content = _read(process.stdout, 1), _frame(process.stdout)
     if kind == _ERROR:
         raise PieceError(content.decode())
     return content
