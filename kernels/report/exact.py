@@ -9,7 +9,7 @@ each, so 2**29 additions fit before carries are propagated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,11 @@ class ExactSums:
                 else:
                     chosen = numbers == number
                     np.add.at(limb, groups[chosen], part[chosen])
+
+    def add_whole(self, numbers: Sequence[int]) -> None:
+        """Add one of ``numbers``, from 0 to 2**33, to the sum of each of the first groups."""
+        self._count(1)
+        self._limb(_OFFSET // _BITS)[: len(numbers)] += numbers
 
     def merge(self, other: ExactSums, at: int = 0) -> None:
         """Add the sums of ``other``, whose group 0 is group ``at`` here, with more groups if so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from copy import copy
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ from kernels.plan import Computed, ImpossibleLabel
 from kernels.problem import Problem, check
 from kernels.reduce import SCALE
 from kernels.report.exact import ExactSums
-from kernels.sequences import moved, summed
+from kernels.sequences import Sequences, moved, summed
 from kernels.tensors import widened
 from service.bulk.elements import is_nan, likeliest, worst_places
 from service.bulk.partial import EXACT, WORST, Partial
@@ -51,8 +51,7 @@ def scored(
             each = weights[chosen]
             exact.add(np.full(each.size, group), each)
     else:
-        sums = [float(np.count_nonzero(kept & right)), float(np.count_nonzero(kept))]
-        exact.add(np.arange(len(sums)), np.array(sums))
+        exact.add_whole([int(np.count_nonzero(kept & right)), int(np.count_nonzero(kept))])
     elements, many = kept.size, int(np.count_nonzero(kept))
     counts = {"count": counted(problem, SCALE * float(values[1].sum())), "elements": elements}
     counts |= {"ignored": elements - many, "sequences": 0, "greedy": 0, "weighed": 0}
@@ -93,10 +92,11 @@ def outputs_of(problem: Problem, predicting: bool) -> tuple[str, ...]:
 
 
 def _alone(problem: Problem) -> Problem:
-    """``problem`` with each position a segment of its own."""
-    rows = 1 if len(problem.shape) < 2 else problem.shape[0]
-    segments = np.tile(np.arange(problem.positions // max(rows, 1)), rows)
-    return replace(problem, segments=segments.reshape(problem.shape))
+    """``problem`` with each position a sequence of its own."""
+    alone = copy(problem)
+    places = np.arange(problem.positions).reshape(problem.shape)
+    vars(alone)["sequences"] = Sequences((problem.positions,), places, False)  # a cached property
+    return alone
 
 
 def _right(
@@ -119,12 +119,15 @@ def _right(
     return labels, moved(right, problem.shift, False)
 
 
-def _predicted(problem: Problem, logits: Array, places: Array) -> Array:
+def _predicted(problem: Problem, logits: Array, places: Array) -> list[int]:
     """Predictions of the elements at ``places``, indices in the flattened labels."""
-    index = list(np.unravel_index(places, problem.shape))
-    if problem.shift:
-        index[1] = index[1] - problem.shift
-    return likeliest(np.moveaxis(logits, problem.axis, -1)[tuple(index)])
+    by_class, found = np.moveaxis(logits, problem.axis, -1), []
+    for place in places.tolist():
+        index = [int(i) for i in np.unravel_index(place, problem.shape)]
+        if problem.shift:
+            index[1] -= problem.shift
+        found.append(int(widened(by_class[tuple(index)]).argmax()))
+    return found
 
 
 def _computed(

@@ -48,6 +48,16 @@ def test_sums_are_those_of_fractions_and_merge_to_the_same_limbs(
     np.testing.assert_array_equal(again.totals(), whole.totals())
 
 
+@given(st.lists(st.integers(0, 2**33), min_size=1, max_size=4), VALUES)
+def test_whole_numbers_are_added_as_floats_are(
+    numbers: list[int], pairs: list[tuple[int, float]]
+) -> None:
+    sums, wanted = sums_of(pairs), sums_of([*pairs, *enumerate(map(float, numbers))])
+    sums.add_whole(numbers)
+    for name, array in wanted.arrays().items():
+        np.testing.assert_array_equal(sums.arrays()[name], array)
+
+
 def test_values_that_are_not_finite_add_up_as_ieee_754_has_it() -> None:
     inf, nan = math.inf, math.nan
     sums = sums_of([(0, inf), (0, 1.0), (1, -inf), (2, inf), (2, -inf), (3, nan), (3, inf)])
