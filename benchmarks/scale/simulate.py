@@ -20,6 +20,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from benchmarks.scale.shards import written
@@ -83,6 +84,7 @@ def measured(folder: Path, pieces: int, many: int) -> Costs:
     )]  # fmt: skip
     plan = planned(paths, Job({}, {}, 5), {}, PIECE_BYTES)
     work.prepare(plan.samples())
+    numba.set_num_threads(1)  # a worker has a core
     seconds: list[float] = []
     for _ in range(2):  # the first time, files and kernels are read
         seconds = []

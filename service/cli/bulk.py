@@ -18,6 +18,7 @@ from service.bulk.executors import ExecutorLost
 from service.bulk.executors.here import Here
 from service.bulk.executors.processes import Processes
 from service.bulk.extras import extra
+from service.bulk.files import is_url, suffix
 from service.bulk.journal import Journal
 from service.bulk.merging import merged
 from service.bulk.part import span_of
@@ -35,8 +36,10 @@ from service.settings import SettingsError
 PARTLY = 5
 # Exit status where a run ended before its pieces, since none can be scored any more.
 LOST = 4
-# Bytes of logits for which starting processes, of two seconds each, is not worth it.
-_FEW_BYTES = 1 << 31
+# Bytes of logits for which starting processes, a second in all, is not worth it: of shards that are
+# fetched, or inflated on the one thread that reads, and of those that are mapped.
+_FEW_BYTES, _FEW_MAPPED = 1 << 31, 1 << 34
+_MAPPED = (".safetensors", ".npy")
 # Pieces in flight for each worker: the next one is there when one is done.
 _EACH = 2
 # Failures that are listed.
@@ -145,11 +148,18 @@ def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
     work.prepare(plan.samples())
     workers = asked.workers
     if workers is None:
-        few = sum(source.rows * source.row_bytes for source in plan.sources) < _FEW_BYTES
-        workers = 0 if few else cores.available()
+        workers = 0 if _are_few(plan) else cores.available()
     if workers == 0:
         return Here(), 1
     return Processes(workers), workers * _EACH
+
+
+def _are_few(plan: Plan) -> bool:
+    """True where one process is done before others would have started."""
+    places = [source.location for source in plan.sources]
+    mapped = all(not is_url(place) and suffix(place) in _MAPPED for place in places)
+    total = sum(source.rows * source.row_bytes for source in plan.sources)
+    return total < (_FEW_MAPPED if mapped else _FEW_BYTES)
 
 
 def _token(asked: Asked) -> str | None:

@@ -26,7 +26,8 @@ class Asked(BaseModel):
         ge=0,
         le=4096,
         description="Processes that score pieces, of one thread each; 0: this process, with all"
-        " threads. By default as many as there are cores, and 0 for less than 2 GiB of logits.",
+        " threads. By default as many as there are cores, and 0 for less than 2 GiB of logits,"
+        " or 16 GiB in mapped files (.safetensors, .npy).",
     )
     scheduler: str | None = Field(
         None,

@@ -14,8 +14,9 @@ import pytest
 
 from benchmarks.scale import kills
 from kernels import LossAccumulator
+from service.bulk.plan import Job, Plan, Source
 from service.bulk.run import Progress
-from service.cli import bulk_progress
+from service.cli import bulk, bulk_progress
 from tests.service.bulk.corpora import Corpus
 from tests.service.cli.score_command import machine, refusal, run
 
@@ -41,6 +42,24 @@ def shards(tmp_path: Path) -> Path:
     folder.mkdir()
     corpus().written(folder)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "most"),
+    [
+        (["a.safetensors", "b.npy"], 2**34),
+        (["a.safetensors", "b.npz"], 2**31),
+        (["s3://bucket/a.safetensors"], 2**31),
+    ],
+)
+def test_processes_are_started_where_there_is_work_for_them(names: list[str], most: int) -> None:
+    rows = most // len(names)
+    for more, few in ((-1, True), (0, False)):
+        sources = [
+            Source(name, "", rows + more, (), 1, rows, (), "float32", None, 0, 0, 0)
+            for name in names
+        ]
+        assert bulk._are_few(Plan(Job({}, {}, 0), sources)) == few
 
 
 def test_the_loss_is_that_of_all_rows_in_order(shards: Path) -> None:
