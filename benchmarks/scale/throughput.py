@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.scale.mapped import read_plainly
 from service.bulk import work
 from service.bulk.executors.here import Here
-from service.bulk.executors.processes import Processes
+from service.bulk.executors.processes import EACH, Processes
 from service.bulk.plan import Job, Plan, planned
 from service.bulk.run import Run
 from service.codecs import Encoded
@@ -69,13 +69,13 @@ def rates(plan: Plan, paths: list[str], rounds: int) -> dict[str, list[float]]:
 
     ways: dict[str, Callable[[], object]] = {
         "plain parallel read": reads,
-        f"{WORKERS} processes of one thread": Run(plan, scoring, in_flight=2 * WORKERS).run,
-        "one process, all threads": Run(plan, here).run,
+        f"{WORKERS} processes of one thread": lambda: Run(
+            plan, scoring, in_flight=EACH * WORKERS
+        ).run(),
+        "one process, all threads": lambda: Run(plan, here).run(),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):  # the first one warms everything up
-        ways[f"{WORKERS} processes of one thread"] = Run(plan, scoring, in_flight=4).run
-        ways["one process, all threads"] = Run(plan, here).run
         for name, way in ways.items():
             started = time.perf_counter()
             way()

@@ -219,9 +219,10 @@ def fingerprint(location: str) -> str:
     version, a size. Raises ``DecodeError``, ``MissingPackage`` and ``OSError``.
     """
     if not is_url(location):
-        if not os.path.isdir(location):
-            return _stamp(os.stat(location))
-        return _digest(f"{name}:{_stamp(found)}" for name, found in _local_files(location))
+        found = os.stat(location)
+        if not stat.S_ISDIR(found.st_mode):
+            return _stamp(found)
+        return _digest(f"{name}:{_stamp(each)}" for name, each in _local_files(location))
     files, path = file_system(location)
     with library_errors("it"):
         files.invalidate_cache()

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from kernels.answer import answers_of, counted, impossible_label, wanted
+from kernels.answer import answers_of, counted, impossible_label
 from kernels.devices import compute
 from kernels.plan import Computed, ImpossibleLabel
 from kernels.problem import Problem, check
@@ -88,7 +88,7 @@ def outputs_of(problem: Problem, predicting: bool) -> tuple[str, ...]:
     neighbours = problem.logits.strides[problem.axis] == problem.logits.itemsize
     judging = neighbours and problem.soft is None and not predicting
     beside = "sequence_greedy" if judging else "prediction"
-    return (*wanted(problem, ["per_element", beside]), *LOSSES)
+    return ("per_element", beside, *LOSSES)
 
 
 def _alone(problem: Problem) -> Problem:
@@ -121,13 +121,13 @@ def _right(
 
 def _predicted(problem: Problem, logits: Array, places: Array) -> list[int]:
     """Predictions of the elements at ``places``, indices in the flattened labels."""
-    by_class, found = np.moveaxis(logits, problem.axis, -1), []
-    for place in places.tolist():
-        index = [int(i) for i in np.unravel_index(place, problem.shape)]
-        if problem.shift:
-            index[1] -= problem.shift
-        found.append(int(widened(by_class[tuple(index)]).argmax()))
-    return found
+    by_class = np.moveaxis(logits, problem.axis, -1)
+    index = list(np.unravel_index(places, problem.shape))
+    if problem.shift:
+        index[1] = index[1] - problem.shift
+    # One by one, or they would all be copied.
+    each = zip(*(axis.tolist() for axis in index), strict=True)
+    return [int(widened(by_class[place]).argmax()) for place in each]
 
 
 def _computed(

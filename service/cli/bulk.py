@@ -14,7 +14,7 @@ import typer
 
 from kernels.report import numbers
 from service.bulk import locations, output, work
-from service.bulk.executors import ExecutorLost
+from service.bulk.executors import ExecutorLost, processes
 from service.bulk.executors.here import Here
 from service.bulk.executors.processes import Processes
 from service.bulk.extras import extra
@@ -151,7 +151,7 @@ def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
         workers = 0 if _are_few(plan) else cores.available()
     if workers == 0:
         return Here(), 1
-    return Processes(workers), workers * _EACH
+    return Processes(workers), workers * processes.EACH
 
 
 def _are_few(plan: Plan) -> bool:

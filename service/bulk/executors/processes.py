@@ -23,8 +23,9 @@ from service.bulk.executors import worker
 from service.bulk.work import PieceError, score_piece
 
 _Item: TypeAlias = tuple[bytes, "Future[bytes]"]
-# Tasks that a process has at a time: the second begins without a wait for this one's threads.
-_GIVEN = 2
+# Tasks that a process has at a time: the second begins without a wait for the driver's threads. And
+# tasks in flight for each process with which it has them.
+_GIVEN, EACH = 2, 3
 
 
 class Processes(Executor):
@@ -47,7 +48,7 @@ class Processes(Executor):
         self._lock = threading.Lock()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._closed = self._cancelled = False
-        self._idle = workers  # processes without a task
+        self._workers = workers
         self._threads = [
             threading.Thread(target=self._drive, args=(number,), daemon=True)
             for number in range(workers)
@@ -123,9 +124,10 @@ class Processes(Executor):
     def _take(self, given: deque[_Item]) -> bool:
         """Add tasks to ``given``, those of one process; False if it has none and none will come.
 
-        It waits for the first, and takes none ahead while another process has none.
+        It waits for the first. Of those that it takes ahead, one is left for each process: they are
+        done at the same time, or nearly so, in the end.
         """
-        while len(given) < _GIVEN and not (given and self._idle):
+        while not given or (len(given) < _GIVEN and self._queue.qsize() >= self._workers):
             try:
                 item = self._queue.get(block=not given)
             except Empty:
@@ -136,21 +138,15 @@ class Processes(Executor):
                     break
                 return False
             given.append(item)
-            if len(given) == 1:
-                with self._lock:
-                    self._idle -= 1
         return True
 
     def _pop(self, given: deque[_Item]) -> None:
         """Remove the task that was answered, and all others once these are cancelled."""
         given.popleft()
-        with self._lock:
-            if self._cancelled:
-                for _, future in given:
-                    future.cancel()
-                given.clear()
-            if not given:
-                self._idle += 1
+        if self._cancelled:
+            for _, future in given:
+                future.cancel()
+            given.clear()
 
     def _started(self, number: int) -> subprocess.Popen[bytes]:
         name = f"{self._function.__module__}:{self._function.__qualname__}"
