@@ -20,7 +20,7 @@ from service.bulk.terms import Terms, failure_of, model_of, terms_of
 from service.errors import InvalidOption
 from service.request.given import combine
 
-# Positions of a piece, at most: some 60 bytes are kept of each while it is computed.
+# Positions of a piece, at most: some 80 bytes are kept of each while it is computed.
 MOST_POSITIONS = 1 << 20
 # Pieces, at most, that a piece may be as long as to begin and end where reading does.
 _STRETCH = 4
