@@ -53,6 +53,13 @@ class Losses:
         self.losses.merge(other.losses, at)
         self.weights.merge(other.weights, at)
 
+    def of(self, groups: Array) -> Losses:
+        """Sums and counts of some ``groups``."""
+        some = Losses(0)
+        some.counts, some.ones = self.counts[groups], self.ones[groups]
+        some.losses, some.weights = self.losses.of(groups), self.weights.of(groups)
+        return some
+
     def totals(self) -> tuple[Array, Array]:
         """Sum of the losses of each group, and their weighted mean: NaN where all weights are 0."""
         sums = self.losses.totals()
@@ -141,16 +148,19 @@ class Classes:
 
     def listed(self) -> list[dict[str, Any]]:
         """A row for each class, or for the LISTED ones of most loss in all, in order of class."""
-        sums, means = self.sums.totals()
         shown = np.arange(self.classes)
         if self.classes > LISTED:
-            losses = np.nan_to_num(sums, nan=np.inf)
-            losses[self.sums.counts == 0] = -np.inf
-            shown = np.sort(np.lexsort((shown, -losses))[:LISTED])
+            used = np.flatnonzero(self.sums.counts)
+            shown = used if len(used) >= LISTED else shown
+            some = self.sums.of(shown)
+            losses = np.nan_to_num(some.totals()[0], nan=np.inf)
+            losses[some.counts == 0] = -np.inf
+            shown = np.sort(shown[np.lexsort((shown, -losses))[:LISTED]])
+        some = self.sums.of(shown)
         columns: Mapping[str, Array] = {
             "class": shown,
-            "count": self.sums.counts[shown],
-            "loss": means[shown],
+            "count": some.counts,
+            "loss": some.totals()[1],
             "right": self.right[shown],
             "predicted": self.predicted[shown],
         }

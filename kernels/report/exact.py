@@ -85,6 +85,14 @@ class ExactSums:
         self._odd = {name: self._wide(row) for name, row in self._odd.items()}
         self._count(1)
 
+    def of(self, groups: Array) -> ExactSums:
+        """The sums of some ``groups``."""
+        some = ExactSums(len(groups))
+        some._limbs = {number: self._limb(number)[groups] for number in self._limbs}
+        some._odd = {name: self._counts(name)[groups] for name in self._odd}
+        some._added = self._added
+        return some
+
     def limbs(self) -> tuple[int, Array]:
         """Number of the first limb, and int64 limbs of shape (limbs, groups), from low to high.
 

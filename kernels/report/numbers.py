@@ -24,6 +24,7 @@ def numbers(report: Report) -> dict[str, Any]:
     """
     report.settle()
     form, sums = report.form, report.classes.sums
+    sums = sums.of(np.flatnonzero(sums.counts))  # a few of many classes
     loss_sum, weight_sum = sums.losses.total(), sums.weight()
     loss = _ratio(loss_sum, weight_sum)
     right = int(report.classes.right.sum())

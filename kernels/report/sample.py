@@ -1,4 +1,4 @@
-"""Sample of rows of logits, and the temperature that minimises their loss.
+"""Sample of rows of logits, of which the best temperature is sought.
 
 Rows are chosen by a hash of what the kernels say of them, the smallest first (a bottom-k sketch),
 so that a sample does not depend on how the data was split.
@@ -14,6 +14,7 @@ import numpy as np
 
 import kernels
 from kernels.dtypes import DType
+from kernels.report import temperature
 from kernels.report.step import Step
 
 Array = np.ndarray[Any, Any]
@@ -21,9 +22,6 @@ Array = np.ndarray[Any, Any]
 # Logits: 2 MB as bfloat16, whose loss at one temperature takes a millisecond.
 _LOGITS = 1 << 20
 _LEAST_ROWS, _MOST_ROWS = 16, 4096
-# Of a sample's best temperature to the current one, at most, and its relative error.
-_FARTHEST, _PRECISION = 64.0, 1e-4
-_PASSES = 30
 
 
 def rows_of(classes: int) -> int:
@@ -122,49 +120,24 @@ class Sample:
     def best_temperature(self, current: float) -> dict[str, Any]:
         """Temperature with the least cross-entropy of the sample, and the losses there and now.
 
-        The loss is convex in 1 / temperature; its derivative by the logarithm of that is the mean
-        of loss minus entropy, whose root is bracketed and then narrowed by the Illinois method
-        (M. Dowell and P. Jarratt, 1971). It is sought within a factor of 64 from ``current``.
-        NaN without a sample.
+        It is sought within a factor of 64 from ``current``. NaN without a sample.
         """
         found = {"current": current, "best": math.nan, "loss": math.nan, "best_loss": math.nan}
         if len(self.hashes):
-            rows = self.rows
-            loss, slope = self._at(rows, current)
-            found |= {"loss": loss, "best": current, "best_loss": loss}
-            found |= self._root(rows, current, loss, slope)
+            rows, losses = self.rows, []
+
+            def at(scale: float) -> tuple[float, float]:
+                loss, slope = self._at(rows, current / scale)
+                losses.append(loss)
+                return loss, slope / scale
+
+            scale, best_loss = temperature.least(at)
+            found |= {"loss": losses[0], "best": current, "best_loss": losses[0]}
+            if best_loss <= losses[0]:
+                found |= {"best": current / scale, "best_loss": best_loss}
         # Its precision, and no digits beyond.
         found["best"] = float(f"{found['best']:.4g}")
         return {**found, "sample": len(self.hashes)}
-
-    def _root(self, rows: Array, current: float, loss: float, slope: float) -> dict[str, float]:
-        """Search from ``current``, with the loss and the slope there, where the slope is 0."""
-        best, best_loss = current, loss
-        near, farther = (0.0, slope), math.copysign(math.log(2.0), slope)
-        far = near
-        while slope and far[1] * slope > 0.0 and abs(far[0]) < math.log(_FARTHEST) - _PRECISION:
-            near = far
-            far, best_loss = self._moved(rows, current, far[0] + farther)
-            best = current * math.exp(far[0])
-        moved, passes = math.inf, 0
-        while near[1] * far[1] < 0.0 and moved > _PRECISION and passes < _PASSES:
-            middle = (near[0] * far[1] - far[0] * near[1]) / (far[1] - near[1])
-            moved = abs(middle - far[0])
-            new, best_loss = self._moved(rows, current, middle)
-            best = current * math.exp(middle)
-            if new[1] * far[1] < 0.0:
-                near, far = far, new
-            else:
-                near, far = (near[0], near[1] / 2.0), new
-            passes += 1
-        return {"best": best, "best_loss": best_loss} if best_loss <= loss else {}
-
-    def _moved(
-        self, rows: Array, current: float, logarithm: float
-    ) -> tuple[tuple[float, float], float]:
-        """Place and slope at ``current`` times e to the ``logarithm``, and the loss there."""
-        loss, slope = self._at(rows, current * math.exp(logarithm))
-        return (logarithm, slope), loss
 
     def _at(self, rows: Array, temperature: float) -> tuple[float, float]:
         """Weighted means of the loss, and of loss minus entropy: the slope by -log(temperature)."""

@@ -46,6 +46,8 @@ def test_sums_are_those_of_fractions_and_merge_to_the_same_limbs(
         np.testing.assert_array_equal(parts.arrays()[name], array)
     again = ExactSums.from_arrays(whole.arrays())
     np.testing.assert_array_equal(again.totals(), whole.totals())
+    some = np.array([3, 0])
+    np.testing.assert_array_equal(whole.of(some).totals(), whole.totals()[some])
 
 
 @given(st.lists(st.integers(0, 2**33), min_size=1, max_size=4), VALUES)

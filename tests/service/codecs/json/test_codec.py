@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from service.codecs.base import Limits, Message
 from service.codecs.json import codec as json_codec
+from service.codecs.json import values
 from service.codecs.json.codec import CODEC as JSON
 from service.codecs.json.codec import MEMBER_LIMIT
 from service.codecs.json.members import KEY_LIMIT, VALUE_LIMIT
@@ -184,6 +185,18 @@ def test_float32_of_every_exponent_are_written_short_and_read_back() -> None:
     assert same(np.array(json.loads(text)["logits"]).astype(np.float32), array)
     assert same(decode(text).tensors["logits"], array)
     assert written(loss=np.float32(1.5722)) == b'{"loss":1.5722}\n'
+
+
+def test_nested_values_have_texts_for_what_json_has_no_number_for() -> None:
+    value = {
+        "a": [{"b": math.nan, "c": None}],
+        "d": {"e": math.inf},
+        "f": [-math.inf, 1.5],
+        "g": {},
+    }
+    text = b'{"a":[{"b":"NaN","c":null}],"d":{"e":"Infinity"},"f":["-Infinity",1.5],"g":{}}'
+    assert values.written(value) == text
+    assert values.written({"a": "null"}) == b'{"a":"null"}'
 
 
 def test_the_float32_whose_shortest_text_misleads() -> None:
