@@ -17,7 +17,7 @@ from kernels.errors import InvalidInput
 from kernels.plan import finish
 from kernels.problem import Problem, check
 from kernels.report.found import NAMES, Rows, at_once, in_passes
-from kernels.report.pieces import MOST, STEP, Piece, pieces, window
+from kernels.report.pieces import MOST, STEP, STEPS, Piece, pieces, window
 from kernels.report.sample import rows_of
 from kernels.report.state import Form, Report
 from kernels.report.step import Step
@@ -110,10 +110,9 @@ def in_steps(
     float32, "prediction_map" and "label_map", int32 (int64 if the ignored label needs that).
     Raises ``InvalidInput`` for an impossible label.
     """
-    arrays = _no_maps(problem) if maps else {}
-    for piece in pieces(problem, step or STEP):
-        yield piece.reach
-        found = _computed(problem, piece, report.form.bins)
+    arrays, step = _no_maps(problem) if maps else {}, step or STEP
+    for piece in pieces(problem, _piece(problem, step)):
+        found = yield from _computed(problem, piece, report.form.bins, step)
         report.add(found)
         if maps:
             place = slice(piece.first, piece.stop)
@@ -124,6 +123,11 @@ def in_steps(
             assert problem.labels is not None
             arrays["label_map"][place] = problem.labels[place]
     return {name: array.reshape(problem.shape) for name, array in arrays.items()}
+
+
+def _piece(problem: Problem, step: int) -> int:
+    """Bytes of logits in a piece."""
+    return step * STEPS if summarised(problem) else step
 
 
 def uncompiled(problem: Problem) -> tuple[AnySpecialisation, ...]:
@@ -151,11 +155,15 @@ def footprint(problem: Problem, report: Report, maps: bool, step: int | None) ->
     sequences = 200 * len(report.sequences.counts) if report.sequences else 0
     piece = min(positions, MOST) * _POSITION_BYTES + _EXACTLY * 32
     arrays = positions * 20 if maps else 0
-    return Footprint(state + pairs + sequences + piece + arrays, window(problem, step))
+    reach = None if step is None else window(problem, _piece(problem, step))
+    return Footprint(state + pairs + sequences + piece + arrays, reach)
 
 
-def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
-    """Compute the step of ``piece``. Raises ``InvalidInput`` for an impossible label."""
+def _computed(problem: Problem, piece: Piece, bins: int, step: int) -> Generator[int, None, Step]:
+    """Compute the ``Step`` of ``piece``, about ``step`` bytes of logits at a time.
+
+    Yields and raises as ``in_steps``.
+    """
     place = slice(piece.first, piece.stop)
     assert problem.labels is not None
     given = problem.labels[place]
@@ -176,7 +184,11 @@ def _computed(problem: Problem, piece: Piece, bins: int) -> Step:
         plain = replace(own, weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0)
     rows = Rows(problem, piece)
     quick = summarised(plain)
-    found = at_once(plain, rows) if quick else in_passes(plain, rows)
+    if quick:
+        found = yield from at_once(plain, rows, -(-piece.logits.nbytes // step))
+    else:
+        yield piece.reach
+        found = in_passes(plain, rows)
     nll, predictions, squares = found.nll, found.predictions, found.squares
     losses, weights = nll, np.ones(len(nll))
     if plain is not own:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.cpu.launch.summary import summary
+from kernels.cpu.launch.summary import in_steps
 from kernels.devices import compute
 from kernels.problem import Problem
 from kernels.report.pieces import Piece
@@ -74,10 +75,13 @@ def in_passes(plain: Problem, rows: Rows) -> Found:
     return Found(nll, squares, above, found["rank"], predictions)
 
 
-def at_once(plain: Problem, rows: Rows) -> Found:
-    """The same of one pass; rows that it leaves out go through several."""
+def at_once(plain: Problem, rows: Rows, launches: int) -> Generator[int, None, Found]:
+    """The same of one pass, in so many ``launches``; rows that it leaves out go through several.
+
+    Before each launch, yields how many bytes of all logits, from the first, have to be there.
+    """
     assert plain.labels is not None
-    known = summary(plain, plain.labels)
+    known = yield from in_steps(plain, plain.labels, launches, rows.piece.reach_of)
     with np.errstate(invalid="ignore", over="ignore"):
         above = (known.largest - known.own) / plain.temperature
     squares = np.minimum(known.squares, 1.0)

@@ -12,8 +12,9 @@ from kernels.problem import Problem
 
 Array = np.ndarray[Any, Any]
 
-# Bytes of logits in a piece: they are read from cache the second time.
-STEP = 1 << 22
+# Bytes of logits in a step: they are read from cache the second time. Where they are read once, a
+# piece is some steps: NumPy takes some 0.2 ms for a piece, as long as the kernel for a step.
+STEP, STEPS = 1 << 22, 4
 # Positions in a piece, at most and, where classes are strided, at least; a multiple of the sums'
 # blocks. NumPy takes some 200 bytes for each; arrays of 128 KiB and more have new pages each time,
 # which takes five times as long as to compute them.
@@ -23,6 +24,8 @@ MOST, _LEAST = 1 << 13, 64
 class Piece(NamedTuple):
     """Neighbouring positions: those from ``first`` to ``stop``, whose ``logits`` have their classes
     on ``axis``; up to byte ``reach`` of all logits has to be there.
+
+    ``each``: bytes from one position to the next, 0 where they are not in order.
     """
 
     first: int
@@ -30,6 +33,11 @@ class Piece(NamedTuple):
     logits: Array
     axis: int
     reach: int
+    each: int = 0
+
+    def reach_of(self, positions: int) -> int:
+        """Byte up to which all logits have to be there for the first ``positions`` of these."""
+        return self.reach - (self.stop - self.first - positions) * self.each
 
     def by_class(self) -> Array:
         """View of the logits with the classes last."""
@@ -77,7 +85,8 @@ def pieces(problem: Problem, step: int) -> Iterator[Piece]:
     if many > 1 or (each <= step and inner <= MOST) or inner == 1:
         for first in range(0, outer, many):
             stop = min(first + many, outer)
-            yield Piece(first * inner, stop * inner, whole[first:stop], 1, stop * each)
+            apart = each if inner == 1 else 0
+            yield Piece(first * inner, stop * inner, whole[first:stop], 1, stop * each, apart)
         return
     some = min(max(step // (classes * size) // _LEAST * _LEAST, _LEAST), MOST)
     for one in range(outer):

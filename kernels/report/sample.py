@@ -22,6 +22,8 @@ Array = np.ndarray[Any, Any]
 # Logits: 2 MB as bfloat16, whose loss at one temperature takes a millisecond.
 _LOGITS = 1 << 20
 _LEAST_ROWS, _MOST_ROWS = 16, 4096
+# Bytes of rows that are copied at a time: a larger copy on the way has new pages each time.
+_COPIED = 1 << 18
 
 
 def rows_of(classes: int) -> int:
@@ -95,8 +97,10 @@ class Sample:
             self._rows = np.concatenate([self._rows, more])
         places = np.empty(len(hashes) - old, np.int64)
         places[fresh] = np.flatnonzero(free)[: len(fresh)]
-        if fresh.size:
-            self._rows[places[fresh]] = rows(fresh)
+        some = max(1, _COPIED // max(self._rows[:1].nbytes, 1))
+        for first in range(0, len(fresh), some):
+            part = fresh[first : first + some]
+            self._rows[places[part]] = rows(part)
         self.hashes = hashes[order]
         self.labels = np.concatenate([self.labels, labels])[order]
         self.weights = np.concatenate([self.weights, weights])[order]

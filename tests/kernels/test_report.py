@@ -253,9 +253,9 @@ def test_one_pass_says_what_several_say(
         problem = check(zoo.cast(rows, dtype), labels, temperature=temperature)
     (piece,) = pieces(problem, problem.logits.nbytes)
     assert summarised(problem)
-    one = compute._computed(problem, piece, 15)
+    one = finish(compute._computed(problem, piece, 15, 1 << 16))
     monkeypatch.setattr(compute, "summarised", lambda _: False)
-    several = compute._computed(problem, piece, 15)
+    several = finish(compute._computed(problem, piece, 15, 1 << 16))
     for name in ("ranks", "predictions"):
         np.testing.assert_array_equal(getattr(one, name), getattr(several, name), name)
     # Losses of fewer classes, from several passes, are float32.
