@@ -241,8 +241,9 @@ def _make_exact(
     for first in range(0, len(chosen), some):
         part = chosen[first : first + some]
         with np.errstate(invalid="ignore", over="ignore"):
-            logits = rows(part) / temperature
-            powers = np.exp(logits - logits.max(1, keepdims=True))
-            totals = powers.sum(1)
+            powers = rows(part)
+            powers /= temperature
+            powers -= powers.max(1, keepdims=True)
+            totals = np.exp(powers, out=powers).sum(1)
             confidences[part] = 1.0 / totals
-            squares[part] = (powers * powers).sum(1) / (totals * totals)
+            squares[part] = np.square(powers, out=powers).sum(1) / (totals * totals)

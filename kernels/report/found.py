@@ -16,7 +16,7 @@ from kernels.tensors import widened
 
 Array = np.ndarray[Any, Any]
 
-# Losses and their weights, float64 and not reduced.
+# Losses and their weights, float64 and not reduced: the kernels write both or neither.
 NAMES = ("losses", "weights")
 
 
@@ -27,8 +27,11 @@ class Rows(NamedTuple):
     piece: Piece
 
     def raw(self, positions: Array) -> Array:
-        """The logits as they were given, of shape (positions, classes)."""
-        rows = self.piece.by_class()[self.piece.at(positions)].reshape(len(positions), -1)
+        """The logits as they were given, of shape (positions, classes); of one a view if it can."""
+        places = self.piece.at(positions)
+        if len(positions) == 1:
+            places = tuple([place[0] for place in places])
+        rows = self.piece.by_class()[places].reshape(len(positions), -1)
         return np.ascontiguousarray(rows).view(self.problem.dtype.numpy)
 
     def __call__(self, positions: Array) -> Array:

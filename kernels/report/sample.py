@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-import kernels
+from kernels.devices import compute
 from kernels.dtypes import DType
+from kernels.problem import check
 from kernels.report import temperature
+from kernels.report.found import NAMES
 from kernels.report.step import Step
 
 Array = np.ndarray[Any, Any]
@@ -22,8 +25,9 @@ Array = np.ndarray[Any, Any]
 # Logits: 2 MB as bfloat16, whose loss at one temperature takes a millisecond.
 _LOGITS = 1 << 20
 _LEAST_ROWS, _MOST_ROWS = 16, 4096
-# Bytes of rows that are copied at a time: a larger copy on the way has new pages each time.
-_COPIED = 1 << 18
+# Bytes of rows that are copied at a time, but for one row: that needs no copy on the way, which
+# would have new pages each time.
+_COPIED = 1 << 16
 
 
 def rows_of(classes: int) -> int:
@@ -52,7 +56,8 @@ class Sample:
         self.weights = np.empty(0)
         self._softcap = softcap
         self._most = rows_of(classes)
-        # Rows stay where they are written: ``_places`` says where, in order of their hashes.
+        # Rows stay where they are written, in the first places: ``_places`` says where, in order of
+        # their hashes.
         self._rows = np.empty((0, classes), dtype.numpy)
         self._places = np.empty(0, np.int64)
 
@@ -92,9 +97,10 @@ class Sample:
         free[self._places[order[order < old]]] = False
         if np.count_nonzero(free) < len(fresh):
             size = min(max(2 * len(self._rows), len(order)), self._most)
-            more = np.empty((size - len(self._rows), self._rows.shape[1]), self._rows.dtype)
-            free = np.concatenate([free, np.ones(len(more), bool)])
-            self._rows = np.concatenate([self._rows, more])
+            wider = np.empty((size, self._rows.shape[1]), self._rows.dtype)
+            wider[: len(self._rows)] = self._rows
+            free = np.concatenate([free, np.ones(size - len(free), bool)])
+            self._rows = wider
         places = np.empty(len(hashes) - old, np.int64)
         places[fresh] = np.flatnonzero(free)[: len(fresh)]
         some = max(1, _COPIED // max(self._rows[:1].nbytes, 1))
@@ -128,29 +134,30 @@ class Sample:
         """
         found = {"current": current, "best": math.nan, "loss": math.nan, "best_loss": math.nan}
         if len(self.hashes):
-            rows, losses = self.rows, []
-
-            def at(scale: float) -> tuple[float, float]:
-                loss, slope = self._at(rows, current / scale)
-                losses.append(loss)
-                return loss, slope / scale
-
-            scale, best_loss = temperature.least(at)
-            found |= {"loss": losses[0], "best": current, "best_loss": losses[0]}
-            if best_loss <= losses[0]:
+            at = self._losses(current)
+            loss, slope = at(1.0)
+            found |= {"loss": loss, "best": current, "best_loss": loss}
+            scale, best_loss = temperature.least(at, loss, slope)
+            if best_loss <= loss:
                 found |= {"best": current / scale, "best_loss": best_loss}
         # Its precision, and no digits beyond.
         found["best"] = float(f"{found['best']:.4g}")
         return {**found, "sample": len(self.hashes)}
 
-    def _at(self, rows: Array, temperature: float) -> tuple[float, float]:
-        """Weighted means of the loss, and of loss minus entropy: the slope by -log(temperature)."""
-        temperature = min(max(temperature, 1e-30), 1e30)
-        names = ("per_element", "entropy")
-        found = kernels.cross_entropy(
-            rows, self.labels, temperature=temperature, softcap=self._softcap, outputs=names
-        )
-        losses, entropies = (found[name].astype(np.float64) * self.weights for name in names)
-        sums = (each.tolist() for each in (self.weights, losses, losses - entropies))
-        total, loss, slope = map(math.fsum, sums)
-        return loss / total, slope / total
+    def _losses(self, current: float) -> Callable[[float], tuple[float, float]]:
+        """Function that returns the mean loss of the rows' logits over ``current``, and its
+        derivative, at a scale of them: by that, the mean of loss minus entropy.
+        """
+        order = np.argsort(self._places)  # as they lie: a copy takes as long as a loss
+        rows, labels, weights = self._rows[: len(order)], self.labels[order], self.weights[order]
+        problem, total = check(rows, labels, softcap=self._softcap), math.fsum(weights.tolist())
+
+        def at(scale: float) -> tuple[float, float]:
+            temperature = min(max(current / scale, 1e-30), 1e30)
+            _, found = compute(replace(problem, temperature=temperature), (*NAMES, "entropy"))
+            losses = found["losses"]
+            slopes = (losses - found["entropy"].astype(np.float64)) * weights
+            sums = [math.fsum(each.tolist()) for each in (losses * weights, slopes)]
+            return sums[0] / total, sums[1] / total / scale
+
+        return at
