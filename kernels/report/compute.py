@@ -217,10 +217,11 @@ def _is_plain(problem: Problem) -> bool:
 
 def _margins(rows: Rows, labels: Array, predictions: Array, positions: Array) -> Array:
     """The logit of each label minus the largest other, in units of the temperature."""
-    own, other = rows.logits(labels)[positions], rows.logits(predictions)[positions]
+    labels, predictions = labels[positions], predictions[positions]
+    own, other = rows.logits(positions, labels), rows.logits(positions, predictions)
     with np.errstate(invalid="ignore", over="ignore"):
-        for i in np.flatnonzero(labels[positions] == predictions[positions]).tolist():
-            others = np.delete(rows(positions[i : i + 1])[0], labels[positions[i]])
+        for i in np.flatnonzero(labels == predictions).tolist():
+            others = np.delete(rows(positions[i : i + 1])[0], labels[i])
             other[i] = others.max(initial=-np.inf)
         margins: Array = (own - other) / rows.problem.temperature
     return margins

@@ -37,10 +37,9 @@ class Rows(NamedTuple):
     def __call__(self, positions: Array) -> Array:
         return self._converted(self.raw(positions))
 
-    def logits(self, classes: Array) -> Array:
+    def logits(self, positions: Array, classes: Array) -> Array:
         """The logit of each position's class in ``classes``."""
-        places = self.piece.at(np.arange(self.piece.stop - self.piece.first))
-        return self._converted(self.piece.by_class()[(*places, classes)])
+        return self._converted(self.piece.by_class()[(*self.piece.at(positions), classes)])
 
     def _converted(self, bits: Array) -> Array:
         values = widened(np.atleast_1d(bits).view(self.problem.dtype.numpy))
@@ -71,10 +70,12 @@ def in_passes(plain: Problem, rows: Rows) -> Found:
     _, found = compute(plain, (*NAMES, "rank", "prediction"))
     nll, predictions = found["losses"], found["prediction"]
     # The sum of exp(2 z) is that of another temperature.
+    everywhere = np.arange(len(nll))
     _, halved = compute(replace(plain, temperature=plain.temperature / 2.0), NAMES)
     with np.errstate(invalid="ignore", over="ignore"):
         squares = np.minimum(np.exp(halved["losses"] - 2.0 * nll), 1.0)
-        above = (rows.logits(predictions) - rows.logits(labels)) / plain.temperature
+        above = rows.logits(everywhere, predictions) - rows.logits(everywhere, labels)
+        above /= plain.temperature
     return Found(nll, squares, above, found["rank"], predictions)
 
 

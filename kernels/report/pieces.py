@@ -12,8 +12,8 @@ from kernels.problem import Problem
 
 Array = np.ndarray[Any, Any]
 
-# Bytes of logits in a step: they are read from cache the second time. Where they are read once, a
-# piece is some steps: NumPy takes some 0.2 ms for a piece, as long as the kernel for a step.
+# Bytes of logits in a step, which are read from cache the second time; and steps in a piece, where
+# they are read once: NumPy takes as long for a piece as the kernel for one or two steps.
 STEP, STEPS = 1 << 22, 4
 # Positions in a piece, at most and, where classes are strided, at least; a multiple of the sums'
 # blocks. NumPy takes some 200 bytes for each; arrays of 128 KiB and more have new pages each time,

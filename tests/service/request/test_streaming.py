@@ -507,7 +507,7 @@ async def test_a_report_is_that_of_a_body_that_is_held(
     layout: str,
     accept: str,
 ) -> None:
-    # A report's window is one step: what comes ahead has to be a page that slides, at least.
+    # A report's window is four steps: what comes ahead has to be a page that slides, at least.
     monkeypatch.setattr(regimes, "STREAMED_AHEAD_BYTES", HUGE)
     tensors = MANY
     if layout == "images":
