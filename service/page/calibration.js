@@ -1,12 +1,32 @@
 // Calibration: accuracy against confidence, and the temperature that would bring them together.
 
-import { h, numbersOf, readable, responsive, s } from "./dom.js";
+import { h, numbersOf, range, readable, responsive, s } from "./dom.js";
 import { axis, count, num, percent } from "./format.js";
 
 const HEIGHT = 320;
 const COUNTS = 56; // pixels of the strip of counts under the diagram
+const KEY = [
+  ["bar", "accuracy"], ["over", "gap: confidence above accuracy"], ["under", "gap: accuracy above confidence"],
+  ["dot", "accuracy at the mean confidence"], ["diagonal", "where both are equal"], ["count", "predictions"],
+];
+const STRIPE = 4; // pixels from one stripe to the next
 const ROOM = { left: 52, right: 16, top: 12, bottom: 40 };
 const SLIDER = { low: -3, high: 3, step: 0.05 }; // powers of two: an eighth to eight
+
+/** Which side of the diagonal a bin lies on; null where both are equal, or nothing was predicted. */
+const sideOf = ({ count: n, accuracy, confidence }) =>
+  (!n || accuracy === confidence ? null : accuracy < confidence ? "over" : "under");
+
+/** The gap of a bin from its accuracy to its confidence: above the bar a tint, within it stripes. */
+function gapOf(bin, place, y) {
+  const side = sideOf(bin);
+  if (!side) return null;
+  const [top, bottom] = [y(Math.max(bin.accuracy, bin.confidence)), y(Math.min(bin.accuracy, bin.confidence))];
+  const stripes = range(Math.floor((bottom - top) / STRIPE), (at) => `M${place.x} ${top + (at + 0.5) * STRIPE}h${place.width}`);
+  return s("g", { class: `gap ${side}` },
+    s("rect", { ...place, y: top, height: Math.max(2, bottom - top) }),
+    side === "under" && s("path", { d: stripes.join("") }));
+}
 
 function drawn(bins, before, width, readout) {
   const height = HEIGHT - ROOM.top - ROOM.bottom - COUNTS - 12;
@@ -18,11 +38,10 @@ function drawn(bins, before, width, readout) {
   const parts = bins.map((bin) => {
     const place = { x: x(bin.low) + 1, width: Math.max(1, x(bin.high) - x(bin.low) - 2) };
     const tall = COUNTS * (bin.count / most);
-    const gap = bin.count && [bin.accuracy, bin.confidence];
     return s("g", { class: "bin" },
       s("rect", { class: "count", ...place, y: base - tall, height: tall }),
-      gap && s("rect", { class: "bar", ...place, y: y(bin.accuracy), height: y(0) - y(bin.accuracy) }),
-      gap && s("rect", { class: bin.accuracy > bin.confidence ? "gap under" : "gap", ...place, y: y(Math.max(...gap)), height: Math.max(1, Math.abs(y(gap[0]) - y(gap[1]))) }));
+      bin.count > 0 && s("rect", { class: "bar", ...place, y: y(bin.accuracy), height: y(0) - y(bin.accuracy) }),
+      gapOf(bin, place, y));
   });
   const line = (points, name) => s("polyline", { class: name, points: points.map(([at, up]) => `${x(at)},${y(up)}`).join(" ") });
   const filled = (some) => some.filter((bin) => bin.count).map((bin) => [bin.confidence, bin.accuracy]);
@@ -50,8 +69,10 @@ function drawn(bins, before, width, readout) {
     describe: (at) => {
       const { low, high, count: n, accuracy, confidence } = bins[at];
       const from = `Confidence ${percent(low)} to ${percent(high)}`;
-      return n ? `${from}: ${count(n)} predictions, ${percent(accuracy)} right at a mean confidence of ${percent(confidence)}.`
-        : `${from}: no prediction.`;
+      if (!n) return `${from}: no prediction.`;
+      const side = sideOf(bins[at]);
+      const gap = side ? `${side}confident by ${(100 * Math.abs(accuracy - confidence)).toFixed(1)} points` : "no gap";
+      return `${from}: ${count(n)} predictions, ${percent(accuracy)} right at a mean confidence of ${percent(confidence)}: ${gap}.`;
     },
     mark: (at) => parts.forEach((part, each) => part.classList.toggle("on", each === at)),
   });
@@ -107,11 +128,13 @@ export function calibration(report, retemper) {
   const tiles = h("dl", { class: "tiles small" });
   const verdictText = h("p", { class: "verdict" });
   const numbers = h("div");
+  const earlier = h("li", { class: "k-before", hidden: true }, `the same at temperature ${num(own.temperature.current, 2)}`);
   let current = own;
   let width = 0;
   const draw = () => drawn(current.bins, current === own ? null : own.bins, width, readout);
   const show = (other) => {
     current = other.calibration;
+    earlier.hidden = current === own;
     verdictText.textContent = verdict(current);
     tiles.replaceChildren(...[["ECE", percent(current.ece)], ["Largest gap", percent(current.mce)], ["Brier score", num(current.brier)]]
       .map(([name, text]) => h("div", {}, h("dt", {}, name), h("dd", {}, text))));
@@ -126,9 +149,7 @@ export function calibration(report, retemper) {
   });
   return [
     verdictText, tiles, box,
-    h("ul", { class: "key" },
-      h("li", { class: "k-bar" }, "accuracy"), h("li", { class: "k-gap" }, "gap to the confidence"),
-      h("li", { class: "k-diagonal" }, "where both are equal"), h("li", { class: "k-count" }, "predictions")),
+    h("ul", { class: "key" }, KEY.map(([name, text]) => h("li", { class: `k-${name}` }, text)), earlier),
     readout, slider(report, retemper, show), numbers,
   ];
 }

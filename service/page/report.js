@@ -98,6 +98,6 @@ export function drawReport(report, arrays, retemper) {
         section("worst", "Worst positions", map ? "Choose one to see it in the picture." : "The largest losses: often wrong labels.", worstTable(report, map?.find)),
         section("classes", "Classes", "Sorted by mean loss; a column's name sorts by it.", classes(report))),
       h("div", { class: "column" },
-        section("calibration", "Calibration", "Bars below the diagonal: the model is surer than it is right.", calibration(report, retemper)),
+        section("calibration", "Calibration", "A bar below the diagonal: the model is right less often than it claims. Above it: more often.", calibration(report, retemper)),
         section("confusion", "Confusion", "Labels down, predictions across; coloured by the share of each row.", confusion(report)))));
 }
