@@ -4,19 +4,17 @@ import { h, range } from "./dom.js";
 import { paint } from "./heat.js";
 
 /**
- * A table of `rows` by `columns` cells that are painted and tell their formula in `readout` when
- * they are pointed at or have the focus; one stop of the tab key, and arrow keys within.
+ * A table of `rows` by `columns` cells that are painted, and of which `pointed(row, column)` hears
+ * when they are pointed at or have the focus; one stop of the tab key, and arrow keys within.
  *
- * `hidden` captions are for those who hear the table. `fill(text, share, formula)`, functions of row and column, writes it anew; `marked(row, column)`
- * outlines cells.
+ * `hidden` captions are for those who hear the table. `fill(text, share)`, functions of row and
+ * column, writes it anew; `marked(row, column)` outlines cells.
  */
-export function cells({ caption, hidden, rows, columns, rowName, columnName, ramp, readout }) {
-  let formula = () => "";
+export function cells({ caption, hidden, rows, columns, rowName, columnName, ramp, pointed }) {
   const all = range(rows, (row) => range(columns, (column) => h("td", {
     tabIndex: row + column ? -1 : 0,
-    onfocus: () => say(row, column), onpointerenter: () => say(row, column),
+    onfocus: () => pointed(row, column), onpointerenter: () => pointed(row, column),
   })));
-  const say = (row, column) => { readout.textContent = formula(row, column); };
   const element = h("table", { class: "cells", onkeydown: (event) => {
     const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key] ?? [];
     const row = all.findIndex((each) => each.includes(event.target));
@@ -33,8 +31,7 @@ export function cells({ caption, hidden, rows, columns, rowName, columnName, ram
   h("tbody", {}, range(rows, (row) => h("tr", {}, rowName && h("th", { scope: "row" }, rowName(row)), all[row]))));
   return {
     element,
-    fill(text, share, told, marked = () => false) {
-      formula = told;
+    fill(text, share, marked = () => false) {
       for (const [row, each] of all.entries()) {
         for (const [column, cell] of each.entries()) {
           cell.textContent = text(row, column);

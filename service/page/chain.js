@@ -5,7 +5,7 @@ import { cells, edited } from "./cells.js";
 import { code } from "./code.js";
 import { choice, h, range, scrolling } from "./dom.js";
 import { num } from "./format.js";
-import { formulas } from "./formulas.js";
+import { captions, formulas, routesOf } from "./formulas.js";
 import { paint } from "./heat.js";
 import { example, requestOf, resized, transposed } from "./state.js";
 
@@ -26,19 +26,36 @@ function planesOf(state, image) {
   }));
 }
 
-const step = (number, title, lede, ...parts) => h("section", { class: "card step", "aria-labelledby": `step-${number}` },
-  h("h2", { id: `step-${number}` }, h("span", { class: "number", "aria-hidden": "true" }, number), title),
-  h("p", { class: "lede" }, lede), parts);
-
-/** A step of computed planes: its element, and `fill(text, share, formula, marked)` by flat index. */
-function computed(number, title, lede, planes, ramp) {
-  const readout = h("output", { class: "readout" }, HINT);
-  const tables = planes.map((plane) => cells({ ...plane, caption: plane.caption ?? title, hidden: !plane.caption, ramp, readout }));
+/** A section of the chain: its element, and `tell(lede)`, since options change what is true of it. */
+function step(number, title, first, ...parts) {
+  const lede = h("p", { class: "lede" }, first);
   return {
-    element: step(number, title, lede, scrolling(`${title}, values`, h("div", { class: "planes" }, tables.map(({ element }) => element))), readout),
-    fill(text, share, formula, marked) {
-      const by = (told, at) => (row, column) => told(at(row, column));
-      for (const [index, { at }] of planes.entries()) tables[index].fill(by(text, at), by(share, at), by(formula, at), marked && by(marked, at));
+    element: h("section", { class: "card step", "aria-labelledby": `step-${number}` },
+      h("h2", { id: `step-${number}` }, h("span", { class: "number", "aria-hidden": "true" }, number), title), lede, parts),
+    tell: (text) => { lede.textContent = text; },
+  };
+}
+
+/** A step of computed planes; `fill(lede, text, share, formula, marked)`, the last four by flat index. */
+function computed(number, title, planes, ramp) {
+  const readout = h("output", { class: "readout" }, HINT);
+  let formula = null;
+  let pointed = null; // the cell whose formula is shown, which each answer writes anew
+  const say = (at) => {
+    pointed = at;
+    if (formula && pointed !== null) readout.textContent = formula(pointed);
+  };
+  const tables = planes.map((plane) => cells({ ...plane, caption: plane.caption ?? title, hidden: !plane.caption, ramp,
+    pointed: (row, column) => say(plane.at(row, column)) }));
+  const { element, tell } = step(number, title, "", scrolling(`${title}, values`, h("div", { class: "planes" }, tables.map((table) => table.element))), readout);
+  return {
+    element,
+    fill(lede, text, share, told, marked) {
+      const by = (value, at) => (row, column) => value(at(row, column));
+      for (const [index, { at }] of planes.entries()) tables[index].fill(by(text, at), by(share, at), marked && by(marked, at));
+      formula = told;
+      tell(lede);
+      say(pointed);
     },
   };
 }
@@ -79,15 +96,17 @@ function routes() {
   const formula = h("p", { class: "readout loss-formula" });
   const loss = h("output", { class: "loss-value" });
   const list = h("dl", { class: "routes" });
+  const { element, tell } = step(5, "Loss", "", h("div", { class: "loss" }, h("div", {}, loss, formula), list));
   return {
-    element: step(5, "Loss", "One number, by three routes that must agree.", h("div", { class: "loss" }, h("div", {}, loss, formula), list)),
-    fill(answer, told) {
-      const { formula: direct, nll_loss: nll, cross_entropy: cross, largest_difference: apart } = answer.routes;
+    element,
+    fill(lede, names, answer, told) {
+      const { cross_entropy: cross, largest_difference: apart } = answer.routes;
+      tell(lede);
       loss.textContent = num(cross, 4);
       formula.textContent = told;
       const agree = !(Number(apart) > 1e-5 * Math.abs(Number(cross)));
-      list.replaceChildren(...[["−Σ one_hot × log_softmax ÷ n", direct], ["nll_loss(log_softmax(logits), labels)", nll], ["cross_entropy(logits, labels)", cross]]
-        .map(([name, value]) => h("div", {}, h("dt", {}, h("code", {}, name)), h("dd", {}, num(value, 7)))),
+      list.replaceChildren(...Object.entries(names)
+        .map(([route, name]) => h("div", {}, h("dt", {}, h("code", {}, name)), h("dd", {}, num(answer.routes[route], 7)))),
       h("div", { class: agree ? "right" : "wrong" }, h("dt", {}, agree ? "✓ They agree" : "✗ They differ"), h("dd", {}, `largest difference ${num(apart, 7)}`)));
     },
   };
@@ -104,14 +123,14 @@ function transposition(state, image) {
       element: h("div", { class: "side" }, h("h3", {}, h("code", {}, call)),
         h("table", { class: "cells" }, h("caption", {}, "Label of each pixel"), h("tbody", {}, grid.map((row) => h("tr", {}, row)))),
         h("p", {}, "loss ", value), verdict),
-      fill(labels, loss, right, text) {
+      fill(labels, given, loss, right, text) {
         value.textContent = num(loss, 4);
         verdict.textContent = text;
         verdict.className = right ? "right" : "wrong";
         for (const [at, cell] of grid.flat().entries()) {
           const place = image * height * width + at;
           cell.textContent = labels[place];
-          cell.classList.toggle("differs", labels[place] !== state.labels[place]);
+          cell.classList.toggle("differs", labels[place] !== given[place]);
           paint(cell, "share", Number(labels[place]) / classes);
         }
       },
@@ -121,11 +140,11 @@ function transposition(state, image) {
   return {
     element: step(6, "The wrong transposition",
       `One-hot labels come as (N, H, W, C), and the formula needs (N, C, H, W). Height and width are equal here, so both calls give the shape (${images}, ${classes}, ${height}, ${width}): nothing fails, and one loss is wrong.`,
-      h("div", { class: "sides" }, right.element, wrong.element)),
-    fill(answer, other, swapped) {
-      right.fill(state.labels, answer.routes.cross_entropy, true, "✓ The classes move, and the pixels stay.");
+      h("div", { class: "sides" }, right.element, wrong.element)).element,
+    fill(asked, answer, other, swapped) {
+      right.fill(asked.labels, asked.labels, answer.routes.cross_entropy, true, "✓ The classes move, and the pixels stay.");
       const apart = other.routes.cross_entropy - answer.routes.cross_entropy;
-      wrong.fill(swapped.labels, other.routes.cross_entropy, false,
+      wrong.fill(swapped.labels, asked.labels, other.routes.cross_entropy, false,
         `✗ Rows and columns change places, too: the loss is off by ${num(apart, 4)}.`);
     },
   };
@@ -159,6 +178,14 @@ export function chain(root, first, kept) {
   let asked = new AbortController();
   let timer = 0; // of the last edit, which a rebuilt view forgets
 
+  /** Put `parts` in the place of all others, and the focus on the control that had it. */
+  function replaced(...parts) {
+    const named = (element) => element.id || (element.getAttribute("aria-label") ?? element.textContent);
+    const held = root.contains(document.activeElement) ? named(document.activeElement) : null;
+    root.replaceChildren(...parts);
+    if (held) [...root.querySelectorAll("button, input")].find((element) => named(element) === held)?.focus({ preventScroll: true });
+  }
+
   function build(state) {
     asked.abort();
     clearTimeout(timer);
@@ -171,12 +198,12 @@ export function chain(root, first, kept) {
     };
     const resize = (axis, by, text) => h("button", { type: "button", class: "quiet", onclick: () => build(resized(state, axis, by)) }, text);
     const fields = inputs(state, planes, image, changed);
-    const softmax = computed(2, "Softmax", isTable ? "Each row as probabilities: e to each logit, divided by the row's sum." : "Each pixel as probabilities: e to each logit, divided by the sum over classes.", planes, "share");
-    const logSoftmax = computed(3, "Log-softmax", "Their logarithms. The outlined values are those at the labels.", planes, "loss");
+    const softmax = computed(2, "Softmax", planes, "share");
+    const logSoftmax = computed(3, "Log-softmax", planes, "loss");
     const labelPlanes = isTable
       ? [{ caption: null, rows: state.shape[0], columns: 1, at: (row) => row, rowName: (row) => `row ${row}`, columnName: () => "loss" }]
       : [{ caption: `image ${image}`, rows: state.shape[2], columns: state.shape[3], at: (row, column) => (image * state.shape[2] + row) * state.shape[3] + column }];
-    const picked = computed(4, "Picked value", "Minus the log-softmax at the label: the loss of each position.", labelPlanes, "loss");
+    const picked = computed(4, "Picked value", labelPlanes, "loss");
     const last = routes();
     const swap = isTable ? null : transposition(state, image);
     const snippet = code(PATH);
@@ -184,7 +211,7 @@ export function chain(root, first, kept) {
       step(1, "Logits and labels", isTable ? "Edit any number: all that follows is computed anew." : "A plane of logits for each class, and the label of each pixel. Edit any number.",
         scrolling("Logits and labels, fields", h("div", { class: "planes" }, fields)),
         isTable && h("div", { class: "switches" }, resize(0, 1, "Add a row"), resize(0, -1, "Remove a row"), resize(1, 1, "Add a class"), resize(1, -1, "Remove a class")),
-        problemSlot("logits"), problemSlot("labels")),
+        problemSlot("logits"), problemSlot("labels")).element,
       softmax.element, logSoftmax.element, picked.element, last.element, swap?.element,
       h("section", { class: "card code-card", "aria-labelledby": "step-code" }, h("h2", { id: "step-code" }, "The same request as code"), snippet.element));
     const head = h("div", { class: "card controls-card" },
@@ -194,33 +221,36 @@ export function chain(root, first, kept) {
         h("button", { type: "button", class: "quiet", onclick: () => { image = 0; build(example(state.name)); } }, "Reset")),
       controls(state, changed, build), problemSlot(""));
     root.dataset.example = state.name;
-    root.replaceChildren(head, body);
+    replaced(head, body);
 
-    function fill(answer) {
+    // `asked` is what the answer is of: `state` may have been edited since.
+    function fill(asked, answer) {
       const flat = { ...answer, softmax: answer.softmax.flat(3), log_softmax: answer.log_softmax.flat(3), per_element: [answer.per_element].flat(3) };
-      const told = formulas(state, flat);
+      const told = formulas(asked, flat);
+      const words = captions(asked);
       const most = (values) => Math.max(1e-9, ...values.map(Number).filter(Number.isFinite).map(Math.abs));
-      const [logits, logs, losses] = [most(state.logits), most(flat.log_softmax), most(flat.per_element)];
-      for (const cell of body.querySelectorAll("[data-flat]")) paint(cell, "signed", 0.5 + Number(state.logits[cell.dataset.flat]) / (2 * logits));
-      softmax.fill((at) => num(flat.softmax[at]), (at) => flat.softmax[at], told.softmax, told.picked);
-      logSoftmax.fill((at) => num(flat.log_softmax[at]), (at) => -flat.log_softmax[at] / logs, told.logSoftmax, told.picked);
-      picked.fill((at) => (told.ignored(at) ? "ignored" : num(flat.per_element[at])), (at) => flat.per_element[at] / losses, told.perElement);
-      last.fill(answer, told.loss());
+      const [logits, logs, losses] = [most(asked.logits), most(flat.log_softmax), most(flat.per_element)];
+      for (const cell of body.querySelectorAll("[data-flat]")) paint(cell, "signed", 0.5 + Number(asked.logits[cell.dataset.flat]) / (2 * logits));
+      softmax.fill(words.softmax, (at) => num(flat.softmax[at]), (at) => flat.softmax[at], told.softmax, told.picked);
+      logSoftmax.fill(words.logSoftmax, (at) => num(flat.log_softmax[at]), (at) => -flat.log_softmax[at] / logs, told.logSoftmax, told.picked);
+      picked.fill(words.perElement, (at) => (told.ignored(at) ? "ignored" : num(flat.per_element[at])), (at) => flat.per_element[at] / losses, told.perElement);
+      last.fill(words.loss, routesOf(asked), answer, told.loss());
     }
 
     async function update() {
       asked.abort();
       asked = new AbortController();
       const { signal } = asked;
-      const request = requestOf(state);
+      const sent = structuredClone(state);
+      const request = requestOf(sent);
       snippet.show(request);
       try {
         const answer = await ask(PATH, request, signal);
         clearProblem(root);
-        fill(answer);
+        fill(sent, answer);
         if (swap) {
-          const swapped = transposed(state);
-          swap.fill(answer, await ask(PATH, requestOf(swapped), signal), swapped);
+          const swapped = transposed(sent);
+          swap.fill(sent, answer, await ask(PATH, requestOf(swapped), signal), swapped);
         }
         root.classList.remove("stale");
         root.dataset.state = "done";
