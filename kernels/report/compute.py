@@ -107,7 +107,8 @@ def in_steps(
 
     Before each step, of about ``step`` bytes of logits, yields how many bytes of them, from the
     first, have to be there. Maps are of the labels' shape: "loss_map" and "confidence_map",
-    float32, "prediction_map" and "label_map", int32 (int64 if the ignored label needs that).
+    float32, "prediction_map" and "label_map", int32 (int64 if the ignored label needs that), and
+    "counted_map", uint8: 1 where a position counts, 0 where it is ignored or its weight is 0.
     Raises ``InvalidInput`` for an impossible label.
     """
     arrays, step = _no_maps(problem) if maps else {}, step or STEP
@@ -122,6 +123,7 @@ def in_steps(
             arrays["prediction_map"][place] = found.predictions
             assert problem.labels is not None
             arrays["label_map"][place] = problem.labels[place]
+            arrays["counted_map"][place] = found.counted
     return {name: array.reshape(problem.shape) for name, array in arrays.items()}
 
 
@@ -143,6 +145,7 @@ def _no_maps(problem: Problem) -> dict[str, Array]:
         "confidence_map": np.float32,
         "prediction_map": np.int32,
         "label_map": np.int64 if wide else np.int32,
+        "counted_map": np.uint8,
     }
     return {name: np.empty(problem.positions, dtype) for name, dtype in dtypes.items()}
 
@@ -154,7 +157,7 @@ def footprint(problem: Problem, report: Report, maps: bool, step: int | None) ->
     pairs = min(positions, classes * classes) * 48 if report.classes.matrix is None else 0
     sequences = 200 * len(report.sequences.counts) if report.sequences else 0
     piece = min(positions, MOST) * _POSITION_BYTES + _EXACTLY * 32
-    arrays = positions * 20 if maps else 0
+    arrays = positions * 21 if maps else 0
     reach = None if step is None else window(problem, _piece(problem, step))
     return Footprint(state + pairs + sequences + piece + arrays, reach)
 

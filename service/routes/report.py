@@ -51,6 +51,7 @@ _DOCUMENT = Document(
         "prediction_map": "likeliest class, int32",
         "confidence_map": "its probability, float32",
         "label_map": "the labels, int32",
+        "counted_map": "1 where the position counts, else 0 (ignored, or of weight 0), uint8",
     },
 )
 
@@ -83,8 +84,8 @@ _NUMBERS = Operation(
     "calibration (reliability bins, ECE, MCE, Brier score, and the temperature that minimises the "
     "loss of a sample); each class; the confusion of classes; the positions of most loss; each "
     "sequence. In the binary formats `report` holds the JSON as bytes, beside maps in the labels' "
-    "shape: `loss_map`, `prediction_map`, `confidence_map` and `label_map`. Labels are class "
-    "indices. The numbers are explained in `docs/report.md`.",
+    "shape: `loss_map`, `prediction_map`, `confidence_map`, `label_map` and `counted_map`. Labels "
+    "are class indices. The numbers are explained in `docs/report.md`.",
     needs=("logits", "labels"),
     takes=("weight", "sample_weight"),
     options=ReportOptions,

@@ -379,9 +379,10 @@ def test_maps_have_the_labels_shape() -> None:
     np.testing.assert_array_equal(maps["prediction_map"], probs.argmax(-1))
     np.testing.assert_allclose(maps["confidence_map"], probs.max(-1), rtol=2e-6)
     np.testing.assert_array_equal(maps["label_map"], labels)
+    np.testing.assert_array_equal(maps["counted_map"], labels != -100)
     assert {name: str(array.dtype) for name, array in maps.items()} == {
         "loss_map": "float32", "confidence_map": "float32", "prediction_map": "int32",
-        "label_map": "int32",
+        "label_map": "int32", "counted_map": "uint8",
     }  # fmt: skip
     found = numbers(report)
     assert found["images"] == {"count": 2, "height": 5, "width": 6}

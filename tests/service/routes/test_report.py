@@ -15,7 +15,7 @@ from tests.service.cases import FORMATS, LABELS, WEIGHT, worked
 from tests.service.conftest import Client
 
 PATH = "/v1/report"
-MAPS = {"loss_map", "prediction_map", "confidence_map", "label_map"}
+MAPS = {"loss_map", "prediction_map", "confidence_map", "label_map", "counted_map"}
 
 
 def as_answered(value: Any) -> Any:
