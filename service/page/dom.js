@@ -69,7 +69,8 @@ export function choice(label, options, value, chosen) {
 
 /**
  * Make `chart` readable: a pointer at, or the arrow keys over, one of the `count` parts of `source`
- * have `describe(part)` said in `readout`, and `mark(part)` called. Returns what selects a part.
+ * have `describe(part)` said in `readout`, and `mark(part)` called. Returns what selects a part,
+ * `select(part)`, or says `again()` the one that is selected.
  */
 export function readable(chart, readout, source) {
   let part = -1;
@@ -88,5 +89,5 @@ export function readable(chart, readout, source) {
     event.preventDefault();
     select(part < 0 ? 0 : step(part, event.key));
   });
-  return select;
+  return { select, again: () => select(part) };
 }

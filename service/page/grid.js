@@ -1,18 +1,20 @@
 // A grid of values as a picture: a loss map, a strip of tokens, a large confusion matrix.
 
 import { h, readable, responsive } from "./dom.js";
-import { classColour, colours, onTheme } from "./heat.js";
+import { classColour, colours, ignoredColours, onTheme } from "./heat.js";
 
 const TALLEST = 520; // pixels
+const LEAST = { ring: 18, cursor: 10 }; // pixels: what marks a smaller cell is wider than it
 const GAP_FROM = 8; // pixels of a cell from which cells stand apart
 
-/** One pixel a value: its colour on the ramp, with that of its class over it. */
-function pixels({ rows, columns, count, ramp, share, classOf, opacity }) {
-  const table = colours(ramp);
+/** One pixel a value: its colour on the ramp, or the checks of an ignored one, with that of its class over it. */
+function pixels({ rows, columns, count, ramp, share, ignored, classOf, opacity }) {
+  const [table, checks] = [colours(ramp), ignoredColours()];
   const image = new ImageData(columns, rows);
   for (let at = 0; at < count; at += 1) {
     const place = share(at);
-    const under = table[Math.round(255 * Math.min(1, Math.max(0, Number.isFinite(place) ? place : 1)))];
+    const under = ignored(at) ? checks[((at % columns) + Math.floor(at / columns)) % 2]
+      : table[Math.round(255 * Math.min(1, Math.max(0, Number.isFinite(place) ? place : 1)))];
     const over = opacity ? classColour(classOf(at)) : under;
     for (let channel = 0; channel < 3; channel += 1) {
       image.data[4 * at + channel] = under[channel] + opacity * (over[channel] - under[channel]);
@@ -31,8 +33,8 @@ function pixels({ rows, columns, count, ramp, share, classOf, opacity }) {
  * `select(at)`, which puts the cursor on a value.
  *
  * `values` are `rows` by `columns`, `count` of them: `share(at)` is the place on `ramp`,
- * `describe(at)` the text, `ring` the value that is marked, `classOf(at)` its class, laid over with
- * `opacity`. A cell is at most `cell` pixels wide, and `ratio` times as tall.
+ * `describe(at)` the text, `ring` the value that is marked, `ignored(at)` whether it has no place on
+ * the ramp, `classOf(at)` its class, laid over with `opacity`. A cell is at most `cell` pixels wide, and `ratio` times as tall.
  */
 export function grid(label, readout) {
   const canvas = h("canvas", { tabindex: "0", role: "group", "aria-roledescription": "picture",
@@ -44,13 +46,15 @@ export function grid(label, readout) {
   let cell = { width: 0, height: 0 };
   let width = 0;
 
-  const put = (element, at) => {
+  /** Put the centre of `element`, of at least `least` pixels, on that of a value. */
+  const put = (element, at, least) => {
     element.hidden = at === null || at === undefined || at < 0 || at >= shown.count;
     if (element.hidden) return;
-    element.style.left = `${((at % shown.columns) + 0.5) * cell.width}px`;
-    element.style.top = `${(Math.floor(at / shown.columns) + 0.5) * cell.height}px`;
-    element.style.width = `${Math.max(10, cell.width)}px`;
-    element.style.height = `${Math.max(10, cell.height)}px`;
+    const [wide, tall] = [Math.max(least, cell.width), Math.max(least, cell.height)];
+    element.style.left = `${((at % shown.columns) + 0.5) * cell.width - wide / 2}px`;
+    element.style.top = `${(Math.floor(at / shown.columns) + 0.5) * cell.height - tall / 2}px`;
+    element.style.width = `${wide}px`;
+    element.style.height = `${tall}px`;
   };
   const draw = () => {
     if (!shown || !width) return;
@@ -72,9 +76,10 @@ export function grid(label, readout) {
       for (let x = 1; x < shown.columns; x += 1) context.fillRect(Math.round(x * cell.width * dense), 0, 1, canvas.height);
       for (let y = 1; y < shown.rows; y += 1) context.fillRect(0, Math.round(y * cell.height * dense), canvas.width, 1);
     }
-    put(ring, shown.ring);
-    ring.classList.toggle("large", cell.width >= GAP_FROM);
+    put(ring, shown.ring, LEAST.ring);
+    ring.classList.toggle("large", Math.min(cell.width, cell.height) >= LEAST.ring);
     cursor.hidden = true;
+    reading.again(); // the value that was read, of what is shown now
   };
   const source = {
     count: 0,
@@ -85,10 +90,10 @@ export function grid(label, readout) {
         : Math.floor((event.clientY - box.top) / cell.height) * shown.columns + column;
     },
     describe: (at) => shown.describe(at),
-    mark: (at) => put(cursor, at),
+    mark: (at) => put(cursor, at, LEAST.cursor),
     step: (from, key) => from + ({ ArrowRight: 1, ArrowLeft: -1, ArrowDown: shown.columns, ArrowUp: -shown.columns })[key],
   };
-  const select = readable(canvas, readout, source);
+  const reading = readable(canvas, readout, source);
   onTheme(canvas, draw);
   const element = h("div", { class: "grid-box" }, frame);
   responsive(element, (now) => {
@@ -98,9 +103,9 @@ export function grid(label, readout) {
   });
   return {
     element,
-    select,
+    select: reading.select,
     show(values) {
-      shown = { cell: 24, ratio: 1, count: values.rows * values.columns, opacity: 0, ...values };
+      shown = { cell: 24, ratio: 1, count: values.rows * values.columns, opacity: 0, ignored: () => false, ...values };
       source.count = shown.count;
       draw();
     },

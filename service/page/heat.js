@@ -32,7 +32,16 @@ function colour(ramp, share) {
 /** A table of 256 colours of `ramp`, for canvases. */
 export const colours = (ramp) => Array.from({ length: 256 }, (_, at) => colour(ramp, at / 255));
 
+/** The two colours of the checks of what is ignored: greys, which no ramp has. */
+export function ignoredColours() {
+  const style = getComputedStyle(document.documentElement);
+  return ["--ignored", "--ignored-too"].map((name) => channels(style.getPropertyValue(name).trim()));
+}
+
 const PALETTE = CLASSES.map(channels);
+
+/** How many classes have a colour of their own. */
+export const COLOURED = CLASSES.length;
 
 /** The colour of a class, as [red, green, blue]: after the palette's end it begins again. */
 export const classColour = (index) => PALETTE[index % PALETTE.length];

@@ -2,7 +2,7 @@
 
 import { choice, h, range } from "./dom.js";
 import { count, num, percent } from "./format.js";
-import { paint } from "./heat.js";
+import { classColour, COLOURED, paint } from "./heat.js";
 import { grid } from "./grid.js";
 
 const STRIP = { wide: 48, narrow: 16 }; // tokens a row
@@ -27,17 +27,42 @@ function scaleKey(ramp, low, high) {
 /** The index of a position in its labels' shape, as a place in the flat arrays. */
 export const flatOf = (index, shape) => index.reduce((at, each, axis) => at * shape[axis] + each, 0);
 
-const saying = (arrays, at) => {
-  const parts = [`loss ${num(arrays.loss_map.data[at])}`, `predicted ${arrays.prediction_map.data[at]}`,
-    `confidence ${percent(arrays.confidence_map.data[at])}`];
-  return arrays.label_map ? [`label ${arrays.label_map.data[at]}`, ...parts].join(", ") : parts.join(", ");
-};
+const counts = (arrays, at) => arrays.counted_map.data[at] !== 0;
 
-/** What is shown of an image: each with its ramp, its share, and the ends of its scale. */
+const saying = (arrays, at) => [`label ${arrays.label_map.data[at]}`, counts(arrays, at) ? `loss ${num(arrays.loss_map.data[at])}` : "ignored, so it does not count",
+  `predicted ${arrays.prediction_map.data[at]}`, `confidence ${percent(arrays.confidence_map.data[at])}`].join(", ");
+
+/** The place, among `size` positions from `base`, of the largest loss that counts, NaN before all; or null. */
+function worstOf(arrays, base, size) {
+  const loss = (at) => arrays.loss_map.data[base + at];
+  let worst = null;
+  for (let at = 0; at < size; at += 1) {
+    if (!counts(arrays, base + at)) continue;
+    if (Number.isNaN(loss(at))) return at;
+    if (worst === null || loss(at) > loss(worst)) worst = at;
+  }
+  return worst;
+}
+
+/** What is shown of an image: each with its sentence, its ramp, its share, and the ends of its scale. */
 const layers = (arrays, { top, text }) => ({
-  loss: { text: "loss", ramp: "loss", share: (at) => arrays.loss_map.data[at] / top, ends: ["loss 0", text] },
-  confidence: { text: "confidence", ramp: "share", share: (at) => arrays.confidence_map.data[at], ends: ["0 %", "100 %"] },
+  loss: { text: "loss", lede: "Each pixel by its loss, on one scale for all images.", ramp: "loss",
+    share: (at) => arrays.loss_map.data[at] / top, ends: ["loss 0", text] },
+  confidence: { text: "confidence", lede: "Each pixel by the model's confidence: the probability of the class that it predicts there.", ramp: "share",
+    share: (at) => arrays.confidence_map.data[at], ends: ["confidence 0 %", "100 %"] },
 });
+
+/** What the checks are, where there are any; and the colours of the classes that lie over the ramp. */
+function legend(arrays, classes) {
+  const swatch = (index) => {
+    const mark = h("span", { class: "swatch class" });
+    mark.style.backgroundColor = `rgb(${classColour(index)})`;
+    return h("li", { class: "of-class" }, mark, index < COLOURED ? `class ${index}` : "later classes begin again");
+  };
+  const items = [arrays.counted_map.data.includes(0) && h("li", { class: "k-ignored" }, "ignored: does not count"),
+    range(Math.min(classes, COLOURED + 1), swatch)].flat().filter(Boolean);
+  return items.length > 0 && h("ul", { class: "key" }, items);
+}
 
 /** Back, forward, and which of `many` it is; `go(index)` is called with each. */
 function pager(what, many, go) {
@@ -45,7 +70,7 @@ function pager(what, many, go) {
   const text = h("output", {});
   const show = (next) => {
     now = Math.min(many - 1, Math.max(0, next));
-    text.textContent = `${what} ${now}, of ${count(many)}`;
+    text.textContent = `${what} ${count(now + 1)} of ${count(many)} (index ${now})`;
     back.disabled = now === 0;
     on.disabled = now === many - 1;
     go(now);
@@ -55,27 +80,28 @@ function pager(what, many, go) {
   return { element: h("div", { class: "pager" }, back, text, on), show };
 }
 
-/** The section of images, or null; its `find(index)` shows the position of that index. */
+/** The section of images; its `find(index)` shows the position of that index. */
 export function images(report, arrays) {
   const { count: many, height, width } = report.images;
   const size = height * width;
-  const readout = h("output", { class: "readout" }, "Point at a pixel, or focus the picture and use the arrow keys. The ring marks the worst pixel.");
+  const readout = h("output", { class: "readout" }, "Point at a pixel, or focus the picture and use the arrow keys. The ring marks the largest loss of this image.");
   const picture = grid("Loss map", readout);
   const shown = { image: 0, layer: "loss", opacity: 0 };
   const all = layers(arrays, topOf(report));
-  const key = h("div");
+  const [lede, key] = [h("span"), h("div")];
   const draw = () => {
     const { image, opacity } = shown;
     const layer = all[shown.layer];
     const base = image * size;
-    const worst = report.worst.find(({ index }) => index[0] === image);
-    key.replaceChildren(scaleKey(layer.ramp, ...layer.ends));
+    lede.textContent = layer.lede;
+    key.replaceChildren(...[scaleKey(layer.ramp, ...layer.ends), legend(arrays, opacity ? report.classes_total : 0)].filter(Boolean));
     picture.show({
       rows: height, columns: width, ramp: layer.ramp, opacity,
       share: (at) => layer.share(base + at),
+      ignored: (at) => !counts(arrays, base + at),
       classOf: (at) => Number(arrays.prediction_map.data[base + at]),
       describe: (at) => `Image ${image}, row ${Math.floor(at / width)}, column ${at % width}: ${saying(arrays, base + at)}`,
-      ring: worst ? flatOf(worst.index, report.shape) - base : null,
+      ring: worstOf(arrays, base, size),
     });
   };
   const pages = pager("image", many, (image) => { shown.image = image; draw(); });
@@ -83,6 +109,7 @@ export function images(report, arrays) {
     oninput: (event) => { shown.opacity = Number(event.target.value); draw(); } });
   pages.show(report.worst[0]?.index[0] ?? 0);
   return {
+    lede,
     parts: [
       h("div", { class: "switches" }, many > 1 && pages.element,
         choice("Colours", Object.entries(all).map(([name, { text }]) => [name, text]), "loss", (layer) => { shown.layer = layer; draw(); }),
@@ -101,7 +128,7 @@ export function images(report, arrays) {
 export function sequences(report, arrays) {
   const length = report.shape.at(-1);
   const many = product(report.shape) / Math.max(1, length);
-  const readout = h("output", { class: "readout" }, "Point at a token, or focus the strip and use the arrow keys. The ring marks the worst token.");
+  const readout = h("output", { class: "readout" }, "Point at a token, or focus the strip and use the arrow keys. The ring marks the largest loss of this sequence.");
   const strip = grid("Token losses", readout);
   const { top, text } = topOf(report);
   const numbers = h("p", { class: "note" });
@@ -109,20 +136,21 @@ export function sequences(report, arrays) {
   const show = (sequence) => {
     const base = sequence * length;
     const own = report.sequences?.find(({ index }) => index === sequence);
-    const worst = report.worst.find(({ index }) => flatOf(index.slice(0, -1), report.shape) === sequence);
     numbers.textContent = own ? `Perplexity ${num(own.perplexity, 2)}, mean loss ${num(own.loss)} over ${count(own.count)} tokens.` : "";
     strip.show({
       rows: Math.ceil(length / columns), columns, count: length, ratio: 1.6, ramp: "loss",
       share: (at) => arrays.loss_map.data[base + at] / top,
+      ignored: (at) => !counts(arrays, base + at),
       describe: (at) => `Sequence ${sequence}, token ${at}: ${saying(arrays, base + at)}`,
-      ring: worst ? worst.index.at(-1) : null,
+      ring: worstOf(arrays, base, length),
     });
   };
   const pages = pager("sequence", many, show);
   pages.show(report.worst[0] ? flatOf(report.worst[0].index.slice(0, -1), report.shape) : 0);
   return {
+    lede: "Tokens in reading order, on one scale for all sequences.",
     parts: [many > 1 && h("div", { class: "switches" }, pages.element), numbers, strip.element,
-      scaleKey("loss", "loss 0", text), readout],
+      scaleKey("loss", "loss 0", text), legend(arrays, 0), readout],
     find(index) {
       pages.show(flatOf(index.slice(0, -1), report.shape));
       strip.select(index.at(-1));

@@ -89,9 +89,7 @@ export function drawReport(report, arrays, retemper) {
     summary(report),
     findings(report),
     map && section("map", report.layout === "image" ? "Where the loss is" : "Loss of each token",
-      report.layout === "image" ? "Each pixel by its loss, on one scale for all images."
-        : "Tokens in reading order, on one scale for all sequences.",
-      [map.parts, report.layout === "sequence" && report.sequences && perSequence(report)]),
+      map.lede, [map.parts, report.layout === "sequence" && report.sequences && perSequence(report)]),
     h("div", { class: "columns" },
       h("div", { class: "column" },
         section("histogram", "Distribution of losses", "A long tail to the right is a few positions that cost the most.", histogram(report)),
