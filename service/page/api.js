@@ -93,13 +93,14 @@ function blamed({ field, position, where }) {
   return { field: field ?? named, at: at?.join(",") };
 }
 
-/** Show `problem` at the field of `root` that it names, or in the slot for all others. */
-export function showProblem(root, problem) {
+/** Show `problem` at the field of `root` that it names, or in the slot for all others, as one `of` a file. */
+export function showProblem(root, problem, of) {
   clearProblem(root);
   const { field, at } = blamed(problem);
   const named = field && root.querySelector(`[data-problem="${CSS.escape(field)}"]`);
   const slot = named || root.querySelector('[data-problem=""]');
-  slot.textContent = problem.advice && !named ? `${problem.detail}. ${problem.advice}` : problem.detail;
+  const rest = [of && `${of}: `, problem.detail, problem.advice && `${/[.?!]$/.test(problem.detail) ? "" : "."} ${problem.advice}`];
+  slot.textContent = named ? problem.detail : rest.filter(Boolean).join("");
   slot.hidden = false;
   if (!field) return;
   const inputs = root.querySelectorAll(`[data-field="${CSS.escape(field)}"]`);

@@ -111,8 +111,8 @@ function slider(report, retemper, shown) {
   });
   input.addEventListener("change", () => asked(at()));
   return h("div", { class: "temperature" },
-    h("p", {}, "Best temperature: ", h("strong", { class: "best-temperature" }, num(best, 3)),
-      ` (loss ${num(bestLoss)} instead of ${num(loss)}, on a sample of ${count(sample)}).`),
+    h("p", {}, "Best temperature: ", h("strong", { class: "best-temperature" }, num(best, 3)), `. Loss now → at the best: ${num(loss)} → `,
+      h("strong", {}, num(bestLoss)), `, ${num(loss - bestLoss)} less, on a sample of ${count(sample)}.`),
     retemper && h("div", { class: "slide" },
       h("label", { for: "temperature" }, "Temperature"), input, value,
       h("button", { type: "button", class: "quiet", onclick: () => asked(best) }, "Use the best"),

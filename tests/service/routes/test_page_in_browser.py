@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -133,6 +135,20 @@ def cells(step: int) -> str:
     return f"#view-chain .step:nth-child({step}) tbody td"
 
 
+def readout(step: int) -> str:
+    return f"#view-chain .step:nth-child({step}) .readout"
+
+
+def computed(formula: str) -> tuple[float, float]:
+    """What a formula of the page comes to, and the result that it states."""
+    _, _, formula = formula.partition(": ")
+    *_, left, right = formula.replace(MINUS, "-").split(" = ")
+    left = left.replace("\N{MULTIPLICATION SIGN}", "*").replace("\N{DIVISION SIGN}", "/")
+    left = re.sub(r"e\^(\([^()]*\)|-?[\d.]+)", r"exp(\1)", left)
+    assert re.fullmatch(r"(?:exp|log|[-+*/(). \d])+", left), left
+    return float(eval(left, {"exp": math.exp, "log": math.log})), float(right)
+
+
 def test_the_worked_example_and_what_follows_an_edit(tab: Tab) -> None:
     tab.open()
     log_softmax = np.array(LOG_SOFTMAX)
@@ -147,8 +163,8 @@ def test_the_worked_example_and_what_follows_an_edit(tab: Tab) -> None:
     tab.browser.execute_script("document.querySelector(arguments[0]).focus()", cells(3))
     for key in (Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT):
         tab.browser.switch_to.active_element.send_keys(key)
-    told = tab.text("#view-chain .step:nth-child(3) .readout")
-    assert told == f"3 {MINUS} log(e^1 + e^3 + e^2 + e^3 + e^0) = {MINUS}0.9373"
+    told = tab.text(readout(3))
+    assert told == f"Row 2, class 1: 3 {MINUS} log(e^1 + e^3 + e^2 + e^3 + e^0) = {MINUS}0.9373"
 
     tab.type('[data-field="logits"][data-at="1,4"]', "2.5")
     logits = PRED.copy()
@@ -158,6 +174,35 @@ def test_the_worked_example_and_what_follows_an_edit(tab: Tab) -> None:
     # The address holds the state: who opens it sees the same.
     tab.open(tab.browser.current_url.partition("/#")[2].join(["#", ""]))
     assert tab.numbers(".loss-value") == [round(want, 4)]
+
+
+def test_formulas_and_sentences_are_those_of_the_options(tab: Tab) -> None:
+    tab.open("#chain?weight=1,2,0.5,1,3&temperature=2&label_smoothing=0.1")
+    show = "document.querySelectorAll(arguments[0])[arguments[1]].focus()"
+    for step, count in ((2, 20), (3, 20), (4, 4)):
+        for at in range(count):
+            tab.browser.execute_script(show, cells(step), at)
+            told = tab.text(readout(step))
+            assert told.startswith(f"Row {at // (count // 4)}")
+            value, stated = computed(told)
+            # The numbers in a formula have four digits after the point.
+            assert value == pytest.approx(stated, abs=3e-4), told
+    assert "e^(logit/2)" in tab.text("#view-chain .step:nth-child(2) .lede")
+    assert "weight" in tab.text("#view-chain .step:nth-child(4) .lede")
+    assert "label_smoothing=0.1" in tab.text(".routes div:nth-child(3) dt")
+
+    # What is shown follows an edit: nobody has to point at the cell again.
+    tab.browser.execute_script(show, cells(4), 1)  # the other rows have equal losses at any T
+    before = tab.texts(".readout")
+    tab.type("#option-temperature", "0.5")
+    tab.wait(lambda: not {*before} & {*tab.texts(".readout")})
+    assert all(abs(a - b) < 3e-4 for a, b in (computed(tab.text(readout(s))) for s in (2, 3, 4)))
+    assert "e^(logit/0.5)" in tab.text("#view-chain .step:nth-child(2) .lede")
+
+    # A control that builds the tables anew keeps the focus.
+    add = "[...document.querySelectorAll('button')].find(b => b.textContent === 'Add a row')"
+    tab.browser.execute_script(f"const b = {add}; b.focus(); b.click()")
+    assert tab.browser.switch_to.active_element.text == "Add a row"
 
 
 def test_each_option_is_the_services(tab: Tab) -> None:
@@ -239,14 +284,14 @@ def test_the_code_that_is_copied_runs(tab: Tab) -> None:
     tab.wait(lambda: tab.texts(".said") == ["Copied."])
 
 
-def miscalibrated(rows: int = 600, classes: int = 8) -> dict[str, wire.Array]:
-    """Logits that are 2.5 times too large for the labels, which are drawn from their softmax."""
+def miscalibrated(rows: int = 600, classes: int = 8, scale: float = 2.5) -> dict[str, wire.Array]:
+    """Logits that are ``scale`` times too large for the labels, drawn from their softmax."""
     rng = np.random.default_rng(17)
     honest = rng.normal(0, 1.5, (rows, classes))
     noise = rng.gumbel(size=honest.shape)
     return {
         "labels": (honest + noise).argmax(1).astype(np.int64),
-        "logits": (2.5 * honest).astype(np.float32),
+        "logits": (scale * honest).astype(np.float32),
     }
 
 
@@ -298,6 +343,82 @@ def test_the_best_temperature_is_found(tab: Tab, tmp_path: Path) -> None:
     assert float(tile(tab, "ECE").split()[0]) < float(before.split()[0]) / 2
 
 
+@pytest.mark.parametrize(("scale", "side"), [(2.5, "over"), (0.4, "under")])
+def test_the_gap_of_a_bin_lies_between_its_accuracy_and_its_confidence(
+    tab: Tab, tmp_path: Path, scale: float, side: str
+) -> None:
+    path = tmp_path / f"{side}.npz"
+    path.write_bytes(wire.npz_body(miscalibrated(scale=scale)))
+    tab.open("#file", state="")
+    tab.choose(path)
+    script = """
+    const bins = [...document.querySelectorAll("#report-calibration .bin")];
+    const grid = [...document.querySelectorAll("#report-calibration line.grid")];
+    const [zero, one] = [grid.at(0), grid.at(-1)].map((line) => line.y1.baseVal.value);
+    const ends = (rect) => rect && ["y", "height"].map((name) => Number(rect.getAttribute(name)));
+    const shares = (rect) => rect && [ends(rect)[0] + ends(rect)[1], ends(rect)[0]].map((y) => (zero - y) / (zero - one));
+    return bins.map((bin) => [shares(bin.querySelector(".bar")), shares(bin.querySelector(".gap rect")),
+        bin.querySelector(".gap")?.classList[1]]);
+    """  # noqa: E501
+    drawn = tab.browser.execute_script(script)
+    rows = tab.texts("#report-calibration tbody tr td")
+    shares = [float(text.split()[0]) / 100 if "%" in text else math.nan for text in rows]
+    sides = []
+    for (bar, gap, name), (accuracy, confidence) in zip(
+        drawn, zip(shares[1::3], shares[2::3], strict=True), strict=True
+    ):
+        if math.isnan(accuracy):
+            assert (bar, gap) == (None, None)
+            continue
+        assert bar == pytest.approx([0, accuracy], abs=1e-3)
+        if gap:
+            assert gap[1] == pytest.approx(max(accuracy, confidence), abs=1e-3)
+            assert gap[1] - gap[0] >= abs(accuracy - confidence) - 1e-3
+            assert name == ("over" if confidence > accuracy else "under")
+            sides.append(name)
+    assert sides.count(side) > len(sides) / 2
+    assert [len(tab.all(f"#report-calibration .k-{name}")) for name in ("over", "under")] == [1, 1]
+
+
+def test_ignored_pixels_are_shown_as_ignored(tab: Tab, tmp_path: Path) -> None:
+    rng = np.random.default_rng(23)
+    labels = rng.integers(0, 3, (2, 12, 16))
+    logits = 3 * np.moveaxis(np.eye(3)[labels], -1, 1) + rng.normal(0, 1, (2, 3, 12, 16))
+    labels[0, :, 0] = labels[0, 2, 5] = 255
+    logits[1, :, 7, 9] = np.eye(3)[(labels[1, 7, 9] + 1) % 3] * 40
+    path = tmp_path / "ignored.npz"
+    path.write_bytes(
+        wire.npz_body({"logits": logits.astype(np.float32), "labels": labels.astype(np.uint8)})
+    )
+    tab.open("#file", state="")
+    tab.browser.execute_script("document.querySelector('.options').open = true")
+    tab.type("#file-ignore_index", "255")
+    tab.choose(path)
+    assert tab.text(".pager output") == "image 2 of 2 (index 1)"
+    assert tab.text("#report-map .k-ignored") == "ignored: does not count"
+    tab.part(".pager button").click()
+    assert tab.text(".pager output") == "image 1 of 2 (index 0)"
+    assert tab.part(".ring").is_displayed()  # each image has its own worst pixel
+    tab.part("#report-map canvas").send_keys(Keys.ARROW_RIGHT)
+    said = tab.text("#report-map .readout")
+    assert said.startswith("Image 0, row 0, column 0: label 255, ignored, so it does not count, ")
+    assert "loss" not in said
+    assert "loss" in tab.text("#report-map .lede")
+    tab.click("confidence", "#report-map")
+    assert "confidence" in tab.text("#report-map .lede")
+    assert tab.text("#report-map .readout") == said
+    # Greys, which no ramp has, and only where the label is ignored.
+    script = """
+    const canvas = document.querySelector("#report-map canvas");
+    const [wide, tall] = [canvas.width / 16, canvas.height / 12];
+    return Array.from({ length: 192 }, (_, at) => [...canvas.getContext("2d").getImageData(
+        Math.floor((at % 16 + 0.5) * wide), Math.floor((Math.floor(at / 16) + 0.5) * tall), 1, 1).data]);
+    """  # noqa: E501
+    checks = {(0xA9, 0xAF, 0xB6), (0xC6, 0xCB, 0xD0)}  # theme.css: --ignored, --ignored-too
+    shown = [tuple(pixel[:3]) in checks for pixel in tab.browser.execute_script(script)]
+    assert shown == (labels[0].ravel() == 255).tolist()
+
+
 def test_the_worst_pixel_of_a_large_image_is_found(tab: Tab, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 3, (1, 512, 512))
@@ -311,6 +432,15 @@ def test_the_worst_pixel_of_a_large_image_is_found(tab: Tab, tmp_path: Path) -> 
     tab.open("#file", state="")
     tab.choose(path)
     assert f"image 0, row {row}, column {column}" in tab.text(".findings li")
+    script = """
+    const [ring, canvas] = [".ring", "#report-map canvas"].map((name) => document.querySelector(name).getBoundingClientRect());
+    return [ring.x + ring.width / 2 - canvas.x - arguments[0] * canvas.width, ring.y + ring.height / 2 - canvas.y - arguments[1] * canvas.height];
+    """  # noqa: E501
+    for width in WIDTHS:
+        tab.screen(width, "light")
+        offset = tab.browser.execute_script(script, (column + 0.5) / 512, (row + 0.5) / 512)
+        assert offset == pytest.approx([0, 0], abs=0.51), width
+    tab.screen(1280, "light")
     assert tab.part(".ring").is_displayed()
     tab.click(f"0, {row}, {column}", "#report-worst")
     said = tab.text("#report-map .readout")
@@ -343,28 +473,39 @@ def test_a_thousand_classes(tab: Tab, tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said_at_its_field(tab: Tab, tmp_path: Path) -> None:
     tensors = miscalibrated(20)
     whole = wire.safetensors_body(tensors)
+    renamed = {"outputs": tensors["logits"], "truth": tensors["labels"]}
     cases = {
+        "names.npz": (wire.npz_body(renamed), "A file needs the arrays logits and labels"),
         "cut.safetensors": (whole[:-10], "do not fit"),
         "empty.npz": (b"", "does not end as a zip archive"),
         "without.npz": (wire.npz_body({"logits": tensors["logits"]}), "labels is missing"),
         "notes.txt": (b"hello", "neither .npz nor .safetensors"),
         "large.npz": (bytes(2**24 + 1), "this server takes at most 16 MiB"),
     }
+    good = tmp_path / "good.npz"
+    good.write_bytes(wire.npz_body(tensors))
     tab.open("#file", state="")
+    tab.choose(good)
     for name, (content, said) in cases.items():
         (tmp_path / name).write_bytes(content)
         tab.choose(tmp_path / name, "refused")
         [problem] = [element for element in tab.all(".problem") if element.is_displayed()]
+        assert problem.text.startswith(f"{name}: "), name
         assert said in problem.text, name
-    good = tmp_path / "good.npz"
-    good.write_bytes(wire.npz_body(tensors))
+        # What a file needs is to be read, and the last report that there was.
+        assert tab.part(".needs").is_displayed()
+        assert tab.part(".file-name").text == "good.npz"
     tab.browser.execute_script("document.querySelector('.options').open = true")
     tab.type("#file-temperature", "hot")
     tab.choose(good, "refused")
     assert tab.part("#file-temperature").get_attribute("aria-invalid") == "true"
     assert "temperature" in tab.part('#view-file [data-problem="temperature"]').text
+    tab.browser.execute_script("delete document.querySelector('#view-file').dataset.state")
     tab.type("#file-temperature", "2")
-    tab.click("Compute again") if tab.part(".result").is_displayed() else tab.choose(good)
+    tab.part("#file-temperature").send_keys(Keys.ENTER)
+    tab.until(FILE, "done")
+    top = "return document.querySelector('.file-name').getBoundingClientRect().top"
+    assert 0 <= tab.browser.execute_script(top) < 100
     want = oracle.cross_entropy(tensors["logits"], tensors["labels"], temperature=2)
     assert tile(tab, "Loss") == f"{float(want):.4f}"
 
@@ -384,7 +525,7 @@ def test_an_upload_can_be_cancelled(tab: Tab, tmp_path: Path) -> None:
     finally:
         command("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
         command("Network.disable", {})
-    assert "slow.npz was cancelled." in tab.texts(".problem")
+    assert "slow.npz: cancelled." in tab.texts(".problem")
 
 
 def test_below_a_prefix_and_with_a_token(browser: Any, guarded: str, tmp_path: Path) -> None:
