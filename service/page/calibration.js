@@ -80,8 +80,10 @@ function drawn(bins, before, width, readout) {
 }
 
 const verdict = ({ bins, ece }) => {
-  const gap = bins.reduce((sum, bin) => sum + (bin.count ? bin.count * (bin.confidence - bin.accuracy) : 0), 0);
+  const total = bins.reduce((sum, bin) => sum + bin.count, 0);
+  const gap = bins.reduce((sum, bin) => sum + (bin.count ? bin.count * (bin.confidence - bin.accuracy) : 0), 0) / total;
   if (!(ece > 0.02)) return "Confidence and accuracy are close: within two points on average.";
+  if (Math.abs(gap) < ece / 2) return "The model claims too much in some bins and too little in others.";
   return gap > 0 ? "The model is overconfident: it claims more than it gets right."
     : "The model is underconfident: it gets more right than it claims.";
 };
@@ -111,8 +113,8 @@ function slider(report, retemper, shown) {
   });
   input.addEventListener("change", () => asked(at()));
   return h("div", { class: "temperature" },
-    h("p", {}, "Best temperature: ", h("strong", { class: "best-temperature" }, num(best, 3)), `. Loss now → at the best: ${num(loss)} → `,
-      h("strong", {}, num(bestLoss)), `, ${num(loss - bestLoss)} less, on a sample of ${count(sample)}.`),
+    h("p", {}, "Best temperature: ", h("strong", { class: "best-temperature" }, num(best, 3)), `. Loss now ${num(loss)} → `,
+      h("strong", {}, num(bestLoss)), ` at the best, ${num(loss - bestLoss)} less, on a sample of ${count(sample)}.`),
     retemper && h("div", { class: "slide" },
       h("label", { for: "temperature" }, "Temperature"), input, value,
       h("button", { type: "button", class: "quiet", onclick: () => asked(best) }, "Use the best"),
@@ -128,7 +130,7 @@ export function calibration(report, retemper) {
   const tiles = h("dl", { class: "tiles small" });
   const verdictText = h("p", { class: "verdict" });
   const numbers = h("div");
-  const earlier = h("li", { class: "k-before", hidden: true }, `the same at temperature ${num(own.temperature.current, 2)}`);
+  const earlier = h("li", { class: "k-before", hidden: true }, `accuracy at temperature ${num(own.temperature.current, 2)}`);
   let current = own;
   let width = 0;
   const draw = () => drawn(current.bins, current === own ? null : own.bins, width, readout);

@@ -42,9 +42,9 @@ function unfit(file, most) {
     && `this server takes at most ${bytes(most)} (LOSSD_MAX_BODY_BYTES), and the file has ${count(file.size)} bytes. Send fewer rows at a time, or use \`lossd score\` where the file is.`;
 }
 
-/** A refusal in words that are of a report: the service lists the tensors of all its routes. */
-const reworded = (problem) => (problem.status === 400 || problem.status === 422
-  ? { ...problem, detail: problem.detail.replace(/: the tensors here are [^;]*/, ""), advice: NEEDS } : problem);
+/** A refusal of a file's arrays in words that are of a report: the service lists the tensors of all its routes. */
+const reworded = (problem) => ({ ...problem, detail: problem.detail.replace(/: the tensors here are [^;]*/, ""),
+  advice: problem.status === 400 || problem.detail.includes(" is missing: ") ? NEEDS : problem.status === 422 ? null : problem.advice });
 
 /** The view in `root`; `server` has the limits. Returns `take(file)`. */
 export function fileView(root, server) {
@@ -88,7 +88,7 @@ export function fileView(root, server) {
 
   const refuse = (said) => {
     showProblem(root, said, file.name);
-    if (root.querySelector(".options .problem:not([hidden])")) options.open = true;
+    if (root.querySelector(".options .problem:not([hidden])") || /(ignore_index|class_axis)=/.test(said.detail)) options.open = true;
     zone.classList.remove("small"); // it says what a file needs
     kept.hidden = reported === null;
     kept.textContent = reported && `Below is still the report of ${reported.file.name}.`;

@@ -58,10 +58,12 @@ export function grid(label, readout) {
   };
   const draw = () => {
     if (!shown || !width) return;
-    const wide = Math.min(shown.cell, width / shown.columns, TALLEST / (shown.rows * shown.ratio));
-    cell = { width: wide, height: wide * shown.ratio };
-    const size = { width: Math.max(1, shown.columns * cell.width), height: Math.max(1, shown.rows * cell.height) };
     const dense = window.devicePixelRatio || 1;
+    const most = Math.min(shown.cell, width / shown.columns, TALLEST / (shown.rows * shown.ratio));
+    // Cells that stand apart are whole pixels of the screen, as the lines between them are.
+    const whole = (size) => (most >= GAP_FROM ? Math.floor(size * dense) / dense : size);
+    cell = { width: whole(most), height: whole(most * shown.ratio) };
+    const size = { width: Math.max(1, shown.columns * cell.width), height: Math.max(1, shown.rows * cell.height) };
     canvas.width = Math.round(size.width * dense);
     canvas.height = Math.round(size.height * dense);
     for (const element of [canvas, frame]) {

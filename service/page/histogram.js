@@ -6,7 +6,7 @@ import { axis, count, num, percent, ticks } from "./format.js";
 const HEIGHT = 240;
 const ROOM = { left: 52, right: 16, top: 26, bottom: 40 };
 const EDGE_LABELS = 6;
-const MARKS = [["median", "median"], ["mean", "mean"], ["p99", "99 %"]];
+const MARKS = [["median", "median", "median"], ["mean", "mean", "mean"], ["p99", "99 %", "99 % are below"]];
 
 const valueOf = (statistic) => (statistic && typeof statistic === "object" ? statistic.value : statistic);
 
@@ -19,12 +19,13 @@ function placeOf(edges, value) {
   return bin + (Number.isFinite(even) ? even : 0);
 }
 
-/** Where the marks' names are written: those too close to another move aside or are left out. */
+/** Where the marks' names are written; those too close to another have none, and the key alone. */
 function named(marks, width) {
   let free = -Infinity;
   return [...marks].sort((one, other) => one.x - other.x).map((mark) => {
     const half = 4 * mark.text.length;
-    const x = Math.min(width - half, Math.max(half, mark.x, free + half));
+    const x = Math.min(width - half, Math.max(0, mark.x));
+    if (x - half < free) return { ...mark, text: "" };
     free = x + half + 8;
     return { ...mark, at: x };
   });
@@ -58,7 +59,7 @@ function drawn({ edges, counts }, statistics, logCounts, width, readout) {
     s("text", { class: "tick", x: ROOM.left + inner.width / 2, y: HEIGHT - 5, "text-anchor": "middle" }, "loss"),
     named(marks, inner.width).map((mark) => s("g", { class: `mark ${mark.name}` },
       s("line", { x1: ROOM.left + mark.x, x2: ROOM.left + mark.x, y1: ROOM.top - 6, y2: HEIGHT - ROOM.bottom }),
-      s("text", { x: ROOM.left + mark.at, y: ROOM.top - 12, "text-anchor": "middle" }, mark.text))));
+      mark.text && s("text", { x: ROOM.left + mark.at, y: ROOM.top - 12, "text-anchor": "middle" }, mark.text))));
   readable(chart, readout, {
     count: counts.length,
     at: (event) => Math.floor((event.clientX - chart.getBoundingClientRect().left - ROOM.left) / step),
@@ -84,7 +85,9 @@ export function histogram(report) {
     h("div", { class: "switches" },
       choice("Losses", [["linear", "even bins"], ["log", "logarithmic bins"]], shown.kind, (kind) => { shown.kind = kind; again(); }),
       choice("Counts", [[true, "log counts"], [false, "even counts"]], shown.log, (log) => { shown.log = log; again(); })),
-    box, readout,
+    box,
+    h("ul", { class: "key" }, MARKS.map(([name, , text]) => h("li", { class: `k-${name}` }, `${text} ${num(valueOf(statistics[name]))}`))),
+    readout,
     numbersOf("Losses in even bins", ["from", "to", "positions"],
       statistics.linear.counts.map((n, bin) => [num(statistics.linear.edges[bin]), num(statistics.linear.edges[bin + 1]), count(n)])),
   ];

@@ -55,7 +55,7 @@ const layers = (arrays, { top, text }) => ({
 /** What the checks are, where there are any; and the colours of the classes that lie over the ramp. */
 function legend(arrays, classes) {
   const swatch = (index) => {
-    const mark = h("span", { class: "swatch class" });
+    const mark = h("span", { class: "swatch" });
     mark.style.backgroundColor = `rgb(${classColour(index)})`;
     return h("li", { class: "of-class" }, mark, index < COLOURED ? `class ${index}` : "later classes begin again");
   };
