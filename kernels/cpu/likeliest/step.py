@@ -13,6 +13,7 @@ from kernels.compiled import called, inlined
 from kernels.cpu.likeliest.top import bound_of_row, select_largest
 from kernels.cpu.logit import capped, exact
 from kernels.cpu.outputs.rows import log_prob_of
+from kernels.cpu.packed import unpacked
 from kernels.cpu.sums.maxima import largest_of, largest_other, take_maxima
 from kernels.cpu.sums.short import LARGEST as SHORT
 from kernels.cpu.tile import CAREFUL, LOG2, MINUS, PEAK, TOTAL
@@ -84,13 +85,15 @@ def _write_chosen(
 
 @called
 def _write_likeliest(
-    x: Any, first: int, classes: int, position: int, y: int, scratch: Any, at: int, options: Any,
-    likeliest: Any, worker: int, labelled: bool,
-) -> None:  # fmt: skip
-    """Write the outputs of a position with contiguous classes, whose maxima were taken.
-
-    ``labelled``: ``margin`` is wanted; the other outputs that compare classes need no label.
+    packed: Any, x: Any, first: int, position: int, y: int, scratch: Any, at: int, worker: int
+) -> None:
+    """Write the outputs of a position whose maxima were taken; its classes are contiguous in ``x``,
+    from ``first`` on.
     """
+    operands = unpacked(packed)
+    options, likeliest, classes = operands.options, operands.likeliest, operands.logits.classes
+    # The other outputs that compare classes need no label.
+    labelled = likeliest.margin.size > 0 and y >= 0
     maxima, count = likeliest.maxima[worker], likeliest.top_k
     raw = element(x, first + y) if labelled else 0.0
     largest, other, bar = _compared(
@@ -149,7 +152,7 @@ def _margin(x: Any, raw: float, other: float, classes: int, options: Any) -> flo
 
 @inlined
 def _row_likeliest(
-    operands: Any, position: int, y: int, scratch: Any, at: int, worker: int
+    packed: Any, operands: Any, position: int, y: int, scratch: Any, at: int, worker: int
 ) -> None:
     logits, options, likeliest = operands.logits, operands.options, operands.likeliest
     if likeliest.margin.size:
@@ -160,17 +163,14 @@ def _row_likeliest(
         x, first, classes = logits.data, place(logits, position), logits.classes
         if classes <= SHORT:
             take_maxima(x, first, classes, likeliest.maxima[worker], likeliest.group)
-        labelled = likeliest.margin.size > 0 and y >= 0
-        _write_likeliest(
-            x, first, classes, position, y, scratch, at, options, likeliest, worker, labelled
-        )
+        _write_likeliest(packed, x, first, position, y, scratch, at, worker)
     if likeliest.chosen_log_probs.size:
         _write_chosen(logits, position, likeliest, worker, scratch, at, options)
 
 
 @inlined
 def _plane_likeliest(
-    operands: Any, position: int, y: int, scratch: Any, at: int, worker: int
+    packed: Any, operands: Any, position: int, y: int, scratch: Any, at: int, worker: int
 ) -> None:
     """``_row_likeliest`` of strided classes, which are gathered first."""
     logits, options, likeliest = operands.logits, operands.options, operands.likeliest
@@ -181,10 +181,7 @@ def _plane_likeliest(
         for c in range(logits.classes):
             row[c] = element(logits.data, first + c * stride)
         take_maxima(row, 0, logits.classes, likeliest.maxima[worker], likeliest.group)
-        labelled = likeliest.margin.size > 0 and y >= 0
-        _write_likeliest(
-            row, 0, logits.classes, position, y, scratch, at, options, likeliest, worker, labelled
-        )
+        _write_likeliest(packed, row, 0, position, y, scratch, at, worker)
     if likeliest.chosen_log_probs.size:
         _write_chosen(logits, position, likeliest, worker, scratch, at, options)
 
@@ -205,9 +202,10 @@ def _comes_before(value: float, other: float) -> bool:
 
 @called
 def _careful_likeliest(
-    operands: Any, position: int, y: int, scratch: Any, at: int, worker: int
+    packed: Any, position: int, y: int, scratch: Any, at: int, worker: int
 ) -> None:
     """Write the outputs of a position that ``careful`` summed, in scalar float64."""
+    operands = unpacked(packed)
     logits, options, likeliest = operands.logits, operands.options, operands.likeliest
     x, first, stride = logits.data, place(logits, position), logits.class_stride
     values, places = likeliest.values[worker], likeliest.places[worker]
@@ -254,8 +252,8 @@ def _careful_likeliest(
 
 @inlined
 def likeliest_step(
-    likeliest: Any, operands: Any, lo: int, count: int, label: Any, scratch: Any, at: int,
-    worker: int,
+    likeliest: Any, packed: Any, operands: Any, lo: int, count: int, label: Any, scratch: Any,
+    at: int, worker: int,
 ) -> None:  # fmt: skip
     """Write the outputs of ``count`` positions from ``lo`` on, as ``outputs.step`` does."""
     if likeliest is None:
@@ -263,8 +261,8 @@ def likeliest_step(
     for i in range(count):
         position, y = lo + i, label[at + i]
         if scratch[CAREFUL, at + i] != 0.0:
-            _careful_likeliest(operands, position, y, scratch, at + i, worker)
+            _careful_likeliest(packed, position, y, scratch, at + i, worker)
         elif operands.logits.class_stride == 1:
-            _row_likeliest(operands, position, y, scratch, at + i, worker)
+            _row_likeliest(packed, operands, position, y, scratch, at + i, worker)
         else:
-            _plane_likeliest(operands, position, y, scratch, at + i, worker)
+            _plane_likeliest(packed, operands, position, y, scratch, at + i, worker)

@@ -68,7 +68,7 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
     tiles = (logits.positions + tile - 1) // tile
     own = share % scratches.labels.shape[0]
     label, scratch = scratches.labels[own], scratches.tiles[own]
-    lanes, softly = scratches.lanes[own], soft.data.size > 0
+    softly = soft.data.size > 0
     plain, floats = is_plain(logits, soft, labels, options), scratches.floats[own]
     weighed = options.weight.size + labels.sample_weight.size + results.losses.size > 0
     for t in range(tiles * share // shares, tiles * (share + 1) // shares):
@@ -92,15 +92,13 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
         while done < count:
             first, rest = lo + done, count - done
             size = step_size(logits, first, rest, options.outputs or judging)
-            all_positions = softly or options.ignored_too
-            odd |= sum_step(
-                logits, soft, options, first, size, label, lanes, scratch, done, all_positions,
-                likeliest, own,
-            )  # fmt: skip
+            odd |= sum_step(packed, operands, first, size, label, scratch, done, own)
             take_logarithms(scratch, done, size, options.scale, logits.data)
             if options.outputs:
                 output_step(operands, first, size, label, scratch, done)
-                likeliest_step(likeliest, operands, first, size, label, scratch, done, own)
+                likeliest_step(
+                    likeliest, packed, operands, first, size, label, scratch, done, own
+                )
             if judging:
                 judge_sequences(operands, first, size, label, scratch, done)
             done += size

@@ -8,6 +8,7 @@ from typing import Any
 from kernels.compiled import called, inlined
 from kernels.cpu.careful import careful_position
 from kernels.cpu.logit import logit_at
+from kernels.cpu.packed import unpacked
 from kernels.cpu.sums import planes, rows, short
 from kernels.cpu.sums.planes import ABREAST, expect_few, soften_few, sum_abreast, sum_few, weigh_few
 from kernels.cpu.sums.rows import sum_expected, sum_row, sum_soft, sum_weighted
@@ -78,13 +79,17 @@ def _beyond(scratch: Any, at: int, y: int, options: Any) -> bool:
 
 
 @called
-def _sum_exactly(
-    logits: Any, soft: Any, options: Any, position: int, y: int, scratch: Any, at: int,
-    likeliest: Any, worker: int,
-) -> bool:  # fmt: skip
-    """Fill in ``scratch`` for one position with contiguous classes; True if by ``careful``."""
+def _sum_exactly(packed: Any, position: int, y: int, scratch: Any, at: int, worker: int) -> bool:
+    """Fill in ``scratch`` for one position with contiguous classes; True if by ``careful``.
+
+    It takes operands from memory, ``packed``: all of them as arguments took 400 instructions.
+    """
+    operands = unpacked(packed)
+    logits, soft, options = operands.logits, operands.soft, operands.options
     x, first = logits.data, place(logits, position)
-    total, shift = sum_row(x, first, logits.classes, options, position, likeliest, worker)
+    total, shift = sum_row(
+        x, first, logits.classes, options, position, operands.likeliest, worker
+    )
     if not math.isnan(total):
         scratch[TOTAL, at], scratch[MINUS, at] = total, -shift
         scratch[VALUE, at] = logit_at(x, first + max(y, 0), options.cap)
@@ -98,16 +103,14 @@ def _sum_exactly(
 
 @inlined
 def _sum_rows(
-    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
-    scratch: Any, at: int, ignored_too: bool, likeliest: Any, worker: int,
+    packed: Any, logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
+    scratch: Any, at: int, ignored_too: bool, worker: int,
 ) -> bool:  # fmt: skip
     odd = False
     if logits.classes > SHORT:
         for r in range(at, at + count):
             if label[r] >= 0 or ignored_too:
-                odd |= _sum_exactly(
-                    logits, soft, options, lo + r - at, label[r], scratch, r, likeliest, worker
-                )
+                odd |= _sum_exactly(packed, lo + r - at, label[r], scratch, r, worker)
         return odd
     good = sum_short_rows(logits, options, lo, count, label[at:], lanes, scratch, at)
     if good and not options.lane_weight.size:
@@ -119,9 +122,7 @@ def _sum_rows(
         if (label[r] >= 0 or ignored_too) and not (
             known and not _beyond(scratch, r, label[r], options)
         ):
-            odd |= _sum_exactly(
-                logits, soft, options, lo + r - at, label[r], scratch, r, likeliest, worker
-            )
+            odd |= _sum_exactly(packed, lo + r - at, label[r], scratch, r, worker)
     return odd
 
 
@@ -214,19 +215,21 @@ def _sum_planes(
 
 @inlined
 def sum_step(
-    logits: Any, soft: Any, options: Any, lo: int, count: int, label: Any, lanes: Any,
-    scratch: Any, at: int, ignored_too: bool, likeliest: Any, worker: int,
-) -> bool:  # fmt: skip
+    packed: Any, operands: Any, lo: int, count: int, label: Any, scratch: Any, at: int, worker: int
+) -> bool:
     """Fill in ``scratch``, from column ``at`` on, for ``count`` positions from ``lo`` on.
 
     That is TOTAL to SMOOTH, and CAREFUL. Positions whose label is ignored may be left out unless
-    ``ignored_too``. The ``worker`` takes the maxima of long rows along, unless ``likeliest`` is
-    None. Returns True if ``careful`` computed any.
+    some output has a value there. The ``worker`` takes the maxima of long rows along, where
+    ``operands.likeliest`` needs them. Returns True if ``careful`` computed any.
     """
+    logits, soft, options = operands.logits, operands.soft, operands.options
+    all_positions = soft.data.size > 0 or options.ignored_too
     scratch[CAREFUL, at : at + count] = 0.0
     if logits.class_stride == 1:
+        lanes = operands.scratch.lanes[worker]
         return _sum_rows(
-            logits, soft, options, lo, count, label, lanes, scratch, at, ignored_too, likeliest,
+            packed, logits, soft, options, lo, count, label, lanes, scratch, at, all_positions,
             worker,
         )  # fmt: skip
-    return _sum_planes(logits, soft, options, lo, count, label, scratch, at, ignored_too)
+    return _sum_planes(logits, soft, options, lo, count, label, scratch, at, all_positions)
