@@ -38,6 +38,7 @@ from kernels.simd.masks import above as above
 from kernels.simd.masks import at_least as at_least
 from kernels.simd.masks import bits_set as bits_set
 from kernels.simd.masks import lowest_bit as lowest_bit
+from kernels.simd.masks import not_zero as not_zero
 from kernels.simd.memory import constant as constant
 from kernels.simd.memory import element as element
 from kernels.simd.memory import keep_first as keep_first

@@ -9,7 +9,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.compiled import inlined
 from kernels.simd.lanes import Lanes
+from kernels.simd.memory import address_of, check
 
 _WORD = ir.IntType(64)
 
@@ -46,3 +48,21 @@ above = _bits(">")
 # Number of bits that are set, and the index of the lowest of them (64 where there is none).
 bits_set = _of_bits("llvm.ctpop.i64")
 lowest_bit = _of_bits("llvm.cttz.i64", ir.Constant(ir.IntType(1), 0))
+
+
+@intrinsic
+def _not_zero(typing: Any, array: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, bits = ir.VectorType(_WORD, _WORD.width), ir.IntType(_WORD.width)
+        address = address_of(context, builder, array, args[0], args[1])
+        words = builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
+        return builder.bitcast(builder.icmp_signed("!=", words, ir.Constant(kind, None)), bits)
+
+    return types.int64(array, types.intp), codegen
+
+
+@inlined
+def not_zero(array: Any, index: int) -> int:
+    """Bit i is set where element i of the 64 from ``index`` on of an int64 array is not 0."""
+    check(array, index, 64)
+    return _not_zero(array, index)

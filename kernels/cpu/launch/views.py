@@ -137,7 +137,7 @@ class LikeliestArrays:
             candidates=apart(workers, 1, MOST + width, real)[:, 0],
             at=np.empty((workers, MOST), np.int64),
             values=apart(workers, 1, MOST_TOP + width, real)[:, 0],
-            places=np.empty((workers, MOST_TOP), np.int64),
+            places=np.empty((workers, MOST_TOP + 1), np.int64),  # ``top`` writes one more
         )
 
     def arrays(self) -> Mapping[str, Array]:

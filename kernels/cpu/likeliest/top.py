@@ -27,6 +27,7 @@ from kernels.simd import (
     maximum,
     min_across,
     minimum,
+    not_zero,
     reaching,
     store,
     width,
@@ -36,8 +37,10 @@ from kernels.simd import (
 _HALVINGS = 12
 # Candidates that are sorted at once; of more, each is inserted where it belongs.
 MOST = 256
-# Elements of ``_gather``'s marks of registers, two each: those of MOST, and of a last group.
-MARKS = 2 * (MOST + GROUP // 16)
+# Elements of ``_gather``'s marks behind those of groups: REACH logits of a group a bit, and SLACK
+# beyond the last.
+SLACK = 64
+MARKS = MOST // 2 * (GROUP // 2 // REACH) + SLACK
 
 
 @inlined
@@ -66,12 +69,10 @@ def _lower_bound(x: Any, maxima: Any, first: int, registers: int, count: int) ->
         bar, reaching = constant(x, middle), 0
         for r in range(registers):
             reaching += bits_set(at_least(load(maxima, first + r * w), bar))
-        if reaching < count:
-            high = middle
-        else:
-            low = middle
-            if reaching <= count + count // 4:
-                break
+        enough = reaching >= count  # not a branch: which side it is cannot be predicted
+        low, high = (middle, high) if enough else (low, middle)
+        if enough and reaching <= count + count // 4:
+            break
     return low
 
 
@@ -85,6 +86,27 @@ def bound_of_row(x: Any, classes: int, maxima: Any, count: int) -> float:
 
 
 @inlined
+def _mark(x: Any, first: int, classes: int, bar: float, groups: Any, hit: int, bits: Any) -> None:
+    """Write which logits of the ``groups`` reach ``bar``, REACH logits an element of ``bits``."""
+    w, size, lowest, bars = width(x), group_size(x), constant(x, -math.inf), constant(x, bar)
+    limit, each = bar_of(x, bar), size // REACH
+    for h in range(hit):
+        start = groups[h] * size
+        if start + size <= classes:
+            for j in range(each):
+                bits[h * each + j] = reaching(x, first + start + j * REACH, limit)
+            continue
+        for j in range(each):
+            word = 0
+            for i in range(0, REACH, w):
+                c = start + j * REACH + i
+                if c < classes:
+                    lanes = load_first(x, first + c, classes - c, lowest)
+                    word |= at_least(lanes, bars) << i
+            bits[h * each + j] = word
+
+
+@inlined
 def _gather(
     x: Any, first: int, classes: int, maxima: Any, bar: float, marks: Any, values: Any, places: Any
 ) -> int:
@@ -93,38 +115,30 @@ def _gather(
     Returns their number, or -1 where there are more than MOST. There are no branches on what is
     found but the loops' ends: a mispredicted one takes as long as a register's exponentials.
     """
-    w, size, lowest, bars = width(x), group_size(x), constant(x, -math.inf), constant(x, bar)
-    hit, found, at = 0, 0, 0
+    w, size, bars = width(x), group_size(x), constant(x, bar)
+    hit, at, each = 0, 0, size // REACH
     for g in range(groups_of(x, classes)):
         marks[hit] = g
         hit += at_least(load(maxima, g * w), bars) != 0
     if hit > MOST // 2:
         return -1
-    # The marks of groups are in front, those of registers with their bits follow.
-    registers, limit = marks[marks.size - MARKS :], bar_of(x, bar)
-    for h in range(hit):
-        start = marks[h] * size
-        stop = min(start + size, classes)
-        whole = start + (stop - start) // REACH * REACH
-        for i in range(start, whole, REACH):
-            bits = reaching(x, first + i, limit)
-            registers[2 * found], registers[2 * found + 1] = i, bits
-            found += bits != 0
-        for i in range(whole, stop, w):
-            bits = at_least(load_first(x, first + i, stop - i, lowest), bars)
-            registers[2 * found], registers[2 * found + 1] = i, bits
-            found += bits != 0
-        if found > MOST:
-            return -1
-    for r in range(found):
-        i, bits = registers[2 * r], registers[2 * r + 1]
-        if at + bits_set(bits) > MOST:
-            return -1
-        while bits != 0:
-            c = i + lowest_bit(bits)
-            bits &= bits - 1
-            values[at], places[at] = element(x, first + c), c
-            at += 1
+    bits = marks[marks.size - MARKS :]
+    _mark(x, first, classes, bar, marks, hit, bits)
+    for word in range(0, hit * each, SLACK):
+        some = not_zero(bits, word)
+        if hit * each - word < SLACK:
+            some &= (1 << (hit * each - word)) - 1
+        while some != 0:
+            mark = word + lowest_bit(some)
+            some &= some - 1
+            found, start = bits[mark], marks[mark // each] * size + mark % each * REACH
+            if at + bits_set(found) > MOST:
+                return -1
+            while found != 0:
+                c = start + lowest_bit(found)
+                found &= found - 1
+                values[at], places[at] = element(x, first + c), c
+                at += 1
     return at
 
 
@@ -132,6 +146,8 @@ def _gather(
 def _sort(x: Any, found: int, count: int, given: Any, at: Any, values: Any, places: Any) -> None:
     """Write the ``count`` largest of the ``found`` values ``given``, with their places ``at``, in
     order: a value's rank is the number of larger ones and of equal ones before it.
+
+    The others are written behind them, all to one element, so that no branch depends on a rank.
     """
     w = width(x)
     store(given, found, constant(x, -math.inf))
@@ -142,8 +158,8 @@ def _sort(x: Any, found: int, count: int, given: Any, at: Any, values: Any, plac
             larger, reaching = above(lanes, own), at_least(lanes, own)
             before = (1 << min(max(j - i, 0), w)) - 1
             rank += bits_set(larger | (reaching & before))
-        if rank < count:
-            values[rank], places[rank] = given[j], at[j]
+        rank = min(rank, count)
+        values[rank], places[rank] = given[j], at[j]
 
 
 @inlined

@@ -96,12 +96,11 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
             take_logarithms(scratch, done, size, options.scale, logits.data)
             if options.outputs:
                 output_step(operands, first, size, label, scratch, done)
-                likeliest_step(
-                    likeliest, packed, operands, first, size, label, scratch, done, own
-                )
-            if judging:
-                judge_sequences(operands, first, size, label, scratch, done)
+                likeliest_step(likeliest, packed, operands, first, size, label, scratch, done, own)
             done += size
+            if judging:
+                judge_sequences(operands, first, size, label, scratch, done - size)
+                judging = any_greedy(results, lo + done, count - done)
         if softly and options.tolerance < math.inf:
             wrong = prove_shares(scratch, labels, lo, count, options.tolerance)
             if wrong < count and lo + wrong < results.bad[share]:

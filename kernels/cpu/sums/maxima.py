@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kernels.compiled import inlined
+from kernels.compiled import by_type, inlined
 from kernels.cpu.logit import capped, read_first
 from kernels.simd import (
     ahead,
@@ -38,10 +38,15 @@ from kernels.simd import (
 GROUP, BLOCK = 1024, 4096
 
 
-@inlined
-def group_size(x: Any) -> int:
+@by_type
+def group_size(x: Any) -> Any:
     """Classes in a group of those that ``top`` reads."""
-    return GROUP // x.itemsize
+    size = GROUP * 8 // x.dtype.bitwidth
+
+    def size_of(x: Any) -> int:
+        return size
+
+    return size_of
 
 
 @inlined
@@ -68,10 +73,10 @@ def sum_tracked(
     step, cap = width(x), options.cap
     scales, shifts = constant(x, options.scale), constant(x, -shift)
     even, odd, lowest = constant(x, 0.0), constant(x, 0.0), constant(x, -math.inf)
-    of_block = lowest
+    of_block, group = lowest, c // size * step
     for start in range(0, count, size):
         stop = min(start + size, count)
-        whole = start + (stop - start) // (2 * step) * (2 * step)
+        whole = stop - (stop - start) % (2 * step)
         largest_two = no_maximum(x)
         for i in range(start, whole, 2 * step):
             prefetch(x, first + i + ahead(x))
@@ -85,8 +90,9 @@ def sum_tracked(
             largest = maximum(load_first(x, first + i, stop - i, lowest), largest)
             t = fma(read_first(x, first + i, stop - i, lowest, cap), scales, shifts)
             even = even + exp2(t)
-        store(maxima, (c + start) // size * step, largest)
+        store(maxima, group, largest)
         of_block = maximum(largest, of_block)
+        group += step
     store(maxima, maxima.size - (c // BLOCK + 1) * step, of_block)
     return float(sum_across(even + odd))
 

@@ -87,9 +87,7 @@ def _sum_exactly(packed: Any, position: int, y: int, scratch: Any, at: int, work
     operands = unpacked(packed)
     logits, soft, options = operands.logits, operands.soft, operands.options
     x, first = logits.data, place(logits, position)
-    total, shift = sum_row(
-        x, first, logits.classes, options, position, operands.likeliest, worker
-    )
+    total, shift = sum_row(x, first, logits.classes, options, position, operands.likeliest, worker)
     if not math.isnan(total):
         scratch[TOTAL, at], scratch[MINUS, at] = total, -shift
         scratch[VALUE, at] = logit_at(x, first + max(y, 0), options.cap)
