@@ -1,6 +1,7 @@
 """SIMD registers for Numba kernels: lanes, memory, elementary functions."""
 
 from kernels.simd.elementary import exp2 as exp2
+from kernels.simd.elementary import exp2_four as exp2_four
 from kernels.simd.elementary import log1p as log1p
 from kernels.simd.elementary import log2 as log2
 from kernels.simd.elementary import log2_above as log2_above
@@ -54,8 +55,11 @@ from kernels.simd.powers import nearest_product as nearest_product
 from kernels.simd.powers import scaled_down as scaled_down
 from kernels.simd.stream import address_at as address_at
 from kernels.simd.stream import ahead as ahead
+from kernels.simd.stream import loads_after as loads_after
 from kernels.simd.stream import prefetch as prefetch
 from kernels.simd.stream import prefetch_at as prefetch_at
+from kernels.simd.stream import prefetch_turn as prefetch_turn
+from kernels.simd.stream import turn as turn
 from kernels.simd.transpose import transpose as transpose
 from kernels.simd.transpose import transpose_eights as transpose_eights
 from kernels.simd.transpose import transpose_fours as transpose_fours

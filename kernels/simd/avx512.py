@@ -11,9 +11,8 @@ from llvmlite import ir
 from numba import config
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
-from numba.extending import intrinsic
 
-from kernels.simd.lanes import Lanes, undefined
+from kernels.simd.lanes import elementwise, undefined
 
 _FEATURES = (get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(
     ","
@@ -24,7 +23,7 @@ _DOWN, _NEAREST = 0x09, 0x08  # VREDUCE's rounding, without exceptions
 _CURRENT_DIRECTION = 4
 
 
-def _call(builder: Any, name: str, lanes: Lanes, *given: Any) -> Any:
+def _call(builder: Any, name: str, *given: Any) -> Any:
     """Call an instruction on whole registers ``given``, with a mask of all lanes."""
     kind = given[0].type
     suffix = "ps.512" if isinstance(kind.element, ir.FloatType) else "pd.512"
@@ -32,7 +31,7 @@ def _call(builder: Any, name: str, lanes: Lanes, *given: Any) -> Any:
     values = [
         *given,
         undefined(kind),
-        ir.Constant(ir.IntType(lanes.count), -1),
+        ir.Constant(ir.IntType(kind.count), -1),
         ir.Constant(word, _CURRENT_DIRECTION),
     ]
     function = cgutils.get_or_insert_function(
@@ -44,26 +43,12 @@ def _call(builder: Any, name: str, lanes: Lanes, *given: Any) -> Any:
 
 
 def _reduced(rounding: int) -> Any:
-    @intrinsic
-    def reduced(typing: Any, t: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _call(builder, "reduce", t, args[0], ir.Constant(ir.IntType(32), rounding))
-
-        return t(t), codegen
-
-    return reduced
+    direction = ir.Constant(ir.IntType(32), rounding)
+    return elementwise(1, lambda builder, t: _call(builder, "reduce", t, direction))
 
 
 # t - floor(t) and t - rint(t) in each lane: 0 for infinities, NaN for NaN.
 above_floor = _reduced(_DOWN)
 off_nearest = _reduced(_NEAREST)
-
-
-@intrinsic
-def scaled(typing: Any, value: Any, power: Any) -> Any:
-    """``value`` times 2**floor(power) in each lane, rounded once; out of range 0 or infinite."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, "scalef", value, args[0], args[1])
-
-    return value(value, power), codegen
+# A value times 2**floor(power) in each lane, rounded once; out of range 0 or infinite.
+scaled = elementwise(2, lambda builder, value, power: _call(builder, "scalef", value, power))

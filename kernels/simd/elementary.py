@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from kernels.compiled import by_type, inlined
 from kernels.simd import avx512
@@ -28,6 +29,7 @@ from kernels.simd.lanes import (
     maximum,
     minimum,
     splat,
+    subtract,
     times_power,
     where_greater,
 )
@@ -113,8 +115,29 @@ def exp2(t: Any) -> Any:
     return _exp2_by_avx512(t) if avx512.AVAILABLE else _exp2_by_bits(t)
 
 
+@by_type
+def exp2_four(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """``exp2`` of four registers; where they are whole ones, each step of all four before the next.
+
+    A step waits for the one before, and a processor looks only some instructions ahead for others:
+    a sum of bfloat16's took 0.91 ns a register, and 1.07 one after the other (EPYC, family 26).
+    """
+    if avx512.AVAILABLE:
+
+        def at_once(a: Any, b: Any, c: Any, d: Any) -> Any:
+            return exp2((a, b, c, d))
+
+        return at_once
+
+    def one_by_one(a: Any, b: Any, c: Any, d: Any) -> Any:
+        return exp2(a), exp2(b), exp2(c), exp2(d)
+
+    return one_by_one
+
+
 def _exp2_by_avx512(t: Any) -> Any:
     above_floor, off_nearest, scaled = avx512.above_floor, avx512.off_nearest, avx512.scaled
+    t = t.dtype if isinstance(t, types.UniTuple) else t  # the same steps, of each
     if t == FLOAT32X16:
         c0, c1, c2, c3, c4, c5 = _EXP2_ABOVE_FLOOR
 
@@ -137,7 +160,7 @@ def _exp2_by_avx512(t: Any) -> Any:
             p = splat(coefficients[last])
             for k in range(last - 1, -1, -1):
                 p = fma(p, r, splat(coefficients[k]))
-            return scaled(p, t - r)
+            return scaled(p, subtract(t, r))
 
         return exp2_float64
     return None

@@ -78,37 +78,55 @@ def splat(typing: Any, scalar: Any) -> Any:
     return lanes(scalar), codegen
 
 
-def _elementwise(arity: int, emit: Callable[..., Any]) -> Any:
-    """Intrinsic of ``arity`` lanes of one type that gives lanes of that type."""
+def elementwise(arity: int, emit: Callable[..., Any]) -> Any:
+    """Intrinsic of ``arity`` operands, lanes of one type, that gives lanes of that type.
+
+    ``emit`` makes its code for one register. An operand may be a tuple of registers: then so is the
+    result, one from each, in this order.
+    """
+
+    def typed(*kinds: Any) -> Any:
+        several = [kind for kind in kinds if isinstance(kind, types.UniTuple)]
+        return (several or kinds)[0](*kinds), codegen
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return emit(builder, *args)
+        kind = signature.return_type
+        if not isinstance(kind, types.UniTuple):
+            return emit(builder, *args)
+        each = [
+            cgutils.unpack_tuple(builder, value, kind.count)
+            if isinstance(of, types.UniTuple)
+            else [value] * kind.count
+            for of, value in zip(signature.args, args, strict=True)
+        ]
+        results = [emit(builder, *operands) for operands in zip(*each, strict=True)]
+        return context.make_tuple(builder, kind, results)
 
     if arity == 1:
 
         @intrinsic
-        def unary(typing: Any, a: Lanes) -> Any:
-            return a(a), codegen
+        def unary(typing: Any, a: Any) -> Any:
+            return typed(a)
 
         return unary
     if arity == 2:
 
         @intrinsic
-        def binary(typing: Any, a: Lanes, b: Lanes) -> Any:
-            return a(a, b), codegen
+        def binary(typing: Any, a: Any, b: Any) -> Any:
+            return typed(a, b)
 
         return binary
     if arity == 3:
 
         @intrinsic
-        def ternary(typing: Any, a: Lanes, b: Lanes, c: Lanes) -> Any:
-            return a(a, b, c), codegen
+        def ternary(typing: Any, a: Any, b: Any, c: Any) -> Any:
+            return typed(a, b, c)
 
         return ternary
 
     @intrinsic
-    def quaternary(typing: Any, a: Lanes, b: Lanes, c: Lanes, d: Lanes) -> Any:
-        return a(a, b, c, d), codegen
+    def quaternary(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+        return typed(a, b, c, d)
 
     return quaternary
 
@@ -152,32 +170,32 @@ def _float32_halves(builder: Any, value: Any) -> tuple[Any, Any]:
 
 
 def _where(comparison: str) -> Any:
-    return _elementwise(
+    return elementwise(
         4, lambda b, x, y, then, other: b.select(b.fcmp_ordered(comparison, x, y), then, other)
     )
 
 
-add = _elementwise(2, lambda b, x, y: b.fadd(x, y))
-subtract = _elementwise(2, lambda b, x, y: b.fsub(x, y))
-multiply = _elementwise(2, lambda b, x, y: b.fmul(x, y))
-divide = _elementwise(2, lambda b, x, y: b.fdiv(x, y))
-fma = _elementwise(3, _fma)
+add = elementwise(2, lambda b, x, y: b.fadd(x, y))
+subtract = elementwise(2, lambda b, x, y: b.fsub(x, y))
+multiply = elementwise(2, lambda b, x, y: b.fmul(x, y))
+divide = elementwise(2, lambda b, x, y: b.fdiv(x, y))
+fma = elementwise(3, _fma)
 # x86's maxps gives its second operand when either is NaN; so these give ``b`` (NaN or not) when
 # ``a`` is NaN, and pass a NaN in ``b`` on.
-maximum = _elementwise(2, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
-minimum = _elementwise(2, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
+maximum = elementwise(2, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+minimum = elementwise(2, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
 where_equal = _where("==")
 where_greater = _where(">")
 # value * 2**n for the integer n in the low bits of ``rounded`` (a number plus ROUND's constant).
-times_power = _elementwise(2, _times_power)
+times_power = elementwise(2, _times_power)
 # float64 only: x = mantissa(x) * 2**(biased_exponent(x) - 1023) for positive normal x.
-mantissa = _elementwise(1, _mantissa)
-biased_exponent = _elementwise(1, _biased_exponent)
+mantissa = elementwise(1, _mantissa)
+biased_exponent = elementwise(1, _biased_exponent)
 
 # float32 only: x = centred_mantissa(x) * 2**centred_exponent(x) for positive normal x, the mantissa
 # in [sqrt(1/2), sqrt(2)).
-centred_mantissa = _elementwise(1, lambda b, x: _float32_halves(b, x)[0])
-centred_exponent = _elementwise(1, lambda b, x: b.sitofp(_float32_halves(b, x)[1], x.type))
+centred_mantissa = elementwise(1, lambda b, x: _float32_halves(b, x)[0])
+centred_exponent = elementwise(1, lambda b, x: b.sitofp(_float32_halves(b, x)[1], x.type))
 
 
 def _operation(function: Any) -> Any:

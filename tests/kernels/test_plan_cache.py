@@ -136,9 +136,24 @@ def test_what_is_not_planned_is_computed() -> None:
     soft = np.full((4, 5), 0.2, np.float32)
     assert len(set(times(3, logits, soft))) == 1
     assert len(set(times(3, np.asfortranarray(logits), np.zeros(4, np.int64)))) == 1
-    wide = np.zeros((2, plan_cache.LARGEST), np.float32)
-    assert len(set(times(3, wide, np.zeros(2, np.int64)))) == 1
     assert planned() == 0
+
+
+def test_too_many_logits_are_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_cache, "LARGEST", 19)
+    logits = np.zeros((4, 5), np.float32)
+    assert len(set(times(3, logits, np.zeros(4, np.int64)))) == 1
+    assert planned() == 0
+
+
+def test_larger_logits_that_lie_otherwise_are_not_copied() -> None:
+    logits = np.random.default_rng(3).standard_normal((32, 200), np.float32)
+    labels = np.arange(32)
+    want = times(3, logits, labels)
+    assert planned() == 1
+    assert times(2, misaligned(logits), labels) == want[:2]
+    assert times(2, np.asfortranarray(logits), labels) == want[:2]
+    assert times(1, logits, labels[::-1].copy()[::-1]) == want[:1]
 
 
 def test_threads_have_plans_of_their_own() -> None:

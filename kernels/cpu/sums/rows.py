@@ -22,14 +22,18 @@ from kernels.simd import (
     ahead,
     constant,
     exp2,
+    exp2_four,
     fma,
     load_first,
+    loads_after,
     max_across,
     maximum,
     min_across,
     minimum,
     prefetch,
+    prefetch_turn,
     sum_across,
+    turn,
     where_equal,
     width,
 )
@@ -57,13 +61,32 @@ def shift_for(x: Any, first: int, count: int, options: Any) -> float:
 
 
 @inlined
+def _add_four(
+    x: Any, first: int, options: Any, scales: Any, shifts: Any, even: Any, odd: Any
+) -> tuple[Any, Any]:
+    """Add the powers of four registers of logits to ``even`` and ``odd``, in turns."""
+    loads_after()
+    a, b = read_two(x, first, options.cap)
+    c, d = read_two(x, first + 2 * width(x), options.cap)
+    a, b = fma(a, scales, shifts), fma(b, scales, shifts)
+    c, d = fma(c, scales, shifts), fma(d, scales, shifts)
+    p, q, r, s = exp2_four(a, b, c, d)
+    return (even + p) + r, (odd + q) + s
+
+
+@inlined
 def sum_powers(x: Any, first: int, count: int, options: Any, shift: float) -> float:
     """sum(2**(x * scale - shift)) over ``count`` elements."""
     step, cap = width(x), options.cap
     scales, shifts = constant(x, options.scale), constant(x, -shift)
     even, odd = constant(x, 0.0), constant(x, 0.0)
+    turns = count // turn(x) * turn(x)
+    for i in range(0, turns, turn(x)):
+        prefetch_turn(x, first + i + ahead(x))
+        for k in range(first + i, first + i + turn(x), 4 * step):
+            even, odd = _add_four(x, k, options, scales, shifts, even, odd)
     whole = count // (2 * step) * (2 * step)
-    for i in range(0, whole, 2 * step):
+    for i in range(turns, whole, 2 * step):
         prefetch(x, first + i + ahead(x))
         prefetch(x, first + i + step + ahead(x))
         one, other = read_two(x, first + i, cap)
