@@ -157,8 +157,8 @@ def _exp2_by_avx512(t: Any) -> Any:
 
         def exp2_float64(t: Any) -> Any:
             r = off_nearest(t)
-            p = splat(coefficients[last])
-            for k in range(last - 1, -1, -1):
+            p = fma(splat(coefficients[last]), r, splat(coefficients[last - 1]))
+            for k in range(last - 2, -1, -1):
                 p = fma(p, r, splat(coefficients[k]))
             return scaled(p, subtract(t, r))
 
