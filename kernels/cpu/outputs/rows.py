@@ -20,11 +20,15 @@ from kernels.simd import (
     constant,
     element,
     exp2,
+    exp2_four,
     fma,
+    load,
     load_first,
+    loads_after,
     max_across,
     maximum,
     minimum,
+    store,
     store_first,
     sum_across,
     where_equal,
@@ -83,6 +87,23 @@ def write_log_probs(
         store_first(y, out_first + i, classes - i, log_prob)
 
 
+@inlined
+def _write_four(
+    x: Any, first: int, z: Any, out_first: int, scales: Any, minus: Any, push: Any, rest: Any
+) -> None:
+    """Write the gradient by four registers of logits, without the label's own part."""
+    step, least, zero = width(x), least_exponent(x), constant(x, 0.0)
+    loads_after()
+    a, b = fma(load(x, first), scales, minus), fma(load(x, first + step), scales, minus)
+    c = fma(load(x, first + 2 * step), scales, minus)
+    d = fma(load(x, first + 3 * step), scales, minus)
+    p, q, r, s = exp2_four(a, b, c, d)
+    store(z, out_first, fma(where_greater(a, least, p, zero), push, rest))
+    store(z, out_first + step, fma(where_greater(b, least, q, zero), push, rest))
+    store(z, out_first + 2 * step, fma(where_greater(c, least, r, zero), push, rest))
+    store(z, out_first + 3 * step, fma(where_greater(d, least, s, zero), push, rest))
+
+
 @called
 def write_gradient(
     logits: Any, soft: Any, out: Any, position: int, y: int, scratch: Any, at: int, options: Any
@@ -97,8 +118,12 @@ def write_gradient(
     if options.focal > 0.0:
         lean = constant(x, scratch[LEAN, at] / scratch[TOTAL, at])
     keep, spread = constant(x, options.keep), constant(x, options.spread)
-    zero = constant(x, 0.0)
-    for i in range(0, classes, width(x)):
+    zero, whole = constant(x, 0.0), 0
+    if options.cap is None and options.lane_weight.size == 0:
+        whole = classes // (4 * width(x)) * (4 * width(x))
+        for i in range(0, whole, 4 * width(x)):
+            _write_four(x, first + i, z, out_first + i, scales, minus, push, zero - pull * zero)
+    for i in range(whole, classes, width(x)):
         rest = classes - i
         raw = load_first(x, first + i, rest, zero)
         t = fma(capped(x, raw, options.cap), scales, minus)
