@@ -21,6 +21,7 @@ from kernels.simd import (
     constant,
     element,
     exp2,
+    exp2_four,
     fma,
     load,
     load_first,
@@ -77,12 +78,12 @@ def _row_sum(x: Any, first: int, classes: int, far: int, scales: Any, minus: Any
         prefetch(x, first + i + WIDTH + far)
         prefetch(x, first + i + 2 * WIDTH + far)
         prefetch(x, first + i + 3 * WIDTH + far)
-        one, other = load_two(x, first + i)
-        a = a + exp2(fma(one, scales, shift))
-        b = b + exp2(fma(other, scales, shift))
-        one, other = load_two(x, first + i + 2 * WIDTH)
-        c = c + exp2(fma(one, scales, shift))
-        d = d + exp2(fma(other, scales, shift))
+        p, q = load_two(x, first + i)
+        r, s = load_two(x, first + i + 2 * WIDTH)
+        p, q = fma(p, scales, shift), fma(q, scales, shift)
+        r, s = fma(r, scales, shift), fma(s, scales, shift)
+        p, q, r, s = exp2_four(p, q, r, s)
+        a, b, c, d = a + p, b + q, c + r, d + s
     full = classes // WIDTH * WIDTH
     for i in range(whole, full, WIDTH):
         prefetch(x, first + i + far)
