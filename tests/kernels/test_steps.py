@@ -89,6 +89,23 @@ def test_nothing_before_the_window_is_read_again(
     assert announced[-1] > work.window
 
 
+@pytest.mark.parametrize("threads", [4, 16, 64])
+def test_window_does_not_grow_with_more_than_four_threads(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = np.random.default_rng(5).standard_normal((1100, 9000), np.float32)
+    labels = np.zeros(1100, np.int64)
+    tile = 32 * logits[0].nbytes
+    want = kernels.cross_entropy(logits, labels, outputs=["loss", "per_element"])
+    monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
+    work = steps.cross_entropy(logits, labels, outputs=["loss", "per_element"], step=tile)
+    assert work.window is not None
+    assert work.window <= 5 * tile
+    got, announced = taken(work)
+    assert len(announced) >= 7
+    assert_same(got, want)
+
+
 @pytest.mark.parametrize("name", ["reversed", "fortran"])
 def test_what_is_not_read_in_order_has_no_window(name: str) -> None:
     example = zoo.example((900, 700), 1, dtypes.FLOAT32, "plain")

@@ -33,6 +33,7 @@ from kernels.plan import (
     LIKELIEST,
     PER_CLASS,
     PER_POSITION,
+    STEP,
     Array,
     Computed,
     ImpossibleLabel,
@@ -50,6 +51,10 @@ TILE = 8192
 RUN, LONG_RUN, TILES = 128, 1024, 8
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
+# Threads of a step below ``STEP``, if their tiles are larger than it. Such a step is of a body that
+# streams, and each thread's tile is held meanwhile: 256 MB for 64 threads and 32000 classes. One
+# socket brings some 8 GB/s at most, and one thread computes 10 and more.
+STREAMING = 4
 _KERNELS = {
     "cross_entropy": cross_entropy_kernel,
     "nll_loss": nll_kernel,
@@ -90,6 +95,9 @@ def _cut(view: View, shared: bool, step: int | None) -> Cut:
     launches = 1 if step is None else -(-elements * view.data.itemsize // step)
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
     size = min(max(rows, reduce.BLOCK), tile.LARGEST)
+    if step is not None and step < STEP and view.class_stride == 1:
+        tiles = step // (size * view.classes * view.data.itemsize)
+        threads = min(threads, max(STREAMING, tiles))
     if view.class_stride != 1:
         each = view.positions // (launches * threads * TILES)
         size = min(max(each // RUN * RUN, RUN), LONG_RUN)
