@@ -146,7 +146,8 @@ class Codec(ABC):
         """Return the offset of the last tensor if all that precedes it is known from ``prefix``.
 
         Then it is one of ``IN_ORDER``, the logits as a rule, and ``decode`` takes the body before
-        it has arrived.
+        it has arrived. Raises ``DecodeError`` as ``decode``, so that what is wrong before the
+        tensors is not answered after them.
         """
         return None
 

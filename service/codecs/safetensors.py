@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
@@ -114,14 +113,12 @@ class Safetensors(Codec):
         start = data_start(bytes(prefix[:_LENGTH_BYTES]))
         if start is None or not start <= len(prefix):
             return None
-        with suppress(DecodeError):
-            header = _header(bytes(prefix[_LENGTH_BYTES:start]))
-            header.pop(_METADATA, None)
-            names = frozenset(header)
-            places = [(*_entry(name, entry, names)[:2], name) for name, entry in header.items()]
-            begin, _, name = max(places, default=(0, 0, ""))
-            return start + begin if name in IN_ORDER else None
-        return None
+        header = _header(bytes(prefix[_LENGTH_BYTES:start]))
+        header.pop(_METADATA, None)
+        names = frozenset(header)
+        places = [(*_entry(name, entry, names)[:2], name) for name, entry in header.items()]
+        begin, _, name = max(places, default=(0, 0, ""))
+        return start + begin if name in IN_ORDER else None
 
     def at_once(self, body: memoryview) -> bool:
         """Return whether the header is short: decoding reads nothing else."""

@@ -114,7 +114,9 @@ class Inference(Codec):
         return answer.compressed(written, self.reply_coding)
 
     def aligned_at(self, prefix: bytes | memoryview) -> int | None:
-        return (self._starts(prefix) or {}).get(self.model.largest)
+        with suppress(DecodeError):  # ``ready_at`` and ``decode`` say what is wrong
+            return (self._starts(prefix) or {}).get(self.model.largest)
+        return None
 
     def ready_at(self, prefix: memoryview) -> int | None:
         starts = self._starts(prefix)
@@ -220,15 +222,15 @@ class Inference(Codec):
         return f"; {HEADER_LENGTH} says that the JSON takes {self.header_length:,} bytes"
 
     def _starts(self, prefix: bytes | memoryview) -> dict[str, int] | None:
-        """Return where each binary tensor starts, in order; ``None`` if ``prefix`` does not say."""
+        """Return where each binary tensor starts, in order; ``None`` if ``prefix`` does not say.
+
+        Raises ``DecodeError``.
+        """
         length = self.header_length
         if self.coding is not None or length is None or length > len(prefix):
             return None
-        # ``decode`` reports what is wrong with it.
-        with suppress(DecodeError):
-            starts = self._header(memoryview(prefix), self.limits).starts
-            return {name: length + start for name, start in starts.items()}
-        return None
+        starts = self._header(memoryview(prefix), self.limits).starts
+        return {name: length + start for name, start in starts.items()}
 
     def _data(self, entry: Input, binary: memoryview) -> memoryview:
         if isinstance(entry.source, int):

@@ -152,11 +152,14 @@ def _data(
     if end is not None:
         return None, end
     kind = kind_of(declared(entry)) if "datatype" in entry else WIDEST.boolean
-    name = entry.get("name")
-    # In errors: the input's name, if that is known and fit to show.
-    called = name if isinstance(name, str) and _FIT.fullmatch(name) else "data"
-    reading = tensor.elements(text, at, called, kind, room, until=until)
+    reading = tensor.elements(text, at, _called(entry) or "data", kind, room, until=until)
     return reading, reading.at
+
+
+def _called(entry: Mapping[str, Any]) -> str | None:
+    """Name of an input, if it is known and fit to be shown in errors."""
+    name = entry.get("name")
+    return name if isinstance(name, str) and _FIT.fullmatch(name) else None
 
 
 def declared(entry: Mapping[str, Any]) -> DType:
@@ -168,8 +171,11 @@ def declared(entry: Mapping[str, Any]) -> DType:
     row = dtype_named(datatype, dtypes.BY_V2, dtypes.BOOL.v2, entry.get("name", "weight"))
     if row is None:
         given = shown(datatype) if isinstance(datatype, str) else "that is no string"
+        name = _called(entry)
         raise DecodeError(
-            f"a datatype {given}: it must be one of {', '.join(dtypes.BY_V2)}", where="datatype"
+            f"{name or 'an input'}: a datatype {given}: it must be one of"
+            f" {', '.join(dtypes.BY_V2)}",
+            where=name or "datatype",
         )
     return row
 

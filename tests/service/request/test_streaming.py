@@ -29,6 +29,7 @@ from service.request.plan import Plan, Streamed, Whole
 from service.settings import Settings
 from tests import zoo
 from tests.service import wire
+from tests.service.codecs import infers
 from tests.service.conftest import ready, serving
 from tests.service.request.harness import (
     PATIENCE,
@@ -440,6 +441,57 @@ async def test_what_the_beginning_shows_to_be_wrong_is_answered_at_once(
     async with nothing_left(request.service):
         await request.run()
     assert request.status == status
+
+
+def declared(**changes: Mapping[str, Any]) -> tuple[bytes, int]:
+    """A V2 body of MANY, with ``changes`` to what its JSON says of each tensor."""
+    body, length = infers.binary({name: MANY[name] for name in ("labels", "logits")})
+    said = json.loads(body[:length])
+    for entry in said["inputs"]:
+        entry |= changes.get(entry["name"], {})
+    text = json.dumps(said).encode()
+    return text + body[length:], len(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "logit"}, {"datatype": "FP23"}, {"shape": [9, 9]}, {"shape": 9}, {"datatype": None}],
+)
+async def test_what_the_json_of_v2_has_wrong_is_answered_before_the_tensors(
+    app: FastAPI, change: Mapping[str, Any]
+) -> None:
+    for place in ("labels", "logits"):
+        body, length = declared(**{place: change})
+        request = asked(app, body)
+        path = "/v2/models/cross_entropy/infer"
+        request._scope |= {"path": path, "raw_path": path.encode()}
+        headers: Any = request._scope["headers"]
+        headers[0] = (b"content-type", b"application/octet-stream")
+        headers.append((b"inference-header-content-length", str(length).encode()))
+        request.may_receive = lambda index: index < 1
+        async with nothing_left(request.service):
+            await request.run()
+        assert request.status == 400
+        assert change.get("name", place) in json.loads(request.content)["error"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"dtype": "F31"}, {"shape": [9, 9]}, {"shape": "9"}, {"data_offsets": [5]}]
+)
+async def test_what_the_header_of_safetensors_has_wrong_is_answered_before_the_tensors(
+    app: FastAPI, change: Mapping[str, Any]
+) -> None:
+    for name in MANY:
+        start = 8 + int.from_bytes(BODY[:8], "little")
+        header = json.loads(BODY[8:start])
+        header[name] |= change
+        text = json.dumps(header).encode()
+        request = asked(app, len(text).to_bytes(8, "little") + text + BODY[start:])
+        request.may_receive = lambda index: index < 1
+        async with nothing_left(request.service):
+            await request.run()
+        assert request.status == 400
+        assert name in json.loads(request.content)["detail"]
 
 
 @asynccontextmanager
