@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from benchmarks.bars import bars_table
+from benchmarks.kernel.compiled import compile_apart
 from benchmarks.kernel.contestants import CONTESTANTS, OURS
 from benchmarks.kernel.measure import Outcomes, run_case, temporaries
 from benchmarks.kernel.report import case_table, heading, markdown
@@ -26,6 +27,7 @@ def run(wanted: str | None = None, rounds: int | None = None, quick: bool = Fals
         print(f"no case is named {wanted}; there are: {', '.join(case.name for case in CASES)}")
         return 2
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
+    compile_apart(cases)
     results: dict[Case, Outcomes] = {}
     for case in cases:
         measured = case.smaller() if quick else case
