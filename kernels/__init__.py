@@ -126,7 +126,7 @@ def cross_entropy(
     }
     if device != "cpu" and devices.lies_on_gpu(logits):
         devices.target(device)  # raises where there is no GPU
-        from kernels.cuda import resident  # takes a second, as in ``devices``
+        from kernels.cuda.launch import resident  # takes a second, as in ``devices``
 
         return resident.cross_entropy(logits, labels, outputs, **tensors, **options)
     problem = check(logits, labels, **tensors, **options)

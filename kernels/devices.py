@@ -70,16 +70,16 @@ def _in_one_line(error: Exception) -> str:
 def in_steps(
     problem: Problem, wanted: tuple[str, ...], upstream: float = 1.0, step: int | None = None
 ) -> Generator[int, None, Computed]:
-    """``cpu.launch.loss.in_steps``, or ``cuda.pipeline.in_steps``, by ``problem.device``.
+    """``launch.loss.in_steps`` of the CPU or the GPU, by ``problem.device``.
 
     The GPU's waits for all of the logits, and holds none of its memory before. Raises
     ``ImpossibleLabel``, ``DeviceUnavailable``, ``DeviceOutOfMemory`` and ``DeviceFailed``.
     """
     if target(problem.device) == "cpu":
         return (yield from loss.in_steps(problem, wanted, upstream, step))
-    from kernels.cuda import pipeline
+    from kernels.cuda.launch import loss as on_device
 
-    return (yield from pipeline.in_steps(problem, wanted, upstream, step))
+    return (yield from on_device.in_steps(problem, wanted, upstream, step))
 
 
 def divergence_in_steps(
@@ -88,7 +88,7 @@ def divergence_in_steps(
     """``launch.divergence.in_steps`` of the CPU or the GPU; waits and raises as ``in_steps``."""
     if target(problem.device) == "cpu":
         return (yield from divergence.in_steps(problem, wanted, upstream, step))
-    from kernels.cuda import divergence_launch as on_device
+    from kernels.cuda.launch import divergence as on_device
 
     return (yield from on_device.in_steps(problem, wanted, upstream, step))
 
@@ -112,7 +112,8 @@ def prepare(memory_bytes: int = 0, processes: int = 1) -> None:
     the free memory, where ``processes`` share the GPU. Raises as ``in_steps`` does, and
     ``SelfTestFailed``.
     """
-    from kernels.cuda import memory, warm
+    from kernels.cuda.device import memory
+    from kernels.cuda.launch import warm
 
     memory.set_budget(memory_bytes or memory.share_of_free(processes))
     warm.compile_common()

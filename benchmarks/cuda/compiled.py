@@ -17,10 +17,11 @@ from cuda.bindings import nvjitlink
 from numba import cuda, types
 
 from kernels import dtypes
-from kernels.cuda import binary, careful, likeliest, nll, per_class, planes, rows
 from kernels.cuda.arguments import Labels, Likeliest, Options, Reals, Results
-from kernels.cuda.divergence import Arguments, divergence_kernel
+from kernels.cuda.divergence.kernel import Arguments, divergence_kernel
 from kernels.cuda.kinds import TABLE, Kind, target
+from kernels.cuda.loss import binary, careful, nll, planes, rows
+from kernels.cuda.outputs import likeliest, per_class
 from kernels.plan import View
 
 CAPABILITIES = ((8, 0), (9, 0), (10, 0))

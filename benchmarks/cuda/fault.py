@@ -13,14 +13,14 @@ from typing import Any
 from numba import cuda
 from numba.cuda.cudadrv.driver import CudaAPIError
 
-from kernels.cuda import pipeline
 from kernels.cuda.kinds import SIMULATED
-from kernels.cuda.launch import Operands
+from kernels.cuda.launch import loss
+from kernels.cuda.launch.queue import Operands
 from service import cli
 
 DEADLY = 13
 _ILLEGAL_ADDRESS = 700
-_launch = pipeline.__dict__["launch"]
+_launch = loss.__dict__["launch"]
 _dead = threading.Event()
 
 
@@ -47,7 +47,7 @@ def _launched(*arguments: Any) -> None:
 
 
 # At import: workers are spawned, and import this module under another name.
-pipeline.__dict__["launch"] = _launched
+loss.__dict__["launch"] = _launched
 
 if __name__ == "__main__":
     cli.main()

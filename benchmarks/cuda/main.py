@@ -187,8 +187,8 @@ def _error(data: Data, answers: dict[str, Any]) -> float:
 
 
 def _queued(data: Data, bench: Bench) -> Entry:
-    from kernels.cuda.memory import budget
-    from kernels.cuda.resident import Resident, bytes_of
+    from kernels.cuda.device.memory import budget
+    from kernels.cuda.launch.resident import Resident, bytes_of
     from kernels.problem import check
 
     names, problem = _names(data), check(data.logits, data.labels)
@@ -275,13 +275,13 @@ def _overlap(bench: Bench) -> None:
     """Record the time line of calls from host memory, and its summary."""
     import kernels
     from benchmarks.cuda import timeline
-    from kernels.cuda import pipeline
+    from kernels.cuda.launch import loss
 
     shape = (8, 40) if bench.simulated else (4096, 32000)
     logits = np.random.default_rng(0).standard_normal(shape, np.float32)
     labels = np.zeros(shape[0], np.int64)
     if bench.simulated:
-        pipeline.__dict__["STEP"] = 320
+        loss.__dict__["STEP"] = 320
     for outputs in (("loss",), ("loss", "gradient")):
         kernels.cross_entropy(logits, labels, outputs=outputs, device="cuda")
         with timeline.recorded() as spans:

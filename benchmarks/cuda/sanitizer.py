@@ -87,7 +87,7 @@ def _compute(table: Any) -> None:
 @contextmanager
 def _noted() -> Iterator[set[str]]:
     """Names of the kernels that are launched within the context, as a set that grows."""
-    from kernels.cuda import divergence_launch, launch, pipeline
+    from kernels.cuda.launch import divergence, loss, queue
 
     launched: set[str] = set()
 
@@ -99,7 +99,7 @@ def _noted() -> Iterator[set[str]]:
         return noted
 
     with ExitStack() as patches:
-        for module in (divergence_launch, launch, pipeline):
+        for module in (divergence, loss, queue):
             for name in KERNELS & vars(module).keys():
                 noted = noting(name, vars(module)[name])
                 patches.enter_context(patch.object(module, name, noted))

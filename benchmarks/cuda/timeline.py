@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 from numba import cuda
 
-from kernels.cuda import pipeline
 from kernels.cuda.kinds import SIMULATED
+from kernels.cuda.launch import loss
 
 
 class Span(NamedTuple):
@@ -54,7 +54,7 @@ def _watched() -> tuple[tuple[Any, str, str], ...]:
     return (
         (copies, names[0], "to device"),
         (copies, names[1], "to host"),
-        (pipeline, "launch", "kernels"),
+        (loss, "launch", "kernels"),
     )
 
 

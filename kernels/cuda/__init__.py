@@ -1,1 +1,1 @@
-"""Losses on an NVIDIA GPU, from ``pipeline.in_steps``; imported only for ``device="cuda"``."""
+"""Losses on an NVIDIA GPU, from ``launch.loss.in_steps``; imported only for ``device="cuda"``."""

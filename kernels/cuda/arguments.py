@@ -76,7 +76,7 @@ class Results(NamedTuple):
 
     ``status`` holds the first position with an impossible label, and the number of positions that
     ``odd`` lists: those that float32 cannot represent, which are left to ``careful``. ``state`` has
-    a row for each of ``losses.MINUS`` to ``losses.LEAN``. ``parts`` and ``places`` hold the
+    a row for each of ``position.MINUS`` to ``position.LEAN``. ``parts`` and ``places`` hold the
     ``Sums`` of each segment of each position, where there are several. The others are those of
     ``plan.PER_POSITION``.
     """

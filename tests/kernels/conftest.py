@@ -91,7 +91,7 @@ class _Filled(dict[Any, Any]):
 def _poison_simulator(patch: pytest.MonkeyPatch) -> None:
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
-    from kernels.cuda import memory
+    from kernels.cuda.device import memory
 
     take, start = memory.Buffers.take, FakeCUDAShared.__init__
 

@@ -24,7 +24,7 @@ from benchmarks.cuda.compiled import CAPABILITIES, Case, cases, compiled
 from benchmarks.cuda.table import summary
 from kernels import dtypes
 from kernels.cuda.kinds import SIMULATED
-from kernels.cuda.tensors import device_options, operands_of, wanted_of
+from kernels.cuda.launch.tensors import device_options, operands_of, wanted_of
 from kernels.plan import View
 from kernels.problem import check
 from tests import zoo

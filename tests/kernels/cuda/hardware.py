@@ -38,7 +38,7 @@ LARGE_TESTS = (
     "test_half_precision_is_computed",
 )
 # Files of this folder. ``simulated_resident`` pretends that host memory is the device's.
-OWN = ("simulated_pipeline", "test_hardware")
+OWN = ("simulated_pieces", "test_hardware")
 FILES = (*simulator.WHOLE, *simulator.SAMPLED, *LARGE, *OWN)
 LEFT_OUT = tuple(name for name in simulator.LEFT_OUT if name not in LARGE_TESTS)
 LARGEST_POISONED = 2**26  # bytes of a buffer
@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Any, parent: Any) -> Any:
-    """Collect ``simulated_pipeline``, whose name does not begin with test."""
+    """Collect ``simulated_pieces``, whose name does not begin with test."""
     if file_path.name == f"{OWN[0]}.py":
         return pytest.Module.from_parent(parent, path=file_path)
     return None
@@ -94,7 +94,7 @@ def _is_run(item: pytest.Item) -> bool:
 
 def _poison() -> None:
     """Fill buffers on the device with NaN, or an index out of range, when they are taken."""
-    from kernels.cuda import memory
+    from kernels.cuda.device import memory
     from tests.kernels.conftest import POISONED, fill
 
     take = memory.Buffers.take

@@ -14,7 +14,8 @@ import pytest
 
 import kernels
 from kernels import dtypes
-from kernels.cuda import foreign, memory, resident
+from kernels.cuda.device import foreign, memory
+from kernels.cuda.launch import resident
 from kernels.devices import lies_on_gpu
 from kernels.problem import check
 from tests import zoo

@@ -42,7 +42,7 @@ WHOLE = (
     "test_divergence_facts",
 )
 # Files of this folder, which are run whole as well.
-OWN = ("simulated_options", "simulated_pipeline", "simulated_resident")
+OWN = ("simulated_options", "simulated_pieces", "simulated_resident")
 SAMPLED = (
     "test_options",
     "test_outputs",
@@ -69,13 +69,13 @@ LEFT_OUT = {
     "test_nothing_outside_an_array_is_touched": "the simulator's loads check each index themselves",
     "test_guard_pages_bite": "the simulator's loads check each index themselves",
     "test_three_routes_agree_in_four_dimensions": "786,432 logits would take a minute",
-    "test_a_position_knows_nothing": "too large; simulated_pipeline has smaller ones",
-    "test_a_pixel_knows_nothing": "too large; simulated_pipeline has smaller ones",
+    "test_a_position_knows_nothing": "too large; simulated_pieces has smaller ones",
+    "test_a_pixel_knows_nothing": "too large; simulated_pieces has smaller ones",
     "test_half_precision_is_computed": "131,072 classes would take a minute",
 }
 # Files that are left out whole, and why.
 NOT_RUN = {
-    "test_accumulate": "too large; simulated_pipeline has smaller ones",
+    "test_accumulate": "too large; simulated_pieces has smaller ones",
     "test_adversarial": "rows of 5,000 to 300,000 classes",
     "test_plain": "it is of the CPU's float32 registers",
     "test_plan_cache": "it is of plans that only the CPU keeps",
@@ -83,7 +83,7 @@ NOT_RUN = {
     "test_divergence_properties": "hundreds of random calls a test",
     "test_divergence_refusals": "most of it is of errors that come before any device",
     "test_properties": "hundreds of random calls a test",
-    "test_repeatable": "too large; simulated_pipeline has smaller ones",
+    "test_repeatable": "too large; simulated_pieces has smaller ones",
     "test_report": "it is of NumPy, and of kernels that it calls directly",
     "test_exact": "it is of NumPy alone",
     "test_explain": "explain names the device of each call",
@@ -95,7 +95,7 @@ NOT_RUN = {
     "test_devices": "it starts processes of its own",
     "test_shards": "class_shard is computed on the CPU",
     "test_simd": "it is of the CPU's registers",
-    "test_steps": "too large; simulated_pipeline has smaller ones",
+    "test_steps": "too large; simulated_pieces has smaller ones",
     "test_warm": "it is of compiling for the CPU",
     "test_cache": "it is of what is compiled for the CPU",
     "test_compiling": "it is of compiling in other processes",

@@ -26,7 +26,7 @@ if (WHY_NOT := devices.why_no_gpu()) is not None:
 
 from numba import cuda
 
-from kernels.cuda import memory
+from kernels.cuda.device import memory
 from tests.kernels.cuda.hardware import REHEARSED, on_host, sizes
 from tests.kernels.test_outputs import hold
 
@@ -214,8 +214,8 @@ def test_the_device_has_no_more_memory() -> None:
 
 
 def devices_failures() -> Any:
-    """Context in which the pipeline translates errors of the driver."""
-    from kernels.cuda import failures
+    """Context in which errors of the driver are translated."""
+    from kernels.cuda.device import failures
 
     return failures.named()
 

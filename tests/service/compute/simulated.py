@@ -11,13 +11,13 @@ from typing import Any
 
 from numba.cuda.cudadrv.driver import CudaAPIError
 
-from kernels.cuda import pipeline
-from kernels.cuda.launch import Operands
+from kernels.cuda.launch import loss
+from kernels.cuda.launch.queue import Operands
 from service import cli
 from tests.kernels.cuda import simulator
 
 DEADLY = 13
-_launch = pipeline.__dict__["launch"]
+_launch = loss.__dict__["launch"]
 _dead = threading.Event()
 
 
@@ -39,7 +39,7 @@ def _launched(*arguments: Any) -> None:
 
 # Here, and not below: workers are spawned, and import this under another name.
 simulator.quicken()
-pipeline.__dict__["launch"] = _launched
+loss.__dict__["launch"] = _launched
 
 if __name__ == "__main__":
     cli.main()

@@ -1,6 +1,6 @@
 """Device that computes a request, and the log where it is not the one asked for.
 
-A GPU is pretended by its absence being denied, and by what stands for its pipeline.
+A GPU is pretended by its absence being denied, and by what stands for its launches.
 ``test_simulated.py`` has one that computes.
 """
 
@@ -163,9 +163,9 @@ def raising(error: Exception) -> Pipeline:
 def pretended(a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
     """Call it with what the GPU is to raise from now on."""
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
-    from kernels.cuda import pipeline
+    from kernels.cuda.launch import loss
 
-    return lambda error: monkeypatch.setattr(pipeline, "in_steps", raising(error))
+    return lambda error: monkeypatch.setattr(loss, "in_steps", raising(error))
 
 
 @pytest.mark.parametrize("path", ["/v1/cross_entropy", "/v1/explain"])

@@ -2,7 +2,7 @@
 
 The likeliest classes are found one after another, each as the first of those that come after the
 one before: NaNs first, then the largest, then the first of equals. Values have the meaning of
-``cpu.likeliest``'s.
+``cpu.likeliest.step``'s.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from numba import cuda
 
 from kernels import formula
-from kernels.cuda.careful import raw_of
 from kernels.cuda.kinds import TABLE, Kind, target
-from kernels.cuda.losses import LOG2, MINUS, TOTAL, label_of, place
-from kernels.cuda.per_class import log_prob_of
-from kernels.cuda.sums import Sums, beats, functions
-from kernels.cuda.teams import teams
+from kernels.cuda.loss.careful import raw_of
+from kernels.cuda.loss.position import LOG2, MINUS, TOTAL, label_of, place
+from kernels.cuda.outputs.per_class import log_prob_of
+from kernels.cuda.sums.teams import teams
+from kernels.cuda.sums.thread import Sums, beats, functions
 from kernels.dtypes import FLOAT64
 
 device, fma, element = target.device, target.fma, target.element

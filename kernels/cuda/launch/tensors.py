@@ -9,11 +9,11 @@ import numpy as np
 from numba import cuda
 
 from kernels.cuda.arguments import Labels, Likeliest, Options, Reals, Results
+from kernels.cuda.device.memory import rounded
 from kernels.cuda.kinds import Kind, segments_of
-from kernels.cuda.launch import Operands
-from kernels.cuda.losses import STATES
-from kernels.cuda.memory import rounded
-from kernels.cuda.sums import Sums
+from kernels.cuda.launch.queue import Operands
+from kernels.cuda.loss.position import STATES
+from kernels.cuda.sums.thread import Sums
 from kernels.options import options_of
 from kernels.plan import LIKELIEST, PER_CLASS, PER_POSITION, TOP, View
 from kernels.problem import Problem

@@ -12,7 +12,7 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, Kind, Shape, target
-from kernels.cuda.losses import (
+from kernels.cuda.loss.position import (
     IGNORED,
     IMPOSSIBLE,
     finish,
@@ -21,8 +21,8 @@ from kernels.cuda.losses import (
     own_logit,
     place,
 )
-from kernels.cuda.sums import functions
-from kernels.cuda.teams import WARP, put, teams
+from kernels.cuda.sums.teams import WARP, put, teams
+from kernels.cuda.sums.thread import functions
 
 device = target.device
 aligned, vector, first_of_vector = target.aligned, target.vector, target.first_of_vector

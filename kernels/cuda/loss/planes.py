@@ -12,9 +12,9 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, Kind, target
-from kernels.cuda.losses import IMPOSSIBLE, finish, label_of, leave_out, own_logit, place
-from kernels.cuda.sums import functions
-from kernels.cuda.teams import got, put
+from kernels.cuda.loss.position import IMPOSSIBLE, finish, label_of, leave_out, own_logit, place
+from kernels.cuda.sums.teams import got, put
+from kernels.cuda.sums.thread import functions
 
 element = target.element
 

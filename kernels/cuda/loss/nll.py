@@ -8,7 +8,7 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, target
-from kernels.cuda.losses import label_of, leave_out, loss_of, place, sample_of
+from kernels.cuda.loss.position import label_of, leave_out, loss_of, place, sample_of
 from kernels.formula import Known
 from kernels.reduce import BLOCK, SCALE
 

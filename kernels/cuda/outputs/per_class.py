@@ -13,8 +13,8 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, Kind, target
-from kernels.cuda.losses import LEAN, LOG2, MINUS, OWN, PULL, PUSH, TOTAL, label_of, place
-from kernels.cuda.sums import functions
+from kernels.cuda.loss.position import LEAN, LOG2, MINUS, OWN, PULL, PUSH, TOTAL, label_of, place
+from kernels.cuda.sums.thread import functions
 from kernels.formula import ALONE, LOG2E
 
 device, exp2, fma, element = target.device, target.exp2, target.fma, target.element

@@ -15,9 +15,9 @@ from numba import cuda
 
 from kernels import formula
 from kernels.cuda.kinds import TABLE, Kind, target
-from kernels.cuda.losses import gradient_factors, label_of, place, sample_of, write_results
-from kernels.cuda.sums import Sums, beats, functions
-from kernels.cuda.teams import teams
+from kernels.cuda.loss.position import gradient_factors, label_of, place, sample_of, write_results
+from kernels.cuda.sums.teams import teams
+from kernels.cuda.sums.thread import Sums, beats, functions
 from kernels.dtypes import FLOAT64
 from kernels.formula import TINY, Known
 

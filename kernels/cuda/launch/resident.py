@@ -16,13 +16,12 @@ from numba import cuda
 
 from kernels import reduce
 from kernels.answer import answer, answers_of, impossible_label, upstream_of, wanted
-from kernels.cuda import failures
-from kernels.cuda.foreign import Foreign, adopt
+from kernels.cuda.device import failures
+from kernels.cuda.device.foreign import Foreign, adopt
+from kernels.cuda.device.memory import Buffers, budget, rounded
 from kernels.cuda.kinds import TABLE
-from kernels.cuda.launch import launch
-from kernels.cuda.memory import Buffers, budget, rounded
-from kernels.cuda.nll import blocks_kernel
-from kernels.cuda.tensors import (
+from kernels.cuda.launch.queue import launch
+from kernels.cuda.launch.tensors import (
     NOWHERE,
     RESIDENT,
     STATUS,
@@ -32,6 +31,7 @@ from kernels.cuda.tensors import (
     operands_of,
     wanted_of,
 )
+from kernels.cuda.loss.nll import blocks_kernel
 from kernels.devices import lies_on_gpu
 from kernels.dtypes import BY_NAME, FLOATS
 from kernels.errors import InvalidInput

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from kernels import layout
-from kernels.cuda import failures
-from kernels.cuda.divergence import Arguments, divergence_kernel
+from kernels.cuda.device import failures
+from kernels.cuda.device.memory import Buffers, budget, rounded
+from kernels.cuda.divergence.kernel import Arguments, divergence_kernel
 from kernels.cuda.kinds import TABLE
-from kernels.cuda.memory import Buffers, budget, rounded
-from kernels.cuda.tensors import NOWHERE
+from kernels.cuda.launch.tensors import NOWHERE
 from kernels.divergence import Divergence
 from kernels.errors import DeviceOutOfMemory
 from kernels.plan import STEP, Computed, ImpossibleLabel

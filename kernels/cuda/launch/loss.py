@@ -16,13 +16,12 @@ import numpy as np
 from numba import cuda
 
 from kernels import reduce
-from kernels.cuda import failures
+from kernels.cuda.device import failures
+from kernels.cuda.device.memory import Budget, Buffers, budget, rounded
 from kernels.cuda.kinds import MOST_CLASSES, TABLE
-from kernels.cuda.launch import Operands, launch
-from kernels.cuda.memory import Budget, Buffers, budget, rounded
-from kernels.cuda.nll import blocks_kernel
-from kernels.cuda.pieces import Layout
-from kernels.cuda.tensors import (
+from kernels.cuda.launch.pieces import Layout
+from kernels.cuda.launch.queue import Operands, launch
+from kernels.cuda.launch.tensors import (
     NOWHERE,
     RESIDENT,
     STATUS,
@@ -33,6 +32,7 @@ from kernels.cuda.tensors import (
     operands_of,
     wanted_of,
 )
+from kernels.cuda.loss.nll import blocks_kernel
 from kernels.errors import DeviceOutOfMemory, InvalidInput
 from kernels.plan import PER_CLASS, PER_TOP, STEP, Computed, ImpossibleLabel, View
 from kernels.problem import Array, Problem

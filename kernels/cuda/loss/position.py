@@ -11,7 +11,7 @@ from numba import cuda
 from kernels import formula, plan
 from kernels.cuda.arguments import Options
 from kernels.cuda.kinds import Kind, target
-from kernels.cuda.sums import functions, pair
+from kernels.cuda.sums.thread import functions, pair
 from kernels.formula import FAR, LARGEST_SHIFT, Known
 
 device, exp2, fma, element = target.device, target.exp2, target.fma, target.element

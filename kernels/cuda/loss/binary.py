@@ -9,7 +9,7 @@ from typing import Any
 from numba import cuda
 
 from kernels.cuda.kinds import TABLE, target
-from kernels.cuda.losses import sample_of
+from kernels.cuda.loss.position import sample_of
 
 device, element = target.device, target.element
 

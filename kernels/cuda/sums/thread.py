@@ -1,4 +1,4 @@
-"""Sums over a position's classes in one read of the logits: started, added to, and merged.
+"""Sums of a thread over a position's classes in one read: started, added to, and merged.
 
 With t = x * scale - shift, sum(2**t) needs no exact maximum: the shift, a whole number, follows
 the largest x so far, and moves only when t would exceed ``LIMIT``; rescaling is exact. Each sum is

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from numba import cuda, types
 
 from kernels.cuda.kinds import SIMULATED, Kind, target
-from kernels.cuda.sums import Sums, functions
+from kernels.cuda.sums.thread import Sums, functions
 
 WARP = target.WARP
 device, swapped = target.device, target.swapped

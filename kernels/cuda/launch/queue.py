@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from kernels.cuda.arguments import Labels, Likeliest, Options, Results
-from kernels.cuda.binary import binary_kernel
-from kernels.cuda.careful import careful_kernel
 from kernels.cuda.kinds import TABLE, Kind, shape_of, target
-from kernels.cuda.likeliest import likeliest_kernel
-from kernels.cuda.nll import nll_kernel
-from kernels.cuda.per_class import per_class_kernel
-from kernels.cuda.planes import merge_kernel, plane_kernel
-from kernels.cuda.rows import block_kernel, lanes_kernel
+from kernels.cuda.loss.binary import binary_kernel
+from kernels.cuda.loss.careful import careful_kernel
+from kernels.cuda.loss.nll import nll_kernel
+from kernels.cuda.loss.planes import merge_kernel, plane_kernel
+from kernels.cuda.loss.rows import block_kernel, lanes_kernel
+from kernels.cuda.outputs.likeliest import likeliest_kernel
+from kernels.cuda.outputs.per_class import per_class_kernel
 from kernels.plan import View
 
 

@@ -18,9 +18,10 @@ from numba.cuda.cudadrv.driver import CudaAPIError
 import kernels
 from benchmarks.cuda import sanitizer, timeline
 from kernels import devices, dtypes, warm
-from kernels.cuda import divergence_launch, failures, launch, memory, pipeline
+from kernels.cuda.device import failures, memory
 from kernels.cuda.kinds import SIMULATED
-from kernels.cuda.warm import EAGER
+from kernels.cuda.launch import divergence, loss, queue
+from kernels.cuda.launch.warm import EAGER
 from kernels.problem import check
 from tests import zoo
 from tests.oracle import Array
@@ -55,7 +56,7 @@ def test_pieces_have_the_bits_of_the_whole(
         whole = answers(example, ALL)
         row = shape[axis] * dtype.size
         for positions in (1, 3, 32):
-            monkeypatch.setattr(pipeline, "STEP", positions * row)
+            monkeypatch.setattr(loss, "STEP", positions * row)
             assert answers(example, ALL) == whole
         monkeypatch.undo()
 
@@ -90,7 +91,7 @@ def test_pieces_of_every_layout(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     example = zoo.example((3, 7, 5), 1, dtypes.FLOAT32, "all", soft=True).lying(zoo.LAYOUTS[name])
     outputs = zoo.outputs(soft=True)
     whole = answers(example, outputs)
-    monkeypatch.setattr(pipeline, "STEP", 2 * 7 * 4)
+    monkeypatch.setattr(loss, "STEP", 2 * 7 * 4)
     assert answers(example, outputs) == whole
 
 
@@ -130,7 +131,7 @@ def test_every_allocation_may_fail(
 
     monkeypatch.setattr(memory, "_pinned", failing(pinned))
     monkeypatch.setattr(memory, "_on_device", failing(on_device))
-    monkeypatch.setattr(pipeline, "STEP", 40)
+    monkeypatch.setattr(loss, "STEP", 40)
     logits, labels = np.ones((8, 5), np.float32), np.zeros(8, np.int64)
     with pytest.raises(kernels.DeviceOutOfMemory):
         kernels.cross_entropy(logits, labels)
@@ -143,7 +144,7 @@ def test_the_first_impossible_label_of_any_piece(monkeypatch: pytest.MonkeyPatch
     labels = np.zeros(40, np.int64)
     labels[[11, 12, 33]] = 5, -1, 9
     for step in (20, 200, 10_000):
-        monkeypatch.setattr(pipeline, "STEP", step)
+        monkeypatch.setattr(loss, "STEP", step)
         with pytest.raises(kernels.InvalidInput) as caught:
             kernels.cross_entropy(np.zeros((40, 5), np.float32), labels)
         assert caught.value.position == (11,)
@@ -156,7 +157,7 @@ def test_nothing_is_held_until_the_logits_are_there(fresh_budget: memory.Budget)
     arriving: Array = np.full_like(logits, np.nan)
     late = check(arriving, np.arange(16) % 6, device="cuda")
     want = kernels.devices.compute(problem, ("losses",))[1]["losses"]
-    steps = pipeline.in_steps(late, ("losses",), step=4 * 6 * 4)
+    steps = loss.in_steps(late, ("losses",), step=4 * 6 * 4)
     assert next(steps) == logits.nbytes
     assert fresh_budget.free() == fresh_budget.total
     arriving[...] = logits
@@ -197,8 +198,8 @@ def test_what_the_driver_says_is_said(
         if len(launched) > piece:
             raise driver_error(code)
 
-    monkeypatch.setattr(pipeline, "launch", launch)
-    monkeypatch.setattr(pipeline, "STEP", 2 * 5 * 4)
+    monkeypatch.setattr(loss, "launch", launch)
+    monkeypatch.setattr(loss, "STEP", 2 * 5 * 4)
     with pytest.raises(kind) as caught:
         kernels.cross_entropy(np.zeros((6, 5), np.float32), np.zeros(6, int))
     assert memory.budget().free() == memory.budget().total
@@ -209,7 +210,7 @@ def test_what_the_driver_says_is_said(
 
 
 def test_more_classes_than_a_grid_has_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_CLASSES", 50)
+    monkeypatch.setattr(loss, "MOST_CLASSES", 50)
     assert kernels.cross_entropy(np.zeros((1, 50), np.float32), [0]) > 3
     with pytest.raises(kernels.InvalidInput, match="50 classes, not 51"):
         kernels.cross_entropy(np.zeros((1, 51), np.float32), [0])
@@ -222,7 +223,7 @@ def test_the_end_of_a_call_may_fail_as_well(monkeypatch: pytest.MonkeyPatch) -> 
         raise driver_error(700)
 
     problem = check(np.zeros((16, 6), np.float32), np.zeros(16, int), device="cuda")
-    steps = pipeline.in_steps(problem, ("loss",), step=96)
+    steps = loss.in_steps(problem, ("loss",), step=96)
     next(steps)
     next(steps)
     monkeypatch.setattr(cuda, "current_context", context)
@@ -236,13 +237,13 @@ def test_prepared_means_compiled_and_checked_within_a_budget(
     given: int, processes: int, total: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes = set()
-    launch = pipeline.__dict__["launch"]
+    launch = loss.__dict__["launch"]
 
     def launched(kind: Any, rows: bool, segments: int, normalised: bool, *more: Any) -> None:
         shapes.add((kind.dtype.name, rows, segments > 1))
         launch(kind, rows, segments, normalised, *more)
 
-    monkeypatch.setattr(pipeline, "launch", launched)
+    monkeypatch.setattr(loss, "launch", launched)
     devices.prepare(given, processes)
     assert memory.budget().total == (total or memory.share_of_free() // 4)
     for dtype in EAGER:
@@ -258,7 +259,7 @@ def test_a_gpu_that_is_wrong_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_call_that_is_dropped_holds_nothing(fresh_budget: memory.Budget) -> None:
     problem = check(np.zeros((16, 6), np.float32), np.zeros(16, int), device="cuda")
-    steps = pipeline.in_steps(problem, ("loss",), step=96)
+    steps = loss.in_steps(problem, ("loss",), step=96)
     next(steps)
     next(steps)
     assert fresh_budget.free() < fresh_budget.total
@@ -279,7 +280,7 @@ def test_an_accumulator_has_the_bits_of_one_call() -> None:
 
 def test_the_sanitizer_is_given_every_kernel() -> None:
     assert sanitizer.cases() == sanitizer.KERNELS
-    launching = {**vars(divergence_launch), **vars(launch), **vars(pipeline)}
+    launching = {**vars(divergence), **vars(loss), **vars(queue)}
     made = {name for name in launching if re.search("_kernel$", name)}
     assert made == sanitizer.KERNELS
 
@@ -288,7 +289,7 @@ def test_the_sanitizer_is_given_every_kernel() -> None:
 def test_a_time_line_has_every_copy_and_launch(
     outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "STEP", 2 * 5 * 4)
+    monkeypatch.setattr(loss, "STEP", 2 * 5 * 4)
     with timeline.recorded() as spans:
         kernels.cross_entropy(np.zeros((6, 5), np.float32), np.zeros(6, int), outputs=outputs)
     assert [span.kind for span in spans].count("kernels") == 3
