@@ -91,31 +91,44 @@ def test_targets_are_apart(folder: str) -> None:
         assert not [name for name in imports(path) if name.startswith(APART[folder])], named(path)
 
 
-# Folders of ``kernels/cpu`` from the bottom up: a module imports from its own folder, from lower
-# layers, and from the modules of ``kernels/cpu`` itself, which import from none of them.
-CPU_LAYERS = (("sums",), ("outputs", "plain"), ("likeliest", "divergence"), ("loss",), ("launch",))
-CPU_LAYER = {folder: layer for layer, folders in enumerate(CPU_LAYERS) for folder in folders}
+# Folders of each target's kernels from the bottom up: a module imports from its own folder, from
+# lower layers, and from the modules beside the folders, which import from none of them.
+TARGETS = {
+    "cpu": (("sums",), ("outputs", "plain"), ("likeliest", "divergence"), ("loss",), ("launch",)),
+    "cuda": (("device", "divergence", "sums"), ("loss",), ("outputs",), ("launch",)),
+}
+HEIGHT = {
+    (target, folder): layer
+    for target, layers in TARGETS.items()
+    for layer, folders in enumerate(layers)
+    for folder in folders
+}
 
 
-def cpu_folder(module: str) -> str:
-    """Folder of ``kernels/cpu`` that ``module`` is or lies in; "" for the modules beside these."""
-    name = module.split(".")[2]
-    return name if (ROOT / "kernels/cpu" / name).is_dir() else ""
+def folder_of(module: str) -> str:
+    """Folder of a target that ``module`` is or lies in; "" for the modules beside these."""
+    _, target, name, *_ = module.split(".")
+    return name if (ROOT / "kernels" / target / name).is_dir() else ""
 
 
-def test_every_folder_of_the_cpu_kernels_has_a_layer() -> None:
-    files = sources("kernels/cpu")
-    found = {path.parent.name for path in files if path.parent.parent.name == "cpu"}
-    assert found == set(CPU_LAYER)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_folder_of_a_target_has_a_layer(target: str) -> None:
+    files = sources(f"kernels/{target}")
+    found = {(target, path.parent.name) for path in files if path.parent.parent.name == target}
+    assert found == {key for key in HEIGHT if key[0] == target}
 
 
-@pytest.mark.parametrize("path", sources("kernels/cpu"), ids=named)
-def test_cpu_kernels_import_from_lower_layers(path: Path) -> None:
-    own = "" if path.parent.name == "cpu" else path.parent.name
+@pytest.mark.parametrize("path", sources("kernels/cpu", "kernels/cuda"), ids=named)
+def test_kernels_import_from_lower_layers(path: Path) -> None:
+    _, target, *folders = path.parent.relative_to(ROOT).parts
+    own = folders[0] if folders else ""
     for name in imports(path):
-        if name.startswith("kernels.cpu.") and (folder := cpu_folder(name)) not in (own, ""):
+        if not name.startswith(f"kernels.{target}."):
+            continue
+        folder = folder_of(name)
+        if folder not in (own, ""):
             assert own, f"{named(path)} imports {name}"
-            assert CPU_LAYER[folder] < CPU_LAYER[own], f"{named(path)} imports {name}"
+            assert HEIGHT[target, folder] < HEIGHT[target, own], f"{named(path)} imports {name}"
 
 
 def test_layers_are_few_and_those_of_contributing() -> None:
