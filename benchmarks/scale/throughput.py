@@ -12,12 +12,14 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.scale.mapped import read_plainly
 from service.bulk import work
+from service.bulk.cuts import shared
 from service.bulk.executors.here import Here
 from service.bulk.executors.processes import EACH, Processes
 from service.bulk.plan import Job, Plan, planned
@@ -94,12 +96,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shards", type=int, default=SHARDS)
     parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--piece-bytes", type=int, default=1 << 26)
+    parser.add_argument("--piece-bytes", type=int, help="by default the command's")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     paths = made(given.folder, given.shards, given.rows)
-    plan = planned(paths, Job({}, {}, 5), {}, given.piece_bytes)
+    size = given.piece_bytes or partial(shared, workers=WORKERS)
+    plan = planned(paths, Job({}, {}, 5), {}, size)
+    assert plan.size is not None
+    print(f"{plan.pieces} pieces of {plan.size.bytes / 2**20:.0f} MiB at most")
     found = rates(plan, paths, given.rounds)
     plain = statistics.median(found["plain parallel read"])
     for name, values in found.items():

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
 from kernels import InvalidInput
+from service.bulk.cuts import Size
 from service.bulk.plan import Plan, Source
 
 _FORMAT = "lossd journal 1"
@@ -26,6 +28,10 @@ CREATE TABLE shards (number INTEGER PRIMARY KEY, location TEXT NOT NULL, fingerp
 CREATE TABLE pieces (number INTEGER PRIMARY KEY, partial BLOB NOT NULL);
 CREATE TABLE prefix (pieces INTEGER NOT NULL, total BLOB NOT NULL, report BLOB);
 """
+
+
+# Names of a ``Size`` among those of the job.
+_SIZE = ("piece_bytes", "stretched_bytes")
 
 
 class Prefix(NamedTuple):
@@ -168,8 +174,22 @@ class Journal:
         self._database.close()
 
 
+def size_in(path: Path) -> Size | None:
+    """Size of the pieces in the journal ``path``; None where that is none, or cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(path, timeout=1.0)) as database:
+            row = database.execute("SELECT value FROM said WHERE name = 'job'").fetchone()
+        said = orjson.loads(row[0])
+        return Size(*(int(said[name]) for name in _SIZE))
+    except (sqlite3.Error, LookupError, TypeError, ValueError):
+        return None
+
+
 def _job(plan: Plan) -> str:
-    return orjson.dumps({**plan.job._asdict(), "piece_bytes": plan.piece_bytes}).decode()
+    size = dict(zip(_SIZE, plan.size or (0, 0), strict=True))
+    return orjson.dumps({**plan.job._asdict(), **size}).decode()
 
 
 def _shape(source: Source) -> str:
@@ -186,7 +206,7 @@ def _words(shape: str) -> str:
 def _difference(before: str, now: str) -> str:
     """First difference of two jobs, as words."""
     one, other = orjson.loads(before), orjson.loads(now)
-    for name in one.keys() | other.keys():
+    for name in sorted(one.keys() | other.keys()):
         mine, theirs = one.get(name), other.get(name)
         if mine == theirs:
             continue

@@ -14,11 +14,8 @@ from service.errors import InvalidOption
 _PART = re.compile(r"(\d{1,9})/(\d{1,9})")
 
 
-def span_of(part: str, plan: Plan) -> range:
-    """Pieces of the part ``I/N`` of ``plan``, I from 0 to N - 1: neighbours, so of few shards.
-
-    Raises ``InvalidOption``.
-    """
+def parts_of(part: str) -> tuple[int, int]:
+    """Number of the part ``I/N``, I from 0 to N - 1, and that of all. Raises ``InvalidOption``."""
     found = _PART.fullmatch(part)
     index, parts = (int(found[1]), int(found[2])) if found else (0, 0)
     if not index < parts:
@@ -27,6 +24,12 @@ def span_of(part: str, plan: Plan) -> range:
             " such as 0/4 to 3/4",
             field="part",
         )
+    return index, parts
+
+
+def span_of(part: str, plan: Plan) -> range:
+    """Pieces of a part of ``plan``: neighbours, so of few shards. Raises ``InvalidOption``."""
+    index, parts = parts_of(part)
     return range(plan.pieces * index // parts, plan.pieces * (index + 1) // parts)
 
 

@@ -14,16 +14,13 @@ import numpy as np
 import orjson
 
 from kernels import dtypes
+from service.bulk.cuts import Size, cuts, exactly, rows_of
 from service.bulk.formats import fingerprint, opened
 from service.bulk.shard import TensorSpec
 from service.bulk.terms import Terms, failure_of, model_of, terms_of
 from service.errors import InvalidOption
 from service.request.given import combine
 
-# Positions of a piece, at most: some 80 bytes are kept of each while it is computed.
-MOST_POSITIONS = 1 << 20
-# Pieces, at most, that a piece may be as long as to begin and end where reading does.
-_STRETCH = 4
 # Shards that are opened at a time: those in a bucket take tens of milliseconds each.
 _OPENING = 16
 
@@ -113,14 +110,14 @@ class Plan:
         job: Job,
         sources: Sequence[Source],
         failures: Sequence[Failure] = (),
-        piece_bytes: int = 0,
+        size: Size | None = None,
         terms: Terms | None = None,
         bytes: int | None = None,
     ) -> None:
         self.job = job
         self.sources = list(sources)
         self.failures = list(failures)
-        self.piece_bytes = piece_bytes
+        self.size = size
         self.terms = terms
         self.bytes = bytes
         self.places: Mapping[str, Path] = {}
@@ -216,19 +213,20 @@ def planned(
     locations: Iterable[str],
     job: Job,
     query: Mapping[str, str],
-    piece_bytes: int,
+    size: int | Callable[[int], Size],
     told: Callable[[int], object] = lambda opened: None,
 ) -> Plan:
-    """Open all shards, and cut them into pieces of about ``piece_bytes`` of logits, no row cut.
+    """Open all shards, and cut them into pieces of about ``size``, no row cut.
 
-    ``query`` are options as texts; those that a shard's metadata gives count as well, and must be
-    alike in all. A shard that cannot be opened, or is unlike the first that can, is a ``Failure``.
-    ``told`` is called with the number of shards opened. Raises ``InvalidOption`` for options that
-    no shard could have, and where a package is missing.
+    ``size`` is bytes of logits, or tells the size by those of all shards. ``query`` are options as
+    texts; those that a shard's metadata gives count as well, and must be alike in all. A shard that
+    cannot be opened, or is unlike the first that can, is a ``Failure``. ``told`` is called with the
+    number of shards opened. Raises ``InvalidOption`` for options that no shard could have, and
+    where a package is missing.
     """
     asked = combine(model_of(job.report), query, {}, typed=False)
     locations = list(locations)
-    sources: list[Source] = []
+    alike: list[tuple[str, _Looked, Terms]] = []
     failures: list[Failure] = []
     first: Terms | None = None
     with ThreadPoolExecutor(_OPENING) as pool:
@@ -244,52 +242,33 @@ def planned(
                 failures.append(Failure(location, None, None, str(found)))
                 continue
             first = first or found
-            sources.append(_source(location, look, found, piece_bytes, sources))
+            alike.append((location, look, found))
+    total = sum(look.rows * terms.row_bytes for _, look, terms in alike)
+    chosen = exactly(size) if isinstance(size, int) else size(total)
+    sources: list[Source] = []
+    for location, look, terms in alike:
+        sources.append(_source(location, look, terms, chosen, sources[-1:]))
     if first is not None:
         job = job._replace(terms=first.options)
-    total = getattr(asked, "bytes", None)
-    each = [source.bytes for source in sources]
-    if total is None and each and None not in each:
-        total = sum(each)  # type: ignore[arg-type]
-    return Plan(job, sources, failures, piece_bytes, first, total)
+    text_bytes = getattr(asked, "bytes", None)
+    texts = [source.bytes for source in sources]
+    if text_bytes is None and texts and None not in texts:
+        text_bytes = sum(texts)  # type: ignore[arg-type]
+    return Plan(job, sources, failures, chosen, first, text_bytes)
 
 
 def _source(
-    location: str, look: _Looked, terms: Terms, piece_bytes: int, before: Sequence[Source]
+    location: str, look: _Looked, terms: Terms, size: Size, before: Sequence[Source]
 ) -> Source:
-    """Shard after those that are ``before`` it."""
-    rows = max(look.rows, 1)
-    by_bytes = piece_bytes // max(terms.row_bytes, 1)
-    each = max(1, min(by_bytes, MOST_POSITIONS // max(terms.span, 1), rows))
+    """Shard after the one ``before`` it, if there is one."""
+    each, longest = rows_of(size, look.rows, terms.row_bytes, terms.span)
     if terms.whole:
-        each = rows
+        each = longest = max(look.rows, 1)
     row = position = piece = 0
-    if before:
-        last = before[-1]
+    for last in before:
         row, piece = last.row + last.rows, last.piece + last.pieces
         position = last.position + last.rows * last.span
     return Source(
         location, look.fingerprint, look.rows, terms.tail, terms.row_bytes, each,
-        _cuts(look.starts, each, look.rows), terms.dtype, terms.bytes, row, position, piece,
+        cuts(look.starts, each, longest, look.rows), terms.dtype, terms.bytes, row, position, piece,
     )  # fmt: skip
-
-
-def _cuts(starts: Sequence[int], each: int, rows: int) -> tuple[int, ...]:
-    """First rows of pieces of about ``each`` rows that begin at ``starts`` where they can.
-
-    Where the next start is too far for that, but within ``_STRETCH`` pieces, the piece is longer:
-    to read from the middle of what is compressed as a whole costs more than memory.
-    """
-    if not starts or not rows:
-        return ()
-    ends = [*starts[1:], rows]
-    cuts, at = [], 0
-    while at < rows:
-        cuts.append(at)
-        place = bisect_right(ends, at + each) - 1
-        if place >= 0 and ends[place] > at:
-            at = ends[place]
-            continue
-        later = ends[place + 1]
-        at = later if later <= at + _STRETCH * each else at + each
-    return tuple(cuts)

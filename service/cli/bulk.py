@@ -6,19 +6,14 @@ import json
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import typer
 
 from kernels.report import numbers
-from service.bulk import locations, output, work
-from service.bulk.executors import ExecutorLost, processes
-from service.bulk.executors.here import Here
-from service.bulk.executors.processes import Processes
-from service.bulk.extras import extra
-from service.bulk.files import is_url, suffix
+from service.bulk import locations, output
+from service.bulk.executors import ExecutorLost
 from service.bulk.journal import Journal
 from service.bulk.merging import merged
 from service.bulk.part import span_of
@@ -26,22 +21,14 @@ from service.bulk.plan import Failure, Job, Plan, planned
 from service.bulk.result import of_report, result
 from service.bulk.run import Outcome, Run
 from service.cli import bulk_progress, fail, reports, score_text
-from service.cli.bulk_options import Asked, asked_of, check, journals_of, names_of
+from service.cli.bulk_options import asked_of, check, journals_of, names_of
+from service.cli.bulk_workers import executor_of, size_of
 from service.codecs.json.values import speakable, written
-from service.middleware.auth import tokens_in
-from service.process import cores
-from service.settings import SettingsError
 
 # Exit status where some pieces or shards have no result, and the others do.
 PARTLY = 5
 # Exit status where a run ended before its pieces, since none can be scored any more.
 LOST = 4
-# Bytes of logits for which starting processes, a second in all, is not worth it: of shards that are
-# fetched, or inflated on the one thread that reads, and of those that are mapped.
-_FEW_BYTES, _FEW_MAPPED = 1 << 31, 1 << 34
-_MAPPED = (".safetensors", ".npy")
-# Pieces in flight for each worker: the next one is there when one is done.
-_EACH = 2
 # Failures that are listed.
 _LISTED = 20
 
@@ -65,7 +52,7 @@ def score_shards(
     with ExitStack() as stack:
         with bulk_progress.shown() as shown:
             shown.opening(len(where))
-            plan = planned(where, job, query, asked.piece_bytes, shown.opened)
+            plan = planned(where, job, query, size_of(asked, where), shown.opened)
             if asked.per_element is not None:
                 shards = [source.location for source in plan.sources]
                 plan.places = output.places(asked.per_element, shards)
@@ -84,7 +71,7 @@ def score_shards(
                         err=True,
                     )
             shown.compiling()
-            executor, in_flight = _executor(plan, asked)
+            executor, in_flight = executor_of(plan, asked)
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
             shown.scoring()
             run = Run(
@@ -121,55 +108,6 @@ def _finish(
         _print(plan, outcome, report, as_json)
     if outcome.failures:
         raise _failed(outcome.failures)
-
-
-def _executor(plan: Plan, asked: Asked) -> tuple[Executor, int]:
-    """Executor that was asked for, its kernels compiled, and the pieces to be in flight there."""
-    places = {
-        "--workers": asked.workers, "--scheduler": asked.scheduler, "--servers": asked.servers
-    }  # fmt: skip
-    chosen = [option for option, value in places.items() if value is not None]
-    if len(chosen) > 1 and (asked.servers is not None or asked.scheduler != "dask"):
-        raise fail(f"{' and '.join(chosen)} exclude each other: give one")
-    if asked.scheduler is not None:
-        from service.bulk.executors.dask import Dask
-
-        address = None if asked.scheduler == "dask" else asked.scheduler
-        dask = Dask(address, plan.samples(), asked.workers or cores.available())
-        return dask, dask.workers * _EACH
-    if asked.servers is not None:
-        with extra("bulk", "--servers"):
-            from service.bulk.executors.servers import Servers
-
-        if plan.job.report:
-            raise fail("--servers do not make reports: use --workers or --scheduler")
-        servers = Servers([url.strip() for url in asked.servers.split(",")], _token(asked))
-        return servers, servers.workers * _EACH
-    work.prepare(plan.samples())
-    workers = asked.workers
-    if workers is None:
-        workers = 0 if _are_few(plan) else cores.available()
-    if workers == 0:
-        return Here(), 1
-    return Processes(workers), workers * processes.EACH
-
-
-def _are_few(plan: Plan) -> bool:
-    """True where one process is done before others would have started."""
-    places = [source.location for source in plan.sources]
-    mapped = all(not is_url(place) and suffix(place) in _MAPPED for place in places)
-    total = sum(source.rows * source.row_bytes for source in plan.sources)
-    return total < (_FEW_MAPPED if mapped else _FEW_BYTES)
-
-
-def _token(asked: Asked) -> str | None:
-    """Token that servers ask for. Raises ``typer.Exit`` for a file that holds none."""
-    if asked.token_file is None:
-        return None
-    try:
-        return tokens_in(str(asked.token_file), f"--token-file {asked.token_file}")[0]
-    except SettingsError as error:
-        raise fail(str(error)) from None
 
 
 def _until_signalled(run: Run) -> Outcome:

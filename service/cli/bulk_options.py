@@ -12,9 +12,6 @@ from service.bulk import locations
 from service.bulk.run import RETRIES
 from service.cli import fail, parameters
 
-# Bytes of logits of a piece.
-PIECE_BYTES = 1 << 26
-
 
 class Asked(BaseModel):
     """Options of ``lossd score`` that are for many shards."""
@@ -62,12 +59,14 @@ class Asked(BaseModel):
         description="Journals of parts, as paths or patterns with commas between them: nothing is"
         " scored, and the result of all parts is printed.",
     )
-    piece_bytes: int = Field(
-        PIECE_BYTES,
+    piece_bytes: int | None = Field(
+        None,
         ge=1,
         le=2**40,
         description="Bytes of logits that a worker has at a time, about: no row is cut. The result"
-        " does not depend on it.",
+        " does not depend on it. By default those of the journal, if it is begun, or 256 MiB,"
+        " 64 MiB for `--servers`, and less, down to 16 MiB, where a worker would have fewer than 4"
+        " pieces.",
     )
     retries: int = Field(
         RETRIES, ge=0, le=100, description="How often a piece that failed is tried again."

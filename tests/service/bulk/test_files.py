@@ -98,3 +98,14 @@ def test_a_file_that_is_cut_under_its_reader(path: Path, tmp_path: Path) -> None
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="folder"):
         files.opened(str(tmp_path))
+
+
+def test_ranges_of_huge_pages(tmp_path: Path) -> None:
+    """They are mapped from the begin of a huge page to the end of one, or of the file."""
+    content = np.random.default_rng(2).bytes(5 * 2**21 + 17)
+    (tmp_path / "a.bin").write_bytes(content)
+    source = files.Mapped(str(tmp_path / "a.bin"))
+    size = len(content)
+    for first, stop in (0, size), (5, 2**21 + 5), (2**21, 2**22), (2**21 - 1, size - 1):
+        assert bytes(source.read(first, stop)) == content[first:stop]
+    source.close()

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from service.bulk import plan as planning
+from service.bulk import cuts as cutting
+from service.bulk.cuts import EACH, LARGEST, SENT, SMALLEST, exactly, rows_of, shared
 from service.bulk.plan import Job, Plan, planned
 from service.errors import InvalidOption
 from tests.service.bulk.corpora import Tensors
@@ -62,8 +63,38 @@ def test_pieces_have_so_many_positions_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each takes memory of its own, however few classes there are."""
-    monkeypatch.setattr(planning, "MOST_POSITIONS", 3)
+    monkeypatch.setattr(cutting, "MOST_POSITIONS", 3)
     assert plan_of(tmp_path, shard(7), piece_bytes=10**6).sources[0].each == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8, 64, 4096])
+@pytest.mark.parametrize("total", [1, 10**7, 10**9, 3 * 10**11, 4 * 10**15])
+def test_pieces_are_large_but_each_worker_has_some(total: int, workers: int) -> None:
+    for largest in (LARGEST, SENT):
+        size = shared(total, workers, largest)
+        assert SMALLEST <= size.bytes <= largest
+        if size.bytes < largest:
+            assert size.bytes == SMALLEST or total / size.bytes > EACH * workers - 1
+        assert size.stretched == 2 * largest
+    assert shared(total, 0).bytes == min(LARGEST, max(total, SMALLEST))
+
+
+def test_pieces_of_a_shard_are_nearly_alike() -> None:
+    for rows in range(1, 40):
+        each, _ = rows_of(exactly(7 * 12), rows, 12, 1)
+        pieces = -(-rows // each)
+        assert pieces == -(-rows // 7)
+        assert each - 1 <= rows / pieces <= each
+
+
+def test_a_size_may_depend_on_all_shards(tmp_path: Path) -> None:
+    paths = []
+    for number, rows in enumerate((5, 4)):
+        paths.append(str(tmp_path / f"{number}.npz"))
+        np.savez(paths[-1], **shard(rows))  # type: ignore[arg-type]
+    plan = planned(paths, Job({}, {}, 3), {}, lambda total: exactly(total * 2 // 9))
+    assert plan.size == exactly(24)
+    assert plan.pieces == 5
 
 
 @given(
@@ -75,15 +106,16 @@ def test_cuts_are_where_reading_starts_if_they_can_be(
     starts: list[int], each: int, rows: int
 ) -> None:
     starts = sorted({0, *(start for start in starts if start < rows)})
-    cuts = planning._cuts(starts, each, rows)
+    longest = 2 * each
+    cuts = cutting.cuts(starts, each, longest, rows)
     ends = [*cuts[1:], rows]
     assert cuts[0] == 0
     for first, stop in zip(cuts, ends, strict=True):
-        assert 0 < stop - first <= planning._STRETCH * each
+        assert 0 < stop - first <= longest
         if stop not in starts and stop != rows:
             # No start is near, and what lies between two is cut as if there were none.
             assert stop - first == each
-            assert not [s for s in starts if first < s <= first + planning._STRETCH * each]
+            assert not [s for s in starts if first < s <= first + longest]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,12 @@ import pytest
 
 from benchmarks.scale import kills
 from kernels import LossAccumulator
-from service.bulk.plan import Job, Plan, Source
+from service.bulk.cuts import LARGEST, SENT, Size, exactly, shared
+from service.bulk.journal import size_in
 from service.bulk.run import Progress
-from service.cli import bulk, bulk_progress
+from service.cli import bulk_progress, bulk_workers
+from service.cli.bulk_options import Asked
+from service.process import cores
 from tests.service.bulk.corpora import Corpus
 from tests.service.cli.score_command import machine, refusal, run
 
@@ -53,13 +56,40 @@ def shards(tmp_path: Path) -> Path:
     ],
 )
 def test_processes_are_started_where_there_is_work_for_them(names: list[str], most: int) -> None:
-    rows = most // len(names)
-    for more, few in ((-1, True), (0, False)):
-        sources = [
-            Source(name, "", rows + more, (), 1, rows, (), "float32", None, 0, 0, 0)
-            for name in names
-        ]
-        assert bulk._are_few(Plan(Job({}, {}, 0), sources)) == few
+    for more, processes in ((-1, 0), (0, cores.available())):
+        assert bulk_workers.processes_for(Asked(), names, most + more) == processes
+    assert bulk_workers.processes_for(Asked(workers=3), names, 1) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "total", "size"),
+    [
+        (Asked(), 10**9, exactly(LARGEST)),
+        (Asked(workers=2), 10**12, exactly(LARGEST)),
+        (Asked(workers=8), 10**9, shared(10**9, 8)),
+        (Asked(workers=8, piece_bytes=5), 10**9, exactly(5)),
+        (Asked(servers="http://a,http://b"), 10**12, exactly(SENT)),
+        (Asked(part="3/64", workers=1), 10**10, shared(10**10, 256)),
+        (Asked(scheduler="tcp://a"), 10**10, shared(10**10, 256)),
+    ],
+)
+def test_each_worker_has_several_pieces(asked: Asked, total: int, size: Size) -> None:
+    assert bulk_workers.size_of(asked, ["a.npy"])(total) == size
+
+
+def test_pieces_of_a_journal_stay_as_they_are(shards: Path, tmp_path: Path) -> None:
+    """They are as large as when it was begun, wherever it is gone on with or merged."""
+    parts = ["--journal", tmp_path / "0.db", "--part", "0/2", "--piece-bytes", 200]
+    assert run(shards, *parts).exit_code == 0
+    path = tmp_path / "0.db"
+    for asked in Asked(journal=path), Asked(merge=str(path)):
+        assert bulk_workers.size_of(asked, [])(10**12) == exactly(200)
+    parts[1:4:2] = [tmp_path / "1.db", "1/2"]
+    assert run(shards, *parts).exit_code == 0
+    merged = machine(shards, "--merge", tmp_path / "*.db")
+    assert merged == machine(shards, "--piece-bytes", 200)
+    (tmp_path / "none").write_bytes(b"no journal")
+    assert size_in(tmp_path / "none") is None
 
 
 def test_the_loss_is_that_of_all_rows_in_order(shards: Path) -> None:
