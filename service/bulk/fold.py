@@ -27,7 +27,7 @@ class Kept(Protocol):
 
     def finished(self) -> list[int]: ...
 
-    def partial(self, number: int) -> bytes: ...
+    def partials(self, numbers: range) -> dict[int, bytes]: ...
 
     def save(self, partials: Sequence[tuple[int, bytes]], prefix: Prefix | None = None) -> None: ...
 
@@ -92,7 +92,7 @@ class Fold:
                 for number in numbers:
                     self._add_report(number)
             else:
-                self.total.add([self._partial(number) for number in numbers])
+                self.total.add(self._partials(numbers))
             self.next = stop
             self._compact()
 
@@ -106,13 +106,19 @@ class Fold:
             return boundary if boundary > self.next else stop
         return stop
 
-    def _partial(self, number: int) -> bytes:
+    def _partials(self, numbers: range) -> list[bytes]:
+        """Partials of ``numbers``, all of which are there, or failed."""
+        held: dict[int, bytes] = {}
+        if self._journal is not None and not self._kept.isdisjoint(numbers):
+            held = self._journal.partials(numbers)
+            self._kept.difference_update(numbers)
+        return [self._partial(number, held) for number in numbers]
+
+    def _partial(self, number: int, held: dict[int, bytes]) -> bytes:
         if (result := self._early.pop(number, None)) is not None:
             return result.partial
-        if number in self._kept:
-            assert self._journal is not None
-            self._kept.remove(number)
-            return self._journal.partial(number)
+        if number in held:
+            return held[number]
         self._whole = False
         piece = self._plan.piece(number)
         return partial.blank(piece.position, piece.position + piece.positions)

@@ -154,10 +154,10 @@ class Journal:
         """Numbers of the finished pieces that are not in the prefix, ascending."""
         return [n for (n,) in self._database.execute("SELECT number FROM pieces ORDER BY number")]
 
-    def partial(self, number: int) -> bytes:
-        """Partial of a finished piece that is not in the prefix."""
-        row = self._database.execute("SELECT partial FROM pieces WHERE number = ?", (number,))
-        return bytes(row.fetchone()[0])
+    def partials(self, numbers: range) -> dict[int, bytes]:
+        """Partials, by number, of the finished ``numbers`` that are not in the prefix."""
+        select = "SELECT number, partial FROM pieces WHERE number >= ? AND number < ?"
+        return dict(self._database.execute(select, (numbers.start, numbers.stop)).fetchall())
 
     def save(self, partials: Sequence[tuple[int, bytes]], prefix: Prefix | None = None) -> None:
         """Add finished pieces, and replace the prefix; both, or neither where this run ends."""

@@ -46,6 +46,8 @@ HEADER = np.dtype(
     ]
 )
 WORST = np.dtype([("loss", "<f8"), ("position", "<i8"), ("label", "<i8"), ("predicted", "<i8")])
+# Words of a section, about, above which a copy takes less time than their indices.
+_LONG = 64
 _WORDS = {"edges": 2, "blocks": 2, "limbs": len(EXACT), "worst": WORST.itemsize // 8}
 
 
@@ -135,13 +137,22 @@ def decoded(parts: Sequence[bytes]) -> Batch:
         raise ValueError("not the bytes of partials, or those of another version")
     at, sections = starts + each, {}
     for name, some in zip(_SECTIONS, lengths, strict=True):
-        sections[name] = words[ranges(at, some)].reshape(-1, _WORDS[name])
+        sections[name] = _rows(words, at, some).reshape(-1, _WORDS[name])
         at = at + some
     edges, blocks, limbs, worst = sections.values()
     return Batch(
         headers, edges.view("<f8"), blocks.view("<f8"), limbs,
         np.ascontiguousarray(worst).view(WORST)[:, 0] if len(worst) else np.empty(0, WORST),
     )  # fmt: skip
+
+
+def _rows(words: Array, starts: Array, lengths: Array) -> Array:
+    """Ranges of ``words``: by their indices where they are short, else copied one by one."""
+    if lengths.sum() < _LONG * len(lengths):
+        return words[ranges(starts, lengths)]
+    stops = (starts + lengths).tolist()
+    parts = [words[a:b] for a, b in zip(starts.tolist(), stops, strict=True)]
+    return np.concatenate([words[:0], *parts])
 
 
 def ranges(starts: Array, lengths: Array) -> Array:

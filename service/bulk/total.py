@@ -16,12 +16,11 @@ from service.bulk.partial import (
     decoded,
     exact_of,
     packed,
-    ranges,
     worst_of,
 )
 
-# Partials that are added at a time: some MB.
-TOGETHER = 4096
+# Partials that are added at a time: some MB, which stay in cache.
+TOGETHER = 256
 
 
 class Total:
@@ -68,9 +67,13 @@ class Total:
         sums = np.empty((int(headers["stop"][-1]) // BLOCK - base, 2))
         of_edges = np.ones(len(sums), bool)
         heads = np.minimum(-headers["first"] % BLOCK, headers["stop"] - headers["first"])
-        places = ranges((headers["first"] + heads) // BLOCK - base, headers["blocks"])
-        of_edges[places] = False
-        sums[places] = batch.blocks
+        places = ((headers["first"] + heads) // BLOCK - base).tolist()
+        begin = 0
+        for place, count in zip(places, headers["blocks"].tolist(), strict=True):
+            if count:
+                sums[place : place + count] = batch.blocks[begin : begin + count]
+                of_edges[place : place + count] = False
+                begin += count
         sums[of_edges] = sum_all_blocks(shared.T)
         whole = np.concatenate([[[self.loss, self.weight]], sums])
         self.loss, self.weight = add_blocks(whole)

@@ -56,20 +56,12 @@ def score_shards(
             if asked.per_element is not None:
                 shards = [source.location for source in plan.sources]
                 plan.places = output.places(asked.per_element, shards)
-            if asked.merge is not None:
-                _finish(plan, merged(journals_of(asked.merge), plan), report, as_json)
-                return
             part = None if asked.part is None else span_of(asked.part, plan)
-            journal = None
-            if asked.journal is not None:
-                journal = Journal(asked.journal, plan)
-                stack.callback(journal.close)
-                for source in journal.changed:
-                    typer.echo(
-                        f"{source.location} changed since the journal was begun: all of it is"
-                        " scored anew",
-                        err=True,
-                    )
+            journal = None if asked.journal is None else _journal(asked.journal, plan, stack)
+            if asked.merge is not None:
+                outcome = merged(journals_of(asked.merge), plan, journal)
+                _finish(plan, outcome, report, as_json)
+                return
             shown.compiling()
             executor, in_flight = executor_of(plan, asked)
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
@@ -93,6 +85,18 @@ def score_shards(
             )
             outcome = outcome._replace(failures=_of_part(part, outcome.failures))
         _finish(plan, outcome, report, as_json, printed=part is None)
+
+
+def _journal(path: Path, plan: Plan, stack: ExitStack) -> Journal:
+    """Journal at ``path``, which ``stack`` closes; shards that changed are told."""
+    journal = Journal(path, plan)
+    stack.callback(journal.close)
+    for source in journal.changed:
+        typer.echo(
+            f"{source.location} changed since the journal was begun: all of it is scored anew",
+            err=True,
+        )
+    return journal
 
 
 def _of_part(part: range, failures: Sequence[Failure]) -> list[Failure]:

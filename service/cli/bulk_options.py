@@ -57,7 +57,9 @@ class Asked(BaseModel):
     merge: str | None = Field(
         None,
         description="Journals of parts, as paths or patterns with commas between them: nothing is"
-        " scored, and the result of all parts is printed.",
+        " scored, and the result of all parts is printed. With `--journal` the pieces from the"
+        " first one on are kept there as a total, from which the same command goes on:"
+        " parts are merged while others run.",
     )
     piece_bytes: int | None = Field(
         None,

@@ -40,8 +40,8 @@ def size_of(asked: Asked, locations: Sequence[str]) -> Callable[[int], Size]:
     if asked.piece_bytes is not None:
         size = exactly(asked.piece_bytes)
         return lambda total: size
-    journals = journals_of(asked.merge) if asked.merge is not None else [asked.journal]
-    for path in filter(None, journals):
+    journals = journals_of(asked.merge) if asked.merge is not None else []
+    for path in filter(None, [asked.journal, *journals]):
         if (kept := size_in(path)) is not None:
             return lambda total: kept
     largest = LARGEST if asked.servers is None else SENT

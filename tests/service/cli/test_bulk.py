@@ -92,6 +92,33 @@ def test_pieces_of_a_journal_stay_as_they_are(shards: Path, tmp_path: Path) -> N
     assert size_in(tmp_path / "none") is None
 
 
+def test_parts_are_merged_while_others_run(shards: Path, tmp_path: Path) -> None:
+    """What is merged is kept, and its journals are not needed any more."""
+    size = ["--piece-bytes", 200]
+    for part in range(4):
+        more = ["--journal", tmp_path / f"part-{part}.db", "--part", f"{part}/4"]
+        assert run(shards, *more, *size).exit_code == 0
+    merge = ["--merge", tmp_path / "part-*.db", "--journal", tmp_path / "part-total.db"]
+    others = [tmp_path / f"part-{part}.db" for part in (2, 3)]
+    running = [other.with_name(f"{other.name}-wal") for other in others]
+    for wal in running:
+        wal.touch()
+    early = run(shards, *merge, "--json")
+    assert early.exit_code == 5
+    assert "no journal has its result" in early.stderr
+    for wal in running:
+        wal.unlink(missing_ok=True)
+    for part in (0, 1):
+        (tmp_path / f"part-{part}.db").unlink()
+    assert machine(shards, *merge) == machine(shards, *size)
+    for other in others:
+        other.unlink()
+    assert machine(shards, *merge) == machine(shards, *size)
+    machine(shards, "--journal", tmp_path / "run.db", *size)
+    merge[-1] = tmp_path / "run.db"
+    assert "run.db is the journal of a run" in refusal(shards, *merge)
+
+
 def test_the_loss_is_that_of_all_rows_in_order(shards: Path) -> None:
     accumulator: LossAccumulator = corpus().accumulated()
     answers = [
