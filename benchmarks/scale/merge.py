@@ -1,6 +1,6 @@
 """Merge of a million partials, and their journal: ``python -m benchmarks.scale.merge``.
 
-The partials are those of pieces of 64 MiB of float32 logits with 32000 classes; the journal takes
+The partials are those of pieces of 256 MiB of float32 logits with 32000 classes; the journal takes
 as many at a time as arrive together.
 """
 
@@ -23,7 +23,7 @@ from service.bulk.partial import COUNTS, EXACT, WORST, Partial
 from service.bulk.plan import Job, Plan
 from service.bulk.total import TOGETHER, Total
 
-PARTIALS, POSITIONS, WORST_KEPT = 1_000_000, 524, 5
+PARTIALS, POSITIONS, WORST_KEPT = 1_000_000, 2096, 5
 # Seconds that the merge may take.
 MOST = 5.0
 # Partials that a journal is given at a time.
@@ -31,27 +31,27 @@ ARRIVALS = 16
 _SPAN = struct.Struct("<2q")  # first and stop, behind the version
 
 
-def templates() -> list[bytes]:
+def templates(positions: int) -> list[bytes]:
     """Partials of neighbouring pieces, until one begins at a block's begin again."""
     generator, found = np.random.default_rng(0), list[bytes]()
-    while not found or len(found) * POSITIONS % BLOCK:
-        values = np.stack([generator.exponential(3.0, POSITIONS), np.ones(POSITIONS)])
+    while not found or len(found) * positions % BLOCK:
+        values = np.stack([generator.exponential(3.0, positions), np.ones(positions)])
         exact = ExactSums(len(EXACT))
-        exact.add(np.arange(2), np.array([100.0, float(POSITIONS)]))
+        exact.add(np.arange(2), np.array([100.0, float(positions)]))
         worst = np.zeros(WORST_KEPT, WORST)
         worst["loss"] = np.sort(values[0])[: -WORST_KEPT - 1 : -1]
-        counts = dict.fromkeys(COUNTS, POSITIONS)
-        first = len(found) * POSITIONS
+        counts = dict.fromkeys(COUNTS, positions)
+        first = len(found) * positions
         found.append(Partial(first, counts, values, exact, worst).to_bytes())
     return found
 
 
-def partials(count: int) -> Iterator[bytes]:
-    """Partials of ``count`` pieces in a row."""
-    made = templates()
+def partials(count: int, positions: int = POSITIONS) -> Iterator[bytes]:
+    """Partials of ``count`` pieces in a row, of so many ``positions`` each."""
+    made = templates(positions)
     for number in range(count):
         one = bytearray(made[number % len(made)])
-        _SPAN.pack_into(one, 8, number * POSITIONS, (number + 1) * POSITIONS)
+        _SPAN.pack_into(one, 8, number * positions, (number + 1) * positions)
         yield bytes(one)
 
 

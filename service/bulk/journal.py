@@ -30,6 +30,8 @@ CREATE TABLE prefix (pieces INTEGER NOT NULL, total BLOB NOT NULL, report BLOB);
 """
 
 
+# Seconds that a journal is waited for which another has open: a merge has one for less.
+_PATIENCE = 5.0
 # Names of a ``Size`` among those of the job.
 _SIZE = ("piece_bytes", "stretched_bytes")
 
@@ -53,10 +55,12 @@ class Journal:
         self.path = path
         self.changed: list[Source] = []
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
         except sqlite3.Error as error:
             raise InvalidInput(f"{path}: {error}", field="journal") from None
         try:
+            # Of a new file: partials of some KB lie in a page each, not in two that are read apart.
+            self._database.execute("PRAGMA page_size = 16384")
             # One run at a time; the lock ends with the process, whatever ended it.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -179,7 +183,7 @@ def size_in(path: Path) -> Size | None:
     if not path.is_file():
         return None
     try:
-        with closing(sqlite3.connect(path, timeout=1.0)) as database:
+        with closing(sqlite3.connect(path, timeout=_PATIENCE)) as database:
             row = database.execute("SELECT value FROM said WHERE name = 'job'").fetchone()
         said = orjson.loads(row[0])
         return Size(*(int(said[name]) for name in _SIZE))

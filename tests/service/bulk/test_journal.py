@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernels import InvalidInput
+from service.bulk import journal as journals
 from service.bulk.journal import Journal, Prefix
 from service.bulk.plan import Job, Plan, planned
 from tests.service.bulk.test_fold import small
@@ -48,7 +49,8 @@ def test_it_has_what_was_saved(path: Path, tmp_path: Path) -> None:
     journal.close()
 
 
-def test_one_run_at_a_time(path: Path, tmp_path: Path) -> None:
+def test_one_run_at_a_time(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "_PATIENCE", 0.1)
     plan = small().planned(tmp_path, 24)
     journal = Journal(path, plan)
     assert "another run has this journal open" in refusal(path, plan)
