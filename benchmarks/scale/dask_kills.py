@@ -79,7 +79,7 @@ def killed(arguments: list[str], journal: Path, victim: str, after: float, clust
     """Status of a run whose ``victim`` is killed some seconds after its first pieces are kept."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wal = journal.with_name(f"{journal.name}-wal")
-    while process.poll() is None and (not wal.exists() or wal.stat().st_size < _BEGUN * 4096):
+    while process.poll() is None and (not wal.exists() or wal.stat().st_size < _BEGUN * 16384):
         time.sleep(0.002)
     try:
         return process.wait(after)
