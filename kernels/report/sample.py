@@ -138,7 +138,7 @@ class Sample:
             loss, slope = at(1.0)
             found |= {"loss": loss, "best": current, "best_loss": loss}
             scale, best_loss = temperature.least(at, loss, slope)
-            if best_loss <= loss:
+            if best_loss < loss:  # not by rounding: equal logits have one loss at any scale
                 found |= {"best": current / scale, "best_loss": best_loss}
         # Its precision, and no digits beyond.
         found["best"] = float(f"{found['best']:.4g}")

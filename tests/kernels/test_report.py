@@ -324,6 +324,14 @@ def test_a_temperature_without_a_minimum_ends_at_a_bound(
     assert least <= found["calibration"]["temperature"]["best"] <= most
 
 
+@pytest.mark.parametrize("classes", [5, 300])
+def test_equal_logits_have_no_better_temperature(classes: int) -> None:
+    logits, labels = np.zeros((40, classes), np.float32), np.arange(40) % classes
+    found = numbers(report_of(logits, labels, temperature=2.0))["calibration"]["temperature"]
+    assert found["best"] == 2.0
+    assert found["best_loss"] == found["loss"]
+
+
 def test_quantiles_lie_in_their_bounds() -> None:
     logits = np.random.default_rng(1).normal(0, 5, (5000, 20)).astype(np.float32)
     labels = np.arange(5000) % 20
