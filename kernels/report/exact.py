@@ -183,7 +183,7 @@ def _odd_values(totals: Array, odd: Mapping[str, Array]) -> Array:
 def _carried(first: int, rows: list[Array]) -> tuple[int, Array]:
     """Propagate carries of ``rows``, limbs from number ``first`` on, into one form a value."""
     if len(rows) == 1 and rows[0].min() >= 0 and rows[0].max() <= _MASK:
-        return first, rows[0][np.newaxis]  # whole numbers, as a partial has them: all but done
+        return first, rows[0][np.newaxis]  # nothing to carry
     i = 0
     while i < len(rows) - 1 or not ((rows[-1] == 0) | (rows[-1] == -1)).all():
         if i == len(rows) - 1:

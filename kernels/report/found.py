@@ -27,7 +27,10 @@ class Rows(NamedTuple):
     piece: Piece
 
     def raw(self, positions: Array) -> Array:
-        """The logits as they were given, of shape (positions, classes); of one a view if it can."""
+        """Logits as they were given, of shape (positions, classes).
+
+        Of one position they are a view of the input, where its classes are contiguous.
+        """
         places = self.piece.at(positions)
         if len(positions) == 1:
             places = tuple([place[0] for place in places])

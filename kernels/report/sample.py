@@ -25,8 +25,8 @@ Array = np.ndarray[Any, Any]
 # Logits: 2 MB as bfloat16, whose loss at one temperature takes a millisecond.
 _LOGITS = 1 << 20
 _LEAST_ROWS, _MOST_ROWS = 16, 4096
-# Bytes of rows that are copied at a time, but for one row: that needs no copy on the way, which
-# would have new pages each time.
+# Bytes of rows that are copied into the sample at a time, or one row: arrays of more have new pages
+# each time, and a single row is copied from where it lies.
 _COPIED = 1 << 16
 
 
@@ -145,8 +145,10 @@ class Sample:
         return {**found, "sample": len(self.hashes)}
 
     def _losses(self, current: float) -> Callable[[float], tuple[float, float]]:
-        """Function that returns the mean loss of the rows' logits over ``current``, and its
-        derivative, at a scale of them: by that, the mean of loss minus entropy.
+        """Mean loss, and its derivative by the scale, as a function of a scale of the logits.
+
+        A scale of 1 is the temperature ``current``. The derivative at 1 is the mean of loss minus
+        entropy.
         """
         order = np.argsort(self._places)  # as they lie: a copy takes as long as a loss
         rows, labels, weights = self._rows[: len(order)], self.labels[order], self.weights[order]
