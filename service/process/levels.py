@@ -1,10 +1,10 @@
 """Levels: kinds of CPU that kernels are compiled for ahead of time, and the one that fits here.
 
 A kernel compiled for a level runs on every CPU that has the level's features, so an image can hold
-it. The levels of x86-64 are those of its psABI, and for AMD's CPUs the same features, but chosen
-and ordered for Zen: for the psABI's, LLVM chooses and orders instructions as for Intel's CPUs,
-which took a Zen 5 up to 12 % longer. This module imports neither Numba nor the kernels: Numba
-reads the variables as it is imported.
+it. The levels of x86-64 are two of its psABI, and two for AMD's CPUs, of the same features: LLVM
+chooses and orders instructions for Zen there. Those of the psABI's levels, chosen as for Intel's
+CPUs, took a Zen 5 up to 12 % longer. This module imports neither Numba nor the kernels: Numba reads
+the variables as it is imported.
 """
 
 from __future__ import annotations
