@@ -30,11 +30,14 @@ def _narrow(array: Any) -> bool:
 
 
 @intrinsic
-def _no_words(typing: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return repeat(builder, ir.Constant(_WORD, -1), _WORDS.count)
+def _no_words(typing: Any, array: Any) -> Any:
+    """The bits of -inf, the largest of negative words but for NaNs: ``maximum`` would keep NaN."""
+    lowest = -0x80 if array.dtype == types.uint16 else -0x400
 
-    return _WORDS(), codegen
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return repeat(builder, ir.Constant(_WORD, lowest), _WORDS.count)
+
+    return _WORDS(array), codegen
 
 
 @intrinsic
@@ -87,7 +90,7 @@ def no_maximum(array: Any) -> Any:
     if _narrow(array):
 
         def no_words(array: Any) -> Any:
-            return _no_words()
+            return _no_words(array)
 
         return no_words
 

@@ -88,6 +88,17 @@ def test_ties_come_in_the_order_of_classes(
         hold(zoo.Example(logits, labels, {"class_axis": 1}), top_k)
 
 
+@pytest.mark.parametrize("classes", [4097, 9001])
+def test_rows_of_few_positive_logits(classes: int, dtype: dtypes.DType) -> None:
+    """Maxima of 16-bit logits are -inf where nothing reaches 0, and others are kept beside them."""
+    rng = np.random.default_rng(classes)
+    rows = rng.normal(-2.0, 1.0, (40, classes)).astype(np.float32)
+    rows[::2, -1] = 6.0  # the last group has no whole pair of registers
+    labels = rng.integers(0, classes, 40)
+    for top_k in (1, 20):
+        hold(zoo.Example(zoo.cast(rows, dtype), labels, {"class_axis": 1}), top_k)
+
+
 @pytest.mark.parametrize("kind", ["equal", "ascending", "descending", "one high", "-inf but three"])
 @pytest.mark.parametrize("classes", [128, 5000])
 def test_rows_that_an_estimate_would_get_wrong(
