@@ -197,4 +197,6 @@ def _carried(first: int, rows: list[Array]) -> tuple[int, Array]:
     while len(rows) > 1 and not rows[0].any():
         rows.pop(0)
         first += 1
+    if not rows[0].any():  # all sums cancelled: the limbs of zero, as where nothing was added
+        return 0, np.empty((0, len(rows[0])), np.int64)
     return first, np.stack(rows)

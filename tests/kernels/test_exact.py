@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels.report import exact
@@ -33,6 +33,9 @@ def rounded(value: Fraction) -> float:
 
 @settings(max_examples=200, deadline=None)
 @given(VALUES, st.integers(0, 30))
+@example([(0, -0.5), (0, 0.5)], 1)
+@example([(0, 1e300), (1, -2.0), (0, -1e300), (1, 2.0)], 2)
+@example([(0, -5e-324), (2, 3.0), (0, 5e-324)], 1)
 def test_sums_are_those_of_fractions_and_merge_to_the_same_limbs(
     pairs: list[tuple[int, float]], cut: int
 ) -> None:
