@@ -93,7 +93,7 @@ def test_pieces_of_a_journal_stay_as_they_are(shards: Path, tmp_path: Path) -> N
 
 
 def test_parts_are_merged_while_others_run(shards: Path, tmp_path: Path) -> None:
-    """What is merged is kept, and its journals are not needed any more."""
+    """Merging keeps what it has merged: its journals are not needed any more."""
     size = ["--piece-bytes", 200]
     for part in range(4):
         more = ["--journal", tmp_path / f"part-{part}.db", "--part", f"{part}/4"]

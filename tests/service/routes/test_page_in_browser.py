@@ -140,7 +140,7 @@ def readout(step: int) -> str:
 
 
 def computed(formula: str) -> tuple[float, float]:
-    """What a formula of the page comes to, and the result that it states."""
+    """Value of a formula of the page, computed here, and the result that it states."""
     _, _, formula = formula.partition(": ")
     *_, left, right = formula.replace(MINUS, "-").split(" = ")
     left = left.replace("\N{MULTIPLICATION SIGN}", "*").replace("\N{DIVISION SIGN}", "/")
