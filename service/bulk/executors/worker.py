@@ -24,7 +24,9 @@ _RESULT, _ERROR = b"\0", b"\1"
 
 
 def ask(process: subprocess.Popen[bytes], task: bytes) -> None:
-    """Give ``process`` a task; ``answered`` tells of it. Where it has ended that does."""
+    """Give ``process`` a task, whose answer ``answered`` reads; that also tells of a process that
+    has ended, so this raises nothing.
+    """
     assert process.stdin is not None
     with suppress(OSError, ValueError):  # a pipe without a reader, or closed
         process.stdin.write(len(task).to_bytes(_LENGTH, "little") + task)
