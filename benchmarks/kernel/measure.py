@@ -16,10 +16,12 @@ from benchmarks.kernel.contestants import CannotRun, Contestant, Entry
 from benchmarks.problems import TOLERANCE, Case, Data, data_for
 from benchmarks.processes import forget_peak, memory
 
-# A turn repeats calls that are faster than this. The pause lets the previous contestant's threads
-# stop spinning; an untimed call then warms threads and caches.
+# A turn repeats calls that are faster than this. Before it, the last turn's threads come to rest:
+# onnxruntime's spin for 35 ms after a call, OpenMP's for 8, and 2048x1000 took up to 20 times as
+# long beside them. An untimed call then warms threads and caches.
 _TURN_SECONDS = 0.03
-_PAUSE_SECONDS = 0.02
+# Seconds of a look at the process's CPU time, the share of them that is rest, and looks at most.
+_LOOK_SECONDS, _REST, _LOOKS = 0.02, 0.05, 50
 # glibc maps and unmaps larger blocks one by one, and may keep smaller ones for the next call.
 _ALWAYS_FRESH = 2**25
 
@@ -90,7 +92,7 @@ def admit(contestant: Contestant, data: Data) -> tuple[Outcome, Entry | None]:
 
 def _turn(call: Callable[[], Any]) -> float:
     """Seconds of a call: the mean of as many as fill a turn."""
-    time.sleep(_PAUSE_SECONDS)
+    _await_rest()
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -105,6 +107,15 @@ def _turn(call: Callable[[], Any]) -> float:
     finally:
         if collecting:
             gc.enable()
+
+
+def _await_rest() -> None:
+    """Wait until no thread of this process runs."""
+    for _ in range(_LOOKS):
+        used = time.process_time()
+        time.sleep(_LOOK_SECONDS)
+        if time.process_time() - used < _REST * _LOOK_SECONDS:
+            return
 
 
 def _peak(call: Callable[[], Any]) -> int | None:
