@@ -18,8 +18,10 @@ from benchmarks.processes import forget_peak, memory
 
 # A turn repeats calls that are faster than this. Before it, the last turn's threads come to rest:
 # onnxruntime's spin for 35 ms after a call, OpenMP's for 8, and 2048x1000 took up to 20 times as
-# long beside them. An untimed call then warms threads and caches.
+# long beside them. Untimed calls then warm threads and caches: a thread that was asleep may share a
+# core with the one that woke it for 8 ms, and a call of 25 us took 4 ms meanwhile.
 _TURN_SECONDS = 0.03
+_WARM_SECONDS = 0.02
 # Seconds of a look at the process's CPU time, the share of them that is rest, and looks at most.
 _LOOK_SECONDS, _REST, _LOOKS = 0.02, 0.05, 50
 # glibc maps and unmaps larger blocks one by one, and may keep smaller ones for the next call.
@@ -96,10 +98,12 @@ def _turn(call: Callable[[], Any]) -> float:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        started = time.perf_counter()
-        call()
-        once = time.perf_counter() - started
-        count = min(max(1, round(_TURN_SECONDS / once)), 10_000)
+        started = before = time.perf_counter()
+        while before - started < _WARM_SECONDS:
+            last = before
+            call()
+            before = time.perf_counter()
+        count = min(max(1, round(_TURN_SECONDS / (before - last))), 10_000)
         started = time.perf_counter()
         for _ in range(count):
             call()
