@@ -22,7 +22,7 @@ T = TypeVar("T")
 _CONNECT, _WORKERS = 10.0, 60.0
 _LOOPBACK = "127.0.0.1:0"
 # Seconds that closing may take, and what is waited for where the run is to end at once.
-_CLOSE, _END = 30.0, 0.5
+_CLOSE, _END = 30.0, 0.1
 # Pieces in flight at least: a cluster that adapts starts workers for what waits.
 _LEAST = 16
 # Times that Dask gives a piece to another worker where one dies: it may be what kills them.
