@@ -8,6 +8,7 @@ turns. Memory is the most that any worker was resident with.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import time
@@ -26,6 +27,7 @@ from service.bulk.plan import Job, Plan, planned
 from service.bulk.run import Run
 from service.codecs import Encoded
 from service.codecs.safetensors import CODEC
+from service.process import openmp
 
 CLASSES, ROWS, SHARDS = 32000, 2096, 8
 # Share of the plain read's speed, and bytes a worker may have besides its piece.
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--piece-bytes", type=int, help="by default the command's")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
+    os.environ.setdefault(openmp.VARIABLE, openmp.ASLEEP)  # as the command does
     given.folder.mkdir(parents=True, exist_ok=True)
     paths = made(given.folder, given.shards, given.rows)
     size = given.piece_bytes or partial(shared, workers=WORKERS)

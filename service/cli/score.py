@@ -27,6 +27,7 @@ from service.codecs.json.values import speakable
 from service.codecs.missing import listed
 from service.errors import DecodeError, InvalidOption
 from service.options import CrossEntropyOptions, ReportOptions
+from service.process import openmp
 from service.request.given import combine
 
 # Seconds before a progress bar is shown.
@@ -80,6 +81,7 @@ def command(
     cut and wherever they are scored. The status is 5 if some of it could not be scored, and 130
     after Ctrl-C.
     """
+    os.environ.setdefault(openmp.VARIABLE, openmp.ASLEEP)
     kind = None if out is None else reports.suffix(out)
     query = {name: str(value) for name, value in given.items() if value is not None}
     shards = {name: query.pop(name) for name in Asked.model_fields if name in query}

@@ -25,7 +25,7 @@ from service.cli.listening import (
     listening,
     report_mode,
 )
-from service.process import START_FAILED, cores, levels, numba_variables
+from service.process import START_FAILED, cores, levels, numba_variables, openmp
 
 # Seconds that a worker may be silent before it is killed. uvicorn's default is 5, and Numba holds
 # the GIL for longer while it compiles.
@@ -33,8 +33,6 @@ _WORKER_SILENCE_SECONDS = 60
 
 # Read by Numba as it is imported.
 _THREADS = "NUMBA_NUM_THREADS"
-# Read by OpenMP's libraries as they start their threads.
-_WAITING = "OMP_WAIT_POLICY"
 
 _log = logging.getLogger("uvicorn.lossd")
 
@@ -142,12 +140,12 @@ def environment(chosen: settings.Settings, present: Mapping[str, str]) -> dict[s
     """Return the workers' environment: settings, threads and CPU; what is ``present`` wins.
 
     Each worker has its share of the cores, and the threads of a kernel sleep once it is done.
-    By default libgomp's spin for a while: that took 43 % of the samples while a body of 256 MB was
-    received and computed, and a third of its speed.
+    Spinning took 43 % of the samples while a body of 256 MB was received and computed, and a third
+    of its speed.
     """
     made = chosen.environment()
-    if _WAITING not in present:
-        made[_WAITING] = "passive"
+    if openmp.VARIABLE not in present:
+        made[openmp.VARIABLE] = openmp.ASLEEP
     if _THREADS not in present:
         made[_THREADS] = str(max(1, cores.available() // chosen.workers))
     return {**levels.environment(present), **made}

@@ -55,6 +55,19 @@ def test_the_worked_example(worked: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
+def test_threads_sleep_unless_told_to_spin(
+    worked: Path, before: str | None, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that what the command sets is taken back
+    if before is None:
+        del os.environ["OMP_WAIT_POLICY"]
+    else:
+        os.environ["OMP_WAIT_POLICY"] = before
+    assert run(worked).exit_code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == after
+
+
 def test_a_person_reads_the_same(worked: Path) -> None:
     result = run(worked, "--ignore-index", 2)
     assert result.exit_code == 0
