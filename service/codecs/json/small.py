@@ -42,16 +42,17 @@ def decode(body: memoryview, names: frozenset[str], most: int) -> Message | None
         tensors = {name: _tensor(name, value) for name, value in parsed.items() if name in names}
     except (ValueError, TypeError, OverflowError):
         return None
-    options = {name: value for name, value in parsed.items() if name not in names}
-    texts = [_texts(value) for value in options.values()]
+    options, texts = {}, len(parsed)
+    for name, value in parsed.items():
+        if name not in names:
+            count = _texts(value)
+            if count is None:
+                return None
+            options[name], texts = value, texts + count
     # Strings elsewhere, or a key that is there twice, and of which but the last is known.
-    if (
-        None in texts
-        or len(parsed) > _MEMBERS
-        or raw.count(b'"') != 2 * (len(parsed) + sum(filter(None, texts)))
-    ):
+    if len(parsed) > _MEMBERS or raw.count(b'"') != 2 * texts:
         return None
-    if _DTYPE in options or sum(array.nbytes for array in tensors.values()) > most:
+    if _DTYPE in options or sum([array.nbytes for array in tensors.values()]) > most:
         return None
     if _LABELS in tensors and not tensors[_LABELS].size:
         return None

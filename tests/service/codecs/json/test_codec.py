@@ -238,7 +238,7 @@ SLICED: dict[str, Array] = {
 }
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 7, 16, 24, 100])
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 16, 24])
 @pytest.mark.parametrize("array", SLICED.values(), ids=SLICED)
 def test_a_large_array_is_written_in_slices_to_the_same_text(
     array: Array, most: int, monkeypatch: pytest.MonkeyPatch
@@ -254,12 +254,12 @@ def test_a_large_array_is_written_in_slices_to_the_same_text(
     monkeypatch.setattr(json_codec, "_PIECE", most)
     monkeypatch.setattr(json_codec, "_text", text)
     assert written(a=array, b=array.T) == whole
-    assert max(sizes) <= most
+    assert max(sizes, default=0) <= most
 
 
 def test_answers_are_compact_objects_of_many_arrays() -> None:
     text = written(loss=np.float32(0.5), labels=np.array([[1, -2]]), **{'"é': np.zeros((2, 0))})
-    assert text == b'{"loss":0.5,"labels":[[1,-2]],"\\"\\u00e9":[[],[]]}\n'
+    assert text.decode() == '{"loss":0.5,"labels":[[1,-2]],"\\"é":[[],[]]}\n'
     assert JSON.encode({}) == b"{}\n"
 
 
