@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from numba.core import serialize
 
 from kernels.cache import DISPATCHERS
-from kernels.compiling import ChildFailed, Progress, Told
+from kernels.compiling import ChildFailed, Progress, Told, collect_seldom
 
 
 class Compiled(NamedTuple):
@@ -84,6 +84,7 @@ def compile_for(
 def main() -> None:
     """Compile what the standard input lists, and print the name of each when it is done."""
     logging.disable()  # the parent looks at what there is afterwards
+    collect_seldom()
     for module, function, signature in serialize.loads(sys.stdin.buffer.read()):
         import_module(module)
         DISPATCHERS[function].compile(signature)

@@ -109,13 +109,12 @@ def _optimised_once(dispatcher: Any) -> Any:
 
     def compile_alone(*arguments: Any) -> Any:
         codegen = dispatcher.targetctx.codegen()
-        own = codegen._library_class
-        _Library.kernel = dispatcher.py_func.__qualname__
-        codegen._library_class = _Library
+        own, kernel = codegen._library_class, _Library.kernel
+        codegen._library_class, _Library.kernel = _Library, dispatcher.py_func.__qualname__
         try:
             return compiled(*arguments)
         finally:
-            codegen._library_class = own
+            codegen._library_class, _Library.kernel = own, kernel
 
     dispatcher._compiler.compile = compile_alone
     return dispatcher

@@ -6,6 +6,7 @@ sizes of the compiled code, then the code: it needs no disk. Its parent keeps th
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -178,6 +179,11 @@ class Progress:
             )
 
 
+def collect_seldom() -> None:
+    """Have garbage collected less often: a tenth of the time of compiling, for 20 MB more."""
+    gc.set_threshold(10_000)
+
+
 def _read(lines: SimpleQueue[str]) -> None:
     """Pass on the parent's lines; end this process when the parent has gone, even in mid-job."""
     for line in sys.stdin:
@@ -188,6 +194,7 @@ def _read(lines: SimpleQueue[str]) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Do the jobs from the standard input, until it ends."""
     logging.disable()  # The parent logs about the cache.
+    collect_seldom()
     if "--patient" in arguments and hasattr(os, "nice"):
         os.nice(10)
     lines: SimpleQueue[str] = SimpleQueue()
