@@ -60,6 +60,7 @@ def compile_share(number: int) -> None:
 
 def compile_all() -> None:
     """Compile every share. Raises ``CalledProcessError``."""
+    print("compiling kernels, unless they are in the cache", flush=True)
     commands = [[sys.executable, "-m", __name__, str(number)] for number in range(len(SHARES))]
     processes = [subprocess.Popen(command, cwd=ROOT) for command in commands]
     for process in processes:
