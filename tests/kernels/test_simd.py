@@ -208,6 +208,7 @@ def test_pairs_and_counts() -> None:
     assert (out == np.maximum(both[chosen, lanes & ~4], both[chosen, lanes | 4])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not avx512.AVAILABLE, reason="this machine is without AVX-512 anyway")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="Haswell is an x86-64")
 def test_without_avx512(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ import functools
 import inspect
 import os
 import threading
+import types
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+import greenlet
 import numpy as np
 import pytest
 
@@ -100,15 +102,6 @@ NOT_RUN = {
     "test_cache": "it is of what is compiled for the CPU",
     "test_compiling": "it is of compiling in other processes",
 }
-# Kernels without a barrier: one thread of Python is all of a block's, one after another.
-ALONE = {
-    "sum_planes",
-    "merge_segments",
-    "write_per_class",
-    "take_log_probs",
-    "sum_blocks",
-    "binary",
-}
 _calls = [0]
 _given: set[tuple[str, str]] = set()  # functions, and options that they were given
 
@@ -162,40 +155,38 @@ def _on_device(function: Callable[..., Any], largest: int) -> Callable[..., Any]
 
 
 def quicken() -> None:
-    """Has the simulator start as few threads as will do, and these wait for one another.
+    """Has the simulator compute a block on the calling thread, each of the block's as a greenlet.
 
-    Of itself it polls all threads of a block, which takes it 50 times as long.
+    Of itself it starts a thread for each of them, polls these, and reads the whole stack to find
+    the line that asks for shared memory.
 
     All threads of our kernels reach each barrier, or none does.
     """
-    from numba.cuda.simulator import kernel as simulator
+    from numba.cuda.simulator import kernel, kernelapi
 
     def run(self: Any, block: Any, *arguments: Any) -> None:
         places = list(np.ndindex(*self._block_dim))
-        alone = self._f.__name__ in ALONE
-        barrier = threading.Barrier(1 if alone else len(places))
-
-        def one_by_one() -> None:
-            thread: Any = threading.current_thread()
-            for place in places:
-                thread.threadIdx = simulator.Dim3(*place)
-                once()
+        numbers = [int(np.ravel_multi_index(at, self._block_dim, order="F")) for at in places]
+        thread: Any = threading.current_thread()
+        thread.blockIdx, thread._manager = kernel.Dim3(*block), self
+        thread.syncthreads = greenlet.getcurrent().switch
 
         def once() -> None:
             with np.errstate(all="ignore"):  # on a GPU no operation warns
                 self._f(*arguments)
 
-        threads = [
-            simulator.BlockThread(one_by_one if alone else once, self, block, place, self._debug)
-            for place in (places[:1] if alone else places)
-        ]
-        for thread in threads:
-            thread.syncthreads = barrier.wait
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-            if thread.exception:
-                barrier.abort()
-                raise thread.exception[0].with_traceback(thread.exception[1])
+        turns = [greenlet.greenlet(once) for _ in places]
+        ended: set[bool] = set()
+        while True not in ended:
+            for turn, place, number in zip(turns, places, numbers, strict=True):
+                thread.threadIdx, thread.thread_id = kernel.Dim3(*place), number
+                turn.switch()
+            ended = {turn.dead for turn in turns}
+        assert False not in ended, "a barrier that some threads of the block never reach"
 
-    simulator.BlockManager.run = run
+    def extract_stack(frame: Any) -> list[Any]:
+        caller = frame.f_back
+        return [(caller.f_code.co_filename, caller.f_lineno), None]
+
+    kernel.BlockManager.run = run
+    kernelapi.traceback = types.SimpleNamespace(extract_stack=extract_stack)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "tests" / "kernels"
 
 
+@pytest.mark.slow
 def test_the_kernel_suite_on_the_simulator() -> None:
     files = [str(FOLDER / f"{name}.py") for name in (*simulator.WHOLE, *simulator.SAMPLED)]
     files += [str(FOLDER / "cuda" / f"{name}.py") for name in simulator.OWN]
