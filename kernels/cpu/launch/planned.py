@@ -14,51 +14,69 @@ import numpy as np
 from numba import types
 
 from kernels.compiled import inlined, kernel, short_kernel
-from kernels.cpu.arguments import Operands
-from kernels.cpu.launch.objects import OBJECT, Layout, address, layout_of, lies_as, memory_of, put
-from kernels.cpu.launch.threads import call_kernel, code_of, compile_kernel, run_many
+from kernels.cpu.launch.loss import whole
+from kernels.cpu.launch.objects import (
+    KNOWN_FIELDS,
+    OBJECT,
+    Layout,
+    address,
+    item_of,
+    layout_of,
+    lies_as,
+    memory_of,
+    put,
+)
+from kernels.cpu.launch.threads import call_kernel, code_of, compile_kernel, compiled, run_many
 from kernels.cpu.packed import Packed, PackedOperands, pack, unpacked
 from kernels.plan import Array
+from kernels.problem import Problem
 from kernels.reduce import SCALE, add_blocks, sum_blocks
 
-# Results of a ``Call``: the loss is written; an array is not the plan's; the mean is over nothing,
-# and the blocks are written. Others are the position of the first impossible label.
+# Results of ``Ready.run``: the loss is written; an array is not the plan's; the mean is over
+# nothing, and the blocks are written. Others are the position of the first impossible label.
 DONE, OTHER, NO_MEAN = -1, -2, -3
 # Logits of a loss that keeps the GIL: its kernel takes about 1 us, and to let others have the GIL
 # takes 50 ns.
 SHORT = 4096
+_NONE = np.empty(0)
 
 
 class Plan(NamedTuple):
     """Arguments of the call that are the same each time.
 
     ``code`` is the kernel's address, ``operands`` that of its packed operands, in which the words
-    ``slot`` and ``other_slot`` hold the addresses of logits and labels. ``blocks`` and ``bad`` are
-    of ``Results``; ``alone`` has the losses and weights that blocks are summed of, where positions
-    are ``shared``. ``mean`` tells from a sum, and ``double`` from float32.
+    ``slot`` and ``other_slot`` hold the addresses of logits and labels, and those at the addresses
+    ``slots`` the addresses of the arrays that each call has of its own. ``blocks`` and ``bad`` are
+    of ``Results``; ``summands`` are the losses and the weights that blocks are summed of, or empty
+    where the kernel does that. ``mean`` tells from a sum, and ``double`` from float32.
     """
 
     code: int
     operands: int
     slot: int
     other_slot: int
+    slots: Any
     logits: Layout
     labels: Layout
     blocks: Any
     bad: Any
     positions: int
-    alone: Any
+    summands: Any
     mean: bool
     double: bool
 
 
 @inlined
-def _point(plan: Any, logits: int, labels: int) -> bool:
-    """Point the packed operands at the arrays; False if these are other ones than planned."""
+def _point(plan: Any, logits: int, labels: int, own: int) -> bool:
+    """Point the packed operands at the arrays, and at the items of the tuple ``own``; False if
+    logits or labels are other ones than planned.
+    """
     if not (lies_as(logits, plan.logits) and lies_as(labels, plan.labels)):
         return False
     put(plan.slot, memory_of(logits))
     put(plan.other_slot, memory_of(labels))
+    for i in range(plan.slots.size):
+        put(plan.slots[i], memory_of(item_of(own, i)))
     return True
 
 
@@ -71,8 +89,9 @@ def _finish(plan: Any, result: int) -> int:
         plan.bad[i] = plan.positions
     if wrong < plan.positions:
         return wrong
-    if plan.alone.size:
-        sum_blocks(plan.alone[0], plan.alone[1], plan.positions, plan.blocks, 0)
+    losses, weights = plan.summands
+    if losses.size:
+        sum_blocks(losses, weights, plan.positions, plan.blocks, 0)
     total, weight = add_blocks(plan.blocks)
     if plan.mean and weight == 0.0:
         return NO_MEAN
@@ -85,27 +104,27 @@ def _finish(plan: Any, result: int) -> int:
 
 
 @inlined
-def _whole(packed: Any, logits: Any, labels: Any, result: Any) -> int:
+def _whole(packed: Any, logits: Any, labels: Any, own: Any, result: Any) -> int:
     plan = unpacked(packed)
-    if not _point(plan, address(logits), address(labels)):
+    if not _point(plan, address(logits), address(labels), address(own)):
         return OTHER
     call_kernel(plan.code, 0, 1, plan.operands)
     return _finish(plan, address(result))
 
 
 @short_kernel
-def _short(packed: Any, logits: Any, labels: Any, result: Any) -> int:
-    return _whole(packed, logits, labels, result)
+def _short(packed: Any, logits: Any, labels: Any, own: Any, result: Any) -> int:
+    return _whole(packed, logits, labels, own, result)
 
 
 @kernel
-def _long(packed: Any, logits: Any, labels: Any, result: Any) -> int:
-    return _whole(packed, logits, labels, result)
+def _long(packed: Any, logits: Any, labels: Any, own: Any, result: Any) -> int:
+    return _whole(packed, logits, labels, own, result)
 
 
 @kernel
-def _begin(packed: Any, logits: Any, labels: Any) -> bool:
-    return _point(unpacked(packed), address(logits), address(labels))
+def _begin(packed: Any, logits: Any, labels: Any, own: Any) -> bool:
+    return _point(unpacked(packed), address(logits), address(labels), address(own))
 
 
 @kernel
@@ -113,61 +132,75 @@ def _end(packed: Any, result: Any) -> int:
     return _finish(unpacked(packed), address(result))
 
 
-class Call(NamedTuple):
-    """A planned loss: ``run`` takes ``plan``, an address, logits, labels and an array for the loss.
+class Ready(NamedTuple):
+    """A loss that is ready to be computed again and again.
 
-    ``kept`` is the memory that it reads.
+    ``run`` takes ``plan``, an address, logits, labels, a tuple of arrays like ``own``, which are
+    written, and one for the loss. It writes ``blocks`` and the ``kept`` arrays as well. ``memory``
+    is what it reads.
     """
 
-    run: Callable[[int, Any, Any, Array], int]
+    run: Callable[[int, Any, Any, tuple[Array, ...], Array], int]
     plan: int
-    kept: tuple[PackedOperands, ...]
+    blocks: Array
+    own: dict[str, Array]
+    kept: dict[str, Array]
+    memory: tuple[PackedOperands, ...]
 
 
-def call_of(
-    kernel: Any,
-    key: tuple[Any, ...],
-    workers: int,
-    operands: Operands,
-    arrays: tuple[Array, Array],
-    alone: Array,
-    mean: bool,
-) -> Call:
-    """Call of ``kernel`` on ``workers`` for the same operands again and again, but for two of their
-    ``arrays``, the logits and the labels: each call gets others of the same layouts.
+def ready(problem: Problem, wanted: tuple[str, ...], logits: Array, labels: Array) -> Ready | None:
+    """A call that computes what ``launch.loss.in_steps`` does, for arrays that lie as these.
+
+    ``problem`` is made of them, without a copy, and is as for ``launch.loss.whole``. None where
+    the kernel is not compiled yet, since callers may have no time for that, or threads share rows.
     """
-    code = code_of(kernel, key, operands)
+    launch = whole(problem, wanted)
+    if launch is None or not (KNOWN_FIELDS and compiled(launch.kernel, launch.key)):
+        return None
+    operands, outputs = launch.operands, launch.outputs
+    own = {**outputs.likeliest.arrays(), **outputs.arrays}
+    terms = [own.pop("losses", _NONE), own.pop("weights", _NONE)]
+    kept = dict(zip(("losses", "weights"), terms, strict=True)) if "losses" in wanted else {}
+    if outputs.sequence is not None and problem.segments is not None:
+        own["sequence"] = outputs.sequence
+    if problem.chosen is not None and operands.likeliest is not None:
+        own["chosen"] = problem.chosen
+    code = code_of(launch.kernel, launch.key, operands)
     packed = PackedOperands(code.pack, operands)
-    logits, labels = arrays
     plan = Plan(
         code.address,
         packed.address,
         packed.slot(logits),
         packed.slot(labels),
+        np.array([packed.slot(array) for array in own.values()], np.int64),
         layout_of(logits),
         layout_of(labels),
-        operands.results.blocks,
+        outputs.blocks,
         operands.results.bad,
         operands.logits.positions,
-        alone,
-        mean,
+        (terms[0], terms[1]) if outputs.shared else (_NONE, _NONE),
+        problem.reduction == "mean",
         operands.results.per_element.dtype == np.float64,
     )
     kind = numba.typeof(plan)
-    own = PackedOperands(compile_kernel(pack, (kind, types.intp)).entry_point, plan)
-    objects = (Packed(kind), OBJECT, OBJECT)
+    planned = PackedOperands(compile_kernel(pack, (kind, types.intp)).entry_point, plan)
+    run = _run_of(kind, code.address, launch.workers, packed.address, logits.size <= SHORT)
+    return Ready(run, planned.address, outputs.blocks, own, kept, (planned, packed))
+
+
+def _run_of(kind: Any, code: int, workers: int, operands: int, short: bool) -> Any:
+    """``Ready.run`` for a ``Plan`` of the type ``kind``."""
+    objects = (Packed(kind), OBJECT, OBJECT, OBJECT)
     if workers == 1:
-        whole = _short if logits.size <= SHORT else _long
-        call = compile_kernel(whole, (*objects, OBJECT)).entry_point
-        return Call(call, own.address, (own, packed))
+        return compile_kernel(_short if short else _long, (*objects, OBJECT)).entry_point
     begin = compile_kernel(_begin, objects).entry_point
     end = compile_kernel(_end, (Packed(kind), OBJECT)).entry_point
 
-    def run(plan: int, logits: Any, labels: Any, result: Array) -> int:
-        if not begin(plan, logits, labels):
+    def run(plan: int, logits: Any, labels: Any, own: tuple[Array, ...], result: Array) -> int:
+        if not begin(plan, logits, labels, own):
             return OTHER
-        run_many(code.address, workers, 0, workers, packed.address)
+        run_many(code, workers, 0, workers, operands)
         status: int = end(plan, result)
         return status
 
-    return Call(run, own.address, (own, packed))
+    return run
