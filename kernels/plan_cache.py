@@ -54,7 +54,8 @@ def _key_of(options: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 class _Kept(threading.local):
-    """This thread's plans by key; None: the key was seen once, or cannot be planned.
+    """This thread's plans by key; None: the key was seen once, or its kernel
+    is not compiled.
 
     ``last`` is the plan of the last call, and ``default`` that of the last loss that was asked for
     without options: to find a plan takes 1 us.
@@ -150,12 +151,12 @@ def _find(
             plan = PlannedLoss(logits, labels, names, options)
         except InvalidInput:  # raised again, but for tensors that are not placeholders
             return None
-        if not plan.compiled:
+        if plan.possible and not plan.compiled:
             return None
         if sum([each.positions for each in plans.values() if each]) + labels.size > ALL_POSITIONS:
             _KEPT.clear()
         _KEPT.plans[key] = plan
-    return plan
+    return plan if plan.compiled else None
 
 
 def _plannable(labels: Array, names: tuple[str, ...], options: Mapping[str, Any]) -> bool:

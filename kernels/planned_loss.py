@@ -16,8 +16,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from kernels.answer import answers_of, impossible_label, wanted
 from kernels.choice import checked_classes
+from kernels.cpu.launch.loss import whole
 from kernels.cpu.launch.moves import MovedLabels, moved_labels
-from kernels.cpu.launch.planned import DONE, OTHER, ready
+from kernels.cpu.launch.objects import KNOWN_FIELDS
+from kernels.cpu.launch.planned import DONE, OTHER, Ready, ready
 from kernels.errors import InvalidInput
 from kernels.plan import BY_SEQUENCE, LIKELIEST, PER_POSITION, PER_TOP, TABLE
 from kernels.problem import Array, Problem, check
@@ -44,8 +46,9 @@ def _placeholder(logits: Array) -> Array:
 class PlannedLoss:
     """Losses of class indices; ``options`` may hold tensors, of which each call has its own.
 
-    ``run`` and ``address`` are of ``planned.Ready``. ``checked``: the values of some tensors are
-    checked at each call, so all shapes and dtypes have to be known before.
+    ``run`` and ``address`` are of ``planned.Ready``. ``possible``: there is a call of it as soon as
+    the kernel is compiled. ``checked``: the values of some tensors are checked at each call, so all
+    shapes and dtypes have to be known before.
     """
 
     def __init__(
@@ -68,11 +71,16 @@ class PlannedLoss:
         self._problem, self._outputs = problem, outputs
         self.size, self.positions, self.dtype = logits.size, labels.size, problem.dtype.result
         self.checked = problem.segments is not None or problem.chosen is not None
+        launch = whole(problem, names)
         # Moved labels are int64s, which do not hold all of 64 bits without a sign.
-        known = self._moved is None or labels.dtype != np.uint64
-        self._ready = ready(problem, names, self._logits, indices) if known else None
+        movable = self._moved is None or labels.dtype != np.uint64
+        self._ready: Ready | None = None
+        self.possible = KNOWN_FIELDS and movable and launch is not None
+        if self.possible and launch is not None:
+            self._ready = ready(problem, launch, self._logits, indices)
         if self._ready is not None:
             self.run, self.address = self._ready.run, self._ready.plan
+            self._terms = self._ready.kept if "losses" in names else {}
             self._divide(self._ready.own)
 
     def _divide(self, own: Mapping[str, Array]) -> None:
@@ -102,7 +110,7 @@ class PlannedLoss:
 
     @property
     def compiled(self) -> bool:
-        """False where ``planned.ready`` has no call."""
+        """False where there is no call of it."""
         return self._ready is not None
 
     def fits(self, outputs: tuple[str, ...], options: Mapping[str, Any]) -> bool:
@@ -151,7 +159,7 @@ class PlannedLoss:
             rest = (*rest, "loss")
         if rest:
             # The next call writes to the same arrays.
-            own |= {name: array.copy() for name, array in self._ready.kept.items()}
+            own |= {name: array.copy() for name, array in self._terms.items()}
             answers |= answers_of(problem, rest, self._ready.blocks, own)
         if self._unreduced:
             answers["loss"] = answers["per_element"]

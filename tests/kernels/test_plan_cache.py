@@ -12,6 +12,7 @@ import pytest
 import kernels
 from kernels import InvalidInput, dtypes, plan_cache, planned_loss, steps
 from kernels.cpu.launch import objects
+from kernels.cpu.sums.rows import SEGMENT
 from tests import zoo
 from tests.oracle import Array
 
@@ -144,6 +145,21 @@ def test_too_many_logits_are_not_planned(monkeypatch: pytest.MonkeyPatch) -> Non
     logits = np.zeros((4, 5), np.float32)
     assert len(set(times(3, logits, np.zeros(4, np.int64)))) == 1
     assert planned() == 0
+
+
+def test_what_cannot_be_planned_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads share the segments of a long row, unless there is one thread."""
+    tried = []
+
+    def plan(*given: Any) -> Any:
+        tried.append(planned_loss.PlannedLoss(*given))
+        return tried[-1]
+
+    logits, labels = np.zeros((1, SEGMENT + 1), np.float32), np.zeros(1, np.int64)
+    kernels.cross_entropy(logits, labels, outputs=["loss", "log_probs"])  # compiles
+    monkeypatch.setattr(plan_cache, "PlannedLoss", plan)
+    assert len(set(times(5, logits, labels))) == 1
+    assert len(tried) == 1
 
 
 def test_larger_logits_that_lie_otherwise_are_not_copied() -> None:

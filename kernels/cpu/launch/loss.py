@@ -183,10 +183,8 @@ def whole(problem: Problem, wanted: tuple[str, ...]) -> Launch | None:
     """
     (piece,) = pieces(problem, True)
     _, logits, soft = piece
-    options, outputs = (
-        options_of(problem, wanted, 1.0),
-        outputs_of(problem, wanted, _shared(problem)),
-    )
+    options = options_of(problem, wanted, 1.0)
+    outputs = outputs_of(problem, wanted, _shared(problem))
     cut = _cut(logits, outputs.shared, None)
     operands = _operands(problem, options, outputs, cut, piece)
     if operands.likeliest is None and _segments(logits):

@@ -14,9 +14,8 @@ import numpy as np
 from numba import types
 
 from kernels.compiled import inlined, kernel, short_kernel
-from kernels.cpu.launch.loss import whole
+from kernels.cpu.launch.loss import Launch
 from kernels.cpu.launch.objects import (
-    KNOWN_FIELDS,
     OBJECT,
     Layout,
     address,
@@ -38,7 +37,7 @@ DONE, OTHER, NO_MEAN = -1, -2, -3
 # Logits of a loss that keeps the GIL: its kernel takes about 1 us, and to let others have the GIL
 # takes 50 ns.
 SHORT = 4096
-_NONE = np.empty(0)
+_TERMS, _NONE = ("losses", "weights"), np.empty(0)
 
 
 class Plan(NamedTuple):
@@ -148,19 +147,18 @@ class Ready(NamedTuple):
     memory: tuple[PackedOperands, ...]
 
 
-def ready(problem: Problem, wanted: tuple[str, ...], logits: Array, labels: Array) -> Ready | None:
-    """A call that computes what ``launch.loss.in_steps`` does, for arrays that lie as these.
+def ready(problem: Problem, launch: Launch, logits: Array, labels: Array) -> Ready | None:
+    """A call that launches ``launch`` for arrays that lie as these, of which ``problem`` is made.
 
-    ``problem`` is made of them, without a copy, and is as for ``launch.loss.whole``. None where
-    the kernel is not compiled yet, since callers may have no time for that, or threads share rows.
+    None where the kernel is not compiled yet, since callers may have no time for that.
     """
-    launch = whole(problem, wanted)
-    if launch is None or not (KNOWN_FIELDS and compiled(launch.kernel, launch.key)):
+    if not compiled(launch.kernel, launch.key):
         return None
     operands, outputs = launch.operands, launch.outputs
     own = {**outputs.likeliest.arrays(), **outputs.arrays}
-    terms = [own.pop("losses", _NONE), own.pop("weights", _NONE)]
-    kept = dict(zip(("losses", "weights"), terms, strict=True)) if "losses" in wanted else {}
+    # Positions that threads share are added up when the kernel is done.
+    kept: dict[str, Array] = {name: own.pop(name) for name in _TERMS if name in own}
+    losses, weights = kept.values() if outputs.shared else (_NONE, _NONE)
     if outputs.sequence is not None and problem.segments is not None:
         own["sequence"] = outputs.sequence
     if problem.chosen is not None and operands.likeliest is not None:
@@ -178,7 +176,7 @@ def ready(problem: Problem, wanted: tuple[str, ...], logits: Array, labels: Arra
         outputs.blocks,
         operands.results.bad,
         operands.logits.positions,
-        (terms[0], terms[1]) if outputs.shared else (_NONE, _NONE),
+        (losses, weights),
         problem.reduction == "mean",
         operands.results.per_element.dtype == np.float64,
     )
