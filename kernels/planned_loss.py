@@ -21,7 +21,7 @@ from kernels.cpu.launch.moves import MovedLabels, moved_labels
 from kernels.cpu.launch.objects import KNOWN_FIELDS
 from kernels.cpu.launch.planned import DONE, OTHER, Ready, ready
 from kernels.errors import InvalidInput
-from kernels.plan import BY_SEQUENCE, LIKELIEST, PER_POSITION, PER_TOP, TABLE
+from kernels.plan import BY_SEQUENCE, TABLE, Kind
 from kernels.problem import Array, Problem, check
 from kernels.sequences import moved, segments_of
 
@@ -77,7 +77,7 @@ class PlannedLoss:
         self._ready: Ready | None = None
         self.possible = KNOWN_FIELDS and movable and launch is not None
         if self.possible and launch is not None:
-            self._ready = ready(problem, launch, self._logits, indices)
+            self._ready = ready(problem, names, launch, self._logits, indices)
         if self._ready is not None:
             self.run, self.address = self._ready.run, self._ready.plan
             self._terms = self._ready.kept if "losses" in names else {}
@@ -87,9 +87,9 @@ class PlannedLoss:
         """Divide the outputs into those that compiled code writes as they are, and the rest."""
         problem, names, whole = self._problem, self._outputs, self._problem.segments is None
         self._own = [
-            (name, array.shape if name in PER_TOP else problem.shape, array.dtype)
+            (name, problem.shape if TABLE[name].kind is Kind.POSITION else array.shape, array.dtype)
             for name, array in own.items()
-            if name in PER_POSITION or name in LIKELIEST
+            if name not in ("sequence_greedy", "sequence", "chosen")
         ]
         self._unreduced = problem.reduction == "none" and "loss" in names
         if self._unreduced:

@@ -72,6 +72,16 @@ def _word(typing: Any, at: Any) -> Any:
 
 
 @intrinsic
+def get(typing: Any, at: Any, like: Any) -> Any:
+    """Number in the memory ``at`` an address, of the type of ``like``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], args[1].type.as_pointer()))
+
+    return like(types.intp, like), codegen
+
+
+@intrinsic
 def put(typing: Any, at: Any, value: Any) -> Any:
     """Write ``value``, a number, to the memory ``at`` an address."""
 

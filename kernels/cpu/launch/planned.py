@@ -19,6 +19,7 @@ from kernels.cpu.launch.objects import (
     OBJECT,
     Layout,
     address,
+    get,
     item_of,
     layout_of,
     lies_as,
@@ -27,7 +28,7 @@ from kernels.cpu.launch.objects import (
 )
 from kernels.cpu.launch.threads import call_kernel, code_of, compile_kernel, compiled, run_many
 from kernels.cpu.packed import Packed, PackedOperands, pack, unpacked
-from kernels.plan import Array
+from kernels.plan import TABLE, Array
 from kernels.problem import Problem
 from kernels.reduce import SCALE, add_blocks, sum_blocks
 
@@ -38,6 +39,8 @@ DONE, OTHER, NO_MEAN = -1, -2, -3
 # takes 50 ns.
 SHORT = 4096
 _TERMS, _NONE = ("losses", "weights"), np.empty(0)
+# Outputs that are made when the kernel is done, after the one that the first of them is made of.
+_MADE = ("per_element", "sequence_loss", "count", "weight_sum", "loss_sum")
 
 
 class Plan(NamedTuple):
@@ -47,7 +50,9 @@ class Plan(NamedTuple):
     ``slot`` and ``other_slot`` hold the addresses of logits and labels, and those at the addresses
     ``slots`` the addresses of the arrays that each call has of its own. ``blocks`` and ``bad`` are
     of ``Results``; ``summands`` are the losses and the weights that blocks are summed of, or empty
-    where the kernel does that. ``mean`` tells from a sum, and ``double`` from float32.
+    where the kernel does that. ``mean`` tells from a sum, and ``double`` from float32. ``places``
+    are those of ``_MADE`` among the call's own arrays, -1 where one is not wanted; there are so
+    many ``rows``, or sequences.
     """
 
     code: int
@@ -63,6 +68,8 @@ class Plan(NamedTuple):
     summands: Any
     mean: bool
     double: bool
+    places: Any
+    rows: int
 
 
 @inlined
@@ -75,13 +82,42 @@ def _point(plan: Any, logits: int, labels: int, own: int) -> bool:
     put(plan.slot, memory_of(logits))
     put(plan.other_slot, memory_of(labels))
     for i in range(plan.slots.size):
-        put(plan.slots[i], memory_of(item_of(own, i)))
+        if plan.slots[i] != 0:
+            put(plan.slots[i], memory_of(item_of(own, i)))
     return True
 
 
 @inlined
-def _finish(plan: Any, result: int) -> int:
-    """Write the loss to the array at ``result``."""
+def _sum_rows(plan: Any, values: int, sums: int) -> None:
+    """Write what ``reduce.sum_rows`` does; both arguments are addresses of arrays."""
+    source, target, each = memory_of(values), memory_of(sums), plan.positions // plan.rows
+    for row in range(plan.rows):
+        total = 0.0
+        for i in range(row * each, (row + 1) * each):
+            if plan.double:
+                total += get(source + 8 * i, 0.0)
+            else:
+                total += get(source + 4 * i, np.float32(0.0))
+        put(target + 8 * row, total)
+
+
+@inlined
+def _make(plan: Any, own: int, total: float, weight: float) -> None:
+    """Write the arrays of ``_MADE``; losses and weights are SCALE times their sums."""
+    per_element, by_sequence, count, weight_sum, loss_sum = plan.places
+    if by_sequence >= 0:
+        _sum_rows(plan, item_of(own, per_element), item_of(own, by_sequence))
+    if count >= 0:  # each position that counts weighs 1
+        put(memory_of(item_of(own, count)), int(weight / SCALE))
+    if weight_sum >= 0:
+        put(memory_of(item_of(own, weight_sum)), weight / SCALE)
+    if loss_sum >= 0:
+        put(memory_of(item_of(own, loss_sum)), total / SCALE)
+
+
+@inlined
+def _finish(plan: Any, own: int, result: int) -> int:
+    """Write the loss to the array at ``result``, and what is ``_MADE`` to items of ``own``."""
     wrong = plan.positions
     for i in range(plan.bad.size):
         wrong = min(wrong, plan.bad[i])
@@ -92,6 +128,7 @@ def _finish(plan: Any, result: int) -> int:
     if losses.size:
         sum_blocks(losses, weights, plan.positions, plan.blocks, 0)
     total, weight = add_blocks(plan.blocks)
+    _make(plan, own, total, weight)
     if plan.mean and weight == 0.0:
         return NO_MEAN
     loss = total / weight if plan.mean else total / SCALE
@@ -108,7 +145,7 @@ def _whole(packed: Any, logits: Any, labels: Any, own: Any, result: Any) -> int:
     if not _point(plan, address(logits), address(labels), address(own)):
         return OTHER
     call_kernel(plan.code, 0, 1, plan.operands)
-    return _finish(plan, address(result))
+    return _finish(plan, address(own), address(result))
 
 
 @short_kernel
@@ -127,8 +164,8 @@ def _begin(packed: Any, logits: Any, labels: Any, own: Any) -> bool:
 
 
 @kernel
-def _end(packed: Any, result: Any) -> int:
-    return _finish(unpacked(packed), address(result))
+def _end(packed: Any, own: Any, result: Any) -> int:
+    return _finish(unpacked(packed), address(own), address(result))
 
 
 class Ready(NamedTuple):
@@ -147,7 +184,19 @@ class Ready(NamedTuple):
     memory: tuple[PackedOperands, ...]
 
 
-def ready(problem: Problem, launch: Launch, logits: Array, labels: Array) -> Ready | None:
+def _made(problem: Problem, wanted: tuple[str, ...]) -> dict[str, Array]:
+    """Arrays for those of ``wanted`` that are made when the kernel is done."""
+    each = ("sequence_loss",) if problem.segments is None else ()
+    arrays: dict[str, Array] = {
+        name: np.empty(problem.sequences.shape) for name in each if name in wanted
+    }
+    scalars = [name for name in _MADE[2:] if name in wanted]
+    return {**arrays, **{name: np.empty((), TABLE[name].dtype) for name in scalars}}
+
+
+def ready(
+    problem: Problem, wanted: tuple[str, ...], launch: Launch, logits: Array, labels: Array
+) -> Ready | None:
     """A call that launches ``launch`` for arrays that lie as these, of which ``problem`` is made.
 
     None where the kernel is not compiled yet, since callers may have no time for that.
@@ -159,18 +208,24 @@ def ready(problem: Problem, launch: Launch, logits: Array, labels: Array) -> Rea
     # Positions that threads share are added up when the kernel is done.
     kept: dict[str, Array] = {name: own.pop(name) for name in _TERMS if name in own}
     losses, weights = kept.values() if outputs.shared else (_NONE, _NONE)
+    judged = own.pop("sequence_greedy", None)
+    made = _made(problem, wanted)
+    own |= made
+    if judged is not None:
+        own["sequence_greedy"] = judged
     if outputs.sequence is not None and problem.segments is not None:
         own["sequence"] = outputs.sequence
     if problem.chosen is not None and operands.likeliest is not None:
         own["chosen"] = problem.chosen
     code = code_of(launch.kernel, launch.key, operands)
-    packed = PackedOperands(code.pack, operands)
+    packed, names = PackedOperands(code.pack, operands), list(own)
+    slots = [0 if name in made else packed.slot(array) for name, array in own.items()]
     plan = Plan(
         code.address,
         packed.address,
         packed.slot(logits),
         packed.slot(labels),
-        np.array([packed.slot(array) for array in own.values()], np.int64),
+        np.array(slots, np.int64),
         layout_of(logits),
         layout_of(labels),
         outputs.blocks,
@@ -179,6 +234,8 @@ def ready(problem: Problem, launch: Launch, logits: Array, labels: Array) -> Rea
         (losses, weights),
         problem.reduction == "mean",
         operands.results.per_element.dtype == np.float64,
+        tuple([names.index(name) if name in own else -1 for name in _MADE]),
+        problem.shape[0] if problem.shape else 1,
     )
     kind = numba.typeof(plan)
     planned = PackedOperands(compile_kernel(pack, (kind, types.intp)).entry_point, plan)
@@ -192,13 +249,13 @@ def _run_of(kind: Any, code: int, workers: int, operands: int, short: bool) -> A
     if workers == 1:
         return compile_kernel(_short if short else _long, (*objects, OBJECT)).entry_point
     begin = compile_kernel(_begin, objects).entry_point
-    end = compile_kernel(_end, (Packed(kind), OBJECT)).entry_point
+    end = compile_kernel(_end, (Packed(kind), OBJECT, OBJECT)).entry_point
 
     def run(plan: int, logits: Any, labels: Any, own: tuple[Array, ...], result: Array) -> int:
         if not begin(plan, logits, labels, own):
             return OTHER
         run_many(code, workers, 0, workers, operands)
-        status: int = end(plan, result)
+        status: int = end(plan, own, result)
         return status
 
     return run
