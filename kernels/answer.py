@@ -61,9 +61,13 @@ def answers_of(
         for name, array in arrays.items()
         if name in names
     }
-    answers |= {name: answers[made] for name, made in _SUMMANDS.items() if name in names}
+    answers |= {
+        name: _at_labels(problem, made, arrays[made])
+        for name, made in _SUMMANDS.items()
+        if name in names
+    }
     if not BY_SEQUENCE.isdisjoint(names):
-        answers |= _by_sequence(problem, names, answers)
+        answers |= _by_sequence(problem, names, arrays)
     if not _SCALARS.isdisjoint(names):
         answers |= _scalars(problem, names, blocks)
     if "loss" in names and problem.reduction == "none":
@@ -88,19 +92,25 @@ def _at_labels(problem: Problem, name: str, array: Array) -> Array:
 
 
 def _by_sequence(
-    problem: Problem, names: tuple[str, ...], answers: Mapping[str, Array]
+    problem: Problem, names: tuple[str, ...], arrays: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Outputs of ``names`` that are sums by sequence, from ``answers`` that these are made of."""
-    sequences, found = problem.sequences, dict[str, Array]()
+    """Outputs of ``names`` that are sums by sequence, of ``arrays`` where the logits lie.
+
+    That is in the order of the labels: these are moved within a row.
+    """
+    sequences = problem.sequences
+    found: dict[str, Array] = {}
+    if problem.shift and not sequences.whole:
+        sequences = sequences._replace(of=moved(sequences.of, -problem.shift, 0))
     if "sequence_loss" in names:
-        found["sequence_loss"] = summed(answers["per_element"], sequences)
+        found["sequence_loss"] = summed(arrays["per_element"], sequences)
     if "sequence_count" in names:
-        found["sequence_count"] = summed(problem.counts, sequences).astype(np.int64)
-    if "sequence_greedy" in names and "sequence_greedy" not in answers:
-        misses = problem.counts & (answers["rank"] != 0)
+        found["sequence_count"] = summed(problem.kept, sequences).astype(np.int64)
+    if "sequence_greedy" in names and "sequence_greedy" not in arrays:
+        misses = problem.kept & (arrays["rank"] != 0)
         found["sequence_greedy"] = (summed(misses, sequences) == 0).astype(np.int64)
     if "sequence_perplexity" in names:
-        loss, weight = (summed(answers[name], sequences) for name in ("per_element", "weights"))
+        loss, weight = (summed(arrays[name], sequences) for name in ("per_element", "weights"))
         kept = weight != 0.0
         with np.errstate(over="ignore"):
             each = np.exp(loss[kept] / weight[kept])

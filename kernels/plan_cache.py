@@ -1,136 +1,70 @@
-"""Plans of small losses, kept by dtypes, shapes and options.
-
-A loss of 4 x 5 takes 25 us of Python that checks it and makes the kernel's operands, and 0.25 us of
-kernel. A plan makes the operands once; each call of it is one call of compiled code.
-"""
+"""Plans of losses (``planned_loss``), kept by each thread by dtypes, shapes and options."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from kernels.answer import answers_of, impossible_label, wanted
-from kernels.cpu.launch.loss import ready
-from kernels.cpu.launch.planned import DONE, OTHER
+from kernels.cpu.launch.planned import DONE
 from kernels.errors import InvalidInput
 from kernels.plan import TABLE, Kind
-from kernels.problem import Array, check
+from kernels.planned_loss import SMALL, PlannedLoss
+from kernels.problem import Array
 
-# Logits of a loss that takes no lane, and of any. Python that is not in the cache, after a loss of
-# 262 MB went through it, takes 0.4 ms without a plan and 0.05 with one; such a loss takes 4 to 7.
-SMALL, LARGEST = 4096, 2**26
-# Positions: a plan keeps 16 bytes for each block of 32.
-MOST_POSITIONS = 2**18
+# Logits of any loss: one of 262 MB takes 4 to 7 ms, and a tenth of that without a plan.
+LARGEST = 2**26
+# Positions of a loss, and of all plans of a thread: a plan keeps at most 40 bytes of each, for
+# labels that are moved, sequences that are judged and terms of sums, and 16 for each block of 32.
+MOST_POSITIONS, ALL_POSITIONS = 2**18, 2**20
 _PLANNED = frozenset(
     name
     for name, row in TABLE.items()
-    if (row.kind is Kind.SCALAR and not (row.requires or row.made_of)) or name == "per_element"
+    if "cross_entropy" in row.operations and row.kind is not Kind.CLASS
 )
-# Options that plans are made with, and others at the value that leaves them out.
+# Options that plans are made with, and tensors, of which each call has its own.
 _OPTIONS = frozenset({
     "logits_dtype", "class_axis", "ignore_index", "label_smoothing", "reduction", "temperature",
-    "softcap", "z_loss", "empty", "check_probabilities", "bytes", "focal",
+    "softcap", "z_loss", "empty", "check_probabilities", "bytes", "focal", "shift", "top_k",
 })  # fmt: skip
-_LEFT_OUT = {
-    **dict.fromkeys(("weight", "sample_weight", "mask", "segments", "chosen", "top_k")),
-    "shift": 0,
-    "device": "cpu",
-}
-_TAKEN = _OPTIONS.union(_LEFT_OUT)
-# Plans that a thread keeps; it drops all of them before it adds one more.
+_TENSORS = frozenset({"mask", "segments", "chosen"})
+_WEIGHTS = frozenset({"weight", "sample_weight"})
+# Plans that a thread keeps; it drops all of them before one is too many.
 MOST = 64
 _LOSS = ("loss",)
+_LISTS = (tuple, list, type(None))
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _placeholder(logits: Array) -> Array:
-    """Array to plan with, of the shape and dtype of ``logits``, in C order.
+def _key_of(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Key of options: of arrays, their dtypes and shapes.
 
-    Only that of few logits is ever written or read; others have the memory of one element.
+    1.0 == 1, but 1.0 is no index. Types come first: a number is not compared with an array.
     """
-    if logits.size <= SMALL:
-        return np.empty(logits.shape, logits.dtype)
-    strides, each = [], logits.itemsize
-    for extent in reversed(logits.shape):
-        strides.append(each)
-        each *= extent
-    return as_strided(np.empty(1, logits.dtype), logits.shape, strides[::-1])
-
-
-class _Plan:
-    """Losses of class indices, of one shape, dtype and set of options and outputs."""
-
-    def __init__(
-        self, logits: Array, labels: Array, outputs: tuple[str, ...], options: Mapping[str, Any]
-    ) -> None:
-        # In C order, in whatever order the first call's arrays are: else the problem holds copies.
-        self._logits = _placeholder(logits)
-        self._labels = np.zeros(labels.shape, labels.dtype)
-        self._problem = check(self._logits, self._labels, **options)
-        self._names = wanted(self._problem, outputs)
-        self._ready = ready(self._problem, self._names, self._logits, self._labels)
-        self._loss_alone = self._names == _LOSS
-        self.dtype = self._problem.dtype.result
-        self.size, self.outputs, self.options = logits.size, outputs, options
-        self.kinds = tuple(map(type, options.values()))
-        if self._ready is not None:
-            self.run, self.address = self._ready.call.run, self._ready.call.plan
-
-    @property
-    def compiled(self) -> bool:
-        """False where ``launch.loss.ready`` has no call."""
-        return self._ready is not None
-
-    def answers(self, logits: Any, labels: Any) -> dict[str, Array] | None:
-        """Compute the losses; None for anything but arrays that lie as planned.
-
-        Raises ``InvalidInput``.
-        """
-        loss = np.empty((), self.dtype)
-        status = self.run(self.address, logits, labels, loss)
-        if self._loss_alone and status == DONE:
-            return {"loss": loss}
-        if status == OTHER:
-            return None
-        if status >= 0:
-            raise self._impossible_label(labels, status)
-        assert self._ready is not None
-        # The next call writes to the same arrays.
-        own = {name: array.copy() for name, array in self._ready.arrays.items()}
-        return answers_of(self._problem, self._names, self._ready.blocks, own)
-
-    def answers_copied(self, logits: Array, labels: Array) -> dict[str, Array] | None:
-        """``answers`` for copies in the plan's own arrays: for labels in any order, logits that lie
-        across their natural addresses, and dtypes that equal the planned ones.
-        """
-        self._labels[...] = labels
-        if logits.flags.aligned:
-            return self.answers(logits.view(self._logits.dtype), self._labels)
-        self._logits[...] = logits
-        return self.answers(self._logits, self._labels)
-
-    def _impossible_label(self, labels: Array, position: int) -> InvalidInput:
-        return impossible_label(replace(self._problem, labels=labels.reshape(-1)), position)
+    kinds = tuple(map(type, options.values()))
+    values = [
+        (value.dtype, value.shape) if type(value) is np.ndarray else value
+        for value in options.values()
+    ]
+    return kinds, tuple(options), tuple(values)
 
 
 class _Kept(threading.local):
-    """This thread's plans by key; None: the key was seen once, or cannot be planned.
+    """This thread's plans by key; None: the key was seen once, or its kernel
+    is not compiled.
 
     ``last`` is the plan of the last call, and ``default`` that of the last loss that was asked for
     without options: to find a plan takes 1 us.
     """
 
     def __init__(self) -> None:
-        self.plans: dict[Any, _Plan | None] = {}
-        self.last: _Plan | None = None
-        self.default: _Plan | None = None
+        self.plans: dict[Any, PlannedLoss | None] = {}
+        self.last: PlannedLoss | None = None
+        self.default: PlannedLoss | None = None
 
     def clear(self) -> None:
         """Drop all plans."""
@@ -148,13 +82,15 @@ def planned(cross_entropy: Callable[P, T]) -> Callable[P, T]:
         plan = _KEPT.default
         if plan is not None and not options:  # not a call more than needed: each takes 40 ns
             loss = np.empty((), plan.dtype)
-            if plan.run(plan.address, logits, labels, loss) == DONE:
+            if plan.run(plan.address, logits, labels, (), loss) == DONE:
                 return loss
-        if _TAKEN.issuperset(options):
-            known = answers(logits, labels, _LOSS, options, LARGEST)
+        outputs = options.pop("outputs", None)
+        if type(outputs) in _LISTS:
+            names = _LOSS if outputs is None else tuple(outputs)
+            known = answers(logits, labels, names, options, LARGEST)
             if known is not None:
-                return known["loss"]
-        return cross_entropy(logits, labels, **options)
+                return known["loss"] if outputs is None else {name: known[name] for name in names}
+        return cross_entropy(logits, labels, outputs=outputs, **options)
 
     return cast(Callable[P, T], planned_cross_entropy)
 
@@ -171,11 +107,9 @@ def answers(
     That is on the CPU, for at most ``largest`` logits. The dict has all of ``outputs``, and may
     have more. Raises ``InvalidInput``.
     """
-    # 1.0 == 1, but 1.0 is no index. Types come first: a number is not compared with an array.
-    kinds, plan = tuple(map(type, options.values())), _KEPT.last
-    same = plan is not None and plan.kinds == kinds and plan.outputs == outputs
-    if plan is not None and same and plan.options == options and plan.size <= largest:
-        known = plan.answers(logits, labels)
+    plan = _KEPT.last
+    if plan is not None and plan.size <= largest and plan.fits(outputs, options):
+        known = plan.answers(logits, labels, options)
         if known is not None:
             return known
     if type(logits) is not np.ndarray or type(labels) is not np.ndarray:
@@ -184,26 +118,28 @@ def answers(
     # In a small body tensors lie wherever its head ends; larger ones are not copied.
     if not (0 < size <= largest and flags.c_contiguous and (flags.aligned or size <= SMALL)):
         return None
-    shapes, values = (logits.shape, labels.shape), tuple(options.values())
-    key = (logits.dtype, labels.dtype, shapes, outputs, kinds, values, tuple(options))
-    plan = _find(key, logits, labels, outputs, options)
+    shapes = logits.dtype, labels.dtype, logits.shape, labels.shape
+    plan = _find((*shapes, outputs, _key_of(options)), logits, labels, outputs, options)
     if plan is None:
         return None
-    _KEPT.last = plan
+    if not plan.checked:
+        _KEPT.last = plan
     if not options and outputs == _LOSS:
         _KEPT.default = plan
-    known = plan.answers(logits, labels)
-    return plan.answers_copied(logits, labels) if known is None else known
+    known = plan.answers(logits, labels, options)
+    return plan.answers_copied(logits, labels, options) if known is None else known
 
 
 def _find(
     key: Any, logits: Array, labels: Array, names: tuple[str, ...], options: Mapping[str, Any]
-) -> _Plan | None:
+) -> PlannedLoss | None:
     """Plan for ``key``, made when it is seen a second time; None where there can be none."""
     plans = _KEPT.plans
     try:
         plan = plans[key]
     except KeyError:
+        if not _plannable(labels, names, options):
+            return None
         if len(plans) >= MOST:
             _KEPT.clear()
         _KEPT.plans[key] = None
@@ -211,19 +147,29 @@ def _find(
     except TypeError:  # weights, or an option that is no option
         return None
     if plan is None:
-        planned = labels.dtype.kind in "iu" and _PLANNED.issuperset(names)
-        if not planned or labels.size > MOST_POSITIONS or not _plannable(options):
+        try:
+            plan = PlannedLoss(logits, labels, names, options)
+        except InvalidInput:  # raised again, but for tensors that are not placeholders
             return None
-        plan = _Plan(logits, labels, names, options)
-        if not plan.compiled:
+        if plan.possible and not plan.compiled:
             return None
-        plans[key] = plan
-    return plan
+        if sum([each.positions for each in plans.values() if each]) + labels.size > ALL_POSITIONS:
+            _KEPT.clear()
+        _KEPT.plans[key] = plan
+    return plan if plan.compiled else None
 
 
-def _plannable(options: Mapping[str, Any]) -> bool:
-    """Return True for a loss without weights, on the CPU. Of moved labels a problem has a copy."""
-    return all(
-        name in _OPTIONS or (name in _LEFT_OUT and value == _LEFT_OUT[name])
-        for name, value in options.items()
+def _plannable(labels: Array, names: tuple[str, ...], options: Mapping[str, Any]) -> bool:
+    """Return True for class indices without weights, on the CPU."""
+    return (
+        labels.dtype.kind in "iu"
+        and labels.size <= MOST_POSITIONS
+        and _PLANNED.issuperset(names)
+        and all(
+            name in _OPTIONS
+            or (name in _TENSORS and type(value) in (np.ndarray, type(None)))
+            or (name in _WEIGHTS and value is None)
+            or (name == "device" and type(value) is str and value == "cpu")
+            for name, value in options.items()
+        )
     )

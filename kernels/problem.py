@@ -109,13 +109,17 @@ class Problem:
         """Sequences that the labels belong to."""
         return sequences_of(self.shape, self.segments)
 
-    @cached_property
+    @property
+    def kept(self) -> Array:
+        """Boolean, one-dimensional, where logits lie: false where no label is scored."""
+        if self.labels is None:
+            return np.ones(self.positions, np.bool_)
+        return np.asarray(self.labels != self.ignore_index)
+
+    @property
     def counts(self) -> Array:
         """Boolean, of the labels' shape and at their positions: false where one is ignored."""
-        if self.labels is None:
-            return np.ones(self.shape, np.bool_)
-        kept = np.asarray(self.labels != self.ignore_index).reshape(self.shape)
-        return moved(kept, self.shift, False)
+        return moved(self.kept.reshape(self.shape), self.shift, False)
 
     @property
     def tolerance(self) -> float:

@@ -71,3 +71,14 @@ def sum_all_blocks(values: Float64s) -> Float64s:
 @kernel
 def _sum_blocks(losses: Any, weights: Any, sums: Any) -> None:
     sum_blocks(losses, weights, losses.size, sums, 0)
+
+
+@kernel
+def sum_rows(values: Any, sums: Float64s) -> None:
+    """Write the sum of each row of ``values``, in one dimension, added from the row's first on."""
+    each = values.size // sums.size
+    for row in range(sums.size):
+        total = 0.0
+        for i in range(row * each, (row + 1) * each):
+            total += values[i]
+        sums[row] = total

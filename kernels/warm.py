@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,17 @@ def compile_specialisation(
         else:
             for _ in range(2):  # the second time by a plan
                 kernels.cross_entropy(array, labels, **options)
+    if soft == logits and not (normalised or binary):
+        _sum_sequences(dtypes.BY_NAME[logits], options)
     mark_compiled(Specialisation(normalised, logits, soft, capped, likeliest, binary))
+
+
+def _sum_sequences(dtype: dtypes.DType, options: Mapping[str, Any]) -> None:
+    """Compile what moves labels and adds up by sequence."""
+    array, labels = np.zeros((1, 2, 64), dtype.numpy), np.zeros((1, 2), np.int64)
+    more = (*options.get("outputs", ()), "sequence_loss", "sequence_count")
+    for _ in range(2):
+        kernels.cross_entropy(array, labels, class_axis=-1, **{**options, "outputs": more})
 
 
 def compile_divergence(logits: str, targets: str, reverse: bool, sparse: bool) -> None:

@@ -78,7 +78,7 @@ class PackedOperands:
     """
 
     def __init__(self, code: Any, operands: Any) -> None:
-        self._operands = operands
+        self.operands = operands
         self._words = np.zeros(SIZE // 8, np.int64)
         self.address = address_of(self._words)
         code(operands, self.address)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import dtypes, options, plan_cache, reduce
+from kernels import dtypes, options, plan_cache, planned_loss, reduce
 from kernels.cpu.arguments import Operands
-from kernels.cpu.launch import divergence, loss, planned, scratch, threads, views
+from kernels.cpu.launch import divergence, loss, planned, results, scratch, threads, views
 from tests import zoo
 
 POISONED = os.environ.get("LOSSD_POISON", "1") != "0"
@@ -59,7 +59,7 @@ def _fill_scratch(operands: Operands) -> None:
 
 
 def _poison_launches(patch: pytest.MonkeyPatch) -> None:
-    run, call_of = threads.run, planned.call_of
+    run, ready = threads.run, planned.ready
 
     def run_poisoned(
         kernel: Any, key: Any, workers: int, operands: Operands, **shares: Any
@@ -67,18 +67,20 @@ def _poison_launches(patch: pytest.MonkeyPatch) -> None:
         _fill_scratch(operands)
         run(kernel, key, workers, operands, **shares)
 
-    def call_poisoned(kernel: Any, key: Any, workers: int, operands: Operands, *more: Any) -> Any:
-        call = call_of(kernel, key, workers, operands, *more)
+    def ready_poisoned(*arguments: Any) -> Any:
+        made = ready(*arguments)
+        if made is None:
+            return None
 
         def run(*arrays: Any) -> int:
-            _fill_scratch(operands)
-            return call.run(*arrays)
+            _fill_scratch(made.memory[1].operands)
+            return made.run(*arrays)
 
-        return call._replace(run=run)
+        return made._replace(run=run)
 
     for module in (loss, divergence):
         patch.setattr(module, "run", run_poisoned)
-    patch.setattr(loss, "call_of", call_poisoned)
+    patch.setattr(planned_loss, "ready", ready_poisoned)
 
 
 class _Filled(dict[Any, Any]):
@@ -115,7 +117,17 @@ def poisoned() -> Iterator[bool]:
     with pytest.MonkeyPatch.context() as patch:
         if POISONED:
             _poison_launches(patch)
-            for module in (loss, divergence, scratch, views, options, reduce, plan_cache):
+            for module in (
+                loss,
+                divergence,
+                results,
+                scratch,
+                views,
+                options,
+                reduce,
+                plan_cache,
+                planned_loss,
+            ):
                 patch.setattr(module, "np", _NumPy())
             if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" and "numba.cuda" in sys.modules:
                 _poison_simulator(patch)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import InvalidInput, dtypes, plan_cache, steps
+from kernels import InvalidInput, dtypes, plan_cache, planned_loss, steps
 from kernels.cpu.launch import objects
+from kernels.cpu.sums.rows import SEGMENT
 from tests import zoo
 from tests.oracle import Array
 
@@ -66,7 +67,7 @@ def test_each_call_has_its_own_numbers() -> None:
         logits = generator.standard_normal((4, 5), np.float32)
         labels = generator.integers(0, 5, 4)
         got = kernels.cross_entropy(logits, labels)
-        want = kernels.cross_entropy(logits, labels, outputs=["loss", "rank"])["loss"]
+        want = kernels.cross_entropy(logits, labels, outputs=["loss", "log_probs"])["loss"]
         assert got == want
         assert got.dtype == want.dtype
         assert got.shape == want.shape
@@ -78,7 +79,7 @@ def test_labels_in_any_order() -> None:
     labels = np.asfortranarray(np.random.default_rng(4).integers(0, 6, (5, 7)))
     for _ in range(3):
         got = kernels.cross_entropy(logits, labels)
-        want = kernels.cross_entropy(logits, labels, outputs=["loss", "rank"])["loss"]
+        want = kernels.cross_entropy(logits, labels, outputs=["loss", "log_probs"])["loss"]
         assert got == want
         labels = (labels + 1) % 6
     assert planned() == 1
@@ -88,7 +89,7 @@ def test_results_are_not_overwritten() -> None:
     logits, labels = np.eye(4, 5, dtype=np.float32), np.zeros(4, np.int64)
     losses = [kernels.cross_entropy(logits * i, labels) for i in range(4)]
     assert [loss.tobytes() for loss in losses] == [
-        kernels.cross_entropy(logits * i, labels, outputs=["loss", "rank"])["loss"].tobytes()
+        kernels.cross_entropy(logits * i, labels, outputs=["loss", "log_probs"])["loss"].tobytes()
         for i in range(4)
     ]
 
@@ -144,6 +145,21 @@ def test_too_many_logits_are_not_planned(monkeypatch: pytest.MonkeyPatch) -> Non
     logits = np.zeros((4, 5), np.float32)
     assert len(set(times(3, logits, np.zeros(4, np.int64)))) == 1
     assert planned() == 0
+
+
+def test_what_cannot_be_planned_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads share the segments of a long row, unless there is one thread."""
+    tried = []
+
+    def plan(*given: Any) -> Any:
+        tried.append(planned_loss.PlannedLoss(*given))
+        return tried[-1]
+
+    logits, labels = np.zeros((1, SEGMENT + 1), np.float32), np.zeros(1, np.int64)
+    kernels.cross_entropy(logits, labels, outputs=["loss", "log_probs"])  # compiles
+    monkeypatch.setattr(plan_cache, "PlannedLoss", plan)
+    assert len(set(times(5, logits, labels))) == 1
+    assert len(tried) == 1
 
 
 def test_larger_logits_that_lie_otherwise_are_not_copied() -> None:
@@ -231,7 +247,7 @@ def test_logits_at_any_address_have_plans(dtype: dtypes.DType) -> None:
     ]
     assert got == want * 3
     assert planned() == 1
-    large = np.zeros((2, plan_cache.SMALL), np.float32)
+    large = np.zeros((2, planned_loss.SMALL), np.float32)
     assert len(set(times(3, misaligned(large), np.zeros(2, np.int64)))) == 1
     assert planned() == 1
 
@@ -251,7 +267,7 @@ def test_means_over_nothing() -> None:
 def test_many_threads_give_the_same_bits(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(5)
     logits, labels = rng.standard_normal(shape, np.float32), rng.integers(0, shape[1], shape[0])
-    want = kernels.cross_entropy(logits, labels, outputs=["loss", "rank"])["loss"]
+    want = kernels.cross_entropy(logits, labels, outputs=["loss", "log_probs"])["loss"]
     assert set(times(4, logits, labels)) == {want.tobytes()}
     wrong = labels.copy()
     wrong[[7, -1]] = shape[1]

@@ -86,7 +86,7 @@ def test_a_specialisation_is_compiled_by_problems_of_its_own(
     found: set[Specialisation] = set()
 
     def noting(name: str) -> Any:
-        def call(logits: Any, labels: Any, **options: Any) -> None:
+        def call(logits: Any, labels: Any, outputs: Any = None, **options: Any) -> None:
             called.add(name)
             # Zeros are no probabilities: the kernel would refuse them.
             assert labels.dtype.kind in "iu" or not options["check_probabilities"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numba
@@ -11,13 +10,11 @@ import numpy as np
 
 from kernels import reduce
 from kernels.cpu import tile
-from kernels.cpu.arguments import Operands, Results
-from kernels.cpu.launch.objects import KNOWN_FIELDS
-from kernels.cpu.launch.planned import Call, call_of
+from kernels.cpu.arguments import Likeliest, Operands
+from kernels.cpu.launch.results import Outputs, outputs_of
 from kernels.cpu.launch.scratch import scratch_of
 from kernels.cpu.launch.threads import compiled, run
 from kernels.cpu.launch.views import (
-    LikeliestArrays,
     PerClass,
     labels_of,
     pieces,
@@ -26,7 +23,6 @@ from kernels.cpu.launch.views import (
 from kernels.cpu.loss.binary import binary_kernel
 from kernels.cpu.loss.cross_entropy import cross_entropy_kernel, nll_kernel, segments_kernel
 from kernels.cpu.sums.rows import SEGMENT
-from kernels.dtypes import DType
 from kernels.options import Options, options_of
 from kernels.plan import (
     BY_SEQUENCE,
@@ -34,13 +30,11 @@ from kernels.plan import (
     PER_CLASS,
     PER_POSITION,
     STEP,
-    Array,
     Computed,
     ImpossibleLabel,
     View,
 )
 from kernels.problem import Problem
-from kernels.sequences import moved
 
 # Elements: 64 x 1000 float32 take 80 us on one thread, Python included, and 94 us on two.
 SERIAL = 65536
@@ -62,21 +56,6 @@ _KERNELS = {
 }
 
 
-class Ready(NamedTuple):
-    """A loss that is ready to run: each ``call`` writes the ``blocks`` and ``arrays`` anew."""
-
-    call: Call
-    blocks: Array
-    arrays: dict[str, Array]
-
-
-@lru_cache  # made anew it takes 8 us, of a small loss's 25
-def _no_results(dtype: DType) -> Results:
-    empty = {name: np.empty(0, kind or dtype.result) for name, kind in PER_POSITION.items()}
-    none = np.empty(0, np.int64)
-    return Results(np.empty((0, 2)), bad=none, sequence=none, sequence_greedy=none, **empty)
-
-
 class Cut(NamedTuple):
     """Division of a piece: ``launches`` in a row, each of ``workers`` shares of tiles.
 
@@ -87,6 +66,16 @@ class Cut(NamedTuple):
     tile: int
     workers: int
     launches: int
+
+
+class Launch(NamedTuple):
+    """Launch of a ``kernel`` on ``workers``, and what it writes."""
+
+    kernel: Any
+    key: tuple[Any, ...]
+    workers: int
+    operands: Operands
+    outputs: Outputs
 
 
 def _cut(view: View, shared: bool, step: int | None) -> Cut:
@@ -127,108 +116,81 @@ def in_steps(
     Before each step of about ``step`` bytes of logits (one, if None), yields how many bytes of
     them, from their first, have to be there. Raises ``ImpossibleLabel``.
     """
-    dtype, positions, everything = problem.dtype, problem.positions, problem.logits.nbytes
-    per_class, likeliest = PerClass(problem, wanted), LikeliestArrays(problem, wanted)
-    shared = _shared(problem)
-    arrays = {
-        name: np.empty(positions, kind or dtype.result)
-        for name, kind in PER_POSITION.items()
-        if name in wanted or (shared and name in ("losses", "weights"))
-    }
-    by_sequence: dict[str, Any] = {}
-    if "sequence_greedy" in wanted:
-        sequence = moved(problem.sequences.of, -problem.shift, 0).reshape(-1)
-        by_sequence["sequence_greedy"] = np.ones(problem.sequences.size, np.int64)
-    options = options_of(problem, wanted, upstream)
-    kernel = _kernel(problem)
-    blocks = np.empty((-(-positions // reduce.BLOCK), 2))
-    in_order = step is not None and per_class.in_place and _in_order(problem)
+    outputs, everything = outputs_of(problem, wanted, _shared(problem)), problem.logits.nbytes
+    options, kernel = options_of(problem, wanted, upstream), _kernel(problem)
+    in_order = step is not None and outputs.per_class.in_place and _in_order(problem)
     if not in_order:
         yield everything
-    for first, logits, soft in pieces(problem, per_class.in_place):
-        stop = first + logits.positions
-        cut = _cut(logits, shared, step)
-        shares = cut.workers * cut.launches
-        results = _no_results(dtype)._replace(
-            blocks=blocks[first // reduce.BLOCK :],
-            bad=np.full(shares, logits.positions),
-            **{name: array[first:stop] for name, array in arrays.items()},
-            **by_sequence,
-        )
-        if by_sequence:
-            results = results._replace(sequence=sequence[first:stop])
-        about = likeliest.arguments(first, logits, cut.workers)
-        key = (*_key(logits, soft, options), about is None)
+    for piece in pieces(problem, outputs.per_class.in_place):
+        first, logits, soft = piece
+        cut = _cut(logits, outputs.shared, step)
+        operands = _operands(problem, options, outputs, cut, piece)
+        key = _key(logits, soft, options, operands.likeliest)
         # Maxima are kept by the worker that needs them: it sums the whole row.
-        segments = 0 if problem.normalised or about is not None else _segments(logits)
+        alone = operands.likeliest is None and not problem.normalised
+        segments = _segments(logits) if alone else 0
         if segments:
-            options = options._replace(segments=np.empty((segments, 2)))
-        operands = Operands(
-            cut.tile,
-            logits,
-            soft,
-            labels_of(problem, first, logits.positions),
-            options,
-            results,
-            *per_class.views(first, logits),
-            scratch_of(cut.workers, cut.tile, logits, dtype),
-            about,
-        )
-        if segments:
+            halves = options._replace(segments=np.empty((segments, 2)))
+            operands = operands._replace(options=halves)
             yield everything
             run(segments_kernel, key, min(numba.get_num_threads(), segments), operands)
         for launch in range(cut.launches):
             if cut.launches > 1 or in_order or first:
                 done = -(-logits.positions // cut.tile) * (launch + 1) // cut.launches
                 yield _reach(logits, done * cut.tile) if in_order else everything
+            shares = cut.workers * cut.launches
             run(kernel, key, cut.workers, operands, first=launch * cut.workers, shares=shares)
-            wrong = min(results.bad.tolist())
+            wrong = min(operands.results.bad.tolist())
             if wrong < logits.positions:
                 raise ImpossibleLabel(first + wrong)
-    if shared:
+    blocks, arrays = outputs.blocks, outputs.arrays
+    if outputs.shared:
         blocks = reduce.sum_all_blocks(np.stack([arrays["losses"], arrays["weights"]]))
-    return blocks, {**arrays, **by_sequence, **per_class.arrays(), **likeliest.arrays()}
+    return blocks, {**arrays, **outputs.per_class.arrays(), **outputs.likeliest.arrays()}
 
 
-def _key(logits: View, soft: View, options: Options) -> tuple[Any, ...]:
-    """Key of a kernel's code: the type of its operands follows from it."""
-    return logits.data.dtype, soft.data.dtype, options.cap is None
-
-
-def ready(problem: Problem, wanted: tuple[str, ...], logits: Array, labels: Array) -> Ready | None:
-    """A call that computes what ``in_steps`` does, for arrays that lie as the two given.
-
-    ``problem`` is made of these, without a copy, and is not empty; ``wanted`` is of scalars and
-    "per_element". None where the kernel is not compiled yet, since callers may have no time for
-    that, or where threads share rows.
-    """
-    ((_, view, soft),) = pieces(problem, True)
-    positions, options, shared = view.positions, options_of(problem, wanted, 1.0), _shared(problem)
-    kernel, key = _kernel(problem), (*_key(view, soft, options), True)
-    if not (KNOWN_FIELDS and compiled(kernel, key)) or _segments(view):
-        return None
-    cut = _cut(view, shared, None)
-    blocks = np.empty((-(-positions // reduce.BLOCK), 2))
-    bad = np.full(cut.workers, positions)
-    names = [name for name in wanted if name in PER_POSITION]
-    arrays = {name: np.empty(positions, problem.dtype.result) for name in names}
-    alone = np.empty((2, positions if shared else 0))
-    results = _no_results(problem.dtype)._replace(
-        blocks=blocks, bad=bad, losses=alone[0], weights=alone[1], **arrays
-    )
-    operands = Operands(
+def _operands(
+    problem: Problem, options: Options, outputs: Outputs, cut: Cut, piece: tuple[int, View, View]
+) -> Operands:
+    """Operands of a kernel for a ``piece`` of the problem."""
+    first, logits, soft = piece
+    shares = cut.workers * cut.launches
+    return Operands(
         cut.tile,
-        view,
+        logits,
         soft,
-        labels_of(problem, 0, positions),
+        labels_of(problem, first, logits.positions),
         options,
-        results,
-        *PerClass(problem, wanted).views(0, view),
-        scratch_of(cut.workers, cut.tile, view, problem.dtype),
+        outputs.results(problem.dtype, first, logits.positions, shares),
+        *outputs.per_class.views(first, logits),
+        scratch_of(cut.workers, cut.tile, logits, problem.dtype),
+        outputs.likeliest.arguments(first, logits, cut.workers),
     )
-    mean = problem.reduction == "mean"
-    call = call_of(kernel, key, cut.workers, operands, (logits, labels), alone, mean)
-    return Ready(call, blocks, arrays)
+
+
+def _key(
+    logits: View, soft: View, options: Options, likeliest: Likeliest | None
+) -> tuple[Any, ...]:
+    """Key of a kernel's code: the type of its operands follows from it."""
+    return logits.data.dtype, soft.data.dtype, options.cap is None, likeliest is None
+
+
+def whole(problem: Problem, wanted: tuple[str, ...]) -> Launch | None:
+    """The launch that computes what ``in_steps`` does, at once.
+
+    ``problem`` is not empty, and read in place; ``wanted`` has none of ``PER_CLASS``. None where
+    threads share rows.
+    """
+    (piece,) = pieces(problem, True)
+    _, logits, soft = piece
+    options = options_of(problem, wanted, 1.0)
+    outputs = outputs_of(problem, wanted, _shared(problem))
+    cut = _cut(logits, outputs.shared, None)
+    operands = _operands(problem, options, outputs, cut, piece)
+    if operands.likeliest is None and _segments(logits):
+        return None
+    key = _key(logits, soft, options, operands.likeliest)
+    return Launch(_kernel(problem), key, cut.workers, operands, outputs)
 
 
 def result_bytes(problem: Problem, wanted: tuple[str, ...]) -> int:

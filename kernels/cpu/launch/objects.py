@@ -20,10 +20,11 @@ from kernels.plan import Array
 
 # Offsets in bytes: an object's type ends its head; then an array has the address of its memory, the
 # number of its dimensions (an int), the addresses of their sizes, of the strides and of the owner
-# of its memory, its dtype, and its flags (an int).
+# of its memory, its dtype, and its flags (an int). A tuple ends with the addresses of its items.
 _TYPE = object.__basicsize__ - 8
 _MEMORY = object.__basicsize__
 _RANK, _SIZES, _DTYPE, _FLAGS = _MEMORY + 8, _MEMORY + 16, _MEMORY + 40, _MEMORY + 48
+_ITEMS = tuple.__basicsize__
 _INT = 2**32 - 1
 # Flags NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED.
 _IN_ORDER = 0x0101
@@ -71,6 +72,16 @@ def _word(typing: Any, at: Any) -> Any:
 
 
 @intrinsic
+def get(typing: Any, at: Any, like: Any) -> Any:
+    """Number in the memory ``at`` an address, of the type of ``like``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], args[1].type.as_pointer()))
+
+    return like(types.intp, like), codegen
+
+
+@intrinsic
 def put(typing: Any, at: Any, value: Any) -> Any:
     """Write ``value``, a number, to the memory ``at`` an address."""
 
@@ -85,6 +96,12 @@ def put(typing: Any, at: Any, value: Any) -> Any:
 def memory_of(array: int) -> int:
     """Address of the memory of the array at the address ``array``."""
     return _word(array + _MEMORY)
+
+
+@inlined
+def item_of(things: int, index: int) -> int:
+    """Address of the object with this ``index`` in the tuple at the address ``things``."""
+    return _word(things + _ITEMS + 8 * index)
 
 
 class Layout(NamedTuple):
@@ -118,8 +135,9 @@ def lies_as(array: int, layout: Any) -> bool:
 
 
 def _known_fields() -> bool:
-    """True where an array's fields lie as they are read here."""
+    """True where the fields of an array and of a tuple lie as they are read here."""
     array = np.zeros((2, 3), np.float32)[1:]
+    pair = None, array
     word = ctypes.c_int64.from_address
     return (
         word(id(array) + _TYPE).value == id(np.ndarray)
@@ -128,6 +146,7 @@ def _known_fields() -> bool:
         and [word(word(id(array) + _SIZES).value + at).value for at in (0, 8)] == [1, 3]
         and word(id(array) + _DTYPE).value == id(array.dtype)
         and word(id(array) + _FLAGS).value & _INT == array.flags.num
+        and word(id(pair) + _ITEMS + 8).value == id(array)
     )
 
 

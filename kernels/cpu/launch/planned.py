@@ -14,66 +14,121 @@ import numpy as np
 from numba import types
 
 from kernels.compiled import inlined, kernel, short_kernel
-from kernels.cpu.arguments import Operands
-from kernels.cpu.launch.objects import OBJECT, Layout, address, layout_of, lies_as, memory_of, put
-from kernels.cpu.launch.threads import call_kernel, code_of, compile_kernel, run_many
+from kernels.cpu.launch.loss import Launch
+from kernels.cpu.launch.objects import (
+    OBJECT,
+    Layout,
+    address,
+    get,
+    item_of,
+    layout_of,
+    lies_as,
+    memory_of,
+    put,
+)
+from kernels.cpu.launch.threads import call_kernel, code_of, compile_kernel, compiled, run_many
 from kernels.cpu.packed import Packed, PackedOperands, pack, unpacked
-from kernels.plan import Array
+from kernels.plan import TABLE, Array
+from kernels.problem import Problem
 from kernels.reduce import SCALE, add_blocks, sum_blocks
 
-# Results of a ``Call``: the loss is written; an array is not the plan's; the mean is over nothing,
-# and the blocks are written. Others are the position of the first impossible label.
+# Results of ``Ready.run``: the loss is written; an array is not the plan's; the mean is over
+# nothing, and the blocks are written. Others are the position of the first impossible label.
 DONE, OTHER, NO_MEAN = -1, -2, -3
 # Logits of a loss that keeps the GIL: its kernel takes about 1 us, and to let others have the GIL
 # takes 50 ns.
 SHORT = 4096
+_TERMS, _NONE = ("losses", "weights"), np.empty(0)
+# Outputs that are made when the kernel is done, after the one that the first of them is made of.
+_MADE = ("per_element", "sequence_loss", "count", "weight_sum", "loss_sum")
 
 
 class Plan(NamedTuple):
     """Arguments of the call that are the same each time.
 
     ``code`` is the kernel's address, ``operands`` that of its packed operands, in which the words
-    ``slot`` and ``other_slot`` hold the addresses of logits and labels. ``blocks`` and ``bad`` are
-    of ``Results``; ``alone`` has the losses and weights that blocks are summed of, where positions
-    are ``shared``. ``mean`` tells from a sum, and ``double`` from float32.
+    ``slot`` and ``other_slot`` hold the addresses of logits and labels, and those at the addresses
+    ``slots`` the addresses of the arrays that each call has of its own. ``blocks`` and ``bad`` are
+    of ``Results``; ``summands`` are the losses and the weights that blocks are summed of, or empty
+    where the kernel does that. ``mean`` tells from a sum, and ``double`` from float32. ``places``
+    are those of ``_MADE`` among the call's own arrays, -1 where one is not wanted; there are so
+    many ``rows``, or sequences.
     """
 
     code: int
     operands: int
     slot: int
     other_slot: int
+    slots: Any
     logits: Layout
     labels: Layout
     blocks: Any
     bad: Any
     positions: int
-    alone: Any
+    summands: Any
     mean: bool
     double: bool
+    places: Any
+    rows: int
 
 
 @inlined
-def _point(plan: Any, logits: int, labels: int) -> bool:
-    """Point the packed operands at the arrays; False if these are other ones than planned."""
+def _point(plan: Any, logits: int, labels: int, own: int) -> bool:
+    """Point the packed operands at the arrays, and at the items of the tuple ``own``; False if
+    logits or labels are other ones than planned.
+    """
     if not (lies_as(logits, plan.logits) and lies_as(labels, plan.labels)):
         return False
     put(plan.slot, memory_of(logits))
     put(plan.other_slot, memory_of(labels))
+    for i in range(plan.slots.size):
+        if plan.slots[i] != 0:
+            put(plan.slots[i], memory_of(item_of(own, i)))
     return True
 
 
 @inlined
-def _finish(plan: Any, result: int) -> int:
-    """Write the loss to the array at ``result``."""
+def _sum_rows(plan: Any, values: int, sums: int) -> None:
+    """Write what ``reduce.sum_rows`` does; both arguments are addresses of arrays."""
+    source, target, each = memory_of(values), memory_of(sums), plan.positions // plan.rows
+    for row in range(plan.rows):
+        total = 0.0
+        for i in range(row * each, (row + 1) * each):
+            if plan.double:
+                total += get(source + 8 * i, 0.0)
+            else:
+                total += get(source + 4 * i, np.float32(0.0))
+        put(target + 8 * row, total)
+
+
+@inlined
+def _make(plan: Any, own: int, total: float, weight: float) -> None:
+    """Write the arrays of ``_MADE``; losses and weights are SCALE times their sums."""
+    per_element, by_sequence, count, weight_sum, loss_sum = plan.places
+    if by_sequence >= 0:
+        _sum_rows(plan, item_of(own, per_element), item_of(own, by_sequence))
+    if count >= 0:  # each position that counts weighs 1
+        put(memory_of(item_of(own, count)), int(weight / SCALE))
+    if weight_sum >= 0:
+        put(memory_of(item_of(own, weight_sum)), weight / SCALE)
+    if loss_sum >= 0:
+        put(memory_of(item_of(own, loss_sum)), total / SCALE)
+
+
+@inlined
+def _finish(plan: Any, own: int, result: int) -> int:
+    """Write the loss to the array at ``result``, and what is ``_MADE`` to items of ``own``."""
     wrong = plan.positions
     for i in range(plan.bad.size):
         wrong = min(wrong, plan.bad[i])
         plan.bad[i] = plan.positions
     if wrong < plan.positions:
         return wrong
-    if plan.alone.size:
-        sum_blocks(plan.alone[0], plan.alone[1], plan.positions, plan.blocks, 0)
+    losses, weights = plan.summands
+    if losses.size:
+        sum_blocks(losses, weights, plan.positions, plan.blocks, 0)
     total, weight = add_blocks(plan.blocks)
+    _make(plan, own, total, weight)
     if plan.mean and weight == 0.0:
         return NO_MEAN
     loss = total / weight if plan.mean else total / SCALE
@@ -85,89 +140,122 @@ def _finish(plan: Any, result: int) -> int:
 
 
 @inlined
-def _whole(packed: Any, logits: Any, labels: Any, result: Any) -> int:
+def _whole(packed: Any, logits: Any, labels: Any, own: Any, result: Any) -> int:
     plan = unpacked(packed)
-    if not _point(plan, address(logits), address(labels)):
+    if not _point(plan, address(logits), address(labels), address(own)):
         return OTHER
     call_kernel(plan.code, 0, 1, plan.operands)
-    return _finish(plan, address(result))
+    return _finish(plan, address(own), address(result))
 
 
 @short_kernel
-def _short(packed: Any, logits: Any, labels: Any, result: Any) -> int:
-    return _whole(packed, logits, labels, result)
+def _short(packed: Any, logits: Any, labels: Any, own: Any, result: Any) -> int:
+    return _whole(packed, logits, labels, own, result)
 
 
 @kernel
-def _long(packed: Any, logits: Any, labels: Any, result: Any) -> int:
-    return _whole(packed, logits, labels, result)
+def _long(packed: Any, logits: Any, labels: Any, own: Any, result: Any) -> int:
+    return _whole(packed, logits, labels, own, result)
 
 
 @kernel
-def _begin(packed: Any, logits: Any, labels: Any) -> bool:
-    return _point(unpacked(packed), address(logits), address(labels))
+def _begin(packed: Any, logits: Any, labels: Any, own: Any) -> bool:
+    return _point(unpacked(packed), address(logits), address(labels), address(own))
 
 
 @kernel
-def _end(packed: Any, result: Any) -> int:
-    return _finish(unpacked(packed), address(result))
+def _end(packed: Any, own: Any, result: Any) -> int:
+    return _finish(unpacked(packed), address(own), address(result))
 
 
-class Call(NamedTuple):
-    """A planned loss: ``run`` takes ``plan``, an address, logits, labels and an array for the loss.
+class Ready(NamedTuple):
+    """A loss that is ready to be computed again and again.
 
-    ``kept`` is the memory that it reads.
+    ``run`` takes ``plan``, an address, logits, labels, a tuple of arrays like ``own``, which are
+    written, and one for the loss. It writes ``blocks`` and the ``kept`` arrays as well. ``memory``
+    is what it reads.
     """
 
-    run: Callable[[int, Any, Any, Array], int]
+    run: Callable[[int, Any, Any, tuple[Array, ...], Array], int]
     plan: int
-    kept: tuple[PackedOperands, ...]
+    blocks: Array
+    own: dict[str, Array]
+    kept: dict[str, Array]
+    memory: tuple[PackedOperands, ...]
 
 
-def call_of(
-    kernel: Any,
-    key: tuple[Any, ...],
-    workers: int,
-    operands: Operands,
-    arrays: tuple[Array, Array],
-    alone: Array,
-    mean: bool,
-) -> Call:
-    """Call of ``kernel`` on ``workers`` for the same operands again and again, but for two of their
-    ``arrays``, the logits and the labels: each call gets others of the same layouts.
+def _made(problem: Problem, wanted: tuple[str, ...]) -> dict[str, Array]:
+    """Arrays for those of ``wanted`` that are made when the kernel is done."""
+    each = ("sequence_loss",) if problem.segments is None else ()
+    arrays: dict[str, Array] = {
+        name: np.empty(problem.sequences.shape) for name in each if name in wanted
+    }
+    scalars = [name for name in _MADE[2:] if name in wanted]
+    return {**arrays, **{name: np.empty((), TABLE[name].dtype) for name in scalars}}
+
+
+def ready(
+    problem: Problem, wanted: tuple[str, ...], launch: Launch, logits: Array, labels: Array
+) -> Ready | None:
+    """A call that launches ``launch`` for arrays that lie as these, of which ``problem`` is made.
+
+    None where the kernel is not compiled yet, since callers may have no time for that.
     """
-    code = code_of(kernel, key, operands)
-    packed = PackedOperands(code.pack, operands)
-    logits, labels = arrays
+    if not compiled(launch.kernel, launch.key):
+        return None
+    operands, outputs = launch.operands, launch.outputs
+    own = {**outputs.likeliest.arrays(), **outputs.arrays}
+    # Positions that threads share are added up when the kernel is done.
+    kept: dict[str, Array] = {name: own.pop(name) for name in _TERMS if name in own}
+    losses, weights = kept.values() if outputs.shared else (_NONE, _NONE)
+    judged = own.pop("sequence_greedy", None)
+    made = _made(problem, wanted)
+    own |= made
+    if judged is not None:
+        own["sequence_greedy"] = judged
+    if outputs.sequence is not None and problem.segments is not None:
+        own["sequence"] = outputs.sequence
+    if problem.chosen is not None and operands.likeliest is not None:
+        own["chosen"] = problem.chosen
+    code = code_of(launch.kernel, launch.key, operands)
+    packed, names = PackedOperands(code.pack, operands), list(own)
+    slots = [0 if name in made else packed.slot(array) for name, array in own.items()]
     plan = Plan(
         code.address,
         packed.address,
         packed.slot(logits),
         packed.slot(labels),
+        np.array(slots, np.int64),
         layout_of(logits),
         layout_of(labels),
-        operands.results.blocks,
+        outputs.blocks,
         operands.results.bad,
         operands.logits.positions,
-        alone,
-        mean,
+        (losses, weights),
+        problem.reduction == "mean",
         operands.results.per_element.dtype == np.float64,
+        tuple([names.index(name) if name in own else -1 for name in _MADE]),
+        problem.shape[0] if problem.shape else 1,
     )
     kind = numba.typeof(plan)
-    own = PackedOperands(compile_kernel(pack, (kind, types.intp)).entry_point, plan)
-    objects = (Packed(kind), OBJECT, OBJECT)
-    if workers == 1:
-        whole = _short if logits.size <= SHORT else _long
-        call = compile_kernel(whole, (*objects, OBJECT)).entry_point
-        return Call(call, own.address, (own, packed))
-    begin = compile_kernel(_begin, objects).entry_point
-    end = compile_kernel(_end, (Packed(kind), OBJECT)).entry_point
+    planned = PackedOperands(compile_kernel(pack, (kind, types.intp)).entry_point, plan)
+    run = _run_of(kind, code.address, launch.workers, packed.address, logits.size <= SHORT)
+    return Ready(run, planned.address, outputs.blocks, own, kept, (planned, packed))
 
-    def run(plan: int, logits: Any, labels: Any, result: Array) -> int:
-        if not begin(plan, logits, labels):
+
+def _run_of(kind: Any, code: int, workers: int, operands: int, short: bool) -> Any:
+    """``Ready.run`` for a ``Plan`` of the type ``kind``."""
+    objects = (Packed(kind), OBJECT, OBJECT, OBJECT)
+    if workers == 1:
+        return compile_kernel(_short if short else _long, (*objects, OBJECT)).entry_point
+    begin = compile_kernel(_begin, objects).entry_point
+    end = compile_kernel(_end, (Packed(kind), OBJECT, OBJECT)).entry_point
+
+    def run(plan: int, logits: Any, labels: Any, own: tuple[Array, ...], result: Array) -> int:
+        if not begin(plan, logits, labels, own):
             return OTHER
-        run_many(code.address, workers, 0, workers, packed.address)
-        status: int = end(plan, result)
+        run_many(code, workers, 0, workers, operands)
+        status: int = end(plan, own, result)
         return status
 
-    return Call(run, own.address, (own, packed))
+    return run

@@ -183,7 +183,7 @@ def pieces(problem: Problem, in_place: bool) -> Iterator[tuple[int, View, View]]
         first += len(piece)
 
 
-_NO_LABELS = Labels(
+NO_LABELS = Labels(
     int8s=np.empty(0, np.int8),
     int16s=np.empty(0, np.int16),
     int32s=np.empty(0, np.int32),
@@ -203,13 +203,21 @@ def labels_of(problem: Problem, first: int, count: int) -> Labels:
         changes["sample_weight"] = problem.sample_weight[first : first + count]
     if problem.labels is not None:
         labels = problem.labels[first : first + count]
-        size, unsigned = labels.itemsize, labels.dtype.kind == "u"
-        bits = 8 * size
+        bits, unsigned = 8 * labels.itemsize, labels.dtype.kind == "u"
         lowest, highest = (
             (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         )
-        changes[f"int{bits}s"] = layout.readable(labels.view(f"<i{size}"))
-        changes["given"] = count
-        changes["mask"] = highest if unsigned and size < 8 else -1
+        changes |= integers(labels)
         changes["ignores"] = lowest <= problem.ignore_index <= highest
-    return _NO_LABELS._replace(**changes)
+    return NO_LABELS._replace(**changes)
+
+
+def integers(values: Array) -> dict[str, Any]:
+    """Fields of ``Labels`` for one-dimensional integers or Booleans."""
+    size = values.itemsize
+    unsigned = values.dtype.kind == "u" and size < 8
+    return {
+        f"int{8 * size}s": layout.readable(values.view(f"<i{size}")),
+        "given": values.size,
+        "mask": 2 ** (8 * size) - 1 if unsigned else -1,
+    }

@@ -81,6 +81,7 @@ NOT_RUN = {
     "test_adversarial": "rows of 5,000 to 300,000 classes",
     "test_plain": "it is of the CPU's float32 registers",
     "test_plan_cache": "it is of plans that only the CPU keeps",
+    "test_planned_loss": "it is of plans that only the CPU keeps",
     "test_error_budget": "rows of up to 32,769 classes",
     "test_divergence_properties": "hundreds of random calls a test",
     "test_divergence_refusals": "most of it is of errors that come before any device",
