@@ -28,6 +28,7 @@ from kernels.simd import (
     load,
     max_across,
     store_first,
+    value_of,
     where_equal,
     width,
 )
@@ -96,14 +97,10 @@ def _write_likeliest(
     labelled = likeliest.margin.size > 0 and y >= 0
     maxima, count = likeliest.maxima[worker], likeliest.top_k
     raw = element(x, first + y) if labelled else 0.0
-    largest, other, bar = _compared(
-        x, first, classes, y, raw, labelled, maxima, likeliest.group, count
-    )
-    if not (min(largest, other, bar) > 0.0 or knows_negatives(x)):
-        take_maxima(x, first, classes, maxima, likeliest.group)
-        largest, other, bar = _compared(
-            x, first, classes, y, raw, labelled, maxima, likeliest.group, count
-        )
+    largest, other, bar = _compared(x, first, classes, y, raw, labelled, maxima, count)
+    if not (min(largest, other, value_of(x, bar)) > 0.0 or knows_negatives(x)):
+        take_maxima(x, first, classes, maxima)
+        largest, other, bar = _compared(x, first, classes, y, raw, labelled, maxima, count)
     if likeliest.max_logit.size:
         likeliest.max_logit[position] = options.unit * _capped_one(x, largest, options.cap)
     if likeliest.confidence.size:
@@ -114,7 +111,7 @@ def _write_likeliest(
         values, places = likeliest.values[worker], likeliest.places[worker]
         select_largest(
             x, first, classes, maxima, bar, count, likeliest.marks[worker],
-            likeliest.candidates[worker], likeliest.at[worker], values, places,
+            likeliest.keys[worker], likeliest.ranks[worker], values, places,
         )  # fmt: skip
         row = position * count
         if likeliest.top_classes.size:
@@ -127,14 +124,14 @@ def _write_likeliest(
 
 @inlined
 def _compared(
-    x: Any, first: int, classes: int, y: int, raw: float, labelled: bool, maxima: Any, size: int,
-    count: int,
-) -> tuple[float, float, float]:  # fmt: skip
+    x: Any, first: int, classes: int, y: int, raw: float, labelled: bool, maxima: Any, count: int,
+) -> tuple[float, float, Any]:  # fmt: skip
     """The largest logit; the largest but for the label's, ``raw``; and a bound of ``count``."""
-    largest = largest_of(x, maxima, classes)
-    other = bar = largest
+    bar = largest_of(x, maxima, classes)
+    largest = value_of(x, bar)
+    other = largest
     if labelled and raw >= largest:
-        other = largest_other(x, first, classes, y, maxima, size)
+        other = largest_other(x, first, classes, y, maxima)
     if count > 0:
         bar = bound_of_row(x, classes, maxima, count)
     return largest, other, bar
@@ -162,7 +159,7 @@ def _row_likeliest(
     if likeliest.compares:
         x, first, classes = logits.data, place(logits, position), logits.classes
         if classes <= SHORT:
-            take_maxima(x, first, classes, likeliest.maxima[worker], likeliest.group)
+            take_maxima(x, first, classes, likeliest.maxima[worker])
         _write_likeliest(packed, x, first, position, y, scratch, at, worker)
     if likeliest.chosen_log_probs.size:
         _write_chosen(logits, position, likeliest, worker, scratch, at, options)
@@ -180,7 +177,7 @@ def _plane_likeliest(
     if likeliest.compares:
         for c in range(logits.classes):
             row[c] = element(logits.data, first + c * stride)
-        take_maxima(row, 0, logits.classes, likeliest.maxima[worker], likeliest.group)
+        take_maxima(row, 0, logits.classes, likeliest.maxima[worker])
         _write_likeliest(packed, row, 0, position, y, scratch, at, worker)
     if likeliest.chosen_log_probs.size:
         _write_chosen(logits, position, likeliest, worker, scratch, at, options)
