@@ -14,6 +14,7 @@ from kernels.simd.folds import min_across as min_across
 from kernels.simd.folds import pair_maxima as pair_maxima
 from kernels.simd.folds import pair_sums as pair_sums
 from kernels.simd.folds import sum_across as sum_across
+from kernels.simd.keys import NO_KEY as NO_KEY
 from kernels.simd.keys import class_of as class_of
 from kernels.simd.keys import compare_keys as compare_keys
 from kernels.simd.keys import key_at as key_at
@@ -35,6 +36,7 @@ from kernels.simd.lanes import maximum as maximum
 from kernels.simd.lanes import minimum as minimum
 from kernels.simd.lanes import narrow as narrow
 from kernels.simd.lanes import splat as splat
+from kernels.simd.lanes import where_at_least as where_at_least
 from kernels.simd.lanes import where_equal as where_equal
 from kernels.simd.lanes import where_greater as where_greater
 from kernels.simd.lanes import widen_high as widen_high
@@ -71,6 +73,7 @@ from kernels.simd.transpose import transpose_eights as transpose_eights
 from kernels.simd.transpose import transpose_fours as transpose_fours
 from kernels.simd.words import halfway as halfway
 from kernels.simd.words import knows_negatives as knows_negatives
+from kernels.simd.words import lane_of as lane_of
 from kernels.simd.words import load_compared as load_compared
 from kernels.simd.words import load_first_compared as load_first_compared
 from kernels.simd.words import load_first_ordered as load_first_ordered

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -23,7 +24,8 @@ _LANES = {16: INT16X32, 32: Lanes(types.int32, 16)}
 LEAST_KEY = -(2**31)
 _LONG = ir.IntType(64)
 _CLASSES = 0xFFFFFFFF
-# Sort keys in a register.
+# Below all sort keys, and the number of them in a register.
+NO_KEY = np.int64(-(2**63))
 SORTED = INT64X8.count
 
 
@@ -167,17 +169,30 @@ def compare_keys(array: Any, index: Any, bar: Any, largest: Any) -> Any:
     return compare_two
 
 
+@intrinsic
+def _bits_at(typing: Any, array: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = address_of(context, builder, array, args[0], args[1])
+        return builder.zext(builder.load(address), _LONG)
+
+    return types.int64(array, types.intp), codegen
+
+
 @by_type
 def sort_key(array: Any, index: Any, c: Any) -> Any:
     """Key of one element and its class ``c``, as int64: of equal elements, the first class has the
-    largest.
+    largest. A 16-bit float has to be above 0.
     """
 
-    def with_class(array: Any, index: Any, c: Any) -> int:
+    def of_bits(array: Any, index: Any, c: Any) -> int:
+        check(array, index, 1)
+        return (_bits_at(array, index) << 32) | (_CLASSES - c)
+
+    def of_key(array: Any, index: Any, c: Any) -> int:
         own = key_at(array, index)
         return ((own + (own == -1)) << 32) | (_CLASSES - c)
 
-    return with_class
+    return of_bits if array.dtype.bitwidth == 16 else of_key
 
 
 @inlined

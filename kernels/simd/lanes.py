@@ -187,6 +187,10 @@ def _add(builder: Any, a: Any, b: Any) -> Any:
     return builder.add(a, b) if isinstance(a.type.element, ir.IntType) else builder.fadd(a, b)
 
 
+def _subtract(builder: Any, a: Any, b: Any) -> Any:
+    return builder.sub(a, b) if isinstance(a.type.element, ir.IntType) else builder.fsub(a, b)
+
+
 def _where(comparison: str) -> Any:
     return elementwise(
         4, lambda b, x, y, then, other: b.select(compared(b, comparison, x, y), then, other)
@@ -194,7 +198,7 @@ def _where(comparison: str) -> Any:
 
 
 add = elementwise(2, _add)
-subtract = elementwise(2, lambda b, x, y: b.fsub(x, y))
+subtract = elementwise(2, _subtract)
 multiply = elementwise(2, lambda b, x, y: b.fmul(x, y))
 divide = elementwise(2, lambda b, x, y: b.fdiv(x, y))
 fma = elementwise(3, _fma)
@@ -204,6 +208,7 @@ maximum = elementwise(2, chosen(">"))
 minimum = elementwise(2, chosen("<"))
 where_equal = _where("==")
 where_greater = _where(">")
+where_at_least = _where(">=")
 # value * 2**n for the integer n in the low bits of ``rounded`` (a number plus ROUND's constant).
 times_power = elementwise(2, _times_power)
 # float64 only: x = mantissa(x) * 2**(biased_exponent(x) - 1023) for positive normal x.

@@ -32,6 +32,7 @@ from kernels.simd.memory import (
     widen,
     width,
 )
+from kernels.simd.scalars import get
 
 _WORD = ir.IntType(16)
 # Below the keys of all floats but NaN, and below the bits of all but NaN and -0.
@@ -173,6 +174,30 @@ def raised(array: Any, index: Any, two: Any, largest: Any) -> Any:
         return maximum(two[1], maximum(two[0], largest))
 
     return words if _narrow(array) else lanes
+
+
+@intrinsic
+def _word_of(typing: Any, registers: Any, lane: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = address_of(context, builder, registers, args[0], ir.Constant(ir.IntType(64), 0))
+        word = builder.gep(builder.bitcast(address, _WORD.as_pointer()), [args[1]])
+        return builder.sext(builder.load(word), ir.IntType(64))
+
+    return types.int64(registers, types.intp), codegen
+
+
+@by_type
+def lane_of(array: Any, registers: Any, lane: Any) -> Any:
+    """Lane ``lane`` of the first register stored in ``registers``, a small whole number."""
+
+    def of_words(array: Any, registers: Any, lane: Any) -> int:
+        check(registers, 0, width(registers))
+        return _word_of(registers, lane)
+
+    def of_lanes(array: Any, registers: Any, lane: Any) -> int:
+        return int(get(registers, lane))
+
+    return of_words if _narrow(array) else of_lanes
 
 
 @by_type

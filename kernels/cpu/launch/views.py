@@ -12,7 +12,7 @@ from kernels import layout
 from kernels.cpu import tile
 from kernels.cpu.arguments import Labels, Likeliest
 from kernels.cpu.launch.scratch import apart
-from kernels.cpu.likeliest.top import MARKS, MOST, SLACK
+from kernels.cpu.likeliest.top import KEYS, TESTED
 from kernels.cpu.sums.maxima import BLOCK, GROUP
 from kernels.plan import LIKELIEST, MOST_TOP, PER_CLASS, PER_TOP, TOP, View
 from kernels.problem import Array, Problem
@@ -131,9 +131,9 @@ class LikeliestArrays:
             **outputs,
             maxima=apart(workers, 1, (groups + blocks) * width, real)[:, 0],
             row=np.empty((workers, 0 if logits.class_stride == 1 else problem.classes), real),
-            marks=np.empty((workers, groups + MARKS), np.uint32),
-            keys=np.empty((workers, MOST + SLACK), np.int64),
-            ranks=np.empty((workers, MOST + SLACK), np.int64),
+            marks=np.empty((workers, groups + TESTED), np.uint32),
+            keys=np.empty((workers, KEYS), np.int64),
+            ranks=np.empty((workers, KEYS), np.int64),
             values=apart(workers, 1, MOST_TOP + width, real)[:, 0],
             places=np.empty((workers, MOST_TOP + 1), np.int64),  # ``top`` writes one more
         )

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from kernels.compiled import by_type, called, inlined
+from kernels.compiled import by_type, inlined
 from kernels.cpu.sums.maxima import GROUP, blocks_of, group_size, groups_of
 from kernels.simd import (
+    NO_KEY,
     above,
     at_least,
     bits_set,
@@ -23,6 +24,7 @@ from kernels.simd import (
     get,
     halfway,
     knows_negatives,
+    lane_of,
     load_compared,
     load_first,
     load_first_compared,
@@ -40,23 +42,24 @@ from kernels.simd import (
     span,
     splat,
     spread,
+    store,
     store_sort_keys,
     value_of,
+    where_at_least,
     where_greater,
     width,
 )
 
 # Halvings of the interval in which ``_lower_bound`` searches: four find a bound for most rows.
 _HALVINGS = 12
-# Candidates that are sorted at once; of more, each is inserted where it belongs. Slack of arrays of
-# them, which are read a register at a time.
-MOST, SLACK = 256, 8
-# Marks that ``not_zero`` tests at a time.
-_TESTED = 64
-# Groups that are read again: of more, all candidates are inserted.
-_READ = MOST // 2
-# Marks of a row but those of its groups.
-MARKS = _READ * (GROUP // 64) + 2 * _TESTED
+# Candidates that are sorted at once; of more, each is inserted where it belongs. Keys are written a
+# group at a time, and sorted by registers.
+MOST, REGISTER = 256, 8
+KEYS = MOST + GROUP // 2 + REGISTER
+# Classes that a sort key tells apart.
+_CLASSES = 2**32
+# Marks of groups that are tested at a time, and behind those of a row.
+TESTED = 64
 
 
 @inlined
@@ -102,71 +105,56 @@ def bound_of_row(x: Any, classes: int, maxima: Any, count: int) -> Any:
 
 
 @inlined
-def _set(marks: Any, first: int, count: int) -> int:
-    """Bit i is set where mark i of the 64 from ``first`` on, and below ``count``, is not 0."""
-    some, left = not_zero(marks, first), count - first
-    return some if left >= _TESTED else some & ((1 << left) - 1)
-
-
-@inlined
-def _mark(x: Any, first: int, classes: int, maxima: Any, bar: Any, marks: Any, places: Any) -> int:
-    """Mark which logits reach ``bar``, in all groups that have some: a mark for each register, with
-    a bit for each logit, behind the marks of all groups. ``places`` are the groups' first classes.
-
-    Returns the number of these groups, or -1 where there are more than ``_READ``. There are no
-    branches on what is found but the loops' ends: a mispredicted one takes as long as a register's
-    exponentials.
+def _mark_group(x: Any, first: int, left: int, bars: Any, columns: Any) -> None:
+    """Write to ``columns``, for each lane, which registers of a group reach the bar there: minus
+    2**r for each such register r. ``left`` logits of the row are left from ``first`` on.
     """
-    size, bars, groups, hit = group_size(x), spread(x, bar), groups_of(x, classes), 0
-    for g in range(groups):
-        put(marks, g, at_least(load_maxima(x, maxima, g * width(x)), bars))
-    at = groups + _TESTED
-    for tested in range(0, groups, _TESTED):
-        some = _set(marks, tested, groups)
-        if hit + bits_set(some) > _READ:
-            return -1
-        while some != 0:
-            start = (tested + lowest_bit(some)) * size
-            some &= some - 1
-            put(places, hit, start)
-            hit += 1
-            if start + size <= classes:
-                for i in range(first + start, first + start + size, span(x)):
-                    put(marks, at, at_least(load_compared(x, i), bars))
-                    at += 1
-            else:
-                for i in range(start, start + size, span(x)):
-                    left = max(classes - i, 0)
-                    put(marks, at, at_least(load_first_compared(x, first + i, left), bars))
-                    at += 1
-    return hit
+    w, each, reached = span(x), group_size(x) // span(x), spread(x, 0)
+    if left >= group_size(x):
+        for r in range(each):  # a difference: LLVM has two instructions for a masked sum
+            more = reached - spread(x, 1 << r)
+            reached = where_at_least(load_compared(x, first + r * w), bars, more, reached)
+    else:
+        for r in range(each):
+            some = load_first_compared(x, first + r * w, max(left - r * w, 0))
+            reached = where_at_least(some, bars, reached - spread(x, 1 << r), reached)
+    store(columns, 0, reached)
 
 
 @inlined
 def _gather(
-    x: Any, first: int, classes: int, maxima: Any, bar: Any, marks: Any, places: Any, keys: Any
+    x: Any, first: int, classes: int, maxima: Any, bar: Any, marks: Any, columns: Any, keys: Any
 ) -> int:
     """Write the sort keys of the logits that reach ``bar``; returns their number, or -1 where there
     are more than MOST.
+
+    Groups are marked with the lanes whose maxima reach it. There are no branches on what is found
+    but the loops' ends: a mispredicted one takes as long as a register's exponentials.
     """
-    found, each = 0, group_size(x) // span(x)
-    hit = _mark(x, first, classes, maxima, bar, marks, places)
-    marks = marks[groups_of(x, classes) + _TESTED :]
-    for tested in range(0, hit * each, _TESTED):
-        some = _set(marks, tested, hit * each)
+    size, bars, groups, found = group_size(x), spread(x, bar), groups_of(x, classes), 0
+    for g in range(groups):
+        put(marks, g, at_least(load_maxima(x, maxima, g * width(x)), bars))
+    for tested in range(0, groups, TESTED):
+        some = not_zero(marks, tested)
+        if groups - tested < TESTED:
+            some &= (1 << (groups - tested)) - 1
         while some != 0:
-            mark = tested + lowest_bit(some)
+            g = tested + lowest_bit(some)
             some &= some - 1
-            bits = int(get(marks, mark))
-            start = get(places, mark // each) + mark % each * span(x)
-            if found + bits_set(bits) > MOST:
+            start, lanes = g * size, int(get(marks, g))
+            _mark_group(x, first + start, classes - start, bars, columns)
+            while lanes != 0:
+                lane = lowest_bit(lanes)
+                lanes &= lanes - 1
+                registers = -lane_of(x, columns, lane)
+                while registers != 0:
+                    c = start + lowest_bit(registers) * span(x) + lane
+                    registers &= registers - 1
+                    put(keys, found, sort_key(x, first + c, c))
+                    found += 1
+            if found > MOST:
                 return -1
-            while bits != 0:
-                c = start + lowest_bit(bits)
-                bits &= bits - 1
-                put(keys, found, sort_key(x, first + c, c))
-                found += 1
-    return found if hit >= 0 else -1
+    return found
 
 
 @inlined
@@ -174,14 +162,17 @@ def _sort(found: int, count: int, keys: Any, ranks: Any, places: Any) -> None:
     """Write the classes of the ``count`` largest of the ``found`` keys, in order.
 
     A key's rank is the number of larger ones. The others are written behind them, all to one
-    element, so that no branch depends on a rank.
+    element, so that no branch depends on a rank; keys are padded to whole registers, so that few
+    depend on their number.
     """
-    for i in range(0, found, SLACK):
-        own, rank, one = load_sort_keys(keys, i), splat(np.int64(0)), splat(np.int64(1))
-        for j in range(found):
+    store_sort_keys(keys, found, splat(NO_KEY))
+    padded, one = (found + REGISTER - 1) // REGISTER * REGISTER, splat(np.int64(1))
+    for i in range(0, padded, REGISTER):
+        own, rank = load_sort_keys(keys, i), splat(np.int64(0))
+        for j in range(padded):
             rank = where_greater(splat(get(keys, j)), own, rank + one, rank)
         store_sort_keys(ranks, i, rank)
-    for j in range(found):
+    for j in range(padded):
         put(places, min(get(ranks, j), count), class_of(get(keys, j)))
 
 
@@ -241,7 +232,7 @@ def _sorted_at_once(
         x: Any, first: Any, classes: Any, maxima: Any, bar: Any, count: Any, marks: Any, keys: Any,
         ranks: Any, values: Any, places: Any,
     ) -> bool:  # fmt: skip
-        found = _gather(x, first, classes, maxima, bar, marks, ranks, keys)
+        found = _gather(x, first, classes, maxima, bar, marks, values, keys)
         if found < 0:
             return False
         _sort(found, count, keys, ranks, places)
@@ -252,7 +243,7 @@ def _sorted_at_once(
     return never if x.dtype.bitwidth == 64 else sort
 
 
-@called
+@inlined
 def select_largest(
     x: Any, first: int, classes: int, maxima: Any, bar: Any, count: int, marks: Any, keys: Any,
     ranks: Any, values: Any, places: Any,
@@ -265,8 +256,12 @@ def select_largest(
     # Bits of 16-bit floats are in order from 0 on; -0 is none of them, but equal to 0.
     value = value_of(x, bar)
     enough = value > 0.0 or (knows_negatives(x) and value > -math.inf)
-    if enough and _sorted_at_once(
-        x, first, classes, maxima, bar, count, marks, keys, ranks, values, places
+    if (
+        enough
+        and classes <= _CLASSES
+        and _sorted_at_once(
+            x, first, classes, maxima, bar, count, marks, keys, ranks, values, places
+        )
     ):
         return
     _insert_all(x, first, classes, maxima, value, count, values, places)
