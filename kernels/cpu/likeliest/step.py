@@ -91,7 +91,8 @@ def _find_likeliest(packed: Any, x: Any, first: int, position: int, y: int, work
     maxima, count = likeliest.maxima[worker], likeliest.top_k
     raw = element(x, first + y) if labelled else 0.0
     largest, other, bar = _compared(x, first, classes, y, raw, labelled, maxima, count)
-    if not (min(largest, other, value_of(x, bar)) > 0.0 or knows_negatives(x)):
+    known = largest > 0.0 and other > 0.0 and value_of(x, bar) > 0.0  # NaN is not
+    if not (known or knows_negatives(x)):
         take_maxima(x, first, classes, maxima)
         largest, other, bar = _compared(x, first, classes, y, raw, labelled, maxima, count)
     if likeliest.max_logit.size:

@@ -10,13 +10,10 @@ reads the row once more.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from kernels.compiled import by_type, inlined
 from kernels.simd import (
-    constant,
-    load_first,
     load_first_ordered,
     load_maxima,
     lowest,
@@ -90,18 +87,17 @@ def largest_of(x: Any, maxima: Any, classes: int) -> Any:
 @inlined
 def largest_other(x: Any, first: int, classes: int, y: int, maxima: Any) -> float:
     """Largest logit of all classes but ``y``; -inf of none."""
-    step, size, none = width(x), group_size(x), constant(x, -math.inf)
-    groups, own, largest = groups_of(x, classes), y // size, none
-    stop, block = min((own + 1) * size, classes), y // BLOCK
-    for i in range(own * size, y, step):
-        largest = maximum(load_first(x, first + i, y - i, none), largest)
-    for i in range(y + 1, stop, step):
-        largest = maximum(load_first(x, first + i, stop - i, none), largest)
-    others = spread(x, lowest(x))
+    w, size, largest = width(x), group_size(x), spread(x, lowest(x))
+    groups, own, block = groups_of(x, classes), y // size, y // BLOCK
+    for i in range(own * size, y, span(x)):
+        largest = maximum(load_first_ordered(x, first + i, y - i), largest)
+    stop = min((own + 1) * size, classes)
+    for i in range(y + 1, stop, span(x)):
+        largest = maximum(load_first_ordered(x, first + i, stop - i), largest)
     for g in range(block * BLOCK // size, min((block + 1) * BLOCK // size, groups)):
         if g != own:
-            others = maximum(load_maxima(x, maxima, g * step), others)
+            largest = maximum(load_maxima(x, maxima, g * w), largest)
     for b in range(blocks_of(x, classes)):
         if b != block:
-            others = maximum(load_maxima(x, maxima, maxima.size - (b + 1) * step), others)
-    return max(float(max_across(largest)), value_of(x, max_across(others)))
+            largest = maximum(load_maxima(x, maxima, maxima.size - (b + 1) * w), largest)
+    return value_of(x, max_across(largest))
