@@ -67,9 +67,9 @@ class Likeliest(NamedTuple):
 
     ``top_k`` classes of each position are the likeliest, 0 where they are not wanted, and
     ``chosen`` holds ``chosen_each`` classes, all in range, of each position or of all alike.
-    ``compares``: some outputs but ``chosen_log_probs`` are wanted. Each worker has ``maxima`` (of
-    groups of ``group`` classes), a ``row`` of gathered classes where they are strided,
-    ``candidates`` with their classes ``at`` and ``marks``, and the ``values`` and ``places`` of the
+    ``compares``: some outputs but ``chosen_log_probs`` are wanted. Each worker has ``maxima``, a
+    ``row`` of gathered classes where they are strided, ``marks``, ``keys`` of candidates and their
+    ``ranks``, and the ``values`` and ``places`` of the
     classes found; reals are of the type that the logits are computed in.
     """
 
@@ -83,12 +83,11 @@ class Likeliest(NamedTuple):
     top_log_probs: Any
     top_classes: Any
     chosen_log_probs: Any
-    group: int
     maxima: Any
     row: Any
     marks: Any
-    candidates: Any
-    at: Any
+    keys: Any
+    ranks: Any
     values: Any
     places: Any
 

@@ -14,6 +14,8 @@ from kernels.simd.folds import min_across as min_across
 from kernels.simd.folds import pair_maxima as pair_maxima
 from kernels.simd.folds import pair_sums as pair_sums
 from kernels.simd.folds import sum_across as sum_across
+from kernels.simd.keys import NO_KEY as NO_KEY
+from kernels.simd.keys import class_of as class_of
 from kernels.simd.keys import compare_keys as compare_keys
 from kernels.simd.keys import key_at as key_at
 from kernels.simd.keys import key_count as key_count
@@ -21,6 +23,9 @@ from kernels.simd.keys import keys_at_least as keys_at_least
 from kernels.simd.keys import largest_key as largest_key
 from kernels.simd.keys import least_keys as least_keys
 from kernels.simd.keys import load_keys as load_keys
+from kernels.simd.keys import load_sort_keys as load_sort_keys
+from kernels.simd.keys import sort_key as sort_key
+from kernels.simd.keys import store_sort_keys as store_sort_keys
 from kernels.simd.labels import are_classes as are_classes
 from kernels.simd.labels import load_labels as load_labels
 from kernels.simd.labels import no_label as no_label
@@ -31,6 +36,7 @@ from kernels.simd.lanes import maximum as maximum
 from kernels.simd.lanes import minimum as minimum
 from kernels.simd.lanes import narrow as narrow
 from kernels.simd.lanes import splat as splat
+from kernels.simd.lanes import where_at_least as where_at_least
 from kernels.simd.lanes import where_equal as where_equal
 from kernels.simd.lanes import where_greater as where_greater
 from kernels.simd.lanes import widen_high as widen_high
@@ -53,6 +59,8 @@ from kernels.simd.memory import width as width
 from kernels.simd.powers import nearest as nearest
 from kernels.simd.powers import nearest_product as nearest_product
 from kernels.simd.powers import scaled_down as scaled_down
+from kernels.simd.scalars import get as get
+from kernels.simd.scalars import put as put
 from kernels.simd.stream import address_at as address_at
 from kernels.simd.stream import ahead as ahead
 from kernels.simd.stream import loads_after as loads_after
@@ -63,10 +71,15 @@ from kernels.simd.stream import turn as turn
 from kernels.simd.transpose import transpose as transpose
 from kernels.simd.transpose import transpose_eights as transpose_eights
 from kernels.simd.transpose import transpose_fours as transpose_fours
-from kernels.simd.words import REACH as REACH
-from kernels.simd.words import as_lanes as as_lanes
-from kernels.simd.words import bar_of as bar_of
+from kernels.simd.words import halfway as halfway
 from kernels.simd.words import knows_negatives as knows_negatives
-from kernels.simd.words import no_maximum as no_maximum
+from kernels.simd.words import lane_of as lane_of
+from kernels.simd.words import load_compared as load_compared
+from kernels.simd.words import load_first_compared as load_first_compared
+from kernels.simd.words import load_first_ordered as load_first_ordered
+from kernels.simd.words import load_maxima as load_maxima
+from kernels.simd.words import lowest as lowest
 from kernels.simd.words import raised as raised
-from kernels.simd.words import reaching as reaching
+from kernels.simd.words import span as span
+from kernels.simd.words import spread as spread
+from kernels.simd.words import value_of as value_of

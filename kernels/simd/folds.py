@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from kernels.simd.lanes import FLOAT64X8, Lanes, int32s, undefined
+from kernels.simd.lanes import FLOAT64X8, Lanes, chosen, int32s, undefined
 
 
 def _across(emit: Callable[..., Any]) -> Any:
@@ -33,8 +33,8 @@ def _across(emit: Callable[..., Any]) -> Any:
 
 
 sum_across = _across(lambda b, x, y: b.fadd(x, y))
-max_across = _across(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
-min_across = _across(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
+max_across = _across(chosen(">"))
+min_across = _across(chosen("<"))
 
 
 def _in_pairs(emit: Callable[..., Any]) -> Any:
@@ -63,7 +63,7 @@ def _in_pairs(emit: Callable[..., Any]) -> Any:
 # bits 1, 2, 4, ... this folds as many registers as one has lanes into one register of their sums,
 # in order, for three instructions a register. Likewise the maxima, as ``maximum`` takes NaN.
 pair_sums = _in_pairs(lambda b, x, y: b.fadd(x, y))
-pair_maxima = _in_pairs(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+pair_maxima = _in_pairs(chosen(">"))
 
 
 def _merged(first: int) -> Any:

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.compiled import by_type
-from kernels.simd.lanes import Lanes, repeat
+from kernels.compiled import by_type, inlined
+from kernels.simd.lanes import INT16X32, INT64X8, Lanes, repeat
 from kernels.simd.masks import bits_set
 from kernels.simd.memory import address_of, check
 
-_LANES = {16: Lanes(types.int16, 32), 32: Lanes(types.int32, 16)}
+_LANES = {16: INT16X32, 32: Lanes(types.int32, 16)}
 # Below all keys but those of NaNs.
 LEAST_KEY = -(2**31)
 _LONG = ir.IntType(64)
+_CLASSES = 0xFFFFFFFF
+# Below all sort keys, and the number of them in a register.
+NO_KEY = np.int64(-(2**63))
+SORTED = INT64X8.count
 
 
-def _ordered(builder: Any, bits: Any, kind: Any, constant: Any) -> Any:
-    """Keys of the floats with these ``bits``, scalars or vectors."""
+def ordered(builder: Any, bits: Any, kind: Any, constant: Any) -> Any:
+    """Keys of the floats with these ``bits``, scalars or vectors; and the bits of such keys."""
     width = (kind.element if isinstance(kind, ir.VectorType) else kind).width
     signs = builder.ashr(bits, constant(width - 1))
     return builder.xor(bits, builder.and_(signs, constant((1 << (width - 1)) - 1)))
@@ -41,7 +46,7 @@ def _load_keys(typing: Any, array: Any, index: Any) -> Any:
         bits = builder.load(
             builder.bitcast(address, kind.as_pointer()), align=kind.element.width // 8
         )
-        return _ordered(builder, bits, kind, lambda each: ir.Constant(kind, [each] * kind.count))
+        return ordered(builder, bits, kind, lambda each: ir.Constant(kind, [each] * kind.count))
 
     return lanes(array, types.intp), codegen
 
@@ -53,7 +58,7 @@ def _load_key(typing: Any, array: Any, index: Any) -> Any:
         address = address_of(context, builder, array, args[0], args[1])
         bits = builder.load(builder.bitcast(address, kind.as_pointer()), align=kind.width // 8)
         return builder.sext(
-            _ordered(builder, bits, kind, lambda each: ir.Constant(kind, each)), _LONG
+            ordered(builder, bits, kind, lambda each: ir.Constant(kind, each)), _LONG
         )
 
     return types.int64(array, types.intp), codegen
@@ -162,3 +167,69 @@ def compare_keys(array: Any, index: Any, bar: Any, largest: Any) -> Any:
         return larger_keys(more, larger_keys(keys, largest)), count
 
     return compare_two
+
+
+@intrinsic
+def _bits_at(typing: Any, array: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = address_of(context, builder, array, args[0], args[1])
+        return builder.zext(builder.load(address), _LONG)
+
+    return types.int64(array, types.intp), codegen
+
+
+@by_type
+def sort_key(array: Any, index: Any, c: Any) -> Any:
+    """Key of one element and its class ``c``, as int64: of equal elements, the first class has the
+    largest. A 16-bit float has to be above 0.
+    """
+
+    def of_bits(array: Any, index: Any, c: Any) -> int:
+        check(array, index, 1)
+        return (_bits_at(array, index) << 32) | (_CLASSES - c)
+
+    def of_key(array: Any, index: Any, c: Any) -> int:
+        own = key_at(array, index)
+        return ((own + (own == -1)) << 32) | (_CLASSES - c)
+
+    return of_bits if array.dtype.bitwidth == 16 else of_key
+
+
+@inlined
+def class_of(key: int) -> int:
+    """The class of a ``sort_key``."""
+    return _CLASSES - (key & _CLASSES)
+
+
+@intrinsic
+def _load_sort_keys(typing: Any, keys: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(INT64X8)
+        address = address_of(context, builder, keys, args[0], args[1])
+        return builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
+
+    return INT64X8(keys, types.intp), codegen
+
+
+@inlined
+def load_sort_keys(keys: Any, index: int) -> Any:
+    """Eight of an array of sort keys, from ``index`` on."""
+    check(keys, index, SORTED)
+    return _load_sort_keys(keys, index)
+
+
+@intrinsic
+def _store_sort_keys(typing: Any, keys: Any, index: Any, lanes: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = address_of(context, builder, keys, args[0], args[1])
+        builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(keys, types.intp, lanes), codegen
+
+
+@inlined
+def store_sort_keys(keys: Any, index: int, lanes: Any) -> None:
+    """Write eight int64 to an array of them."""
+    check(keys, index, SORTED)
+    _store_sort_keys(keys, index, lanes)

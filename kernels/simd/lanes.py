@@ -40,7 +40,9 @@ class _LanesModel(models.PrimitiveModel):
 
 FLOAT32X16 = Lanes(types.float32, 16)
 FLOAT64X8 = Lanes(types.float64, 8)
-LANES_OF = {types.float32: FLOAT32X16, types.float64: FLOAT64X8}
+INT16X32 = Lanes(types.int16, 32)
+INT64X8 = Lanes(types.int64, 8)
+LANES_OF = {lanes.scalar: lanes for lanes in (FLOAT32X16, FLOAT64X8, INT16X32, INT64X8)}
 
 
 def int32s(values: range | list[int]) -> ir.Constant:
@@ -169,23 +171,44 @@ def _float32_halves(builder: Any, value: Any) -> tuple[Any, Any]:
     return builder.bitcast(fraction, value.type), exponent
 
 
+def compared(builder: Any, comparison: str, x: Any, y: Any) -> Any:
+    """LLVM comparison of floats, false where either is NaN, or of signed integers."""
+    if isinstance(getattr(x.type, "element", x.type), ir.IntType):
+        return builder.icmp_signed(comparison, x, y)
+    return builder.fcmp_ordered(comparison, x, y)
+
+
+def chosen(comparison: str) -> Any:
+    """Emitter of the first of two values where they compare so, else the second."""
+    return lambda builder, x, y: builder.select(compared(builder, comparison, x, y), x, y)
+
+
+def _add(builder: Any, a: Any, b: Any) -> Any:
+    return builder.add(a, b) if isinstance(a.type.element, ir.IntType) else builder.fadd(a, b)
+
+
+def _subtract(builder: Any, a: Any, b: Any) -> Any:
+    return builder.sub(a, b) if isinstance(a.type.element, ir.IntType) else builder.fsub(a, b)
+
+
 def _where(comparison: str) -> Any:
     return elementwise(
-        4, lambda b, x, y, then, other: b.select(b.fcmp_ordered(comparison, x, y), then, other)
+        4, lambda b, x, y, then, other: b.select(compared(b, comparison, x, y), then, other)
     )
 
 
-add = elementwise(2, lambda b, x, y: b.fadd(x, y))
-subtract = elementwise(2, lambda b, x, y: b.fsub(x, y))
+add = elementwise(2, _add)
+subtract = elementwise(2, _subtract)
 multiply = elementwise(2, lambda b, x, y: b.fmul(x, y))
 divide = elementwise(2, lambda b, x, y: b.fdiv(x, y))
 fma = elementwise(3, _fma)
 # x86's maxps gives its second operand when either is NaN; so these give ``b`` (NaN or not) when
 # ``a`` is NaN, and pass a NaN in ``b`` on.
-maximum = elementwise(2, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
-minimum = elementwise(2, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
+maximum = elementwise(2, chosen(">"))
+minimum = elementwise(2, chosen("<"))
 where_equal = _where("==")
 where_greater = _where(">")
+where_at_least = _where(">=")
 # value * 2**n for the integer n in the low bits of ``rounded`` (a number plus ROUND's constant).
 times_power = elementwise(2, _times_power)
 # float64 only: x = mantissa(x) * 2**(biased_exponent(x) - 1023) for positive normal x.

@@ -10,7 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.compiled import inlined
-from kernels.simd.lanes import Lanes
+from kernels.simd.lanes import Lanes, compared
 from kernels.simd.memory import address_of, check
 
 _WORD = ir.IntType(64)
@@ -20,7 +20,7 @@ def _bits(comparison: str) -> Any:
     @intrinsic
     def compare(typing: Any, a: Lanes, b: Lanes) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            lanes = builder.fcmp_ordered(comparison, *args)
+            lanes = compared(builder, comparison, *args)
             return builder.zext(builder.bitcast(lanes, ir.IntType(a.count)), _WORD)
 
         return types.int64(a, b), codegen
@@ -53,9 +53,9 @@ lowest_bit = _of_bits("llvm.cttz.i64", ir.Constant(ir.IntType(1), 0))
 @intrinsic
 def _not_zero(typing: Any, array: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind, bits = ir.VectorType(_WORD, _WORD.width), ir.IntType(_WORD.width)
+        kind, bits = ir.VectorType(ir.IntType(32), _WORD.width), ir.IntType(_WORD.width)
         address = address_of(context, builder, array, args[0], args[1])
-        words = builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
+        words = builder.load(builder.bitcast(address, kind.as_pointer()), align=4)
         return builder.bitcast(builder.icmp_signed("!=", words, ir.Constant(kind, None)), bits)
 
     return types.int64(array, types.intp), codegen
@@ -63,6 +63,6 @@ def _not_zero(typing: Any, array: Any, index: Any) -> Any:
 
 @inlined
 def not_zero(array: Any, index: int) -> int:
-    """Bit i is set where element i of the 64 from ``index`` on of an int64 array is not 0."""
+    """Bit i is set where element i of the 64 from ``index`` on of a uint32 array is not 0."""
     check(array, index, 64)
     return _not_zero(array, index)

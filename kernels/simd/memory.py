@@ -19,14 +19,14 @@ from kernels.compiled import by_type, inlined
 from kernels.simd.lanes import FLOAT32X16, FLOAT64X8, Lanes, int32s, repeat, splat
 
 
-def _compute_lanes(array: Any) -> Lanes:
+def compute_lanes(array: Any) -> Lanes:
     return FLOAT64X8 if array.dtype == types.float64 else FLOAT32X16
 
 
 @by_type
 def width(array: Any) -> Any:
     """Number of elements of ``array`` in one ``Lanes``."""
-    count = _compute_lanes(array).count
+    count = compute_lanes(array).count
 
     def count_of(array: Any) -> int:
         return count
@@ -37,7 +37,7 @@ def width(array: Any) -> Any:
 @by_type
 def constant(array: Any, value: Any) -> Any:
     """``value`` in every lane of the type that ``array`` is computed in."""
-    scalar = _compute_lanes(array).scalar
+    scalar = compute_lanes(array).scalar
 
     def splat_value(array: Any, value: Any) -> Any:
         return splat(scalar(value))
@@ -67,7 +67,7 @@ def first_lanes(builder: Any, count: Any, lanes: Lanes) -> Any:
 
 @intrinsic
 def _load(typing: Any, array: Any, index: Any) -> Any:
-    lanes = _compute_lanes(array)
+    lanes = compute_lanes(array)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         memory = ir.VectorType(context.get_data_type(array.dtype), lanes.count)
@@ -81,7 +81,7 @@ def _load(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def _load_two(typing: Any, array: Any, index: Any) -> Any:
-    lanes = _compute_lanes(array)
+    lanes = compute_lanes(array)
     pair = types.UniTuple(lanes, 2)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -108,7 +108,7 @@ def _load_two(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def _load_each(typing: Any, array: Any, index: Any, stride: Any, count: Any) -> Any:
-    lanes, number = _compute_lanes(array), count.literal_value
+    lanes, number = compute_lanes(array), count.literal_value
     several = types.UniTuple(lanes, number)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -127,7 +127,7 @@ def _load_each(typing: Any, array: Any, index: Any, stride: Any, count: Any) -> 
 
 @intrinsic
 def _load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> Any:
-    lanes = _compute_lanes(array)
+    lanes = compute_lanes(array)
     bits = array.dtype.bitwidth
     letter = "f" if isinstance(array.dtype, types.Float) else "i"
 
@@ -196,10 +196,10 @@ def _element(typing: Any, array: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = builder.load(address_of(context, builder, array, args[0], args[1]))
         one = builder.bitcast(value, ir.VectorType(value.type, 1))
-        to = ir.VectorType(context.get_value_type(_compute_lanes(array).scalar), 1)
+        to = ir.VectorType(context.get_value_type(compute_lanes(array).scalar), 1)
         wide = widen(builder, array.dtype, one, to)
         scalar = builder.extract_element(wide, ir.Constant(ir.IntType(32), 0))
-        return context.cast(builder, scalar, _compute_lanes(array).scalar, types.float64)
+        return context.cast(builder, scalar, compute_lanes(array).scalar, types.float64)
 
     return types.float64(array, types.intp), codegen
 

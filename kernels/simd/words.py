@@ -1,8 +1,10 @@
-"""Maxima of 16-bit floats by their bits: an instruction for twice as many as float32 lanes hold.
+"""Registers for maxima of logits and for comparisons with a bar.
 
-As signed integers, bits of floats that are not negative are in the order of the floats, and those
-of negative floats are below them, in the wrong order. So a maximum that is negative says no more
-than that nothing reached 0.
+Those of 16-bit floats hold their bits, twice as many as float32 lanes. As signed integers, bits of
+floats that are not negative are in the order of the floats, and those of negative floats are below
+them, in the wrong order: a maximum below 0 says no more than that nothing reached 0, unless it was
+taken of keys (``keys``). Other types have their lanes. A scalar of such a register, such as a bar,
+is a key of 16-bit floats, and a float of others; ``value_of`` gives the float that it stands for.
 """
 
 from __future__ import annotations
@@ -10,19 +12,31 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.compiled import by_type
-from kernels.simd.lanes import FLOAT32X16, Lanes, int32s, maximum, repeat, where_greater
-from kernels.simd.masks import at_least
-from kernels.simd.memory import address_of, check, constant, load, widen, width
+from kernels.simd.keys import ordered
+from kernels.simd.lanes import INT16X32, maximum, repeat, splat
+from kernels.simd.memory import (
+    address_of,
+    check,
+    compute_lanes,
+    constant,
+    first_lanes,
+    load,
+    load_first,
+    widen,
+    width,
+)
+from kernels.simd.scalars import get
 
-# Elements that ``reaching`` compares.
-REACH = 64
-_WORDS = Lanes(types.int16, 32)
 _WORD = ir.IntType(16)
+# Below the keys of all floats but NaN, and below the bits of all but NaN and -0.
+_LOWEST = np.int16(-(1 << 15))
 
 
 def _narrow(array: Any) -> bool:
@@ -30,192 +44,212 @@ def _narrow(array: Any) -> bool:
 
 
 @intrinsic
-def _no_words(typing: Any, array: Any) -> Any:
-    """The bits of -inf, the largest of negative words but for NaNs: ``maximum`` would keep NaN."""
-    lowest = -0x80 if array.dtype == types.uint16 else -0x400
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return repeat(builder, ir.Constant(_WORD, lowest), _WORDS.count)
-
-    return _WORDS(array), codegen
-
-
-@intrinsic
 def _load_words(typing: Any, array: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = context.get_value_type(_WORDS)
+        kind = context.get_value_type(INT16X32)
         address = address_of(context, builder, array, args[0], args[1])
-        return builder.load(builder.bitcast(address, kind.as_pointer()), align=2)
+        size = array.dtype.bitwidth // 8
+        return builder.load(builder.bitcast(address, kind.as_pointer()), align=size)
 
-    return _WORDS(array, types.intp), codegen
-
-
-@intrinsic
-def _larger_words(typing: Any, a: Any, b: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(builder.icmp_signed(">", *args), *args)
-
-    return _WORDS(a, b), codegen
-
-
-def _half(first: int) -> Any:
-    @intrinsic
-    def half(typing: Any, array: Any, words: Any) -> Any:
-        """Every other word as float32 lanes, by the dtype of ``array``."""
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            if array.dtype == types.uint16:  # a shift or a mask for three shuffles
-                words = ir.VectorType(ir.IntType(32), FLOAT32X16.count)
-                both = builder.bitcast(args[1], words)
-                if first:
-                    part = builder.and_(both, ir.Constant(words, [0xFFFF0000] * words.count))
-                else:
-                    part = builder.shl(both, ir.Constant(words, [16] * words.count))
-                return builder.bitcast(part, context.get_value_type(FLOAT32X16))
-            kept = int32s(range(first, _WORDS.count, 2))
-            part = builder.shuffle_vector(args[1], args[1], kept)
-            return widen(builder, array.dtype, part, context.get_value_type(FLOAT32X16))
-
-        return FLOAT32X16(array, words), codegen
-
-    return half
-
-
-_even, _odd = _half(0), _half(1)
-
-
-@by_type
-def no_maximum(array: Any) -> Any:
-    """A value for ``raised`` to start from."""
-    if _narrow(array):
-
-        def no_words(array: Any) -> Any:
-            return _no_words(array)
-
-        return no_words
-
-    def lowest(array: Any) -> Any:
-        return constant(array, -math.inf)
-
-    return lowest
-
-
-@by_type
-def raised(array: Any, index: Any, one: Any, other: Any, largest: Any) -> Any:
-    """``largest`` of before and of two registers, ``one`` and ``other``, loaded from ``index``."""
-    if _narrow(array):
-
-        def raised_words(array: Any, index: Any, one: Any, other: Any, largest: Any) -> Any:
-            check(array, index, 2 * width(array))
-            return _larger_words(largest, _load_words(array, index))
-
-        return raised_words
-
-    def raised_lanes(array: Any, index: Any, one: Any, other: Any, largest: Any) -> Any:
-        return maximum(other, maximum(one, largest))
-
-    return raised_lanes
-
-
-@by_type
-def as_lanes(array: Any, largest: Any) -> Any:
-    """Maxima as lanes; -inf where that of 16-bit floats is below 0, and so not known."""
-    if _narrow(array):
-
-        def words_as_lanes(array: Any, largest: Any) -> Any:
-            lanes = maximum(_even(array, largest), _odd(array, largest))
-            return where_greater(constant(array, 0.0), lanes, constant(array, -math.inf), lanes)
-
-        return words_as_lanes
-
-    def same(array: Any, largest: Any) -> Any:
-        return largest
-
-    return same
+    return INT16X32(array, types.intp), codegen
 
 
 @intrinsic
-def _words_at_least(typing: Any, words: Any, bar: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bars = repeat(builder, builder.trunc(args[1], _WORD), _WORDS.count)
-        lanes = builder.icmp_signed(">=", args[0], bars)
-        bits = builder.bitcast(lanes, ir.IntType(_WORDS.count))
-        return builder.zext(bits, ir.IntType(64))
+def _load_first_words(typing: Any, array: Any, index: Any, count: Any) -> Any:
+    """``count`` words from ``index`` on, then those whose key is the lowest."""
 
-    return types.int64(words, types.int64), codegen
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(INT16X32)
+        address = address_of(context, builder, array, args[0], args[1])
+        pointer = builder.bitcast(address, kind.as_pointer())
+        mask = first_lanes(builder, args[2], INT16X32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(kind, [pointer.type, ir.IntType(32), mask.type, kind]),
+            f"llvm.masked.load.v{kind.count}i16.p0",
+        )
+        fill = ir.Constant(kind, [-1] * kind.count)
+        return builder.call(function, [pointer, ir.Constant(ir.IntType(32), 2), mask, fill])
+
+    return INT16X32(array, types.intp, types.intp), codegen
 
 
 @intrinsic
-def _half_bits(typing: Any, value: Any) -> Any:
+def _keys_of(typing: Any, words: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        half = builder.fptrunc(builder.fptrunc(args[0], ir.FloatType()), ir.HalfType())
-        return builder.zext(builder.bitcast(half, _WORD), ir.IntType(64))
+        kind = args[0].type
+        return ordered(builder, args[0], kind, lambda each: ir.Constant(kind, [each] * kind.count))
 
-    return types.int64(types.float64), codegen
+    return words(words), codegen
 
 
 @intrinsic
-def _float_bits(typing: Any, value: Any) -> Any:
+def _value_of_key(typing: Any, array: Any, key: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.bitcast(builder.fptrunc(args[0], ir.FloatType()), ir.IntType(32))
-        return builder.zext(bits, ir.IntType(64))
+        key = builder.trunc(args[1], _WORD)
+        bits = ordered(builder, key, _WORD, lambda each: ir.Constant(_WORD, each))
+        lane = widen(
+            builder, array.dtype, repeat(builder, bits, 1), ir.VectorType(ir.FloatType(), 1)
+        )
+        value = builder.extract_element(lane, ir.Constant(ir.IntType(32), 0))
+        return builder.fpext(value, ir.DoubleType())
 
-    return types.int64(types.float64), codegen
-
-
-@by_type
-def bar_of(array: Any, value: Any) -> Any:
-    """``value`` as ``reaching`` compares with it: for 16-bit floats the bits of one that is
-    positive, at most ``value`` and next to it; for others lanes.
-    """
-    if array.dtype == types.uint16:
-
-        def bfloat16_bits(array: Any, value: Any) -> int:
-            return _float_bits(value) >> 16
-
-        return bfloat16_bits
-    if _narrow(array):
-
-        def float16_bits(array: Any, value: Any) -> int:
-            return max(_half_bits(value) - 1, 0)
-
-        return float16_bits
-
-    def lanes(array: Any, value: Any) -> Any:
-        return constant(array, value)
-
-    return lanes
+    return types.float64(array, types.int64), codegen
 
 
 @by_type
-def reaching(array: Any, index: Any, bar: Any) -> Any:
-    """Bit i is set where element i of the REACH from ``index`` on is at least ``bar``, from
-    ``bar_of``; NaN is not told from large ones among 16-bit floats.
-    """
-    if _narrow(array):
+def span(array: Any) -> Any:
+    """Number of elements in a register."""
+    count = INT16X32.count if _narrow(array) else compute_lanes(array).count
 
-        def reaching_words(array: Any, index: Any, bar: Any) -> int:
-            check(array, index, REACH)
-            low = _words_at_least(_load_words(array, index), bar)
-            return low | _words_at_least(_load_words(array, index + REACH // 2), bar) << 32
+    def count_of(array: Any) -> int:
+        return count
 
-        return reaching_words
-    if array.dtype == types.float64:
+    return count_of
 
-        def reaching_float64s(array: Any, index: Any, bar: Any) -> int:
-            bits = 0
-            for i in range(0, REACH, width(array)):
-                bits |= at_least(load(array, index + i), bar) << i
-            return bits
 
-        return reaching_float64s
+@by_type
+def load_compared(array: Any, index: Any) -> Any:
+    """``span`` elements from ``index`` on."""
 
-    def reaching_float32s(array: Any, index: Any, bar: Any) -> int:
-        low = at_least(load(array, index), bar) | at_least(load(array, index + 16), bar) << 16
-        high = at_least(load(array, index + 32), bar) | at_least(load(array, index + 48), bar) << 16
-        return low | high << 32
+    def words(array: Any, index: Any) -> Any:
+        check(array, index, span(array))
+        return _load_words(array, index)
 
-    return reaching_float32s
+    def lanes(array: Any, index: Any) -> Any:
+        return load(array, index)
+
+    return words if _narrow(array) else lanes
+
+
+@by_type
+def load_first_compared(array: Any, index: Any, count: Any) -> Any:
+    """``count`` elements from ``index`` on, at most ``span``, then some below all others."""
+
+    def words(array: Any, index: Any, count: Any) -> Any:
+        check(array, index, min(count, span(array)))
+        return _load_first_words(array, index, count)
+
+    def lanes(array: Any, index: Any, count: Any) -> Any:
+        return load_first(array, index, count, constant(array, -math.inf))
+
+    return words if _narrow(array) else lanes
+
+
+@by_type
+def load_first_ordered(array: Any, index: Any, count: Any) -> Any:
+    """``load_first_compared``, but as keys where those are known below 0 too."""
+
+    def words(array: Any, index: Any, count: Any) -> Any:
+        return _keys_of(load_first_compared(array, index, count))
+
+    def lanes(array: Any, index: Any, count: Any) -> Any:
+        return load_first_compared(array, index, count)
+
+    return words if _narrow(array) else lanes
+
+
+@by_type
+def load_maxima(array: Any, maxima: Any, index: Any) -> Any:
+    """The register at ``index`` of ``maxima``, reals of the type that ``array`` is computed in."""
+
+    def words(array: Any, maxima: Any, index: Any) -> Any:
+        check(maxima, index, width(maxima))
+        return _load_words(maxima, index)
+
+    def lanes(array: Any, maxima: Any, index: Any) -> Any:
+        return load(maxima, index)
+
+    return words if _narrow(array) else lanes
+
+
+@by_type
+def raised(array: Any, index: Any, two: Any, largest: Any) -> Any:
+    """``largest`` of before and of ``two`` registers that ``load_two`` loaded from ``index``."""
+
+    def words(array: Any, index: Any, two: Any, largest: Any) -> Any:
+        return maximum(load_compared(array, index), largest)
+
+    def lanes(array: Any, index: Any, two: Any, largest: Any) -> Any:
+        return maximum(two[1], maximum(two[0], largest))
+
+    return words if _narrow(array) else lanes
+
+
+@intrinsic
+def _word_of(typing: Any, registers: Any, lane: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = address_of(context, builder, registers, args[0], ir.Constant(ir.IntType(64), 0))
+        word = builder.gep(builder.bitcast(address, _WORD.as_pointer()), [args[1]])
+        return builder.sext(builder.load(word), ir.IntType(64))
+
+    return types.int64(registers, types.intp), codegen
+
+
+@by_type
+def lane_of(array: Any, registers: Any, lane: Any) -> Any:
+    """Lane ``lane`` of the first register stored in ``registers``, a small whole number."""
+
+    def of_words(array: Any, registers: Any, lane: Any) -> int:
+        check(registers, 0, width(registers))
+        return _word_of(registers, lane)
+
+    def of_lanes(array: Any, registers: Any, lane: Any) -> int:
+        return int(get(registers, lane))
+
+    return of_words if _narrow(array) else of_lanes
+
+
+@by_type
+def lowest(array: Any) -> Any:
+    """The scalar that all elements reach."""
+
+    def key(array: Any) -> Any:
+        return _LOWEST
+
+    def value(array: Any) -> float:
+        return -math.inf
+
+    return key if _narrow(array) else value
+
+
+@by_type
+def spread(array: Any, scalar: Any) -> Any:
+    """``scalar`` in every lane of a register."""
+
+    def words(array: Any, scalar: Any) -> Any:
+        return splat(np.int16(scalar))
+
+    def lanes(array: Any, scalar: Any) -> Any:
+        return constant(array, scalar)
+
+    return words if _narrow(array) else lanes
+
+
+@by_type
+def halfway(array: Any, low: Any, high: Any) -> Any:
+    """A scalar between two."""
+
+    def key(array: Any, low: Any, high: Any) -> int:
+        return (low + high + 1) >> 1
+
+    def value(array: Any, low: Any, high: Any) -> float:
+        return 0.5 * low + 0.5 * high
+
+    return key if _narrow(array) else value
+
+
+@by_type
+def value_of(array: Any, scalar: Any) -> Any:
+    """The float that a scalar stands for."""
+
+    def of_key(array: Any, scalar: Any) -> float:
+        return _value_of_key(array, scalar) if scalar > _LOWEST else -math.inf
+
+    def same(array: Any, scalar: Any) -> float:
+        return float(scalar)
+
+    return of_key if _narrow(array) else same
 
 
 @by_type

@@ -54,7 +54,7 @@ def _fill_scratch(operands: Operands) -> None:
     for array in operands.scratch:
         fill(array)
     if operands.likeliest is not None:
-        for name in ("maxima", "row", "marks", "candidates", "at", "values", "places"):
+        for name in ("maxima", "row", "marks", "keys", "ranks", "values", "places"):
             fill(getattr(operands.likeliest, name))
 
 

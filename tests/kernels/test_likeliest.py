@@ -99,6 +99,14 @@ def test_rows_of_few_positive_logits(classes: int, dtype: dtypes.DType) -> None:
         hold(zoo.Example(zoo.cast(rows, dtype), labels, {"class_axis": 1}), top_k)
 
 
+@pytest.mark.parametrize("tiny", [-1e-7, -1e-40])
+def test_one_positive_logit_among_tiny_negative_ones(tiny: float, dtype: dtypes.DType) -> None:
+    """Bits of tiny negative 16-bit floats, taken as keys, are those of NaN."""
+    rows = np.full((3, 5000), tiny, np.float32)
+    rows[:, 4000] = [5.0, 0.0, -0.0]
+    hold(zoo.Example(zoo.cast(rows, dtype), np.array([4000, 4000, 7]), {"class_axis": 1}), 3)
+
+
 @pytest.mark.parametrize("kind", ["equal", "ascending", "descending", "one high", "-inf but three"])
 @pytest.mark.parametrize("classes", [128, 5000])
 def test_rows_that_an_estimate_would_get_wrong(

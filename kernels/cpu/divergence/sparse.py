@@ -16,7 +16,8 @@ from kernels.cpu.divergence.careful import log_sum
 from kernels.cpu.divergence.dense import leave_out, options_of, write_position
 from kernels.cpu.outputs.rows import least_exponent, prediction
 from kernels.cpu.packed import unpacked
-from kernels.cpu.sums.rows import BLOCK, BLOCK_LIMIT, GUESS, shift_for, sum_powers
+from kernels.cpu.sums.powers import sum_powers
+from kernels.cpu.sums.rows import BLOCK, BLOCK_LIMIT, GUESS, shift_for
 from kernels.divergence_formula import LN2, REVERSE, not_negative, slope_of, term_of
 from kernels.formula import LARGEST_SHIFT
 from kernels.plan import place

@@ -12,7 +12,7 @@ from kernels import layout
 from kernels.cpu import tile
 from kernels.cpu.arguments import Labels, Likeliest
 from kernels.cpu.launch.scratch import apart
-from kernels.cpu.likeliest.top import MARKS, MOST
+from kernels.cpu.likeliest.top import KEYS, TESTED
 from kernels.cpu.sums.maxima import BLOCK, GROUP
 from kernels.plan import LIKELIEST, MOST_TOP, PER_CLASS, PER_TOP, TOP, View
 from kernels.problem import Array, Problem
@@ -120,8 +120,7 @@ class LikeliestArrays:
         # Strided classes are gathered in the type that they are computed in.
         size = problem.dtype.size if logits.class_stride == 1 else real.itemsize
         top_k = (problem.top_k or 0) if {*TOP} & self._arrays.keys() else 0
-        group = GROUP // size if top_k else BLOCK
-        groups, blocks = -(-problem.classes // group), -(-problem.classes // BLOCK)
+        groups, blocks = -(-problem.classes * size // GROUP), -(-problem.classes // BLOCK)
         return Likeliest(
             top_k=top_k,
             compares=bool(self._arrays.keys() - {"chosen_log_probs"}),
@@ -130,12 +129,11 @@ class LikeliestArrays:
                 chosen[first : first + logits.positions] if len(chosen) > 1 else chosen
             ).ravel(),
             **outputs,
-            group=group,
             maxima=apart(workers, 1, (groups + blocks) * width, real)[:, 0],
             row=np.empty((workers, 0 if logits.class_stride == 1 else problem.classes), real),
-            marks=np.empty((workers, groups + 1 + MARKS), np.int64),
-            candidates=apart(workers, 1, MOST + width, real)[:, 0],
-            at=np.empty((workers, MOST), np.int64),
+            marks=np.empty((workers, groups + TESTED), np.uint32),
+            keys=np.empty((workers, KEYS), np.int64),
+            ranks=np.empty((workers, KEYS), np.int64),
             values=apart(workers, 1, MOST_TOP + width, real)[:, 0],
             places=np.empty((workers, MOST_TOP + 1), np.int64),  # ``top`` writes one more
         )

@@ -25,9 +25,10 @@ from kernels.simd import (
     exp2,
     fma,
     knows_negatives,
-    load,
+    load_first,
     max_across,
     store_first,
+    value_of,
     where_equal,
     width,
 )
@@ -50,45 +51,38 @@ def _capped_one(x: Any, raw: float, cap: Any) -> float:
     return float(max_across(capped(x, constant(x, raw), cap)))
 
 
-@called
-def _write_log_probs(
-    x: Any, values: Any, count: int, out: Any, first: int, scratch: Any, at: int, options: Any
+@inlined
+def _take_log_probs(
+    x: Any, out: Any, first: int, count: int, scratch: Any, at: int, options: Any
 ) -> None:
-    """Write the log-probabilities of ``count`` logits without the cap to ``out``; the bits are
+    """Replace ``count`` logits without the cap in ``out`` by their log-probabilities; the bits are
     those of the output ``log_probs``.
     """
     scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at])
     total, log2_total = constant(x, scratch[TOTAL, at]), constant(x, scratch[LOG2, at])
-    for i in range(0, count, width(x)):
-        value = capped(x, load(values, i), options.cap)
+    for i in range(first, first + count, width(x)):
+        left = first + count - i
+        value = capped(x, load_first(out, i, left, constant(x, 0.0)), options.cap)
         t = fma(value, scales, minus)
-        log_probs = log_prob_of(x, value, t, total, log2_total, options)
-        store_first(out, first + i, count - i, log_probs)
+        store_first(out, i, left, log_prob_of(x, value, t, total, log2_total, options))
 
 
 @inlined
-def _write_chosen(
-    logits: Any, position: int, likeliest: Any, worker: int, scratch: Any, at: int, options: Any
-) -> None:
-    """Write the log-probabilities of the chosen classes, some registers at a time."""
-    x, first, values = logits.data, place(logits, position), likeliest.values[worker]
-    each, most = likeliest.chosen_each, likeliest.places.shape[1]
+def _read_chosen(logits: Any, position: int, likeliest: Any) -> None:
+    """Write the logits of the chosen classes where their log-probabilities belong."""
+    x, first, each = logits.data, place(logits, position), likeliest.chosen_each
     row = position * each if likeliest.chosen.size > each else 0
-    for start in range(0, each, most):
-        count = min(most, each - start)
-        for i in range(count):
-            c = likeliest.chosen[row + start + i]
-            values[i] = element(x, first + c * logits.class_stride)
-        out = position * each + start
-        _write_log_probs(x, values, count, likeliest.chosen_log_probs, out, scratch, at, options)
+    for i in range(each):
+        c = likeliest.chosen[row + i]
+        likeliest.chosen_log_probs[position * each + i] = element(
+            x, first + c * logits.class_stride
+        )
 
 
 @called
-def _write_likeliest(
-    packed: Any, x: Any, first: int, position: int, y: int, scratch: Any, at: int, worker: int
-) -> None:
-    """Write the outputs of a position whose maxima were taken; its classes are contiguous in ``x``,
-    from ``first`` on.
+def _find_likeliest(packed: Any, x: Any, first: int, position: int, y: int, worker: int) -> None:
+    """Write the outputs of a position whose maxima were taken, or what ``finish_likeliest`` makes
+    them of; its classes are contiguous in ``x``, from ``first`` on.
     """
     operands = unpacked(packed)
     options, likeliest, classes = operands.options, operands.likeliest, operands.logits.classes
@@ -96,45 +90,42 @@ def _write_likeliest(
     labelled = likeliest.margin.size > 0 and y >= 0
     maxima, count = likeliest.maxima[worker], likeliest.top_k
     raw = element(x, first + y) if labelled else 0.0
-    largest, other, bar = _compared(
-        x, first, classes, y, raw, labelled, maxima, likeliest.group, count
-    )
-    if not (min(largest, other, bar) > 0.0 or knows_negatives(x)):
-        take_maxima(x, first, classes, maxima, likeliest.group)
-        largest, other, bar = _compared(
-            x, first, classes, y, raw, labelled, maxima, likeliest.group, count
-        )
+    largest, other, bar = _compared(x, first, classes, y, raw, labelled, maxima, count)
+    known = largest > 0.0 and other > 0.0 and value_of(x, bar) > 0.0  # NaN is not
+    if not (known or knows_negatives(x)):
+        take_maxima(x, first, classes, maxima)
+        largest, other, bar = _compared(x, first, classes, y, raw, labelled, maxima, count)
     if likeliest.max_logit.size:
         likeliest.max_logit[position] = options.unit * _capped_one(x, largest, options.cap)
     if likeliest.confidence.size:
-        likeliest.confidence[position] = _probability(x, largest, scratch, at, options)
+        likeliest.confidence[position] = largest
     if labelled:
         likeliest.margin[position] = _margin(x, raw, other, classes, options)
     if count > 0:
         values, places = likeliest.values[worker], likeliest.places[worker]
         select_largest(
             x, first, classes, maxima, bar, count, likeliest.marks[worker],
-            likeliest.candidates[worker], likeliest.at[worker], values, places,
+            likeliest.keys[worker], likeliest.ranks[worker], values, places,
         )  # fmt: skip
         row = position * count
         if likeliest.top_classes.size:
             for i in range(count):
                 likeliest.top_classes[row + i] = places[i]
         if likeliest.top_log_probs.size:
-            out = likeliest.top_log_probs
-            _write_log_probs(x, values, count, out, row, scratch, at, options)
+            for i in range(count):
+                likeliest.top_log_probs[row + i] = values[i]
 
 
 @inlined
 def _compared(
-    x: Any, first: int, classes: int, y: int, raw: float, labelled: bool, maxima: Any, size: int,
-    count: int,
-) -> tuple[float, float, float]:  # fmt: skip
+    x: Any, first: int, classes: int, y: int, raw: float, labelled: bool, maxima: Any, count: int,
+) -> tuple[float, float, Any]:  # fmt: skip
     """The largest logit; the largest but for the label's, ``raw``; and a bound of ``count``."""
-    largest = largest_of(x, maxima, classes)
-    other = bar = largest
+    bar = largest_of(x, maxima, classes)
+    largest = value_of(x, bar)
+    other = largest
     if labelled and raw >= largest:
-        other = largest_other(x, first, classes, y, maxima, size)
+        other = largest_other(x, first, classes, y, maxima)
     if count > 0:
         bar = bound_of_row(x, classes, maxima, count)
     return largest, other, bar
@@ -151,39 +142,31 @@ def _margin(x: Any, raw: float, other: float, classes: int, options: Any) -> flo
 
 
 @inlined
-def _row_likeliest(
-    packed: Any, operands: Any, position: int, y: int, scratch: Any, at: int, worker: int
-) -> None:
-    logits, options, likeliest = operands.logits, operands.options, operands.likeliest
-    if likeliest.margin.size:
-        likeliest.margin[position] = math.nan
-    if y < 0 and not (options.ignored_too or operands.soft.data.size):
-        return
-    if likeliest.compares:
-        x, first, classes = logits.data, place(logits, position), logits.classes
-        if classes <= SHORT:
-            take_maxima(x, first, classes, likeliest.maxima[worker], likeliest.group)
-        _write_likeliest(packed, x, first, position, y, scratch, at, worker)
-    if likeliest.chosen_log_probs.size:
-        _write_chosen(logits, position, likeliest, worker, scratch, at, options)
+def _has_outputs(operands: Any, y: int) -> bool:
+    """Test whether a position with label ``y``, -1 if it is ignored, has outputs but the margin."""
+    return y >= 0 or operands.options.ignored_too or operands.soft.data.size > 0
 
 
 @inlined
-def _plane_likeliest(
-    packed: Any, operands: Any, position: int, y: int, scratch: Any, at: int, worker: int
-) -> None:
+def _row_likeliest(packed: Any, operands: Any, position: int, y: int, worker: int) -> None:
+    logits, likeliest = operands.logits, operands.likeliest
+    x, first, classes = logits.data, place(logits, position), logits.classes
+    if likeliest.compares:
+        if classes <= SHORT:
+            take_maxima(x, first, classes, likeliest.maxima[worker])
+        _find_likeliest(packed, x, first, position, y, worker)
+
+
+@inlined
+def _plane_likeliest(packed: Any, operands: Any, position: int, y: int, worker: int) -> None:
     """``_row_likeliest`` of strided classes, which are gathered first."""
-    logits, options, likeliest = operands.logits, operands.options, operands.likeliest
+    logits, likeliest = operands.logits, operands.likeliest
     first, stride, row = place(logits, position), logits.class_stride, likeliest.row[worker]
-    if likeliest.margin.size:
-        likeliest.margin[position] = math.nan
     if likeliest.compares:
         for c in range(logits.classes):
             row[c] = element(logits.data, first + c * stride)
-        take_maxima(row, 0, logits.classes, likeliest.maxima[worker], likeliest.group)
-        _write_likeliest(packed, row, 0, position, y, scratch, at, worker)
-    if likeliest.chosen_log_probs.size:
-        _write_chosen(logits, position, likeliest, worker, scratch, at, options)
+        take_maxima(row, 0, logits.classes, likeliest.maxima[worker])
+        _find_likeliest(packed, row, 0, position, y, worker)
 
 
 @inlined
@@ -255,14 +238,52 @@ def likeliest_step(
     likeliest: Any, packed: Any, operands: Any, lo: int, count: int, label: Any, scratch: Any,
     at: int, worker: int,
 ) -> None:  # fmt: skip
-    """Write the outputs of ``count`` positions from ``lo`` on, as ``outputs.step`` does."""
+    """Find the likeliest classes of ``count`` positions from ``lo`` on, which were just summed."""
     if likeliest is None:
         return
+    logits = operands.logits
     for i in range(count):
         position, y = lo + i, label[at + i]
         if scratch[CAREFUL, at + i] != 0.0:
             _careful_likeliest(packed, position, y, scratch, at + i, worker)
-        elif operands.logits.class_stride == 1:
-            _row_likeliest(packed, operands, position, y, scratch, at + i, worker)
+            continue
+        if likeliest.margin.size:
+            likeliest.margin[position] = math.nan
+        if not _has_outputs(operands, y):
+            continue
+        if logits.class_stride == 1:
+            _row_likeliest(packed, operands, position, y, worker)
         else:
-            _plane_likeliest(packed, operands, position, y, scratch, at + i, worker)
+            _plane_likeliest(packed, operands, position, y, worker)
+        if likeliest.chosen_log_probs.size:
+            _read_chosen(logits, position, likeliest)
+
+
+@called
+def _finish(packed: Any, lo: int, count: int, label: Any, scratch: Any, at: int) -> None:
+    operands = unpacked(packed)
+    x, options, likeliest = operands.logits.data, operands.options, operands.likeliest
+    for i in range(at, at + count):
+        position = lo + i - at
+        if scratch[CAREFUL, i] != 0.0 or not _has_outputs(operands, label[i]):
+            continue
+        if likeliest.confidence.size:
+            largest = float(likeliest.confidence[position])
+            likeliest.confidence[position] = _probability(x, largest, scratch, i, options)
+        if likeliest.top_log_probs.size:
+            out, each = likeliest.top_log_probs, likeliest.top_k
+            _take_log_probs(x, out, position * each, each, scratch, i, options)
+        if likeliest.chosen_log_probs.size:
+            out, each = likeliest.chosen_log_probs, likeliest.chosen_each
+            _take_log_probs(x, out, position * each, each, scratch, i, options)
+
+
+@inlined
+def finish_likeliest(
+    likeliest: Any, packed: Any, lo: int, count: int, label: Any, scratch: Any, at: int
+) -> None:
+    """Turn logits that ``likeliest_step`` wrote into probabilities, once logarithms are taken: of
+    many positions, one does not wait for another's.
+    """
+    if likeliest is not None:
+        _finish(packed, lo, count, label, scratch, at)

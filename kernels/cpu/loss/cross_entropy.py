@@ -13,7 +13,7 @@ from typing import Any
 from kernels.compiled import inlined, kernel_by_address
 from kernels.cpu.careful import weigh_careful
 from kernels.cpu.likeliest.greedy import any_greedy, judge_sequences
-from kernels.cpu.likeliest.step import likeliest_step
+from kernels.cpu.likeliest.step import finish_likeliest, likeliest_step
 from kernels.cpu.outputs.step import output_step
 from kernels.cpu.packed import unpacked
 from kernels.cpu.plain.losses import is_plain, plain_losses, weigh_plain, write_plain
@@ -44,6 +44,21 @@ def _read_proved_labels(
     wrong = prove_labels(label, count, classes, labels)
     if wrong < count and lo + wrong < bad[share]:
         bad[share] = lo + wrong
+
+
+@inlined
+def _reads_again(likeliest: Any, operands: Any) -> bool:
+    """Test whether the outputs of a step read its logits after the sums, from cache."""
+    if likeliest is None:
+        return True
+    results = operands.results
+    return bool(
+        operands.log_probs.data.size
+        + operands.gradient.data.size
+        + results.entropy.size
+        + results.rank.size
+        + results.prediction.size
+    )
 
 
 @inlined
@@ -88,16 +103,20 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
             label[:count] = -1
         else:
             _read_proved_labels(labels, lo, count, logits.classes, label, results.bad, share)
-        done, odd = 0, False
+        done, begun, odd = 0, 0, False
         while done < count:
             first, rest = lo + done, count - done
             size = step_size(logits, first, rest, options.outputs or judging)
             odd |= sum_step(packed, operands, first, size, label, scratch, done, own)
-            take_logarithms(scratch, done, size, options.scale, logits.data)
-            if options.outputs:
-                output_step(operands, first, size, label, scratch, done)
-                likeliest_step(likeliest, packed, operands, first, size, label, scratch, done, own)
+            likeliest_step(likeliest, packed, operands, first, size, label, scratch, done, own)
             done += size
+            if done < count and not (judging or _reads_again(likeliest, operands)):
+                continue
+            take_logarithms(scratch, begun, done - begun, options.scale, logits.data)
+            if options.outputs:
+                output_step(operands, lo + begun, done - begun, label, scratch, begun)
+                finish_likeliest(likeliest, packed, lo + begun, done - begun, label, scratch, begun)
+            begun = done
             if judging:
                 judge_sequences(operands, first, size, label, scratch, done - size)
                 judging = any_greedy(results, lo + done, count - done)

@@ -15,25 +15,19 @@ import math
 from typing import Any
 
 from kernels.compiled import inlined
-from kernels.cpu.logit import read_first, read_two
-from kernels.cpu.sums.maxima import sum_tracked
+from kernels.cpu.logit import read_first
+from kernels.cpu.sums.powers import sum_powers, sum_tracked
 from kernels.formula import LARGEST_SHIFT
 from kernels.simd import (
-    ahead,
     constant,
     exp2,
-    exp2_four,
     fma,
     load_first,
-    loads_after,
     max_across,
     maximum,
     min_across,
     minimum,
-    prefetch,
-    prefetch_turn,
     sum_across,
-    turn,
     where_equal,
     width,
 )
@@ -61,53 +55,14 @@ def shift_for(x: Any, first: int, count: int, options: Any) -> float:
 
 
 @inlined
-def _add_four(
-    x: Any, first: int, options: Any, scales: Any, shifts: Any, even: Any, odd: Any
-) -> tuple[Any, Any]:
-    """Add the powers of four registers of logits to ``even`` and ``odd``, in turns."""
-    loads_after()
-    a, b = read_two(x, first, options.cap)
-    c, d = read_two(x, first + 2 * width(x), options.cap)
-    a, b = fma(a, scales, shifts), fma(b, scales, shifts)
-    c, d = fma(c, scales, shifts), fma(d, scales, shifts)
-    p, q, r, s = exp2_four(a, b, c, d)
-    return (even + p) + r, (odd + q) + s
-
-
-@inlined
-def sum_powers(x: Any, first: int, count: int, options: Any, shift: float) -> float:
-    """sum(2**(x * scale - shift)) over ``count`` elements."""
-    step, cap = width(x), options.cap
-    scales, shifts = constant(x, options.scale), constant(x, -shift)
-    even, odd = constant(x, 0.0), constant(x, 0.0)
-    turns = count // turn(x) * turn(x)
-    for i in range(0, turns, turn(x)):
-        prefetch_turn(x, first + i + ahead(x))
-        for k in range(first + i, first + i + turn(x), 4 * step):
-            even, odd = _add_four(x, k, options, scales, shifts, even, odd)
-    whole = count // (2 * step) * (2 * step)
-    for i in range(turns, whole, 2 * step):
-        prefetch(x, first + i + ahead(x))
-        prefetch(x, first + i + step + ahead(x))
-        one, other = read_two(x, first + i, cap)
-        even = even + exp2(fma(one, scales, shifts))
-        odd = odd + exp2(fma(other, scales, shifts))
-    lowest = constant(x, -math.inf)
-    for i in range(whole, count, step):
-        t = fma(read_first(x, first + i, count - i, lowest, cap), scales, shifts)
-        even = even + exp2(t)
-    return float(sum_across(even + odd))
-
-
-@inlined
 def _sum_block(
     x: Any, first: int, count: int, options: Any, shift: float, likeliest: Any, worker: int, c: int
 ) -> float:
     """``sum_powers`` from class ``c`` on, with its groups' maxima unless ``likeliest`` is None."""
     if likeliest is None:
         return sum_powers(x, first, count, options, shift)
-    maxima, size = likeliest.maxima[worker], likeliest.group
-    return sum_tracked(x, first, count, options, shift, maxima, size, c)
+    maxima, scale, cap = likeliest.maxima[worker], options.scale, options.cap
+    return sum_tracked(x, first, count, scale, cap, shift, maxima, c)
 
 
 @inlined
