@@ -184,7 +184,9 @@ def stored_past(typing: Any) -> Any:
     """Finish this thread's ``store_past`` before any later store of it."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.fence("seq_cst")  # MFENCE or a locked instruction on x86; there a release is none
+        # MFENCE or a locked instruction on x86: both drain its write-combining buffers. A release
+        # would be no instruction there.
+        builder.fence("seq_cst")
         return context.get_dummy_value()
 
     return types.void(), codegen
