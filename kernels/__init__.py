@@ -17,16 +17,18 @@ outputs of the logits' shape stay there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kernels import devices, divergence, divergence_answer, plan_cache, steps
+from kernels import devices, plan_cache, steps
 from kernels.accumulate import LossAccumulator, merge
 from kernels.answer import answer
 from kernels.binary_loss import binary_cross_entropy
+from kernels.divergence_loss import kl_div
 from kernels.errors import DeviceFailed, DeviceOutOfMemory, DeviceUnavailable, InvalidInput
-from kernels.plan import OUTPUTS, finish
-from kernels.problem import Array, check
+from kernels.out import refuse_gpu, with_array
+from kernels.plan import OUTPUTS
+from kernels.problem import Array, Problem, check, unlabelled
 from kernels.shards import class_shard, merge_class_shards
 
 __all__ = [
@@ -74,6 +76,7 @@ def cross_entropy(
     chosen: Any = None,
     focal: float = 0.0,
     outputs: Sequence[str] | None = None,
+    out: Mapping[str, Array] | None = None,
     device: str = "cpu",
 ) -> Any:
     """Cross-entropy between logits and labels, as ``torch.nn.functional.cross_entropy``.
@@ -97,8 +100,10 @@ def cross_entropy(
     position, those of the logits alone at theirs.
 
     Returns the loss, a scalar, or of the labels' shape with reduction "none"; or, where
-    ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (see ``kernels.plan``). Raises
-    ``InvalidInput``.
+    ``outputs`` lists some of ``OUTPUTS``, a dict of these arrays (see ``kernels.plan``). On the
+    CPU, "gradient" and "log_probs" are written to arrays that ``out`` maps their names to, which
+    lie in memory as ``np.empty_like(logits, dtype=np.float32)`` does (float64 of float64 logits),
+    and apart from all tensors. Raises ``InvalidInput``.
     """
     tensors = {
         "weight": weight,
@@ -126,11 +131,12 @@ def cross_entropy(
     }
     if device != "cpu" and devices.lies_on_gpu(logits):
         devices.target(device)  # raises where there is no GPU
+        refuse_gpu(out is not None)
         from kernels.cuda.launch import resident  # takes a second, as in ``devices``
 
         return resident.cross_entropy(logits, labels, outputs, **tensors, **options)
     problem = check(logits, labels, **tensors, **options)
-    return answer(problem, outputs)
+    return answer(problem, outputs, out, {"logits": logits, "labels": labels, **tensors})
 
 
 def nll_loss(
@@ -176,85 +182,6 @@ def nll_loss(
     return answer(problem, outputs)
 
 
-def kl_div(
-    logits: Any,
-    target_logits: Any = None,
-    *,
-    target_log_probs: Any = None,
-    target_classes: Any = None,
-    target_top_log_probs: Any = None,
-    labels: Any = None,
-    mask: Any = None,
-    weight: Any = None,
-    direction: str = "forward",
-    beta: float = 0.5,
-    tail: str = "bucket",
-    temperature: float = 1.0,
-    target_temperature: float | None = None,
-    temperature_squared: bool = False,
-    shift: int = 0,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    class_axis: int | None = None,
-    logits_dtype: str | None = None,
-    empty: str = "nan",
-    check_probabilities: bool = True,
-    outputs: Sequence[str] | None = None,
-    device: str = "cpu",
-) -> Any:
-    """Divergence of the softmax of ``logits``, a student's, from a teacher's, in nats.
-
-    The teacher is one of three: ``target_logits`` of the logits' shape; ``target_log_probs``, of
-    the same shape, which must sum to 1 in probability within ``Divergence.tolerance`` (unless
-    ``check_probabilities`` is false) and are scaled to do so; or a sparse one, ``target_classes``
-    with their ``target_top_log_probs``, both of shape (.., K) for logits whose positions are (..),
-    where class -1 is padding. What a sparse teacher gives to other classes is one more class on
-    both sides with ``tail`` "bucket", is left out with "ignore", and is taken for nothing with
-    "renormalize", which divides both sides by their sums over the listed classes.
-
-    ``direction`` is "forward", KL(teacher || student); "reverse", KL(student || teacher); or "jsd",
-    beta * KL(teacher || m) + (1 - beta) * KL(student || m) with m = beta * teacher +
-    (1 - beta) * student. Logits are divided by ``temperature``, targets by ``target_temperature``
-    (None: the same), and with ``temperature_squared`` divergences are multiplied by
-    ``temperature**2``.
-
-    ``labels`` (class indices), ``mask`` (0: left out) and ``weight`` have one element a position;
-    labels of ``ignore_index`` leave theirs out. With ``shift``, all three of position t are those
-    of ``logits[t - shift]`` on the second axis of the positions.
-
-    Returns the divergence reduced over positions, by their weights for "mean"; or, where
-    ``outputs`` lists some of ``divergence_answer.OUTPUTS``, a dict of these arrays. Raises
-    ``InvalidInput``.
-    """
-    problem = divergence.check(
-        logits,
-        target_logits=target_logits,
-        target_log_probs=target_log_probs,
-        target_classes=target_classes,
-        target_top_log_probs=target_top_log_probs,
-        labels=labels,
-        mask=mask,
-        weight=weight,
-        direction=direction,
-        beta=beta,
-        tail=tail,
-        temperature=temperature,
-        target_temperature=target_temperature,
-        temperature_squared=temperature_squared,
-        shift=shift,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        class_axis=class_axis,
-        logits_dtype=logits_dtype,
-        empty=empty,
-        check_probabilities=check_probabilities,
-        device=device,
-    )
-    names = divergence_answer.wanted(problem, ("loss",) if outputs is None else outputs)
-    answers = finish(divergence_answer.answer_in_steps(problem, names))
-    return answers["loss"] if outputs is None else {name: answers[name] for name in outputs}
-
-
 def log_softmax(
     logits: Any,
     *,
@@ -262,10 +189,14 @@ def log_softmax(
     logits_dtype: str | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
+    out: Array | None = None,
     device: str = "cpu",
 ) -> Array:
-    """Logarithm of the softmax over the class axis, of the logits' shape."""
-    work = steps.log_softmax(
+    """Logarithm of the softmax over the class axis, of the logits' shape.
+
+    It is written to the array ``out``, if given; see ``cross_entropy``.
+    """
+    problem = unlabelled(
         logits,
         class_axis=class_axis,
         logits_dtype=logits_dtype,
@@ -273,7 +204,7 @@ def log_softmax(
         softcap=softcap,
         device=device,
     )
-    return work.run()["log_probs"]
+    return _per_class(problem, ("log_probs",), logits, out)
 
 
 def softmax(
@@ -283,10 +214,11 @@ def softmax(
     logits_dtype: str | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
+    out: Array | None = None,
     device: str = "cpu",
 ) -> Array:
-    """Softmax over the class axis, of the logits' shape."""
-    work = steps.softmax(
+    """Softmax over the class axis, of the logits' shape; ``out`` as in ``log_softmax``."""
+    problem = unlabelled(
         logits,
         class_axis=class_axis,
         logits_dtype=logits_dtype,
@@ -294,4 +226,11 @@ def softmax(
         softcap=softcap,
         device=device,
     )
-    return work.run()["probs"]
+    return _per_class(problem, ("log_probs", "probs"), logits, out)
+
+
+def _per_class(problem: Problem, names: tuple[str, ...], logits: Any, out: Array | None) -> Array:
+    if out is None:
+        return devices.compute(problem, names)[1]["log_probs"]
+    devices.compute(with_array(problem, "log_probs", out, {"logits": logits}), names)
+    return out

@@ -11,6 +11,7 @@ import numpy as np
 from kernels import binary, dtypes, mismatch
 from kernels.devices import in_steps
 from kernels.errors import InvalidInput
+from kernels.out import with_out
 from kernels.plan import (
     BY_SEQUENCE,
     PER_CLASS,
@@ -32,11 +33,19 @@ _SCALARS = frozenset(name for name, row in TABLE.items() if row.kind is Kind.SCA
 _SUMMANDS = {"loss_float64": "losses", "loss_weight": "weights"}
 
 
-def answer(problem: Problem, outputs: Sequence[str] | None) -> Any:
-    """Compute the loss, or a dict of ``outputs`` unless None. Raises ``InvalidInput``."""
-    answers = finish(
-        answer_in_steps(problem, wanted(problem, ("loss",) if outputs is None else outputs))
-    )
+def answer(
+    problem: Problem,
+    outputs: Sequence[str] | None,
+    out: Any = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Compute the loss, or a dict of ``outputs`` unless None; see ``out.with_out``.
+
+    Raises ``InvalidInput``.
+    """
+    names = wanted(problem, ("loss",) if outputs is None else outputs)
+    answers = finish(answer_in_steps(with_out(problem, names, out, inputs or {}), names))
+    answers |= out or {}
     return answers["loss"] if outputs is None else {name: answers[name] for name in outputs}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kernels.answer import answer
 from kernels.binary import check as check_binary
+from kernels.problem import Array
 
 
 def binary_cross_entropy(
@@ -22,6 +23,7 @@ def binary_cross_entropy(
     empty: str = "nan",
     check_probabilities: bool = True,
     outputs: Sequence[str] | None = None,
+    out: Mapping[str, Array] | None = None,
     device: str = "cpu",
 ) -> Any:
     """Binary cross-entropy of logits, as ``torch.nn.functional.binary_cross_entropy_with_logits``.
@@ -33,7 +35,8 @@ def binary_cross_entropy(
     count there. ``check_probabilities``: probabilities must be from 0 to 1.
 
     Returns the loss, or where ``outputs`` lists some of "loss", "per_element", "gradient", "count",
-    "weight_sum" and "loss_sum", a dict of these arrays. Raises ``InvalidInput``.
+    "weight_sum" and "loss_sum", a dict of these arrays; ``out={"gradient": array}`` as in
+    ``cross_entropy``, in C order. Raises ``InvalidInput``.
     """
     problem = check_binary(
         logits,
@@ -48,4 +51,11 @@ def binary_cross_entropy(
         check_probabilities=check_probabilities,
         device=device,
     )
-    return answer(problem, outputs)
+    inputs = {
+        "logits": logits,
+        "labels": labels,
+        "weight": weight,
+        "pos_weight": pos_weight,
+        "sample_weight": sample_weight,
+    }
+    return answer(problem, outputs, out, inputs)

@@ -8,7 +8,8 @@ that score them (``shift``), and what kernels compute is moved back (``Divergenc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Divergence:
     K). ``labels`` (int64, negative: none), ``kept`` (uint8) and ``weight`` (float64, 0 where not
     kept) have one element a position of the logits. ``normalised``: targets are log-probabilities,
     which the kernels prove to sum to 1 (a sparse teacher's: to at most 1) within ``tolerance``.
+    ``out``: arrays of the caller's for some outputs (``kernels.out``).
     """
 
     logits: Array
@@ -65,6 +67,7 @@ class Divergence:
     empty: str = "nan"
     check_probabilities: bool = True
     device: str = "cpu"
+    out: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
@@ -142,7 +145,7 @@ def check(
     named("tail", tail, teacher.TAILS)
     number("temperature", temperature)
     own = temperature if target_temperature is None else target_temperature
-    fields = teacher.fields_of(given, array.shape, axis, dtype, logits_dtype)
+    fields: dict[str, Any] = teacher.fields_of(given, array.shape, axis, dtype, logits_dtype)
     if "top_classes" in fields:
         teacher.check_tail(tail, number("target_temperature", own))
     shape = mismatch.without(array.shape, axis)

@@ -85,6 +85,16 @@ def strided(array: Array, axis: int) -> View | None:
     return View(data, positions, classes, inner[0], outer[1], inner[1], class_stride)
 
 
+def distinct(array: Array) -> bool:
+    """Return True if no two elements share memory, as those of a broadcast array do."""
+    reach = array.itemsize
+    for step, length in sorted(zip(map(abs, array.strides), array.shape, strict=True)):
+        if length > 1 and step < reach:
+            return False
+        reach += step * (length - 1)
+    return True
+
+
 def chunks(array: Array, axis: int, rows: int) -> Iterator[Array]:
     """Copy ``array`` in pieces of shape (``rows``, classes), in order of position.
 

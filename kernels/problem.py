@@ -7,7 +7,8 @@ range of class indices is proved later, by the kernel as it reads them (``tile.p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -56,7 +57,8 @@ class Problem:
     their own. ``given`` holds the labels as they were given, where that or a mask makes them others
     (flat). ``segments`` are int64, of the labels' shape, or None; ``bytes``: the option, or None.
     ``chosen`` holds classes, int64, of shape (positions, K), or (1, K) where they are the same for
-    all positions. ``binary``: of a binary cross-entropy; see ``kernels.binary``.
+    all positions. ``binary``: of a binary cross-entropy; see ``kernels.binary``. ``out``: arrays
+    of the caller's for some outputs (``kernels.out``).
     """
 
     logits: Array
@@ -88,6 +90,7 @@ class Problem:
     weight_run: int = 1
     factor: Array | None = None
     factor_run: int = 1
+    out: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def operation(self) -> str:

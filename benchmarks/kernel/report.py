@@ -105,7 +105,8 @@ def heading(rounds: int) -> list[str]:
         '"lossd is": times as fast; "slowest": the slowest round against the median; "error": the',
         "result's against float64, \"worst loss\": the worst single one's, both relative to",
         'max(1, loss); "peak MB": what the process grows by in a call; "limit": the larger of a',
-        "plain parallel read of logits and labels where they are, and of the exponentials in L1",
+        "plain parallel read of logits and labels where they are, and of the exponentials in L1;",
+        'a gradient is written to one array at each call (out=), but a new one by "lossd, plain"',
     ]
 
 

@@ -49,6 +49,7 @@ from kernels.simd.masks import not_zero as not_zero
 from kernels.simd.memory import constant as constant
 from kernels.simd.memory import element as element
 from kernels.simd.memory import keep_first as keep_first
+from kernels.simd.memory import less_at as less_at
 from kernels.simd.memory import load as load
 from kernels.simd.memory import load_first as load_first
 from kernels.simd.memory import load_two as load_two
@@ -63,10 +64,14 @@ from kernels.simd.scalars import get as get
 from kernels.simd.scalars import put as put
 from kernels.simd.stream import address_at as address_at
 from kernels.simd.stream import ahead as ahead
+from kernels.simd.stream import before_line as before_line
+from kernels.simd.stream import beyond_cache as beyond_cache
 from kernels.simd.stream import loads_after as loads_after
 from kernels.simd.stream import prefetch as prefetch
 from kernels.simd.stream import prefetch_at as prefetch_at
 from kernels.simd.stream import prefetch_turn as prefetch_turn
+from kernels.simd.stream import store_past as store_past
+from kernels.simd.stream import stored_past as stored_past
 from kernels.simd.stream import turn as turn
 from kernels.simd.transpose import transpose as transpose
 from kernels.simd.transpose import transpose_eights as transpose_eights

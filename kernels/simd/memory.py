@@ -192,6 +192,21 @@ def keep_first(typing: Any, value: Any, count: Any, fill: Any) -> Any:
 
 
 @intrinsic
+def less_at(typing: Any, value: Any, lane: Any, amount: Any) -> Any:
+    """Subtract ``amount`` from one ``lane`` of ``value``, or from none beyond its lanes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        own = builder.icmp_signed(
+            "==",
+            int32s(range(value.count)),
+            repeat(builder, builder.trunc(args[1], ir.IntType(32)), value.count),
+        )
+        return builder.select(own, builder.fsub(args[0], args[2]), args[0])
+
+    return value(value, types.intp, value), codegen
+
+
+@intrinsic
 def _element(typing: Any, array: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = builder.load(address_of(context, builder, array, args[0], args[1]))

@@ -63,6 +63,15 @@ def test_ours_is_admitted(case: Case) -> None:
     assert outcome.error < 1e-6
 
 
+def test_a_gradient_is_measured_in_one_array_and_in_new_ones() -> None:
+    data = data_for(GRADIENT)
+    same, new = (admit(who, data)[1] for who in (OURS, PLAIN))
+    assert same is not None
+    assert new is not None
+    assert same.call()[1] is same.call()[1]
+    assert new.call()[1] is not new.call()[1]
+
+
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_workloads_are_admitted(name: str) -> None:
     for dtype in (FLOAT32, BFLOAT16):

@@ -16,8 +16,11 @@ from kernels.compiled import kernel
 from kernels.simd import (
     are_classes,
     avx512,
+    before_line,
+    constant,
     count_greater,
     exp2,
+    less_at,
     load,
     load_labels,
     log2,
@@ -30,6 +33,8 @@ from kernels.simd import (
     pair_maxima,
     scaled_down,
     store,
+    store_past,
+    stored_past,
     transpose,
     transpose_eights,
     transpose_fours,
@@ -188,6 +193,35 @@ def test_powers_and_merged_lanes() -> None:
     small = np.abs(x * y) < 2**22
     assert (near[small] == np.rint((x.astype(np.float64) * y)[small])).all()
     assert (merged == np.repeat(np.arange(8.0), 2)).all()
+
+
+@kernel
+def _stored(x: Any, lane: int, amount: float, out: Any) -> Any:
+    first = before_line(out, 0)
+    for i in range(first, x.size - width(x) + 1, width(x)):
+        store_past(out, i, less_at(load(x, i), lane, constant(x, amount)))
+    stored_past()
+    return first
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_stores_past_the_caches(kind: type[Any]) -> None:
+    """Whole cache lines, from the first on; one lane of each has been made less."""
+    step = 64 // np.dtype(kind).itemsize
+    whole = np.zeros(10 * step, kind)
+    for start in (0, 1, step - 1):
+        x, out = np.arange(4 * step, dtype=kind), whole[start : start + 4 * step]
+        out[...] = -1
+        first = _stored(x, 3, 0.5, out)
+        assert out[first:].ctypes.data % 64 == 0
+        assert 0 <= first < step
+        count = (x.size - first) // step * step
+        written = out[first : first + count].reshape(-1, step)
+        want = x[first : first + count].reshape(-1, step).copy()
+        want[:, 3] -= 0.5
+        assert (written == want).all()
+        assert (out[:first] == -1).all()
+        assert (out[first + count :] == -1).all()
 
 
 @kernel

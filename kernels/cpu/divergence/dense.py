@@ -21,7 +21,7 @@ from kernels.cpu.sums.rows import sum_segment
 from kernels.divergence_formula import FORWARD, JSD, LN2, REVERSE, not_negative, weighed
 from kernels.formula import LARGEST_SHIFT
 from kernels.plan import place
-from kernels.simd import element
+from kernels.simd import element, stored_past
 
 
 class Positions(NamedTuple):
@@ -216,3 +216,5 @@ def pair_kernel(share: int, shares: int, packed: Any) -> None:
         if results.same_top.size:
             same = prediction(p, position) == prediction(q, position)
             results.same_top[position] = -1 if math.isnan(divergence) else same
+    if gradient.data.size:
+        stored_past()

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from kernels.compiled import by_type, called, inlined
-from kernels.cpu.outputs.rows import least_exponent
+from kernels.cpu.outputs.rows import before_past, least_exponent, store_rest
 from kernels.cpu.sums.rows import BLOCK
 from kernels.divergence_formula import FORWARD, LN2, REVERSE
 from kernels.plan import place
 from kernels.simd import (
+    beyond_cache,
     constant,
     exp2,
     fma,
@@ -19,7 +20,6 @@ from kernels.simd import (
     log2_float32,
     maximum,
     narrow,
-    store_first,
     sum_across,
     where_greater,
     widen_high,
@@ -98,18 +98,21 @@ def write_slopes(
     p_factor, q_factor = constant(x, factor / state.total), constant(x, factor / state.q_total)
     by_gap = constant(x, factor * LN2 / state.total)
     by_log = constant(x, factor * (1.0 - options.beta) * LN2 / state.q_total)
-    for i in range(0, classes, width(x)):
-        rest = classes - i
-        a = fma(load_first(x, first + i, rest, lowest), scales, minus)
-        b = fma(load_first(y, y_first + i, rest, lowest), y_scales, y_minus)
-        p_power = where_greater(a, least, exp2(a), zero)
-        q_power = where_greater(b, least, exp2(b), zero)
-        if options.mode == FORWARD:
-            slope = fma(q_power, q_factor, zero - p_power * p_factor)
-        elif options.mode == REVERSE:
-            slope = p_power * by_gap * (((a - b) - apart) - means)
-            slope = where_greater(p_power, zero, slope, zero)
-        else:
-            q_log = _mixture_logs(x, (a - b) - apart, options.beta)[1]
-            slope = where_greater(q_power, zero, q_power * by_log * (q_log - means), zero)
-        store_first(z, out_first + i, rest, slope)
+    past, head = beyond_cache(z, classes), before_past(z, out_first, classes)
+    for part in range(2):
+        start, stop = (0, head) if part == 0 else (head, classes)
+        for i in range(start, stop, width(x)):
+            rest = stop - i
+            a = fma(load_first(x, first + i, rest, lowest), scales, minus)
+            b = fma(load_first(y, y_first + i, rest, lowest), y_scales, y_minus)
+            p_power = where_greater(a, least, exp2(a), zero)
+            q_power = where_greater(b, least, exp2(b), zero)
+            if options.mode == FORWARD:
+                slope = fma(q_power, q_factor, zero - p_power * p_factor)
+            elif options.mode == REVERSE:
+                slope = p_power * by_gap * (((a - b) - apart) - means)
+                slope = where_greater(p_power, zero, slope, zero)
+            else:
+                q_log = _mixture_logs(x, (a - b) - apart, options.beta)[1]
+                slope = where_greater(q_power, zero, q_power * by_log * (q_log - means), zero)
+            store_rest(z, out_first + i, rest, slope, past)

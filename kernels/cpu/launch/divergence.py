@@ -14,7 +14,7 @@ from kernels.cpu.divergence.dense import Constants, Positions, Results, pair_ker
 from kernels.cpu.divergence.sparse import Sorted, Teacher, sparse_kernel
 from kernels.cpu.launch.loss import SERIAL
 from kernels.cpu.launch.threads import compiled, run
-from kernels.cpu.launch.views import CHUNK, no_view, row_view, view_of
+from kernels.cpu.launch.views import CHUNK, no_view, row_view, rows_for, view_of
 from kernels.divergence import Divergence
 from kernels.divergence_formula import REVERSE
 from kernels.formula import LOG2E
@@ -110,7 +110,7 @@ def in_steps(
     }
     gradient = np.empty((0, 1), problem.dtype.result)
     if "gradient" in wanted:
-        gradient = np.empty((positions, problem.classes), problem.dtype.result)
+        gradient = rows_for(problem, "gradient")
     constants = _constants(problem, upstream)
     in_order = step is not None and _in_order(problem)
     kernel = _kernel(problem)

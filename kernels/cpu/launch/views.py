@@ -14,6 +14,7 @@ from kernels.cpu.arguments import Labels, Likeliest
 from kernels.cpu.launch.scratch import apart
 from kernels.cpu.likeliest.top import KEYS, TESTED
 from kernels.cpu.sums.maxima import BLOCK, GROUP
+from kernels.divergence import Divergence
 from kernels.plan import LIKELIEST, MOST_TOP, PER_CLASS, PER_TOP, TOP, View
 from kernels.problem import Array, Problem
 
@@ -51,21 +52,19 @@ class PerClass:
     """
 
     def __init__(self, problem: Problem, wanted: tuple[str, ...]) -> None:
-        names = [name for name in PER_CLASS if name in wanted]
         self._axis = problem.axis
         self._dtype = problem.dtype.result
         self._shape = (*problem.shape, problem.classes)
-        logits = (
-            view_of(problem.logits, problem.axis) if names or problem.soft is not None else None
-        )
-        self.in_place = problem.soft is None or _alike(logits, view_of(problem.soft, problem.axis))
-        self._arrays: dict[str, Array] = {}
-        for name in names:
-            array = np.empty_like(problem.logits, dtype=self._dtype)
-            self.in_place &= _alike(logits, view_of(array, problem.axis))
-            if not self.in_place:
-                array = np.empty((problem.positions, problem.classes), self._dtype)
-            self._arrays[name] = array
+        self._arrays: dict[str, Array] = {
+            name: problem.out[name]
+            if name in problem.out
+            else np.empty_like(problem.logits, dtype=self._dtype)
+            for name in PER_CLASS
+            if name in wanted
+        }
+        self.in_place = _in_place(problem, *self._arrays.values())
+        if not self.in_place:
+            self._arrays = {name: rows_for(problem, name) for name in self._arrays}
 
     def views(self, first: int, logits: View) -> tuple[View, View]:
         """Views of ``PER_CLASS``, in this order, for the ``logits`` from position ``first`` on."""
@@ -90,6 +89,37 @@ class PerClass:
             name: np.moveaxis(array.reshape(self._shape), -1, self._axis)
             for name, array in self._arrays.items()
         }
+
+
+def rows_for(problem: Problem | Divergence, name: str) -> Array:
+    """Array of shape (positions, classes) for an output, of the memory that the caller gave."""
+    shape = problem.positions, problem.classes
+    if name in problem.out:
+        return np.moveaxis(problem.out[name], problem.axis, -1).reshape(shape)
+    return np.empty(shape, problem.dtype.result)
+
+
+def classes_last(problem: Problem | Divergence) -> bool:
+    """Return True where outputs with a value a class are written position by position."""
+    if isinstance(problem, Divergence) or problem.binary:
+        return True
+    return not _in_place(problem, np.empty_like(problem.logits, dtype=problem.dtype.result))
+
+
+def fits(problem: Problem | Divergence, array: Array) -> bool:
+    """Return True if kernels can write such an output to ``array``, which is of its shape."""
+    if isinstance(problem, Divergence) or classes_last(problem):
+        return array.flags.aligned and np.moveaxis(array, problem.axis, -1).flags.c_contiguous
+    return _in_place(problem, array) and layout.distinct(array)
+
+
+def _in_place(problem: Problem, *arrays: Array) -> bool:
+    """Return True if one walk fits the logits, class probabilities and ``arrays``."""
+    others = arrays if problem.soft is None else (problem.soft, *arrays)
+    if not others:
+        return True
+    logits = view_of(problem.logits, problem.axis)
+    return all(_alike(logits, view_of(array, problem.axis)) for array in others)
 
 
 class LikeliestArrays:

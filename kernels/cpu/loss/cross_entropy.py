@@ -32,7 +32,7 @@ from kernels.cpu.tile import (
 )
 from kernels.plan import place
 from kernels.reduce import BLOCK, sum_blocks
-from kernels.simd import element
+from kernels.simd import element, stored_past
 
 
 @inlined
@@ -130,6 +130,8 @@ def cross_entropy_kernel(share: int, shares: int, packed: Any) -> None:
         if plain:
             weigh_plain(floats, labels, lo, count, options, scratch[LOSS], scratch[WEIGHT])
         _write_losses(results, scratch, lo, count)
+    if options.outputs:
+        stored_past()
 
 
 @kernel_by_address

@@ -17,11 +17,14 @@ from kernels.cpu.tile import LEAN, LOG2, MINUS, OWN, PULL, PUSH, TOTAL
 from kernels.formula import ALONE
 from kernels.plan import place
 from kernels.simd import (
+    before_line,
+    beyond_cache,
     constant,
     element,
     exp2,
     exp2_four,
     fma,
+    less_at,
     load,
     load_first,
     loads_after,
@@ -30,6 +33,7 @@ from kernels.simd import (
     minimum,
     store,
     store_first,
+    store_past,
     sum_across,
     where_equal,
     where_greater,
@@ -70,6 +74,23 @@ def log_prob_of(like: Any, value: Any, t: Any, total: Any, log2_total: Any, opti
     return where_greater(constant(like, -ALONE), t, value * constant(like, options.unit), nats)
 
 
+@inlined
+def before_past(out: Any, first: int, classes: int) -> int:
+    """Number of a row's first elements that are stored before ``store_past`` may begin; 0 where
+    the array ``out`` is not stored past the caches.
+    """
+    return before_line(out, first) if beyond_cache(out, classes) else 0
+
+
+@inlined
+def store_rest(out: Any, index: int, rest: int, value: Any, past: bool) -> None:
+    """Write ``rest`` elements at most; a whole cache line ``past`` the caches, if it may be."""
+    if past and rest >= width(out):
+        store_past(out, index, value)
+    else:
+        store_first(out, index, rest, value)
+
+
 @called
 def write_log_probs(
     logits: Any, out: Any, position: int, scratch: Any, at: int, options: Any
@@ -79,29 +100,54 @@ def write_log_probs(
     first, out_first = place(logits, position), place(out, position)
     scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at])
     total, log2_total = constant(x, scratch[TOTAL, at]), constant(x, scratch[LOG2, at])
-    zero = constant(x, 0.0)
-    for i in range(0, classes, width(x)):
-        value = read_first(x, first + i, classes - i, zero, options.cap)
-        t = fma(value, scales, minus)
-        log_prob = log_prob_of(x, value, t, total, log2_total, options)
-        store_first(y, out_first + i, classes - i, log_prob)
+    zero, head, past = (
+        constant(x, 0.0),
+        before_past(y, out_first, classes),
+        beyond_cache(y, classes),
+    )
+    for part in range(2):
+        start, stop = (0, head) if part == 0 else (head, classes)
+        for i in range(start, stop, width(x)):
+            value = read_first(x, first + i, stop - i, zero, options.cap)
+            t = fma(value, scales, minus)
+            log_prob = log_prob_of(x, value, t, total, log2_total, options)
+            store_rest(y, out_first + i, stop - i, log_prob, past)
 
 
 @inlined
-def _write_four(
-    x: Any, first: int, z: Any, out_first: int, scales: Any, minus: Any, push: Any, rest: Any
-) -> None:
-    """Write the gradient by four registers of logits, without the label's own part."""
+def _slopes_of_four(
+    x: Any, first: int, scales: Any, minus: Any, push: Any, rest: Any
+) -> tuple[Any, Any, Any, Any]:
+    """Gradient by four registers of logits, without the label's own part."""
     step, least, zero = width(x), least_exponent(x), constant(x, 0.0)
     loads_after()
     a, b = fma(load(x, first), scales, minus), fma(load(x, first + step), scales, minus)
     c = fma(load(x, first + 2 * step), scales, minus)
     d = fma(load(x, first + 3 * step), scales, minus)
     p, q, r, s = exp2_four(a, b, c, d)
-    store(z, out_first, fma(where_greater(a, least, p, zero), push, rest))
-    store(z, out_first + step, fma(where_greater(b, least, q, zero), push, rest))
-    store(z, out_first + 2 * step, fma(where_greater(c, least, r, zero), push, rest))
-    store(z, out_first + 3 * step, fma(where_greater(d, least, s, zero), push, rest))
+    p, q = where_greater(a, least, p, zero), where_greater(b, least, q, zero)
+    r, s = where_greater(c, least, r, zero), where_greater(d, least, s, zero)
+    return fma(p, push, rest), fma(q, push, rest), fma(r, push, rest), fma(s, push, rest)
+
+
+@inlined
+def _less_own(four: Any, lane: int, own: Any, step: int) -> tuple[Any, Any, Any, Any]:
+    """Subtract ``own`` from the ``lane`` of four registers."""
+    a, b, c, d = four
+    a, b = less_at(a, lane, own), less_at(b, lane - step, own)
+    return a, b, less_at(c, lane - 2 * step, own), less_at(d, lane - 3 * step, own)
+
+
+@inlined
+def _store_four(out: Any, index: int, values: Any, past: bool) -> None:
+    """Write four registers, ``past`` the caches if they are whole cache lines."""
+    step = width(out)
+    if past:
+        for k in range(4):
+            store_past(out, index + k * step, values[k])
+    else:
+        for k in range(4):
+            store(out, index + k * step, values[k])
 
 
 @called
@@ -109,7 +155,7 @@ def write_gradient(
     logits: Any, soft: Any, out: Any, position: int, y: int, scratch: Any, at: int, options: Any
 ) -> None:
     """Write the gradient by the position's logits; see ``formula.gradient_factors``."""
-    x, z, classes = logits.data, out.data, logits.classes
+    x, z, classes, step = logits.data, out.data, logits.classes, width(logits.data)
     first, out_first = place(logits, position), place(out, position)
     soft_first = place(soft, position)
     scales, minus = constant(x, options.scale), constant(x, scratch[MINUS, at])
@@ -118,29 +164,35 @@ def write_gradient(
     if options.focal > 0.0:
         lean = constant(x, scratch[LEAN, at] / scratch[TOTAL, at])
     keep, spread = constant(x, options.keep), constant(x, options.spread)
-    zero, whole = constant(x, 0.0), 0
-    if options.cap is None and options.lane_weight.size == 0:
-        whole = classes // (4 * width(x)) * (4 * width(x))
-        for i in range(0, whole, 4 * width(x)):
-            _write_four(x, first + i, z, out_first + i, scales, minus, push, zero - pull * zero)
-    for i in range(whole, classes, width(x)):
-        rest = classes - i
-        raw = load_first(x, first + i, rest, zero)
-        t = fma(capped(x, raw, options.cap), scales, minus)
-        power = where_greater(t, least_exponent(x), exp2(t), zero)
-        share, pushed = zero, push
-        if options.lane_weight.size:
-            share = spread
-            if soft.data.size:
-                given = load_first(soft.data, soft_first + i, rest, zero)
-                share, pushed = fma(given, keep, spread), push - lean * given
-            share = share * load_first(options.lane_weight, i, rest, zero)
-        gradient = fma(power, pushed, zero - pull * share)
-        store_first(z, out_first + i, rest, slope(x, raw, options.cap, gradient))
+    own, zero = constant(x, scratch[OWN, at]), constant(x, 0.0)
     if y >= 0:
-        own = constant(x, scratch[OWN, at])
         own = slope(x, constant(x, element(x, first + y)), options.cap, own)
-        z[out_first + y] -= max_across(own)
+    past, head = beyond_cache(z, classes), before_past(z, out_first, classes)
+    whole = head
+    if options.cap is None and options.lane_weight.size == 0:
+        whole += (classes - head) // (4 * step) * (4 * step)
+        for i in range(head, whole, 4 * step):
+            slopes = _slopes_of_four(x, first + i, scales, minus, push, zero - pull * zero)
+            if i <= y < i + 4 * step:
+                slopes = _less_own(slopes, y - i, own, step)
+            _store_four(z, out_first + i, slopes, past)
+    for part in range(2):
+        start, stop = (0, head) if part == 0 else (whole, classes)
+        for i in range(start, stop, step):
+            rest = stop - i
+            raw = load_first(x, first + i, rest, zero)
+            t = fma(capped(x, raw, options.cap), scales, minus)
+            power = where_greater(t, least_exponent(x), exp2(t), zero)
+            share, pushed = zero, push
+            if options.lane_weight.size:
+                share = spread
+                if soft.data.size:
+                    given = load_first(soft.data, soft_first + i, rest, zero)
+                    share, pushed = fma(given, keep, spread), push - lean * given
+                share = share * load_first(options.lane_weight, i, rest, zero)
+            gradient = fma(power, pushed, zero - pull * share)
+            gradient = less_at(slope(x, raw, options.cap, gradient), y - i, own)
+            store_rest(z, out_first + i, rest, gradient, past)
 
 
 @called

@@ -90,4 +90,12 @@ def test_all_options_give_the_numbers_of_the_cpu(name: str, options: dict[str, A
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_option_is_left_out(name: str) -> None:
     given = {option for function, options in CASES if function == name for option in options}
-    assert given == inspect.signature(getattr(kernels, name)).parameters.keys() - {"device"}
+    assert given == inspect.signature(getattr(kernels, name)).parameters.keys() - {"device", "out"}
+
+
+def test_out_is_refused() -> None:
+    logits = np.zeros((2, 3), np.float32)
+    gradient = np.empty_like(logits)
+    with pytest.raises(kernels.InvalidInput, match="out is written on the CPU alone") as caught:
+        kernels.cross_entropy(logits, [0, 1], outputs=("gradient",), out={"gradient": gradient})
+    assert caught.value.field == "out"

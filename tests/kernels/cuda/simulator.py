@@ -95,6 +95,7 @@ NOT_RUN = {
     "test_numba_internals": "it is of Numba's names for the CPU",
     "test_mismatch": "it is of errors that come before any device",
     "test_ahead": "it is of the CPU's compiler",
+    "test_out": "out is written on the CPU alone",
     "test_devices": "it starts processes of its own",
     "test_shards": "class_shard is computed on the CPU",
     "test_simd": "it is of the CPU's registers",
