@@ -25,10 +25,9 @@ serve: $(RUN) ## start the service on 127.0.0.1:8000 (ARGS="--port 9000" for opt
 demo: $(RUN) ## start the service, send it three examples, print the losses, stop it
 	@$(BIN)/python -m benchmarks.demo
 
-# Three workers on two cores, as tests of servers wait; who is done first takes over from the others.
-# The tests start some 100 processes: each would compile all modules where Python is told not to keep
-# them.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --numprocesses 3 --dist worksteal
+# Who is done first takes over from the other; three on two cores took as long. The tests start some
+# 100 processes: each would compile all modules where Python is told not to keep them.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
 test: $(DEV) ## run every test (ARGS="-k npz" for pytest's options)
 	@$(PYTEST) $(ARGS)
