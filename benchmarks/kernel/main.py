@@ -10,10 +10,13 @@ from benchmarks.kernel.contestants import CONTESTANTS, OURS
 from benchmarks.kernel.measure import Outcomes, run_case, temporaries
 from benchmarks.kernel.report import case_table, heading, markdown
 from benchmarks.kernel.targets import bars
+from benchmarks.kernel.undisturbed import Pace
 from benchmarks.problems import CASES, LARGE, Case
 
 ROUNDS = 7
 QUICK_ROUNDS = 3
+# Seconds in all for turns that are repeated, as other work slowed the machine.
+REPEATS = 240.0
 
 
 def run(wanted: str | None = None, rounds: int | None = None, quick: bool = False) -> int:
@@ -29,11 +32,12 @@ def run(wanted: str | None = None, rounds: int | None = None, quick: bool = Fals
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
     compile_apart(cases)
     results: dict[Case, Outcomes] = {}
+    pace = Pace(0.0 if quick else REPEATS)
     for case in cases:
         measured = case.smaller() if quick else case
-        results[case] = run_case(measured, CONTESTANTS, rounds)
+        results[case] = run_case(measured, CONTESTANTS, rounds, pace)
         print("\n".join(case_table(measured, results[case])), end="\n\n", flush=True)
-    print("\n".join(heading(rounds)), end="\n\n")
+    print("\n".join(heading(rounds, pace)), end="\n\n")
     if quick:
         print("quick: fewer rows and rounds than are compared, so no verdict")
         return 0

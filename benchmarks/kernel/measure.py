@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import statistics
@@ -13,6 +14,7 @@ from typing import Any
 
 import kernels
 from benchmarks.kernel.contestants import CannotRun, Contestant, Entry
+from benchmarks.kernel.undisturbed import Pace
 from benchmarks.problems import TOLERANCE, Case, Data, data_for
 from benchmarks.processes import forget_peak, memory
 
@@ -52,8 +54,8 @@ class Outcome:
 Outcomes = dict[str, Outcome]
 
 
-def run_case(case: Case, contestants: Iterable[Contestant], rounds: int) -> Outcomes:
-    """Time all contestants at one case; outcomes by name."""
+def run_case(case: Case, contestants: Iterable[Contestant], rounds: int, pace: Pace) -> Outcomes:
+    """Time all contestants at one case, in turns that count by ``pace``; outcomes by name."""
     data = data_for(case)
     outcomes: Outcomes = {}
     entries: dict[str, Entry] = {}
@@ -63,7 +65,8 @@ def run_case(case: Case, contestants: Iterable[Contestant], rounds: int) -> Outc
             entries[contestant.name] = entry
     for _ in range(rounds):
         for name, entry in entries.items():
-            outcomes[name].seconds.append(_turn(entry.call) / entry.times)
+            seconds = pace.counted(functools.partial(_turn, entry.call), _await_rest)
+            outcomes[name].seconds.append(seconds / entry.times)
     return outcomes
 
 

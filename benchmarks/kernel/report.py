@@ -17,6 +17,7 @@ from benchmarks.kernel.contestants import (
     READ,
 )
 from benchmarks.kernel.measure import Outcome, Outcomes
+from benchmarks.kernel.undisturbed import Pace
 from benchmarks.machine import machine
 from benchmarks.machine import versions as installed
 from benchmarks.problems import TOLERANCE, Case
@@ -96,12 +97,14 @@ def versions() -> str:
     return installed(each.distribution for each in CONTESTANTS)
 
 
-def heading(rounds: int) -> list[str]:
+def heading(rounds: int, pace: Pace) -> list[str]:
     """Lines that explain the tables: machine, versions, columns."""
     return [
         f"{machine()}; {date.today().isoformat()}",
         versions(),
         f"medians of {rounds} interleaved rounds; Numba's threads by {numba.threading_layer()}",
+        f"turns repeated, since other work slowed the machine: {pace.repeated}"
+        + ("" if pace.allowed > 0.0 else "; no time was left for more, so some were slowed"),
         '"lossd is": times as fast; "slowest": the slowest round against the median; "error": the',
         "result's against float64, \"worst loss\": the worst single one's, both relative to",
         'max(1, loss); "peak MB": what the process grows by in a call; "limit": the larger of a',

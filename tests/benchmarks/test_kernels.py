@@ -12,6 +12,7 @@ import pytest
 import kernels
 from benchmarks.__main__ import main
 from benchmarks.bars import Bar, bars_table
+from benchmarks.kernel import undisturbed
 from benchmarks.kernel.contestants import (
     COMPILED,
     EAGER,
@@ -26,6 +27,7 @@ from benchmarks.kernel.measure import Outcome, admit, run_case, temporaries
 from benchmarks.kernel.onnx_model import cross_entropy_model
 from benchmarks.kernel.report import case_table, limit_of, markdown
 from benchmarks.kernel.targets import bars
+from benchmarks.kernel.undisturbed import Pace
 from benchmarks.kernel.workloads import WORKLOADS
 from benchmarks.problems import CASES, LARGE, SEQUENCES, STRIDED, TEN, TINY, Case, Data, data_for
 from kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
@@ -88,10 +90,28 @@ def test_workloads_are_admitted(name: str) -> None:
 
 def test_a_wrong_contestant_is_not_timed() -> None:
     wrong = contestant(lambda data: kernels.cross_entropy(data.logits, data.labels[::-1]))
-    outcomes = run_case(SMALL, [wrong], rounds=1)
+    outcomes = run_case(SMALL, [wrong], rounds=1, pace=Pace(allowed=0.0))
     assert "DISAGREES" in str(outcomes["it"].refused)
     assert not outcomes["it"].seconds
     assert "DISAGREES" in "\n".join(case_table(SMALL, outcomes))
+
+
+def test_turns_are_repeated_while_the_machine_is_slowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = [1.0]
+    monkeypatch.setattr(undisturbed, "_look", lambda: looks[0])
+    pace, turns = Pace(allowed=60.0), iter(range(1, 10))
+    after = iter([1.3, 1.3, 1.05, 1.05])  # what each turn leaves behind
+
+    def turn() -> float:
+        looks[0] = next(after)
+        return float(next(turns))
+
+    # The third turn began beside other work, so the fourth is the first that counts.
+    assert pace.counted(turn, lambda: None) == 4.0
+    assert pace.repeated == 3
+    looks[0], after = 1.0, iter([2.0])
+    pace.allowed = 0.0
+    assert pace.counted(turn, lambda: None) == 5.0
 
 
 def test_nan_is_wrong() -> None:

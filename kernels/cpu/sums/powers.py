@@ -55,7 +55,7 @@ def sum_powers(x: Any, first: int, count: int, options: Any, shift: float) -> fl
     even, odd = constant(x, 0.0), constant(x, 0.0)
     turns = count // turn(x) * turn(x)
     for i in range(0, turns, turn(x)):
-        prefetch_turn(x, first + i + ahead(x))
+        prefetch_turn(x, first + i)
         for k in range(first + i, first + i + turn(x), 4 * step):
             loads_after()
             one, other = read_two(x, k, cap), read_two(x, k + 2 * step, cap)
@@ -88,7 +88,7 @@ def sum_tracked(
     even, odd = constant(x, 0.0), constant(x, 0.0)
     whole, group = count // size * size, c // size * step
     for start in range(first, first + whole, size):
-        prefetch_turn(x, start + ahead(x))
+        prefetch_turn(x, start)
         largest = spread(x, lowest(x))
         for k in range(start, start + size, 4 * step):
             loads_after()
