@@ -37,13 +37,14 @@ SUMS = ("rows", "planes")
 
 
 def is_held(case: Case, capability: tuple[int, int]) -> bool:
-    """All kernels for float32 and one capability; what most requests take for each type of logits,
-    and for each capability.
+    """Kernels of a loss of float32 for one capability; what most requests take for each type of
+    logits, and for each capability; and the largest.
     """
-    one, float32 = capability == (9, 0), case.logits == "float32"
-    often = case.name in ("rows, 256 threads each", "planes") and case.options == "loss"
+    one, float32, loss = capability == (9, 0), case.logits == "float32", case.options == "loss"
+    often = case.name in ("rows, 256 threads each", "planes") and loss
     largest = case[:3] == ("careful", "float32", "all")
-    return EVERYTHING or (one and float32) or (often and (one or float32)) or largest
+    few = one and float32 and (loss or largest)
+    return EVERYTHING or few or (often and (one or float32))
 
 
 HELD = [

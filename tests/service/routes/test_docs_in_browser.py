@@ -1,4 +1,4 @@
-"""The documentation in a real browser: every example of it is tried out, and answered with 200."""
+"""The documentation in a real browser: examples are tried out, and answered with 200."""
 
 from __future__ import annotations
 
@@ -70,12 +70,15 @@ class Page:
         assert severe == []
 
 
-def test_every_example_runs(browser: Any, live_server: httpx.URL) -> None:
-    Page(browser, f"{live_server}/").try_out(OPERATIONS)
+def test_examples_run(browser: Any, live_server: httpx.URL) -> None:
+    """Two of each operation, or all: ``test_openapi`` sends every one of them without a browser."""
+    page = Page(browser, f"{live_server}/")
+    page.try_out({name: given if EVERY else given[:2] for name, given in OPERATIONS.items()})
 
 
 def test_examples_run_below_a_prefix_and_with_a_token(browser: Any, guarded: str) -> None:
-    """One of each operation, which its address and its headers follow from; all where all runs."""
+    """One of ``/v1`` and one of ``/v2``: an address and headers follow from these; or all."""
     page = Page(browser, guarded)
     page.authorize(TOKEN)
-    page.try_out({name: given if EVERY else given[:1] for name, given in OPERATIONS.items()})
+    some = (next(iter(OPERATIONS)), "operations-V2-infer")
+    page.try_out(OPERATIONS if EVERY else {name: OPERATIONS[name][:1] for name in some})
