@@ -63,6 +63,7 @@ def run_case(case: Case, contestants: Iterable[Contestant], rounds: int, pace: P
         outcomes[contestant.name], entry = admit(contestant, data)
         if entry is not None:
             entries[contestant.name] = entry
+    _await_rest()
     for _ in range(rounds):
         for name, entry in entries.items():
             seconds = pace.counted(functools.partial(_turn, entry.call), _await_rest)

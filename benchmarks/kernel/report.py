@@ -103,8 +103,7 @@ def heading(rounds: int, pace: Pace) -> list[str]:
         f"{machine()}; {date.today().isoformat()}",
         versions(),
         f"medians of {rounds} interleaved rounds; Numba's threads by {numba.threading_layer()}",
-        f"turns repeated, since other work slowed the machine: {pace.repeated}"
-        + ("" if pace.allowed > 0.0 else "; no time was left for more, so some were slowed"),
+        f"turns that other work slowed: {pace.repeated} repeated, {pace.slowed} kept (no time)",
         '"lossd is": times as fast; "slowest": the slowest round against the median; "error": the',
         "result's against float64, \"worst loss\": the worst single one's, both relative to",
         'max(1, loss); "peak MB": what the process grows by in a call; "limit": the larger of a',

@@ -25,12 +25,14 @@ _FIRST = 100
 class Pace:
     """Fastest exponentials so far in this run, and seconds that may be spent on repeated turns.
 
-    ``repeated`` is the number of these turns.
+    ``repeated`` is the number of these turns; ``slowed`` that of disturbed ones that count, as no
+    time was left.
     """
 
     def __init__(self, allowed: float) -> None:
         self.allowed = allowed
         self.repeated = 0
+        self.slowed = 0
         self.least = min(_look() for _ in range(_FIRST))
 
     def disturbed(self) -> bool:
@@ -50,7 +52,10 @@ class Pace:
             result = turn()
             rest()
             after = self.disturbed()
-            if not (before or after) or self.allowed <= 0.0:
+            if not (before or after):
+                return result
+            if self.allowed <= 0.0:
+                self.slowed += 1
                 return result
             before = after
             self.repeated += 1

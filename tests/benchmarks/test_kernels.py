@@ -108,10 +108,11 @@ def test_turns_are_repeated_while_the_machine_is_slowed(monkeypatch: pytest.Monk
 
     # The third turn began beside other work, so the fourth is the first that counts.
     assert pace.counted(turn, lambda: None) == 4.0
-    assert pace.repeated == 3
+    assert (pace.repeated, pace.slowed) == (3, 0)
     looks[0], after = 1.0, iter([2.0])
     pace.allowed = 0.0
     assert pace.counted(turn, lambda: None) == 5.0
+    assert (pace.repeated, pace.slowed) == (3, 1)
 
 
 def test_nan_is_wrong() -> None:

@@ -131,18 +131,18 @@ def test_a_shift_of_all_logits_changes_nothing(axis: int, dtype: dtypes.DType) -
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize(("rows", "classes"), [(600, 3), (600, 40), (150, 700)])
+@pytest.mark.parametrize("classes", [3, 40, 700])
 def test_ignored_rows_have_none_whatever_is_in_them(
-    rows: int, classes: int, axis: int, dtype: dtypes.DType
+    classes: int, axis: int, dtype: dtypes.DType
 ) -> None:
-    """Nor does what came before in the same place of a tile, of which such rows make some."""
+    """Nor does what came before in the same place of a tile, of which 600 rows make some."""
     rng = np.random.default_rng(classes)
-    logits = rng.normal(0, 3, (rows, classes))
-    kind = np.arange(rows) // 3 % 7
+    logits = rng.normal(0, 3, (600, classes))
+    kind = np.arange(600) // 3 % 7
     for number, value in enumerate([np.nan, np.inf, -np.inf, 3e38], 1):
         logits[kind == number] = value
     logits[kind == 5, classes // 2] = np.nan
-    labels = rng.integers(0, classes, rows)
+    labels = rng.integers(0, classes, 600)
     labels[::3] = -100
     ignored = labels == -100
     lying = zoo.cast(logits if axis else np.ascontiguousarray(logits.T), dtype)
@@ -152,7 +152,7 @@ def test_ignored_rows_have_none_whatever_is_in_them(
         with np.errstate(invalid="ignore"):
             want = np.moveaxis(oracle.gradient(lying, labels, **arguments), axis, 1)
         assert not got[ignored].any()
-        tame = ~np.isin(kind, [4]) | ignored  # so many times z * 3e38 may be anything
+        tame = ~np.isin(kind, [4]) | ignored  # 600 times z * 3e38 may be anything
         oracle.assert_close(got[tame], want[tame])
 
 

@@ -23,7 +23,7 @@ import pytest
 import kernels
 
 # Of the tests' own cases, every SAMPLE-th; LOSSD_SIMULATE=all runs them all, in some minutes.
-SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 16
+SAMPLE = 1 if os.environ.get("LOSSD_SIMULATE") == "all" else 12
 # Elements; each takes some 50 us. A test is skipped from its first call with more on: the CPU would
 # have to compile kernels for them, which the suite itself does meanwhile.
 LARGEST = 1600 if SAMPLE == 1 else 800
