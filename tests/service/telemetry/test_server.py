@@ -365,11 +365,18 @@ def test_a_sampled_request_is_a_server_span_with_a_child_for_each_phase(server: 
     # The same trace is an exemplar, and in the line of the log.
     line = server.line("of-a-trace")
     assert (line["trace_id"], line["span_id"]) == (TRACE, span.span_id.hex())
-    text = server.scraped("application/openmetrics-text; version=1.0.0")
-    exemplars = [
-        sample.exemplar for family in parsed(text) for sample in family.samples if sample.exemplar
-    ]
-    assert {"trace_id": TRACE, "span_id": span.span_id.hex()} in [e.labels for e in exemplars]
+    own = {"trace_id": TRACE, "span_id": span.span_id.hex()}
+
+    def is_exemplar() -> bool:
+        families = parsed(server.scraped("application/openmetrics-text; version=1.0.0"))
+        samples = [sample for family in families for sample in family.samples if sample.exemplar]
+        return own in [sample.exemplar.labels for sample in samples]
+
+    # Requests are counted some at a time, so a route may not be there at once.
+    deadline = time.monotonic() + 10
+    while not is_exemplar():
+        assert time.monotonic() < deadline, "no exemplar of the trace"
+        time.sleep(0.05)
     connection.close()
 
 
