@@ -21,7 +21,7 @@ ROUTE = "/v1/softmax"
 WORK = ("float32", "cpu")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def table() -> Table:
     return Table()
 
