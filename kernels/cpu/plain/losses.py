@@ -36,6 +36,7 @@ from kernels.formula import LARGEST_SHIFT, sample_of
 from kernels.plan import place
 from kernels.reduce import BLOCK, SCALE
 from kernels.simd import (
+    BY_L2,
     address_at,
     are_classes,
     count_greater,
@@ -64,6 +65,9 @@ from kernels.simd import (
 LARGEST_LOSS = np.float32(2.0**100)
 # Losses in base 2 below it may be those of a label whose power is the whole sum.
 SMALL = np.float32(2.0**-18)
+# Tiles of rows that are transposed, from one to those prefetched meanwhile: 4.4 ms for 1,000,000
+# rows of 10 classes with 2, and 5.0 with 1 (Zen 4, one thread, to L2).
+TILES_AHEAD = 2 if BY_L2 else 1
 # Labels are above it unless they are ignored.
 IGNORED = np.float32(-0.5)
 
@@ -236,7 +240,7 @@ def _plain_losses(operands: Any, lo: Any, count: Any, own: Any) -> Any:
     else:
         transpose_rows(logits, lo, count, scratch.starts[own], columns, stride)
         run = Run(columns, 0, stride, classes, (count + WIDTH - 1) // WIDTH * WIDTH, 0)
-        after = place(logits, lo) + count * classes  # the rows that are transposed next
+        after = place(logits, lo) + TILES_AHEAD * count * classes
         sum_run(run, rows, scale, Ahead(logits.data, after, False, *next_labels))
     return _take_losses(rows, count, options, results.blocks[lo // BLOCK :], kinds == _ALL_CLASSES)
 
