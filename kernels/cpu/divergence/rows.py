@@ -18,7 +18,7 @@ from numba import types
 
 from kernels.compiled import by_type, inlined
 from kernels.cpu.outputs.rows import least_exponent
-from kernels.cpu.sums.rows import BLOCK, BLOCK_LIMIT, GUESS, shift_for
+from kernels.cpu.sums.rows import BLOCK_LIMIT, GUESS, shift_for
 from kernels.simd import (
     ahead,
     constant,
@@ -32,6 +32,12 @@ from kernels.simd import (
     where_greater,
     width,
 )
+
+# Elements summed in float32 lanes before the sums move on in float64. A class of most of the
+# probability, whose a - b is some bits, is rounded anew by each class after it in its lane: of 2048
+# divergences of 32000 classes the worst was off by 9.5e-7 with 1024, by 1.1e-6 with 2048, and by
+# 1.3e-6 with 4096, which takes 2 % less time (bfloat16; float32 waits for memory).
+BLOCK = 1024
 
 
 @by_type
