@@ -130,8 +130,12 @@ def job(wanted: AnySpecialisation) -> Job:
 
 def common(offered: Sequence[dtypes.DType] = dtypes.FLOATS) -> list[Job]:
     """Jobs for common requests with logits of the dtypes ``offered``."""
-    # Softcap, and probabilities of another dtype than the logits, are compiled on first use.
-    losses = [Specialisation(False, dtype.name, dtype.name, False) for dtype in offered]
+    # Softcap, and probabilities of another dtype than the logits, are compiled on first use. The
+    # longest first, float64's last: no process is done long before the other.
+    losses = [
+        Specialisation(False, dtype.name, dtype.name, False)
+        for dtype in sorted(offered, key=lambda dtype: dtype is dtypes.FLOAT64)
+    ]
     # Log-probabilities have the dtypes of results.
     results = dict.fromkeys(dtype.result.name for dtype in offered)
     return [

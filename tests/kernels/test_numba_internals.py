@@ -17,12 +17,18 @@ USED: dict[Any, str] = {
     caching._Cache: "cache_path enable disable flush load_overload save_overload",
     compiler.CompileResult: "_rebuild _reduce",
     serialize: "dumps loads",
-    JITCodeLibrary: "_optimize_final_module",
+    JITCodeLibrary: (
+        "_finalize_dynamic_globals _finalize_final_module _optimize_final_module"
+        " _verify_declare_only_symbols"
+    ),
     one: "_cache _compiler py_func targetctx",
     one._compiler: "compile",
     one.targetctx: "codegen refresh",
-    one.targetctx.codegen(): "_library_class _module_pass_manager _opt_level magic_tuple",
-    one.targetctx.codegen().create_library("empty"): "_codegen _final_module name",
+    one.targetctx.codegen(): (
+        "_engine _library_class _module_pass_manager _opt_level magic_tuple set_env"
+    ),
+    one.targetctx.codegen()._engine: "is_symbol_defined",
+    one.targetctx.codegen().create_library("empty"): "_codegen _final_module _finalized name",
 }
 
 
