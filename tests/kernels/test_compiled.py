@@ -56,9 +56,9 @@ def test_what_a_kernel_inlines_can_be_compiled_alone_later() -> None:
     kernel: Any = compiled.kernel(sum_doubled)
     assert kernel(np.ones(3)) == 12.0
 
-    @numba.njit
-    def alone(x: Any) -> Any:
+    def both(x: Any) -> Any:
         return doubled(x) + doubled_by_call(x)
 
+    alone: Any = numba.njit(both)
     assert alone(1.5) == 6.0
     assert kernel(np.ones(4)) == 16.0
