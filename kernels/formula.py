@@ -75,7 +75,9 @@ def loss_of(known: Any, y: int, soft: bool, sample: float, options: Any) -> Any:
     if options.z_loss > 0.0:
         nats = known.log_sum_exp / TINY
         loss += options.z_loss * (nats * nats)
-    return loss * sample, weight * sample
+    loss *= sample
+    # NaN without a sign: a sum of two NaNs has that of the one that the compiler puts first.
+    return loss if loss == loss else math.nan, weight * sample
 
 
 @inlined
@@ -101,7 +103,8 @@ def careful_loss(known: Any, y: int, soft: bool, sample: float, options: Any) ->
         loss *= 0.0 if miss < 0.0 else miss**options.focal
     if options.z_loss > 0.0:
         loss += known.log_sum_exp * (options.z_loss * known.log_sum_exp) / TINY
-    return loss * sample / TINY, weight * sample
+    loss = loss * sample / TINY
+    return loss if loss == loss else math.nan, weight * sample
 
 
 @inlined
