@@ -259,3 +259,16 @@ def test_without_avx512(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stdout
     assert "1 skipped" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("cpu", "levels"), [("znver5", "[3]"), ("znver4", "[2, 3]"), ("sapphirerapids", "[2, 3]")]
+)
+def test_lines_are_brought_to_l2_first_but_on_zen_5(cpu: str, levels: str) -> None:
+    program = "from kernels.simd import stream; print([level for _, level in stream._IN_TURNS[32]])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, env={**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": HASWELL},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == levels, done.stderr[-2000:]
