@@ -29,6 +29,19 @@ from kernels.sequences import moved, segments_of
 SMALL = 4096
 
 
+# Bytes that a plan keeps of each position, at most: of a loss alone a label, and 16 for each block
+# of 32; else labels that are moved, sequences that are judged and terms of sums as well.
+_LIGHT, _HEAVY = 9, 40
+
+
+def bytes_of(labels: Array, outputs: tuple[str, ...], options: Mapping[str, Any]) -> int:
+    """Largest number of bytes that a plan keeps of such a loss."""
+    reduction = options.get("reduction", "mean")
+    reduces = type(reduction) is str and reduction != "none"
+    light = reduces and outputs == ("loss",) and not {"shift", "mask"} & options.keys()
+    return labels.size * (_LIGHT if light else _HEAVY)
+
+
 def _placeholder(logits: Array) -> Array:
     """Array to plan with, of the shape and dtype of ``logits``, in C order.
 
@@ -69,7 +82,8 @@ class PlannedLoss:
             indices = self._moved.labels
             problem = replace(problem, labels=indices, given=self._labels.reshape(-1))
         self._problem, self._outputs = problem, outputs
-        self.size, self.positions, self.dtype = logits.size, labels.size, problem.dtype.result
+        self.size, self.dtype = logits.size, problem.dtype.result
+        self.bytes = bytes_of(labels, outputs, options)
         self.checked = problem.segments is not None or problem.chosen is not None
         launch = whole(problem, names)
         # Moved labels are int64s, which do not hold all of 64 bits without a sign.

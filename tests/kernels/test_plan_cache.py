@@ -6,12 +6,15 @@ import inspect
 import threading
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 import kernels
 from kernels import InvalidInput, dtypes, plan_cache, planned_loss, steps
-from kernels.cpu.launch import objects
+from kernels.cpu.launch import objects, threads
+from kernels.cpu.launch import planned as planned_launch
+from kernels.cpu.launch.loss import SERIAL
 from kernels.cpu.sums.rows import SEGMENT
 from tests import zoo
 from tests.oracle import Array
@@ -162,6 +165,40 @@ def test_what_cannot_be_planned_is_tried_once(monkeypatch: pytest.MonkeyPatch) -
     assert len(tried) == 1
 
 
+def test_plans_are_for_a_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    many, used = numba.get_num_threads(), []
+    logits, labels = np.eye(2 * SERIAL // 8, 8, dtype=np.float32), np.arange(2 * SERIAL // 8) % 8
+
+    def run_many(code: int, workers: int, *rest: int) -> None:
+        used.append(workers)
+        threads.run_many(code, workers, *rest)
+
+    monkeypatch.setattr(planned_launch, "run_many", run_many)
+    try:
+        found = []
+        for count in {1, many}:
+            numba.set_num_threads(count)
+            found += times(4, logits, labels)
+            assert set(used) <= {count} - {1}
+            used.clear()
+    finally:
+        numba.set_num_threads(many)
+    assert len(set(found)) == 1
+    assert planned() == len({1, many})
+
+
+def test_a_million_rows_are_planned_unless_much_is_kept_of_each() -> None:
+    logits, labels = np.zeros((1_000_000, 3), np.float16), np.zeros(1_000_000, np.int8)
+    assert len(set(times(3, logits, labels))) == 1
+    assert planned() == 1
+    for options in ({"shift": 0}, {"mask": labels}, {"reduction": "none"}):
+        kept = planned_loss.bytes_of(labels, ("loss",), options)
+        assert kept > plan_cache.MOST_BYTES > planned_loss.bytes_of(labels, ("loss",), {})
+    for _ in range(3):
+        kernels.cross_entropy(logits, labels, outputs=["loss", "count"])
+    assert planned() == 1
+
+
 def test_larger_logits_that_lie_otherwise_are_not_copied() -> None:
     logits = np.random.default_rng(3).standard_normal((32, 200), np.float32)
     labels = np.arange(32)
@@ -180,11 +217,11 @@ def test_threads_have_plans_of_their_own() -> None:
         logits = np.eye(8, 5, dtype=np.float32) * number
         losses[number] = set(times(500, logits, labels))
 
-    threads = [threading.Thread(target=compute, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    callers = [threading.Thread(target=compute, args=(number,)) for number in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
     assert len(set.union(*losses.values())) == 4
 
 

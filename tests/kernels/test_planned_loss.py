@@ -255,11 +255,11 @@ def test_threads_have_arrays_of_their_own() -> None:
     assert right == [200] * 4
 
 
-def test_positions_of_all_plans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_cache, "ALL_POSITIONS", 100)
+def test_bytes_of_all_plans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_cache, "ALL_BYTES", 4000)
     for rows in range(1, 40):
         logits, labels = np.zeros((rows, 5), np.float32), np.zeros(rows, np.int64)
         for _ in range(3):
             kernels.cross_entropy(logits, labels, outputs=["loss", "sequence_count"])
-    kept = [plan.positions for plan in plan_cache._KEPT.plans.values() if plan is not None]
-    assert 0 < sum(kept) <= 100
+    kept = [plan.bytes for plan in plan_cache._KEPT.plans.values() if plan is not None]
+    assert 0 < sum(kept) <= 4000

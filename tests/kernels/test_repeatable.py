@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import dtypes, plan_cache
+from kernels import dtypes
 from tests import zoo
 from tests.oracle import Array
 
@@ -55,7 +55,6 @@ def print_for_every_thread_count() -> None:
     """Program of the subprocess below."""
     for threads in range(1, MANY + 1):
         numba.set_num_threads(threads)
-        plan_cache._KEPT.clear()  # a plan keeps the number of threads that it was made with
         print(*all_answers())
 
 

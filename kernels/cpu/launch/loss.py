@@ -78,9 +78,14 @@ class Launch(NamedTuple):
     outputs: Outputs
 
 
+def threads_of(elements: int) -> int:
+    """Number of threads that so many logits are worth now."""
+    return 1 if elements <= SERIAL else numba.get_num_threads()
+
+
 def _cut(view: View, shared: bool, step: int | None) -> Cut:
     elements = view.positions * view.classes
-    threads = 1 if elements <= SERIAL else numba.get_num_threads()
+    threads = threads_of(elements)
     launches = 1 if step is None else -(-elements * view.data.itemsize // step)
     rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
     size = min(max(rows, reduce.BLOCK), tile.LARGEST)

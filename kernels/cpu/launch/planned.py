@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 
 from kernels.compiled import inlined, kernel, short_kernel
-from kernels.cpu.launch.loss import Launch
+from kernels.cpu.launch.loss import SERIAL, Launch, threads_of
 from kernels.cpu.launch.objects import (
     OBJECT,
     Layout,
@@ -32,8 +32,9 @@ from kernels.plan import TABLE, Array
 from kernels.problem import Problem
 from kernels.reduce import SCALE, add_blocks, sum_blocks
 
-# Results of ``Ready.run``: the loss is written; an array is not the plan's; the mean is over
-# nothing, and the blocks are written. Others are the position of the first impossible label.
+# Results of ``Ready.run``: the loss is written; an array, or the number of threads, is not the
+# plan's; the mean is over nothing, and the blocks are written. Others are the position of the first
+# impossible label.
 DONE, OTHER, NO_MEAN = -1, -2, -3
 # Logits of a loss that keeps the GIL: its kernel takes about 1 us, and to let others have the GIL
 # takes 50 ns.
@@ -239,23 +240,33 @@ def ready(
     )
     kind = numba.typeof(plan)
     planned = PackedOperands(compile_kernel(pack, (kind, types.intp)).entry_point, plan)
-    run = _run_of(kind, code.address, launch.workers, packed.address, logits.size <= SHORT)
+    run = _run_of(kind, code.address, launch.workers, packed.address, logits.size)
     return Ready(run, planned.address, outputs.blocks, own, kept, (planned, packed))
 
 
-def _run_of(kind: Any, code: int, workers: int, operands: int, short: bool) -> Any:
-    """``Ready.run`` for a ``Plan`` of the type ``kind``."""
-    objects = (Packed(kind), OBJECT, OBJECT, OBJECT)
+def _run_of(kind: Any, code: int, workers: int, operands: int, elements: int) -> Any:
+    """``Ready.run`` for a ``Plan`` of the type ``kind``, of so many logits."""
+    objects, threads = (Packed(kind), OBJECT, OBJECT, OBJECT), threads_of(elements)
     if workers == 1:
-        return compile_kernel(_short if short else _long, (*objects, OBJECT)).entry_point
-    begin = compile_kernel(_begin, objects).entry_point
-    end = compile_kernel(_end, (Packed(kind), OBJECT, OBJECT)).entry_point
+        alone = _short if elements <= SHORT else _long
+        whole = compile_kernel(alone, (*objects, OBJECT)).entry_point
+        if elements <= SERIAL:
+            return whole
+    else:
+        begin = compile_kernel(_begin, objects).entry_point
+        end = compile_kernel(_end, (Packed(kind), OBJECT, OBJECT)).entry_point
 
     def run(plan: int, logits: Any, labels: Any, own: tuple[Array, ...], result: Array) -> int:
-        if not begin(plan, logits, labels, own):
+        # To ask for it takes 1.4 us, a loss of so many logits 15 and more.
+        if threads_of(elements) != threads:
             return OTHER
-        run_many(code, workers, 0, workers, operands)
-        status: int = end(plan, own, result)
+        if workers == 1:
+            status: int = whole(plan, logits, labels, own, result)
+        elif begin(plan, logits, labels, own):
+            run_many(code, workers, 0, workers, operands)
+            status = end(plan, own, result)
+        else:
+            status = OTHER
         return status
 
     return run
