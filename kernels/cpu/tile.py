@@ -20,7 +20,6 @@ from kernels.formula import (
     loss_of,
     sample_of,
 )
-from kernels.reduce import BLOCK
 from kernels.simd import (
     exp2,
     fma,
@@ -50,8 +49,6 @@ SHARES, LEAST, EXPECTED, LEAN = range(15, 19)
 ROWS = 19
 # Elements past a tile's last position that whole registers may write.
 SLACK = 64
-# Positions; a multiple of the reduction's block.
-LARGEST = 8 * BLOCK
 
 
 @inlined

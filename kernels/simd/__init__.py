@@ -62,6 +62,7 @@ from kernels.simd.powers import nearest_product as nearest_product
 from kernels.simd.powers import scaled_down as scaled_down
 from kernels.simd.scalars import get as get
 from kernels.simd.scalars import put as put
+from kernels.simd.scalars import unknown as unknown
 from kernels.simd.stream import BY_L2 as BY_L2
 from kernels.simd.stream import address_at as address_at
 from kernels.simd.stream import ahead as ahead

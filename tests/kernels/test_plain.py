@@ -108,6 +108,23 @@ def test_bits_do_not_depend_on_the_run(classes: int) -> None:
         assert got.tobytes() == want.tobytes(), size
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("classes", [1, 2, 4, 5, 8, 9, 12, 13, 16])
+def test_bits_of_few_classes_do_not_depend_on_other_rows(classes: int, dtype: dtypes.DType) -> None:
+    """Rows that are transposed 16 at a time, wherever a tile begins or ends, and rows apart."""
+    generator = np.random.default_rng(classes)
+    logits = stored(generator.standard_normal((2500, classes)) * 5, dtype)
+    labels = generator.integers(0, classes, 2500)
+    labels[::9] = -100
+    want = losses(logits, labels, 1)
+    for start, stop in ((7, 8), (3, 20), (5, 38), (16, 48), (100, 1200), (1, 2500)):
+        got = losses(logits[start:stop], labels[start:stop], 1)
+        assert got.tobytes() == want[start:stop].tobytes(), (start, stop)
+    apart = np.zeros((2500, classes + 3), logits.dtype)[:, :classes]
+    apart[...] = logits
+    assert losses(apart, labels, 1).tobytes() == want.tobytes()
+
+
 def test_classes_that_are_ruled_out_first() -> None:
     """The first groups of classes are -inf, or as good as that."""
     generator = np.random.default_rng(3)

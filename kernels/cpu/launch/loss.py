@@ -9,7 +9,6 @@ import numba
 import numpy as np
 
 from kernels import reduce
-from kernels.cpu import tile
 from kernels.cpu.arguments import Likeliest, Operands
 from kernels.cpu.launch.results import Outputs, outputs_of
 from kernels.cpu.launch.scratch import scratch_of
@@ -40,8 +39,9 @@ from kernels.problem import Problem
 SERIAL = 65536
 # Elements of a tile of rows: large enough to fill SIMD logarithms, small enough for L1.
 TILE = 8192
-# Positions of a tile of planes, read in runs of so many neighbours: at least and at most, and tiles
-# for each thread and launch if there can be so many. 19 planes took 9 % longer in runs of 256.
+# Positions of a tile, which are neighbours in planes: at least and at most, and tiles for each
+# thread and launch if there can be so many. 19 planes took 9 % longer with 256, rows of 10 classes
+# 10 %.
 RUN, LONG_RUN, TILES = 128, 1024, 8
 # Positions; fewer are dealt out to threads one by one, not by blocks of the reduction.
 SHARED = 1024
@@ -87,14 +87,13 @@ def _cut(view: View, shared: bool, step: int | None) -> Cut:
     elements = view.positions * view.classes
     threads = threads_of(elements)
     launches = 1 if step is None else -(-elements * view.data.itemsize // step)
-    rows = TILE // view.classes // reduce.BLOCK * reduce.BLOCK
-    size = min(max(rows, reduce.BLOCK), tile.LARGEST)
-    if step is not None and step < STEP and view.class_stride == 1:
-        tiles = step // (size * view.classes * view.data.itemsize)
-        threads = min(threads, max(STREAMING, tiles))
-    if view.class_stride != 1:
-        each = view.positions // (launches * threads * TILES)
-        size = min(max(each // RUN * RUN, RUN), LONG_RUN)
+    each = view.positions // (launches * threads * TILES)
+    size = min(max(each // RUN * RUN, RUN), LONG_RUN)
+    if view.class_stride == 1:
+        size = min(max(TILE // view.classes // reduce.BLOCK * reduce.BLOCK, reduce.BLOCK), size)
+        if step is not None and step < STEP:
+            tiles = step // (size * view.classes * view.data.itemsize)
+            threads = min(threads, max(STREAMING, tiles))
     if shared and view.positions < size * threads * launches:
         size = -(-view.positions // (threads * launches))
     tiles = -(-view.positions // size)

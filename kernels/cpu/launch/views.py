@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import layout
-from kernels.cpu import tile
+from kernels import layout, reduce
 from kernels.cpu.arguments import Labels, Likeliest
 from kernels.cpu.launch.scratch import apart
 from kernels.cpu.likeliest.top import KEYS, TESTED
@@ -204,7 +203,7 @@ def pieces(problem: Problem, in_place: bool) -> Iterator[tuple[int, View, View]]
         yield 0, logits, soft
         return
     first, classes = 0, problem.classes
-    rows = max(1, CHUNK // classes // tile.LARGEST) * tile.LARGEST
+    rows = max(1, CHUNK // classes // reduce.BLOCK) * reduce.BLOCK
     softs = None if problem.soft is None else layout.chunks(problem.soft, problem.axis, rows)
     for piece in layout.chunks(problem.logits, problem.axis, rows):
         yield first, row_view(piece), nothing if softs is None else row_view(next(softs))

@@ -1,8 +1,8 @@
 """Losses of class indices, weighed or not, in float32 from the logits to the loss.
 
 Sums of exponentials are those of ``sums.rows``, with the exact maximum as their shift: the classes
-of a position are in L1 when they are read again, and no sum has to be done twice. ``plain.rows``
-and ``plain.columns`` sum the two kinds of layouts.
+of a position are in L1 when they are read again, and no sum has to be done twice. ``plain.rows``,
+``plain.transposed`` and ``plain.planes`` sum the kinds of layouts.
 
 A position whose loss float32 cannot hold (NaN, infinities, shifts beyond ``LARGEST_SHIFT``) gets
 the loss NaN here: ``loss.cross_entropy`` computes its tile again, and takes the position from
@@ -18,8 +18,7 @@ import numpy as np
 from numba import types
 
 from kernels.compiled import by_type, called, inlined
-from kernels.cpu.plain.columns import transpose_rows
-from kernels.cpu.plain.planes import Ahead, Run, sum_planes, sum_run
+from kernels.cpu.plain.planes import sum_planes
 from kernels.cpu.plain.rows import sum_plain_rows
 from kernels.cpu.plain.scratch import (
     LABEL,
@@ -32,11 +31,10 @@ from kernels.cpu.plain.scratch import (
     VALUE,
     WIDTH,
 )
+from kernels.cpu.plain.transposed import sum_transposed
 from kernels.formula import LARGEST_SHIFT, sample_of
-from kernels.plan import place
 from kernels.reduce import BLOCK, SCALE
 from kernels.simd import (
-    BY_L2,
     address_at,
     are_classes,
     count_greater,
@@ -65,9 +63,6 @@ from kernels.simd import (
 LARGEST_LOSS = np.float32(2.0**100)
 # Losses in base 2 below it may be those of a label whose power is the whole sum.
 SMALL = np.float32(2.0**-18)
-# Tiles of rows that are transposed, from one to those prefetched meanwhile: 4.4 ms for 1,000,000
-# rows of 10 classes with 2, and 5.0 with 1 (Zen 4, one thread, to L2).
-TILES_AHEAD = 2 if BY_L2 else 1
 # Labels are above it unless they are ignored.
 IGNORED = np.float32(-0.5)
 
@@ -238,10 +233,8 @@ def _plain_losses(operands: Any, lo: Any, count: Any, own: Any) -> Any:
     elif classes > MOST_TRANSPOSED:
         sum_plain_rows(logits, lo, count, columns, rows, scale, next_labels)
     else:
-        transpose_rows(logits, lo, count, scratch.starts[own], columns, stride)
-        run = Run(columns, 0, stride, classes, (count + WIDTH - 1) // WIDTH * WIDTH, 0)
-        after = place(logits, lo) + TILES_AHEAD * count * classes
-        sum_run(run, rows, scale, Ahead(logits.data, after, False, *next_labels))
+        starts = scratch.starts[own]
+        sum_transposed(logits, lo, count, starts, columns, rows, scale, next_labels)
     return _take_losses(rows, count, options, results.blocks[lo // BLOCK :], kinds == _ALL_CLASSES)
 
 

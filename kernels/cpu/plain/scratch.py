@@ -14,10 +14,12 @@ MOST_IN_ROWS = 4096
 MOST_IN_PLANES = 256
 # Classes: rows of more are summed as rows.
 MOST_TRANSPOSED = 16
+# Float32 numbers of WIDTH rows, transposed.
+COLUMNS = WIDTH * MOST_TRANSPOSED
 
 
 def columns_of(view: Any, positions: int) -> int:
     """Number of float32 that ``scratch.columns`` needs for a tile of ``positions``."""
-    if (view.class_stride == 1 and view.classes > MOST_TRANSPOSED) or view.classes > MOST_IN_PLANES:
-        return 2 * WIDTH * WIDTH
+    if view.class_stride == 1 or view.classes > MOST_IN_PLANES:
+        return 3 * COLUMNS  # and as many as rows are summed together, two registers each
     return max(view.classes, WIDTH) * ((positions + 2 * WIDTH) // WIDTH * WIDTH)
