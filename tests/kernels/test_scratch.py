@@ -10,6 +10,7 @@ import pytest
 import kernels
 from kernels import dtypes
 from kernels.cpu import tile
+from kernels.cpu.launch.loss import RUN
 from kernels.cpu.launch.scratch import scratch_of
 from kernels.cpu.launch.views import view_of
 from kernels.cpu.plain.scratch import LOSS
@@ -37,7 +38,7 @@ def test_scratch_is_poisoned(poisoned: bool) -> None:
     kernels.cross_entropy(logits, np.zeros(3, np.int64), z_loss=1.0, outputs=["loss"])
     view = view_of(logits, 1)
     assert view is not None
-    scratch = scratch_of(1, 256, view, dtypes.FLOAT32)
+    scratch = scratch_of(1, RUN, view, dtypes.FLOAT32)
     assert np.isnan(scratch.tiles[0, tile.PUSH]).all()
     assert (scratch.labels[0, 3:] == NOWHERE).all()
     assert not np.isnan(scratch.tiles[0, tile.LOSS, :3]).any()
