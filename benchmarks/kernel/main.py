@@ -16,7 +16,7 @@ from benchmarks.problems import CASES, LARGE, Case
 ROUNDS = 7
 QUICK_ROUNDS = 3
 # Seconds in all for turns that are repeated, as other work slowed the machine.
-REPEATS = 900.0
+REPEATS = 240.0
 
 
 def run(wanted: str | None = None, rounds: int | None = None, quick: bool = False) -> int:
