@@ -38,7 +38,8 @@ def bytes_of(labels: Array, outputs: tuple[str, ...], options: Mapping[str, Any]
     """Largest number of bytes that a plan keeps of such a loss."""
     reduction = options.get("reduction", "mean")
     reduces = type(reduction) is str and reduction != "none"
-    light = reduces and outputs == ("loss",) and not {"shift", "mask"} & options.keys()
+    moved_or_kept = {"shift", "mask", "segments", "chosen"} & options.keys()
+    light = reduces and outputs == ("loss",) and not moved_or_kept
     return labels.size * (_LIGHT if light else _HEAVY)
 
 

@@ -191,7 +191,8 @@ def test_a_million_rows_are_planned_unless_much_is_kept_of_each() -> None:
     logits, labels = np.zeros((1_000_000, 3), np.float16), np.zeros(1_000_000, np.int8)
     assert len(set(times(3, logits, labels))) == 1
     assert planned() == 1
-    for options in ({"shift": 0}, {"mask": labels}, {"reduction": "none"}):
+    heavy: list[dict[str, Any]] = [{name: labels} for name in ("mask", "segments", "chosen")]
+    for options in [*heavy, {"shift": 0}, {"reduction": "none"}]:
         kept = planned_loss.bytes_of(labels, ("loss",), options)
         assert kept > plan_cache.MOST_BYTES > planned_loss.bytes_of(labels, ("loss",), {})
     for _ in range(3):

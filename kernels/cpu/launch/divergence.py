@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
-import numba
 import numpy as np
 
 from kernels import layout
 from kernels.cpu.arguments import Operands
 from kernels.cpu.divergence.dense import Constants, Positions, Results, pair_kernel
 from kernels.cpu.divergence.sparse import Sorted, Teacher, sparse_kernel
-from kernels.cpu.launch.loss import SERIAL
+from kernels.cpu.launch.loss import SERIAL, threads_of
 from kernels.cpu.launch.threads import compiled, run
 from kernels.cpu.launch.views import CHUNK, no_view, row_view, rows_for, view_of
 from kernels.divergence import Divergence
@@ -81,7 +80,7 @@ def _pieces(problem: Divergence) -> Iterator[tuple[int, View, View]]:
 
 def _launches(problem: Divergence, view: View, step: int | None) -> tuple[int, int]:
     """``(threads, launches)`` for a piece, the latter of about ``step`` bytes of logits."""
-    threads = 1 if problem.elements <= SERIAL else numba.get_num_threads()
+    threads = threads_of(problem.elements)
     workers = min(threads, view.positions)
     launches = 1 if step is None else -(-problem.elements * problem.logits.itemsize // step)
     return workers, max(1, min(launches, view.positions // workers))

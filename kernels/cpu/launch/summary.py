@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-import numba
 import numpy as np
 
 from kernels.cpu.arguments import Operands
-from kernels.cpu.launch.loss import SERIAL
+from kernels.cpu.launch.loss import threads_of
 from kernels.cpu.launch.scratch import scratch_of
 from kernels.cpu.launch.threads import run
 from kernels.cpu.launch.views import view_of
@@ -61,7 +60,7 @@ def in_steps(
     assert view is not None
     positions = view.positions
     found = Found(*(np.empty(positions) for _ in range(4)), *np.empty((2, positions), np.int64))
-    threads = 1 if problem.logits.size <= SERIAL else numba.get_num_threads()
+    threads = threads_of(problem.logits.size)
     tile = max(1, min(_TILE, positions // (launches * threads * _TILES)))
     number = -(-positions // tile)
     workers = min(threads, number)
