@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernels.compiled import inlined
 from kernels.formula import LOG2E, capped_softly, slope_of_cap
@@ -21,6 +21,14 @@ from kernels.simd import (
     maximum,
     tanh,
 )
+
+
+class Scale(NamedTuple):
+    """Factors of a tensor's logits: to nats, and to exponents of 2; and their soft cap."""
+
+    unit: float
+    scale: float
+    cap: Any
 
 
 @inlined

@@ -15,6 +15,7 @@ from kernels.compiled import inlined, kernel_by_address
 from kernels.cpu.divergence.careful import careful_pair
 from kernels.cpu.divergence.outputs import sum_mixture, write_slopes
 from kernels.cpu.divergence.rows import sum_rows
+from kernels.cpu.logit import Scale
 from kernels.cpu.outputs.rows import prediction, write_zeros
 from kernels.cpu.packed import unpacked
 from kernels.cpu.sums.rows import sum_segment
@@ -32,14 +33,6 @@ class Positions(NamedTuple):
     labels: Any
     kept: Any
     weight: Any
-
-
-class Scale(NamedTuple):
-    """Factors of a tensor's logits: to nats, and to exponents of 2. ``cap`` is None."""
-
-    unit: float
-    scale: float
-    cap: Any
 
 
 class Options(NamedTuple):
@@ -151,7 +144,7 @@ def _sums_to_1(
     """
     if plain.scale != own.scale:
         first = place(teacher, position)
-        power, shift = sum_segment(teacher.data, first, teacher.classes, plain, None, 0, 0)
+        power, shift = sum_segment(teacher.data, first, teacher.classes, plain, None, 0)
         log2 = math.log2(power) + shift
     return abs(2.0**log2 - 1.0) <= tolerance
 

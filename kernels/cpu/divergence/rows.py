@@ -16,13 +16,14 @@ from typing import Any
 
 from numba import types
 
-from kernels.compiled import by_type, inlined
+from kernels.compiled import by_type, called, inlined, never_inlined
 from kernels.cpu.outputs.rows import least_exponent
 from kernels.cpu.sums.rows import GUESS, shift_for
 from kernels.simd import (
     ahead,
     constant,
     exp2,
+    exp2_four,
     fma,
     load,
     load_first,
@@ -101,13 +102,11 @@ def _sum_block(
         _prefetch_two(y, y_first + i)
         one, other, y_one, y_other = _read_pairs(x, first + i, y, y_first + i)
         a, b = fma(one, scales, minus), fma(y_one, y_scales, y_minus)
-        power = exp2(a)
-        even, y_even = even + power, y_even + exp2(b)
-        cross = where_greater(a, least, fma(power, a - b, cross), cross)
-        a, b = fma(other, scales, minus), fma(y_other, y_scales, y_minus)
-        power = exp2(a)
-        odd, y_odd = odd + power, y_odd + exp2(b)
-        other_cross = where_greater(a, least, fma(power, a - b, other_cross), other_cross)
+        c, d = fma(other, scales, minus), fma(y_other, y_scales, y_minus)
+        p, q, r, s = exp2_four(a, b, c, d)
+        even, y_even, odd, y_odd = even + p, y_even + q, odd + r, y_odd + s
+        cross = where_greater(a, least, fma(p, a - b, cross), cross)
+        other_cross = where_greater(c, least, fma(r, c - d, other_cross), other_cross)
     for i in range(whole, count, step):
         a = fma(load_first(x, first + i, count - i, lowest), scales, minus)
         b = fma(load_first(y, y_first + i, count - i, lowest), y_scales, y_minus)
@@ -127,6 +126,31 @@ def moved(total: float, cross: float, by: float, y_by: float) -> tuple[float, fl
     return total * factor, (cross - (by - y_by) * total) * factor
 
 
+@called
+def _sum_blocks(
+    x: Any, first: int, shift: float, x_options: Any,
+    y: Any, y_first: int, y_shift: float, y_options: Any, start: int, classes: int,
+    sums: tuple[float, float, float],
+) -> tuple[float, float, float, int]:  # fmt: skip
+    """Add the sums of blocks from ``start`` on to ``sums``, up to one that outgrows a shift.
+
+    Returns the sums, and where that block begins, or ``classes``. A function of its own, whose
+    loop has all registers: inlined, and with one exponential after the other, a row of 32000
+    classes took 3 % more in float32, and 4 % more in bfloat16 (EPYC, family 25, model 17).
+    """
+    never_inlined()
+    total, y_total, cross = sums
+    for begin in range(start, classes, BLOCK):
+        size = min(BLOCK, classes - begin)
+        part, y_part, cross_part = _sum_block(
+            x, first + begin, shift, x_options, y, y_first + begin, y_shift, y_options, size
+        )
+        if not (part < BLOCK_LIMIT and y_part < BLOCK_LIMIT):
+            return total, y_total, cross, begin
+        total, y_total, cross = total + part, y_total + y_part, cross + cross_part
+    return total, y_total, cross, classes
+
+
 @inlined
 def sum_rows(
     x: Any, first: int, x_options: Any, y: Any, y_first: int, y_options: Any, classes: int
@@ -139,21 +163,19 @@ def sum_rows(
     guessed = min(classes, GUESS)
     shift = shift_for(x, first, guessed, x_options)
     y_shift = shift_for(y, y_first, guessed, y_options)
-    total, y_total, cross = 0.0, 0.0, 0.0
-    for start in range(0, classes, BLOCK):
-        size = min(BLOCK, classes - start)
-        at, y_at = first + start, y_first + start
-        part, y_part, cross_part = _sum_block(
-            x, at, shift, x_options, y, y_at, y_shift, y_options, size
+    total, y_total, cross, done = 0.0, 0.0, 0.0, 0
+    while done < classes:
+        sums = total, y_total, cross
+        total, y_total, cross, done = _sum_blocks(
+            x, first, shift, x_options, y, y_first, y_shift, y_options, done, classes, sums
         )
-        if not (part < BLOCK_LIMIT and y_part < BLOCK_LIMIT):
+        if done < classes:
+            size, at, y_at = min(BLOCK, classes - done), first + done, y_first + done
             by = max(shift_for(x, at, size, x_options) - shift, 0.0)
             y_by = max(shift_for(y, y_at, size, y_options) - y_shift, 0.0)
+            if by == 0.0 and y_by == 0.0:
+                return math.nan, shift, math.nan, y_shift, math.nan
             shift, y_shift = shift + by, y_shift + y_by
             total, cross = moved(total, cross, by, y_by)
             y_total *= 2.0**-y_by
-            part, y_part, cross_part = _sum_block(
-                x, at, shift, x_options, y, y_at, y_shift, y_options, size
-            )
-        total, y_total, cross = total + part, y_total + y_part, cross + cross_part
     return total, shift, y_total, y_shift, cross

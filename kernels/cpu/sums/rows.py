@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kernels.compiled import inlined
-from kernels.cpu.logit import read_first
+from kernels.compiled import called, inlined, never_inlined
+from kernels.cpu.logit import Scale, read_first
 from kernels.cpu.sums.powers import sum_powers, sum_tracked
 from kernels.formula import LARGEST_SHIFT
 from kernels.simd import (
@@ -56,34 +56,69 @@ def shift_for(x: Any, first: int, count: int, options: Any) -> float:
 
 @inlined
 def _sum_block(
-    x: Any, first: int, count: int, options: Any, shift: float, likeliest: Any, worker: int, c: int
+    x: Any, first: int, count: int, options: Any, shift: float, maxima: Any, c: int
 ) -> float:
-    """``sum_powers`` from class ``c`` on, with its groups' maxima unless ``likeliest`` is None."""
-    if likeliest is None:
+    """``sum_powers`` from class ``c`` on, with its groups' ``maxima`` unless that is None."""
+    if maxima is None:
         return sum_powers(x, first, count, options, shift)
-    maxima, scale, cap = likeliest.maxima[worker], options.scale, options.cap
-    return sum_tracked(x, first, count, scale, cap, shift, maxima, c)
+    return sum_tracked(x, first, count, options.scale, options.cap, shift, maxima, c)
+
+
+@inlined
+def _sum_blocks(
+    x: Any, first: int, count: int, start: int, options: Any, shift: float, before: float,
+    maxima: Any, c: int,
+) -> tuple[float, int]:  # fmt: skip
+    """Add the sums of blocks from ``start`` on to ``before``, up to one that outgrows the shift.
+
+    Returns the sum, and where that block begins, or ``count``.
+    """
+    total = before
+    for begin in range(start, count, BLOCK):
+        size = min(BLOCK, count - begin)
+        part = _sum_block(x, first + begin, size, options, shift, maxima, c + begin)
+        if not part < BLOCK_LIMIT:
+            return total, begin
+        total += part
+    return total, count
+
+
+@called
+def _sum_plain_blocks(
+    x: Any, first: int, count: int, start: int, scale: float, cap: Any, shift: float, before: float
+) -> tuple[float, int]:
+    """``_sum_blocks`` without maxima.
+
+    A function of its own, whose loops have all registers: inlined, a row of 32000 classes took 4 %
+    more in float32, and 2 % more in bfloat16 (EPYC, family 25, model 17, one thread).
+    """
+    never_inlined()
+    options = Scale(1.0, scale, cap)
+    return _sum_blocks(x, first, count, start, options, shift, before, None, 0)
 
 
 @inlined
 def sum_segment(
-    x: Any, first: int, count: int, options: Any, likeliest: Any, worker: int, c: int
+    x: Any, first: int, count: int, options: Any, maxima: Any, c: int
 ) -> tuple[float, float]:
     """``(total, shift)`` with sum(2**(x * scale)) = total * 2**shift, over one segment.
 
-    It begins with class ``c``.
+    It begins with class ``c``. The total is NaN where a block has no sum below the limit.
     """
     shift = shift_for(x, first, min(count, GUESS), options)
-    total = 0.0
-    for start in range(0, count, BLOCK):
-        size = min(BLOCK, count - start)
-        part = _sum_block(x, first + start, size, options, shift, likeliest, worker, c + start)
-        if not part < BLOCK_LIMIT:
-            exact = shift_for(x, first + start, size, options)
+    total, done = 0.0, 0
+    while done < count:
+        if maxima is None:
+            scale, cap = options.scale, options.cap
+            total, done = _sum_plain_blocks(x, first, count, done, scale, cap, shift, total)
+        else:
+            total, done = _sum_blocks(x, first, count, done, options, shift, total, maxima, c)
+        if done < count:
+            exact = shift_for(x, first + done, min(BLOCK, count - done), options)
+            if exact == shift:
+                return math.nan, shift
             total *= 2.0 ** (shift - exact)
             shift = exact
-            part = _sum_block(x, first + start, size, options, shift, likeliest, worker, c + start)
-        total += part
     return total, shift
 
 
@@ -104,7 +139,9 @@ def sum_part(
     """``sum_segment`` of the row's segment number ``part``."""
     start = part * SEGMENT
     size = min(SEGMENT, classes - start)
-    return sum_segment(x, first + start, size, options, likeliest, worker, start)
+    if likeliest is None:
+        return sum_segment(x, first + start, size, options, None, start)
+    return sum_segment(x, first + start, size, options, likeliest.maxima[worker], start)
 
 
 @inlined
