@@ -129,12 +129,14 @@ def moved(total: float, cross: float, by: float, y_by: float) -> tuple[float, fl
 @called
 def _sum_blocks(
     x: Any, first: int, shift: float, x_options: Any,
-    y: Any, y_first: int, y_shift: float, y_options: Any, start: int, classes: int,
+    y: Any, y_first: int, y_shift: float, y_options: Any, start: int, again: bool, classes: int,
     sums: tuple[float, float, float],
 ) -> tuple[float, float, float, int]:  # fmt: skip
     """Add the sums of blocks from ``start`` on to ``sums``, up to one that outgrows a shift.
 
-    Returns the sums, and where that block begins, or ``classes``. A function of its own, whose
+    The first block is added as it is if it is done ``again``: one row may be NaN, and the other's
+    sum is wanted all the same. Returns the sums, and where the block begins that outgrew a shift,
+    or ``classes``. A function of its own, whose
     loop has all registers: inlined, and with one exponential after the other, a row of 32000
     classes took 3 % more in float32, and 4 % more in bfloat16 (EPYC, family 25, model 17).
     """
@@ -145,7 +147,8 @@ def _sum_blocks(
         part, y_part, cross_part = _sum_block(
             x, first + begin, shift, x_options, y, y_first + begin, y_shift, y_options, size
         )
-        if not (part < BLOCK_LIMIT and y_part < BLOCK_LIMIT):
+        known = part < BLOCK_LIMIT and y_part < BLOCK_LIMIT
+        if not (known or (again and begin == start)):
             return total, y_total, cross, begin
         total, y_total, cross = total + part, y_total + y_part, cross + cross_part
     return total, y_total, cross, classes
@@ -163,19 +166,18 @@ def sum_rows(
     guessed = min(classes, GUESS)
     shift = shift_for(x, first, guessed, x_options)
     y_shift = shift_for(y, y_first, guessed, y_options)
-    total, y_total, cross, done = 0.0, 0.0, 0.0, 0
+    total, y_total, cross, done, again = 0.0, 0.0, 0.0, 0, False
     while done < classes:
         sums = total, y_total, cross
         total, y_total, cross, done = _sum_blocks(
-            x, first, shift, x_options, y, y_first, y_shift, y_options, done, classes, sums
+            x, first, shift, x_options, y, y_first, y_shift, y_options, done, again, classes, sums
         )
         if done < classes:
             size, at, y_at = min(BLOCK, classes - done), first + done, y_first + done
             by = max(shift_for(x, at, size, x_options) - shift, 0.0)
             y_by = max(shift_for(y, y_at, size, y_options) - y_shift, 0.0)
-            if by == 0.0 and y_by == 0.0:
-                return math.nan, shift, math.nan, y_shift, math.nan
             shift, y_shift = shift + by, y_shift + y_by
             total, cross = moved(total, cross, by, y_by)
             y_total *= 2.0**-y_by
+            again = True
     return total, shift, y_total, y_shift, cross
