@@ -74,6 +74,18 @@ def test_a_nan_or_plus_infinity_makes_its_position_nan_and_no_other(
         assert np.array_equal(np.isnan(got), np.arange(5) == 2)
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("at", [5, 1023, 1024, 2999])
+def test_a_nan_of_the_student_is_no_fault_of_a_teacher_whose_shares_sum_to_1(
+    at: int, direction: str
+) -> None:
+    teacher = np.log(np.random.default_rng(at).dirichlet(np.ones(3000), 3)).astype(np.float32)
+    student = np.zeros((3, 3000), np.float32)
+    student[1, at] = np.nan
+    found = kernels.kl_div(student, target_log_probs=teacher, direction=direction, reduction="none")
+    assert np.isnan(found).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
 def test_a_side_without_any_class_is_no_distribution(direction: str) -> None:
     rows = np.zeros((2, 40))
