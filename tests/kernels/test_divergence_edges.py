@@ -74,6 +74,21 @@ def test_a_nan_or_plus_infinity_makes_its_position_nan_and_no_other(
         assert np.array_equal(np.isnan(got), np.arange(5) == 2)
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
+@pytest.mark.parametrize("value", [math.nan, INF])
+@pytest.mark.parametrize("at", [5, 1023, 1024, 2999])
+@pytest.mark.parametrize("largest", [0, 2000])
+def test_a_nan_or_infinity_is_not_lost_below_logits_of_a_later_block(
+    largest: float, at: int, value: float, direction: str
+) -> None:
+    for side in range(2):
+        pair = np.random.default_rng(at).normal(0, 1, (2, 3, 3000)).astype(np.float32)
+        pair[:, :, 1500] += largest
+        pair[side, 1, at] = value
+        got = kernels.kl_div(*pair, direction=direction, reduction="none")
+        assert np.isnan(got).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 @pytest.mark.parametrize("at", [5, 1023, 1024, 2999])
 def test_a_nan_of_the_student_is_no_fault_of_a_teacher_whose_shares_sum_to_1(

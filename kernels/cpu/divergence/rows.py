@@ -119,9 +119,12 @@ def _sum_block(
 
 @inlined
 def moved(total: float, cross: float, by: float, y_by: float) -> tuple[float, float]:
-    """``(sum(2**a), sum(2**a * (a - b)))`` for shifts that are larger by ``by`` and ``y_by``."""
+    """``(sum(2**a), sum(2**a * (a - b)))`` for shifts that are larger by ``by`` and ``y_by``.
+
+    Both are NaN where the sum is NaN or infinite.
+    """
     factor = 2.0**-by
-    if factor == 0.0:
+    if factor == 0.0 and total < math.inf:
         return 0.0, 0.0
     return total * factor, (cross - (by - y_by) * total) * factor
 
